@@ -1,0 +1,53 @@
+"""How one actor calls another: by name, by keyword, within a time, and never blocking its own loop.
+
+Actors hold a `Peers` and no Ray handle, so a unit test hands them a fake and plays both sides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+
+class PeerUnavailableError(RuntimeError):
+    """No reply: the outcome of the call is unknown, it may have been carried out."""
+
+
+class Peers(Protocol):
+    """The other actors of the system, by name."""
+
+    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+        """Call `method` of the actor `name`.
+
+        Raises PeerUnavailableError where no reply came in time, and what the method itself raised (ValueError, KeyError).
+        """
+
+
+class RayPeers:
+    """The actors of one Ray namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._handles: dict[str, Any] = {}
+
+    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+        """Call by name; a handle is looked up once and again after a failure."""
+        try:
+            handle = self._handles.get(name) or await asyncio.to_thread(self._find, name)
+            return await asyncio.wait_for(getattr(handle, method).remote(**arguments), timeout_s)
+        except RayTaskError as error:
+            raise error.cause from None
+        except (TimeoutError, GetTimeoutError, RayActorError) as error:
+            self._handles.pop(name, None)
+            raise PeerUnavailableError(f"{name}.{method}: {type(error).__name__}") from error
+
+    def _find(self, name: str) -> Any:
+        try:
+            handle = ray.get_actor(name, namespace=self._namespace)
+        except ValueError as error:
+            raise PeerUnavailableError(f"{name}: no such actor in namespace {self._namespace!r}") from error
+        self._handles[name] = handle
+        return handle

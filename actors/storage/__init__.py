@@ -1,0 +1,18 @@
+"""The store: one URL, SQLite files for one node or PostgreSQL for a cluster, and the fence that guards every commit."""
+
+from actors.storage.fence import Fence, StaleEpochError
+from actors.storage.schema import SCHEMA_VERSION, SchemaError
+from actors.storage.store import UNAVAILABLE, Part, Store, StoreError, is_local, redacted
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "UNAVAILABLE",
+    "Fence",
+    "Part",
+    "SchemaError",
+    "StaleEpochError",
+    "Store",
+    "StoreError",
+    "is_local",
+    "redacted",
+]

@@ -1,0 +1,29 @@
+"""Drift detection: pure logic, one detector a file, made by name with `create`.
+
+A detector is fed one metric's values in the order of the events and answers with alarms. `docs/detection.md` says
+how well each of them does it.
+"""
+
+from actors.drift.budget import share_budget
+from actors.drift.interface import Alarm, Direction, DriftStrategy, Progress
+from actors.drift.ns_glr import NormalScoresGLR
+from actors.drift.recovery import RecoveryWatch, events_needed, level_like
+from actors.drift.registry import check, create, describe, names
+from actors.drift.sliding_window import SlidingWindowDriftDetector
+
+__all__ = [
+    "Alarm",
+    "Direction",
+    "DriftStrategy",
+    "NormalScoresGLR",
+    "Progress",
+    "RecoveryWatch",
+    "SlidingWindowDriftDetector",
+    "check",
+    "create",
+    "describe",
+    "events_needed",
+    "level_like",
+    "names",
+    "share_budget",
+]

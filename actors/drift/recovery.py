@@ -1,0 +1,109 @@
+"""Decides whether a stream has come back to the level it had before an alarm."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.drift.interface import Alarm, as_values
+
+# The average that decides has a standard error of a quarter of the half shift, so that a stream that stays at the
+# drifted level is called recovered about once in 30,000 averages, and one that is back is recognised soon.
+_ERRORS_TO_THE_MIDDLE = 4.0
+_FEWEST = 20  # events: even a huge shift is not over after a few good ones
+_MOST = 2000  # events: a shift so small that more would be needed is decided by as many
+_WEAK_ERRORS = 2.0  # where _MOST events are too few: the middle must be this many standard errors behind
+
+
+def events_needed(*, shift: float, sd: float, phi: float = 0.0) -> int:
+    """Return how many events to average before recovery from `shift` can be told, given the noise.
+
+    `shift` and `sd` are in the metric's units, `phi` is the lag-one autocorrelation, in [0, 1), which multiplies the
+    variance of a mean by (1 + phi) / (1 - phi).
+    """
+    if not abs(shift) > 0 or not sd > 0:
+        return _FEWEST
+    ratio = _ERRORS_TO_THE_MIDDLE * sd / (0.5 * abs(shift))
+    wanted = ratio * ratio * (1.0 + phi) / (1.0 - phi)
+    return int(min(max(math.ceil(wanted), _FEWEST), _MOST))
+
+
+@dataclass(slots=True)
+class RecoveryWatch:
+    """Watches the events after an alarm until their level is nearer to the old baseline than to the drifted level.
+
+    The level is an exponentially weighted mean (Roberts 1959) that starts at the drifted level and has the standard
+    error of a plain mean of `events` events. Recovered means: at least `events` events seen, and the mean less than
+    half the shift (or what noise leaves of it) from the baseline's mean, on either side: a stream that overshoots to
+    a third level has not recovered. It is plain data: `as_dict` and `from_dict` round-trip exactly.
+    """
+
+    baseline_mean: float
+    margin: float  # how near the mean must come to the baseline's, in the metric's units
+    events: int
+    level: float
+    seen: int = 0
+
+    @classmethod
+    def after(cls, alarm: Alarm) -> Self:
+        """Return a watch for the episode that this alarm opened."""
+        phi = alarm.extra.get("phi", 0.0)
+        phi = min(max(phi, 0.0), 0.98) if isinstance(phi, float) else 0.0
+        shift = alarm.window_mean - alarm.baseline_mean
+        events = events_needed(shift=shift, sd=alarm.baseline_sd, phi=phi)
+        error = alarm.baseline_sd * math.sqrt((1.0 + phi) / (1.0 - phi) / events)
+        # A constant baseline and a tiny shift: anything nearer than the middle is the baseline again.
+        margin = max(0.5 * abs(shift), min(_WEAK_ERRORS * error, 0.75 * abs(shift)))
+        return cls(alarm.baseline_mean, margin, events, alarm.window_mean)
+
+    def update(self, values: npt.ArrayLike) -> bool:
+        """Take the metric's next `values: float64[n]`, oldest first; return whether it has recovered at the last."""
+        array = as_values(values)
+        # lambda / (2 - lambda) = 1 / events: the variance of the weighted mean is that of a mean of `events` events.
+        weight = 2.0 / (self.events + 1.0)
+        level = self.level
+        for value in array[-20 * self.events :].tolist():  # what lies further back weighs less than 1e-16
+            level += weight * (value - level)
+        self.level = level
+        self.seen += len(array)
+        return self.recovered
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the level was back at the baseline when the last event came."""
+        return self.seen >= self.events and abs(self.level - self.baseline_mean) < self.margin
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return {
+            "baseline_mean": self.baseline_mean,
+            "margin": self.margin,
+            "events": self.events,
+            "level": self.level,
+            "seen": self.seen,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Self:
+        """Return the watch that `as_dict` described."""
+        return cls(**saved)
+
+
+def level_like(
+    values: npt.ArrayLike, *, reference_mean: float, reference_sd: float, reference_n: int, margin: float, phi: float = 0.0
+) -> bool:
+    """Return whether the mean of `values: float64[n]` is surely within `margin` of the reference's mean.
+
+    Two one-sided tests at 1% each (Schuirmann 1987): the mean's distance plus 2.33 standard errors, those of both
+    means, autocorrelation `phi` included, must stay below `margin` (metric's units, > 0).
+    """
+    array = as_values(values)
+    if not margin > 0:
+        raise ValueError(f"margin must be > 0, got {margin!r}")
+    if reference_n < 1:
+        raise ValueError(f"reference_n must be >= 1, got {reference_n!r}")
+    inflation = (1.0 + phi) / (1.0 - phi)
+    error = reference_sd * math.sqrt(inflation * (1.0 / len(array) + 1.0 / reference_n))
+    return abs(float(np.mean(array)) - reference_mean) + 2.33 * error < margin

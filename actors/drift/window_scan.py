@@ -1,0 +1,246 @@
+"""Finds the window of recent scores, of any length, whose mean is too far from the mean of all scores.
+
+The statistic for the last L of n scores is T = |D - L * mean| / sqrt(L (1 - L/n)), D their sum and mean that of all
+n: the generalised likelihood ratio of a step L events ago, levels unknown (Hawkins, Qiu, Kang 2003), window-limited
+(Lai 1995). Looking at all lengths at every event would cost microseconds, so CUSUMs look first: a CUSUM with pull k
+is the largest D - kL over every L, hence bounds them all. Events it cannot clear, about one in a hundred, are
+scanned in full, and only the full scan decides.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.drift.interface import Direction, Floats
+from actors.drift.score_map import UNIT
+
+LONGEST = 4096  # events: the longest window; it finds a shift of 0.1 sd
+SHARE = 0.8  # a window covers at most this part of all events, the rest being the baseline
+
+# Every length up to 12, then eight to the octave: a step between two lengths loses less than 0.1% of the statistic.
+LENGTHS: npt.NDArray[np.int64] = np.unique(
+    np.concatenate((np.arange(1, 13), np.round(12 * 2.0 ** (np.arange(1, 68) / 8)), [LONGEST])).astype(np.int64)
+)
+_LENGTH = LENGTHS.astype(np.float64)
+_SQRT_LENGTH = np.sqrt(_LENGTH)
+
+# One CUSUM either way serves the lengths of one band.
+_BAND_EDGES = np.array([5, 20, 60, 180, 540, 1500])
+_BAND = np.searchsorted(_BAND_EDGES, LENGTHS, side="right")
+_BANDS = len(_BAND_EDGES) + 1
+# Long windows change little from event to event: each band is looked at once in so many events, which costs at most
+# a twentieth of the window in delay.
+_STRIDE = 2 ** np.floor(np.log2(np.maximum(np.concatenate(([1], _BAND_EDGES)) / 20.0, 1.0))).astype(np.int64)
+_STRIDES = _STRIDE.tolist()
+_STRIDE_OF_LENGTH = _STRIDE[_BAND].astype(np.float64)
+_SCANNED_AT_ONCE = 128  # events; 128 x 80 sums stay in the second-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """The windows of one event that are over the limit: `length`, `statistic`, `threshold`, worst first."""
+
+    row: int  # of the event within the scores fed
+    lengths: list[int]
+    statistics: list[float]
+    thresholds: list[float]
+    up: list[bool]
+
+
+class WindowScan:
+    """Sums of scores, and the lengths over which they are too large. Scores are whole multiples of 1 / UNIT.
+
+    `heights: float64[len(LENGTHS)]` are the limits of T when n is large; with few events they are higher by the factor
+    1 + early / n, since the scores and their mean are then not known well.
+    """
+
+    def __init__(self, heights: Floats, *, early: float, direction: Direction) -> None:
+        self._heights = heights
+        self._early = early
+        self._direction = direction
+        self._edge = UNIT * heights * _SQRT_LENGTH
+        bands = [_LENGTH[np.equal(_BAND, b)] for b in range(_BANDS)]
+        middle = np.array([math.sqrt(band[0] * band[-1]) for band in bands])
+        # The pull at which a CUSUM's bound is tightest for a length L: half of the mean that alarms there.
+        self._pull = np.round(UNIT * 0.5 * np.interp(middle, _LENGTH, heights) / np.sqrt(middle))
+        self._pull_of_length = self._pull[_BAND]
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all scores."""
+        self.n = 0
+        self.total = 0.0  # sum of all scores, exact
+        self._sums = np.zeros(512)  # sums up to each of the last events; [end] is the newest, the first ones a past
+        self._end = 0
+        self._lowest = [0.0] * _BANDS  # of sum - pull * n: what the upward CUSUM is measured from
+        self._highest = [0.0] * _BANDS
+        self._cleared_to = -1  # the single-event bounds hold up to this n ...
+        self._mean_range = (0.0, 0.0)  # ... while the mean stays in here
+        self._up = [0.0] * _BANDS
+        self._down = [0.0] * _BANDS
+
+    def restart(self, scores: Floats, *, n: int, total: float) -> None:
+        """Continue after `n` events with the sum `total`, the last of which had these `scores: float64[<= n]`."""
+        self.clear()
+        self.n, self.total = n, total
+        scores = scores[-LONGEST:]
+        m = len(scores)
+        self._reserve(m)
+        self._sums[0] = total - float(scores.sum())
+        np.add.accumulate(np.concatenate((self._sums[:1], scores)), out=self._sums[: m + 1])
+        self._end = m
+        sums = self._sums[: m + 1]
+        at = np.arange(n - m, n + 1, dtype=np.float64)
+        for b in range(_BANDS):
+            self._lowest[b] = float((sums - self._pull[b] * at).min())
+            self._highest[b] = float((sums + self._pull[b] * at).max())
+
+    def feed(self, scores: Floats) -> Iterator[Excess]:
+        """Take `scores: float64[m]`, m >= 1, and yield the events with a window over the limit, in order.
+
+        Exhaust it, or `clear` and start anew.
+        """
+        m = len(scores)
+        self._reserve(m)
+        first = self._end + 1
+        sums = self._sums[first : first + m]
+        np.add.accumulate(np.concatenate((self._sums[self._end : first], scores)), out=self._sums[first - 1 : first + m])
+        n = np.arange(self.n + 1, self.n + m + 1, dtype=np.float64)
+        suspects = self._suspects(sums, n)
+        for start in range(0, len(suspects), _SCANNED_AT_ONCE):
+            yield from self._scan(first, suspects[start : start + _SCANNED_AT_ONCE], n)
+        self.total = float(sums[-1])
+        self.n += m
+        self._end += m
+
+    def feed_one(self, score: float) -> Iterator[Excess]:
+        """Do what `feed` does for one score, in plain floats: numpy's fixed costs would be ten times the work."""
+        if self._end + 1 >= len(self._sums):
+            self._reserve(1)
+        self._end += 1
+        self.n = n = self.n + 1
+        self.total = total = self.total + score
+        self._sums[self._end] = total
+        mean = total / n
+        if n > self._cleared_to or not self._mean_range[0] <= mean <= self._mean_range[1]:
+            self._extend_bounds(n, mean)
+        suspect = False
+        lowest, highest, up, down = self._lowest, self._highest, self._up, self._down
+        for b, pull in enumerate(self._pull_list):
+            ramp = pull * n
+            level = total - ramp
+            if level < lowest[b]:
+                lowest[b] = level
+            elif level - lowest[b] >= up[b] and n % _STRIDES[b] == 0:
+                suspect = True
+            level = total + ramp
+            if level > highest[b]:
+                highest[b] = level
+            elif highest[b] - level >= down[b] and n % _STRIDES[b] == 0:
+                suspect = True
+        if suspect:
+            yield from self._scan(self._end, np.zeros(1, dtype=np.intp), np.array([float(n)]))
+
+    def worst(self) -> tuple[float, float]:
+        """Return the statistic and threshold of the length that is closest to its limit now; (0, inf) before any."""
+        size, limit, factor, _ = self._sizes(np.array([self._end]), np.array([float(max(self.n, 1))]), every=True)
+        j = int(np.argmax(size[0] / limit[0]))
+        threshold = float(self._heights[j] * factor[0])
+        return float(size[0, j] / limit[0, j]) * threshold, threshold
+
+    # --- the screen -------------------------------------------------------------------------------------------
+
+    def _suspects(self, sums: Floats, n: Floats) -> npt.NDArray[np.intp]:
+        mean = sums / n
+        up, down = self._bounds(float(n[0]), float(n[-1]), float(mean.min()), float(mean.max()))
+        suspect = np.zeros(len(sums), dtype=bool)
+        line = np.empty(len(sums) + 1)
+        for b in range(_BANDS):
+            ramp = self._pull[b] * n
+            line[0] = self._lowest[b]
+            np.subtract(sums, ramp, out=line[1:])
+            low = np.minimum.accumulate(line)
+            over = line[1:] - low[1:] >= up[b]
+            self._lowest[b] = float(low[-1])
+            line[0] = self._highest[b]
+            np.add(sums, ramp, out=line[1:])
+            high = np.maximum.accumulate(line)
+            over |= high[1:] - line[1:] >= down[b]
+            self._highest[b] = float(high[-1])
+            stride = int(_STRIDE[b])
+            start = -(self.n + 1) % stride
+            suspect[start::stride] |= over[start::stride]
+        return np.flatnonzero(suspect)
+
+    def _bounds(self, n0: float, n1: float, mean_low: float, mean_high: float) -> tuple[Floats, Floats]:
+        """Return per band what a CUSUM must reach before any length can be over, for n in [n0, n1] and such means."""
+        valid = np.less_equal(_LENGTH, SHARE * n1)
+        least = self._edge * np.sqrt(np.maximum(1.0 - _LENGTH / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
+        up = np.full(_BANDS, np.inf)
+        down = np.full(_BANDS, np.inf)
+        # One UNIT-th for the rounding of the right-hand sides; the sums themselves are exact.
+        if self._direction != "down":
+            np.minimum.at(up, _BAND[valid], (least - (self._pull_of_length - mean_low) * _LENGTH)[valid] - 1.0)
+        if self._direction != "up":
+            np.minimum.at(down, _BAND[valid], (least - (self._pull_of_length + mean_high) * _LENGTH)[valid] - 1.0)
+        return up, down
+
+    def _extend_bounds(self, n: int, mean: float) -> None:
+        self._cleared_to = n + n // 8
+        slack = 0.5 * UNIT / math.sqrt(n)
+        self._mean_range = (mean - slack, mean + slack)
+        up, down = self._bounds(float(n), float(self._cleared_to), *self._mean_range)
+        self._up, self._down = up.tolist(), down.tolist()
+        self._pull_list = self._pull.tolist()
+
+    # --- the decision -----------------------------------------------------------------------------------------
+
+    def _sizes(self, ends: npt.NDArray[np.intp], n: Floats, *, every: bool = False) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return |D - L mean|, its limit: float64[events, lengths], the early factor: float64[events], D - L mean.
+
+        A window that is not due at an event has no limit there, unless `every` is asked for.
+        """
+        usable = int(np.searchsorted(_LENGTH, SHARE * n[-1], side="right"))
+        length = _LENGTH[:usable]
+        total = self._sums[ends][:, np.newaxis]
+        before = self._sums[np.maximum(ends[:, np.newaxis] - LENGTHS[:usable], 0)]
+        n = n[:, np.newaxis]
+        excess = total - before - length * (total / n)
+        share = length / n
+        factor = 1.0 + self._early / n
+        usual = self._edge[:usable] * np.sqrt(np.maximum(1.0 - share, 0.0)) * factor
+        limit = np.where((share <= SHARE) & (every | (n % _STRIDE_OF_LENGTH[:usable] == 0.0)), usual, np.inf)
+        size = {"both": np.abs, "up": np.positive, "down": np.negative}[self._direction](excess)
+        return size, limit, factor[:, 0], excess
+
+    def _scan(self, first: int, rows: npt.NDArray[np.intp], n: Floats) -> Iterator[Excess]:
+        size, limit, factor, excess = self._sizes(first + rows, n[rows])
+        over = size >= limit
+        for i in np.flatnonzero(over.any(axis=1)):
+            lengths = np.flatnonzero(over[i])
+            ratio = size[i, lengths] / limit[i, lengths]
+            order = np.argsort(-ratio, kind="stable")
+            lengths, ratio = lengths[order], ratio[order]
+            thresholds = self._heights[lengths] * factor[i]
+            yield Excess(
+                row=int(rows[i]),
+                lengths=LENGTHS[lengths].tolist(),
+                statistics=(ratio * thresholds).tolist(),
+                thresholds=thresholds.tolist(),
+                up=(excess[i, lengths] > 0).tolist(),
+            )
+
+    def _reserve(self, more: int) -> None:
+        """Make room for `more` sums behind the newest, keeping the last LONGEST."""
+        if self._end + 1 + more <= len(self._sums):
+            return
+        keep = min(self._end, LONGEST)
+        size = len(self._sums)
+        while size < 2 * keep + 1 + more and size < keep + 1 + more + LONGEST:
+            size *= 2
+        sums = np.zeros(size)
+        sums[: keep + 1] = self._sums[self._end - keep : self._end + 1]
+        self._sums, self._end = sums, keep

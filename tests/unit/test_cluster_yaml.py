@@ -1,0 +1,82 @@
+"""cluster.yaml is valid by Ray's own validation, and by the rules that Ray's validation leaves out."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from actors import config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def cluster() -> dict[str, Any]:
+    logging.getLogger("ray.autoscaler").setLevel(logging.ERROR)
+    return yaml.safe_load((ROOT / "cluster.yaml").read_text())
+
+
+def validated(cluster: dict[str, Any]) -> dict[str, Any]:
+    prepared = prepare_config(copy.deepcopy(cluster))
+    validate_config(prepared)
+    return prepared
+
+
+def test_it_is_valid_by_rays_own_validation(cluster):
+    prepared = validated(cluster)
+    assert prepared["available_node_types"].keys() == {"head", "steady", "spot"}
+
+
+@pytest.mark.parametrize("key", ["min_worker", "head_setup_command", "health_check"])
+def test_an_unknown_key_is_an_error_that_names_it(cluster, key):
+    cluster[key] = 1
+    with pytest.raises(jsonschema.ValidationError, match=key):
+        validated(cluster)
+
+
+def test_a_missing_resource_and_a_wrong_type_are_errors(cluster):
+    del cluster["available_node_types"]["spot"]["resources"]
+    with pytest.raises(jsonschema.ValidationError, match="resources"):
+        validated(cluster)
+    cluster["available_node_types"]["spot"]["resources"] = {"CPU": "many"}
+    with pytest.raises(jsonschema.ValidationError, match="many"):
+        validated(cluster)
+
+
+def test_no_node_type_holds_a_key_that_ray_would_pass_over(cluster):
+    # Ray's schema forbids unknown keys at the top alone: `min_worker: 2` in a node type would start no worker, in silence.
+    known = {"resources", "node_config", "min_workers", "max_workers", "labels", "idle_timeout_s"}
+    for name, node_type in cluster["available_node_types"].items():
+        assert node_type.keys() <= known, name
+
+
+def test_every_node_gets_the_wheel_the_settings_the_secrets_and_the_same_ray(cluster):
+    mounts = cluster["file_mounts"]
+    assert "./dist" in mounts.values()
+    settings = config.load(ROOT / mounts["/home/ubuntu/visutility/visutility.yaml"])
+    assert settings.storage == "${VISUTILITY_STORAGE}"
+    assert "worker_setup_commands" not in cluster, "the common setup_commands install the wheel, on the head and on workers"
+    assert any(f"ray[default]=={ray.__version__}" in command for command in cluster["setup_commands"])
+    assert any("visutility-*.whl" in command for command in cluster["setup_commands"])
+
+
+def test_no_secret_is_in_a_tracked_file(cluster):
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert "visutility.env" in ignored
+    example = dict(
+        line.split("=", 1) for line in (ROOT / "deploy" / "visutility.env.example").read_text().splitlines() if "=" in line
+    )
+    assert example["RAY_AUTH_MODE"] == "token"
+    assert "CHANGE-ME" in example["VISUTILITY_STORAGE"]
+
+
+def test_nothing_but_ssh_comes_in_from_outside(cluster):
+    permissions = cluster["provider"]["security_group"]["IpPermissions"]
+    assert [(rule["FromPort"], rule["ToPort"]) for rule in permissions] == [(22, 22)]
+    assert "--dashboard-host=127.0.0.1" in " ".join(cluster["head_start_ray_commands"])

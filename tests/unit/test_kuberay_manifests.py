@@ -79,21 +79,21 @@ def strict(value: Any, schema: dict[str, Any], path: str) -> list[str]:
     kind = schema.get("type")
     if kind and (not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "boolean")):
         return [f"{path}: must be {kind}, got {value!r}"]
-    found = []
     if "enum" in schema and value not in schema["enum"]:
-        found.append(f"{path}: must be one of {schema['enum']}, got {value!r}")
+        return [f"{path}: must be one of {schema['enum']}, got {value!r}"]
     if kind == "array":
-        found += [line for index, item in enumerate(value) for line in strict(item, schema["items"], f"{path}[{index}]")]
-    if kind == "object":
-        found += [f"{path}.{key}: is required" for key in schema.get("required", []) if key not in value]
-        known, more = schema.get("properties", {}), schema.get("additionalProperties")
-        for key, item in value.items():
-            if key in known:
-                found += strict(item, known[key], f"{path}.{key}")
-            elif isinstance(more, dict):
-                found += strict(item, more, f"{path}.{key}")
-            elif known:
-                found.append(f"{path}.{key}: KubeRay knows no such field")
+        return [line for index, item in enumerate(value) for line in strict(item, schema["items"], f"{path}[{index}]")]
+    return strict_fields(value, schema, path) if kind == "object" else []
+
+
+def strict_fields(value: dict[str, Any], schema: dict[str, Any], path: str) -> list[str]:
+    found = [f"{path}.{key}: is required" for key in schema.get("required", []) if key not in value]
+    known, more = schema.get("properties", {}), schema.get("additionalProperties")
+    for key, item in value.items():
+        if key in known or isinstance(more, dict):
+            found += strict(item, known.get(key, more), f"{path}.{key}")
+        elif known:
+            found.append(f"{path}.{key}: KubeRay knows no such field")
     return found
 
 
@@ -108,7 +108,7 @@ def published() -> dict[str, dict[str, Any]]:
         pytest.skip("set VISUTILITY_KUBERAY_CRDS to ray-operator/config/crd/bases of a kuberay checkout")
     schemas = {}
     for path in Path(folder).glob("ray.io_*.yaml"):
-        crd = yaml.load(path.read_text(), yaml.CSafeLoader)  # noqa: S506 - a safe loader, in C
+        crd = yaml.load(path.read_text(), yaml.CSafeLoader)
         newest = next(version for version in crd["spec"]["versions"] if version["name"] == "v1")
         schemas[crd["spec"]["names"]["kind"]] = newest["schema"]["openAPIV3Schema"]
     return schemas

@@ -564,7 +564,7 @@ def _plain_copy(value: Any, source: str, path: tuple[str, ...] = ()) -> Any:
 class _Loader(yaml.SafeLoader):
     """YAML with the plain values of version 1.2: `1e-5` is a number, `no` and `12:30` are texts."""
 
-    yaml_implicit_resolvers = {}  # type: ignore[misc]  # noqa: RUF012 so declared in the base
+    yaml_implicit_resolvers = {}  # noqa: RUF012 so declared in the base
 
 
 _TAG: Final = "tag:yaml.org,2002:"

@@ -51,3 +51,24 @@ class RayPeers:
             raise PeerUnavailableError(f"{name}: no such actor in namespace {self._namespace!r}") from error
         self._handles[name] = handle
         return handle
+
+
+class BlockingPeers:
+    """The same for a thread that may wait: what a client and a driver hold. Safe to use from several threads."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._handles: dict[str, Any] = {}
+
+    def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
+        """Call by name and wait; PeerUnavailableError and the method's own errors as in `Peers.call`."""
+        try:
+            handle = self._handles.get(name)
+            if handle is None:
+                handle = self._handles[name] = ray.get_actor(name, namespace=self._namespace)
+            return ray.get(getattr(handle, method).remote(**arguments), timeout=timeout_s)
+        except RayTaskError as error:
+            raise error.cause from None
+        except (GetTimeoutError, RayActorError, ValueError) as error:
+            self._handles.pop(name, None)
+            raise PeerUnavailableError(f"{name}.{method}: {type(error).__name__}") from error

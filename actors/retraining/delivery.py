@@ -1,0 +1,101 @@
+"""What an attempt to launch a retrain came to, and when to try again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """It runs somewhere; ask again how it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The retrain is through, or in the hands of a receiver that reports no further."""
+
+    new_version: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It was launched and the retrain itself failed: a person decides whether to put it back."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt failed, or its outcome is unknown and it can be sent again. `after_s`: not before so many seconds.
+
+    `after_s` of 0 asks for the next attempt at once.
+    """
+
+    reason: str
+    after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Another attempt cannot help: the order becomes a dead letter."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOn:
+    """A study is through: the order goes on to `handler` with what it found."""
+
+    tuning: Mapping[str, object]
+    handler: str
+    handler_settings: Mapping[str, object]
+
+
+Outcome = Launched | Done | Failed | Retry | Stop | HandOn
+
+
+class Jitter(Protocol):
+    """A numpy Generator, as far as the schedule needs it."""
+
+    def random(self) -> float:
+        """Draw uniformly from [0, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential pauses with jitter, then none: after `max_failures` in a row the order becomes a dead letter.
+
+    The nth pause lies in [1/2, 1] of min(first_s * factor ** (n - 1), ceiling_s). The defaults span about half an hour.
+    """
+
+    first_s: float = 1.0
+    factor: float = 2.0
+    ceiling_s: float = 600.0
+    max_failures: int = 12
+
+    def __post_init__(self) -> None:
+        if not (self.first_s > 0 and self.factor >= 1 and self.ceiling_s >= self.first_s):
+            raise ValueError(f"backoff needs 0 < first_s <= ceiling_s and factor >= 1, got {self}")
+        if self.max_failures < 1:
+            raise ValueError(f"max_failures must be >= 1, got {self.max_failures}")
+
+    def delay_s(self, failures: int, jitter: Jitter, *, at_least_s: float | None = None) -> float | None:
+        """Give the pause after the `failures`th failure in a row; None: give up.
+
+        `at_least_s` is what the receiver asked for (Retry-After, at most a day of it is obeyed); 0 means at once.
+        """
+        if failures >= self.max_failures:
+            return None
+        if at_least_s == 0:
+            return 0.0
+        # The exponent is bounded before it is used: a float overflows at 2.0 ** 1024.
+        steps = min(failures - 1, 64)
+        planned_s = min(self.first_s * self.factor**steps, self.ceiling_s) * (0.5 + 0.5 * jitter.random())
+        return max(planned_s, min(at_least_s or 0.0, _LONGEST_OBEYED_S))
+
+
+# A receiver that asks for more than a day is asked again after a day.
+_LONGEST_OBEYED_S = 86_400.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, String, Table, Text, select
+from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, String, Table, Text, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 SCHEMA_VERSION = 1
@@ -86,6 +86,14 @@ def upsert(connection: Connection, table: Table, *updated: str) -> postgresql.In
         index_elements=[column.name for column in table.primary_key],
         set_={name: statement.excluded[name] for name in updated},
     )
+
+
+def is_current(connection: Connection, kind: str, metadata: MetaData, *, version: int = SCHEMA_VERSION) -> bool:
+    """Tell whether `prepare` has nothing to do, without writing."""
+    versions = metadata.tables["schema_versions"]
+    if not inspect(connection).has_table(versions.name):
+        return False
+    return connection.execute(select(versions.c.version).where(versions.c.kind == kind)).scalar() == version
 
 
 def prepare(

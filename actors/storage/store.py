@@ -86,6 +86,9 @@ class Store:
             kind, metadata = _kind(name)
             engine = self._shared or _sqlite(Path(self.url.database or "") / f"{name}.db")
             part = Part(name, engine, metadata)
+            if self._is_ready(part, kind):
+                self._parts[name] = part
+                return part
             with part.write() as connection:
                 if connection.dialect.name == "postgresql":
                     # Two processes that make the same tables at once would collide; the lock ends with the transaction.
@@ -107,7 +110,16 @@ class Store:
             part.engine.dispose()
         self._parts.clear()
 
+    def _is_ready(self, part: Part, kind: str) -> bool:
+        """Look before writing: whoever only reads (a status) must not wait for a writer, least of all for a frozen one."""
+        with part.read() as connection:
+            return schema.is_current(connection, kind, part.metadata)
+
     def _identity(self) -> str:
+        with self.part("system").read() as connection:
+            known = connection.execute(select(schema.identity.c.store_id)).scalar()
+        if known is not None:
+            return str(known)
         with self.part("system").write() as connection:
             connection.execute(
                 schema.insert_or_keep(connection, schema.identity).values(

@@ -404,8 +404,8 @@ def _merged_watch(layers: list[ModelEntry]) -> dict[str, WatchSettings]:
 def load(source: str | Path | Mapping[str, Any] | None = None) -> Settings:
     """Read a YAML file, the same as a mapping, or nothing (the defaults).
 
-    A relative SQLite path becomes relative to the file; without a file it stays as it is. ValueError lists everything that
-    is wrong, one line each, with the key's path; FileNotFoundError where there is no such file.
+    `storage` stays as it is written (see `anchored`). ValueError lists everything that is wrong, one line each, with the
+    key's path; FileNotFoundError where there is no such file.
     """
     if source is None:
         return Settings()
@@ -414,8 +414,7 @@ def load(source: str | Path | Mapping[str, Any] | None = None) -> Settings:
     path = Path(source)
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise ValueError(f"{path}: a configuration has at most {_MAX_FILE_BYTES} bytes, got {path.stat().st_size}")
-    settings = parse(read_yaml(path.read_text(encoding="utf-8"), path.name), path.name)
-    return settings.model_copy(update={"storage": anchored(settings.storage, path.absolute().parent)})
+    return parse(read_yaml(path.read_text(encoding="utf-8"), path.name), path.name)
 
 
 def parse(document: object, source: str) -> Settings:

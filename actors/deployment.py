@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 import ray
 import ray._private.state
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors import build, card
@@ -143,21 +143,6 @@ def hello(handles: Mapping[str, ActorHandle[Any]], timeout_s: float) -> dict[str
         except (RayError, GetTimeoutError) as error:
             replies[name] = error
     return replies
-
-
-def ask(name: str, method: str, *, namespace: str, timeout_s: float, **arguments: Any) -> Any:
-    """Call one actor and wait. Raises what the method raised, NoSystemError, or TimeoutError (outcome unknown)."""
-    handle = find(name, namespace)
-    if handle is None:
-        raise no_system(namespace)
-    try:
-        return ray.get(getattr(handle, method).remote(**arguments), timeout=timeout_s)
-    except RayTaskError as error:
-        raise error.cause from None
-    except (GetTimeoutError, RayActorError) as error:
-        raise TimeoutError(
-            f"{name}.{method}: no reply within {timeout_s:g} s ({type(error).__name__}); it may have run"
-        ) from error
 
 
 def no_system(namespace: str) -> NoSystemError:

@@ -1,0 +1,116 @@
+"""Which Ray a process uses: the one it is connected to, one that is named, the laptop's own (`visutility up`), or a new one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import ray
+
+logger = logging.getLogger(__name__)
+
+# What to do where no address is given: begin a private Ray, or look for one that runs on this machine.
+Otherwise = Literal["private", "look"]
+
+_CLIENT_HELP: Final = (
+    "a ray:// client is not supported: its calls run in a proxy on the head, which would break the order and the identity of "
+    "what is logged. Run the script as a job on the cluster instead: `ray job submit -- python script.py`"
+)
+
+
+def attach(address: str | None, *, otherwise: Otherwise, dashboard: bool = False) -> bool:
+    """Connect this process to Ray; tell whether a private one was begun for it.
+
+    Uses the Ray that this process is connected to, else `address`, else RAY_ADDRESS. Otherwise begins a private one, or looks
+    for the one that `visutility up` began and then for any on this machine. ValueError for an address that cannot be used,
+    ConnectionError where nothing answers.
+    """
+    wanted = address or os.environ.get("RAY_ADDRESS") or None
+    refuse_client(wanted)
+    if ray.is_initialized():
+        _refuse_other(address)
+        return False
+    if wanted is not None and wanted != "local":
+        _connect(wanted, f"no Ray answers at {wanted}")
+        return False
+    if otherwise == "private":
+        ray.init(address="local", include_dashboard=dashboard, logging_level=logging.WARNING)
+        return True
+    known = remembered()
+    if known is not None and alive(known["pid"]):
+        _connect(known["address"], "the Ray of `visutility up` does not answer: end it with `visutility down`")
+        return False
+    _connect(
+        "auto",
+        "no Ray runs on this machine: begin one with `visutility up` (a laptop) or `ray start --head`, or give its address "
+        "(--address, RAY_ADDRESS)",
+    )
+    return False
+
+
+def refuse_client(address: str | None) -> None:
+    """ValueError for a way to reach Ray that cannot carry what we promise."""
+    if address is not None and address.startswith("ray://"):
+        raise ValueError(f"address must be HOST:PORT of the cluster, got {address!r}: {_CLIENT_HELP}")
+    if address is not None and address.startswith(("http://", "https://")):
+        raise ValueError(f"address must be HOST:PORT of the cluster (the dashboard is for `ray job submit`), got {address!r}")
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        raise ValueError(f"this process is connected as a client: {_CLIENT_HELP}")
+
+
+def in_job_folder(path: Path) -> bool:
+    """Tell whether `path` is a job's working directory, which is taken away when the job ends."""
+    return any(part in {"working_dir_files", "runtime_resources"} for part in path.parts)
+
+
+def alive_nodes() -> list[str]:
+    """Give the ids of the cluster's nodes that are alive."""
+    return [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def remembered() -> dict[str, Any] | None:
+    """Give what `visutility up` noted of its Ray: `address`, `pid`, `folder`, ...; None where there is none."""
+    try:
+        noted: dict[str, Any] = json.loads(note().read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return noted
+
+
+def note() -> Path:
+    """Give the file in which `visutility up` notes its Ray, for the other commands of this user."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "visutility" / "up.json"
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process of this machine is there (a zombie is not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return False
+        try:  # no /proc: a Mac
+            os.kill(pid, 0)
+        except OSError:
+            return False
+        return True
+    return state != "Z"
+
+
+def _connect(address: str, problem: str) -> None:
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError) as error:
+        raise ConnectionError(f"{problem} ({error})") from None
+
+
+def _refuse_other(address: str | None) -> None:
+    if address in {None, "auto", "local"}:
+        return
+    connected = ray.get_runtime_context().gcs_address
+    if address != connected:
+        raise ValueError(f"address must be {connected!r}, to which this process is connected already, got {address!r}")

@@ -1,0 +1,71 @@
+"""The state of the whole system as its store has it: joins what each part says of itself.
+
+Counts come from here and not from an actor's memory, so they are there while an actor is dead or frozen, and nobody who asks
+makes a writer wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+from actors.storage import Store, detector_tables, dispatcher_tables, tuner_tables
+
+Result = TypeVar("Result")
+
+_NOTHING: Final[dict[str, Any]] = {"models": {}, "retrains": {}, "tuner": {}}
+
+
+def read(store: Store) -> dict[str, Any]:
+    """Give `models`, `retrains` and `tuner` of the store."""
+    models: dict[str, Any] = {}
+    for part in store.detector_parts():
+        with part.read() as connection:
+            models.update(detector_tables.read_status(connection))
+    with store.part("dispatcher").read() as connection:
+        retrains = dispatcher_tables.read_status(connection)
+    with store.part("tuner").read() as connection:
+        tuner = tuner_tables.read_status(connection)
+    return {"models": dict(sorted(models.items())), "retrains": retrains, "tuner": tuner}
+
+
+def read_url(url: str) -> dict[str, Any]:
+    """Give the same for a store that is opened for this one time; runs as a task on the node that holds a SQLite store."""
+    store = Store(url)
+    try:
+        return read(store)
+    finally:
+        store.close()
+
+
+class Pending(Generic[Result]):
+    """A question put to a thread of its own, so that whoever waits for the answer can stop waiting."""
+
+    def __init__(self, question: Callable[[], Result]) -> None:
+        self._answer: Result | None = None
+        self._problem: Exception | None = None
+        self._thread = threading.Thread(target=self._ask, args=(question,), daemon=True)
+        self._thread.start()
+
+    def answer(self, timeout_s: float) -> Result:
+        """Give the answer or raise what was raised; TimeoutError after `timeout_s`."""
+        self._thread.join(timeout_s)
+        if self._problem is not None:
+            raise self._problem
+        if self._thread.is_alive() or self._answer is None:
+            raise TimeoutError(f"no answer within {timeout_s:g} s")
+        return self._answer
+
+    def _ask(self, question: Callable[[], Result]) -> None:
+        try:
+            self._answer = question()
+        except Exception as error:  # noqa: BLE001 handed to whoever asked
+            self._problem = error
+
+
+def joined(stored: dict[str, Any] | Exception, actors: dict[str, Any], **head: Any) -> dict[str, Any]:
+    """Put the answer together; a store that did not answer is named under `store_problem`, never guessed at."""
+    if isinstance(stored, Exception):
+        return {**head, **_NOTHING, "actors": actors, "store_problem": f"{type(stored).__name__}: {stored}".splitlines()[0]}
+    return {**head, **stored, "actors": actors}

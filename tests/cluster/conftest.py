@@ -1,0 +1,85 @@
+"""One real local Ray for the whole run; each system in a namespace and a store of its own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before Ray is imported anywhere: the folder in which a test arms failpoints, inherited by every worker.
+FAILPOINTS = Path(os.environ.setdefault("VISUTILITY_FAILPOINTS", f"/tmp/visutility-failpoints-{os.getpid()}"))  # noqa: S108
+FAILPOINTS.mkdir(parents=True, exist_ok=True)
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray  # noqa: E402
+
+import actors  # noqa: E402
+from actors.system import System  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """A Ray of this run alone; gives its address, for the tests' subprocesses."""
+    os.environ.pop("RAY_ADDRESS", None)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=150 * 2**20,
+        namespace=f"tests-{uuid.uuid4().hex[:6]}",
+        logging_level="WARNING",
+        log_to_driver=False,
+    )
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture
+def failpoints() -> Iterator[Path]:
+    """The folder for `failpoints.arm`; what was not reached is disarmed at the end."""
+    yield FAILPOINTS
+    for left in FAILPOINTS.iterdir():
+        left.unlink()
+
+
+@pytest.fixture
+def namespace(cluster: str) -> Iterator[str]:
+    """A namespace that nobody uses; a system that a test leaves there is stopped."""
+    unique = f"ns-{uuid.uuid4().hex[:8]}"
+    yield unique
+    System(unique).stop()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, Any]:
+    """The smallest configuration: a store of its own."""
+    return {"storage": f"sqlite:///{tmp_path}/store"}
+
+
+@pytest.fixture
+def start(namespace: str, settings: dict[str, Any]) -> Callable[..., System]:
+    """Start the system of this test: `start()` or `start(defaults={...}, models={...})`."""
+
+    def started(**sections: Any) -> System:
+        return actors.start(settings | sections, namespace=namespace)
+
+    return started
+
+
+@pytest.fixture
+def system(start: Callable[..., System]) -> System:
+    """A system with its defaults, of this test alone."""
+    return start()
+
+
+@pytest.fixture(scope="session")
+def shared_system(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One system for tests that only need some system: each takes model names of its own."""
+    folder = tmp_path_factory.mktemp("shared")
+    shared = actors.start({"storage": f"sqlite:///{folder}/store"}, namespace=f"shared-{uuid.uuid4().hex[:6]}")
+    yield shared
+    shared.stop()

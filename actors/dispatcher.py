@@ -11,7 +11,6 @@ on a lost node, a thawed process) are told apart by the fence: the older one end
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import os
@@ -41,15 +40,21 @@ T = TypeVar("T")
 OWNER: Final = "dispatcher"
 # How often the book is looked through when nobody wakes the loop: leases that ran out, pauses that are over, jobs to follow.
 _ROUND_S: Final = 1.0
+# What runs is asked after again when this share of its time so far has passed: short work soon, long training seldom.
+_FOLLOW_SHARE: Final = 0.05
+_LONGEST_FOLLOW_S: Final = 15.0
 # A countdown loses at most this much progress in a reboot, for one small commit each time.
 _HOUSEKEEPING_S: Final = 30.0
 # After the store was away.
 _STORE_RETRY_S: Final = 1.0
 # Attempts under way at once; a webhook that hangs holds a place for its time-out, the others wait a round.
 _MAX_ATTEMPTS_AT_ONCE: Final = 64
+# What the configuration says of a model, worked out once: patterns and documents cost a millisecond.
+_MAX_PLANS: Final = 20_000
 _LONGEST_TAKE_S: Final = 300.0
 _LONGEST_SILENCE_S: Final = 10 * 365 * 86_400.0
 _MAX_EXPLANATION_CHARACTERS: Final = 256 * 1024
+_MAX_REASON_CHARACTERS: Final = 1000
 _MAX_EPISODES: Final = 1000
 _MAX_HISTORY: Final = 10_000
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -81,7 +86,11 @@ class RetrainDispatcher:
         self._storage = storage
         self._clock = clock or SystemClock()
         self._surroundings = Surroundings(
-            namespace, peers or RayPeers(namespace), os.environ if environment is None else environment
+            namespace,
+            peers or RayPeers(namespace),
+            os.environ if environment is None else environment,
+            # Apart from the default executor, which a handful of hanging receivers would fill.
+            ThreadPoolExecutor(_MAX_ATTEMPTS_AT_ONCE, thread_name_prefix="dispatcher-handler"),
         )
         self._make_handler = make_handler
         self._jitter = np.random.default_rng(seed)
@@ -91,9 +100,11 @@ class RetrainDispatcher:
         self._fence: Fence | None = None
         self._store: Store | None = None
         self._settings = config.Settings()
+        self._plans: dict[str, Plan] = {}
         self._channel = ChannelRetrainHandler(self._in_store)
         self._nudge = asyncio.Event()
         self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._follow_at: dict[str, float] = {}
         self._loop_task: asyncio.Task[None] | None = None
         # Only the actor watches: a unit test that brings its own peers has nothing to watch.
         self._watches = peers is None
@@ -348,8 +359,13 @@ class RetrainDispatcher:
             logger.warning("order %s of %s came back: %s", order.id, order.model, order.reason)
         if back:
             self._channel.offer()
+        loop_s = asyncio.get_running_loop().time()
         for order in running:
-            self._begin(order, self._follow(order))
+            if loop_s >= self._follow_at.get(order.id, 0.0):
+                ran_s = self._clock.now().wall_s - (order.dispatched_at or 0.0)
+                self._follow_at[order.id] = loop_s + min(max(ran_s * _FOLLOW_SHARE, _ROUND_S), _LONGEST_FOLLOW_S)
+                self._begin(order, self._follow(order))
+        self._follow_at = {order.id: self._follow_at[order.id] for order in running}
         for order in due:
             self._begin(order, self._attempt(order))
 
@@ -388,11 +404,11 @@ class RetrainDispatcher:
 
     async def _asked(self, order: Order, method: str) -> Outcome:
         try:
-            handler = self._make_handler(handler_settings(order), self._surroundings)
+            handler = self._make_handler(handlers.settings_of(order), self._surroundings)
             outcome: Outcome = await getattr(handler, method)(order)
         except Exception as error:  # noqa: BLE001  whatever a handler raises is the reason of a failed attempt
             # Only the kind and text of the error: a handler's own errors hold no secret, a traceback's values might.
-            return Retry(f"{type(error).__name__}: {error}")
+            return Retry(f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARACTERS])
         return outcome
 
     async def _settle(self, order: Order, outcome: Outcome) -> None:
@@ -412,9 +428,17 @@ class RetrainDispatcher:
                 await asyncio.sleep(_STORE_RETRY_S)
                 continue
             break
+        if not isinstance(outcome, Launched):
+            await self._forget(order)
         if after is not None:
             logger.info("order %s of %s, attempt %d: %s %s", after.id, after.model, after.attempts, after.state, after.reason)
             self._wake()
+
+    async def _forget(self, order: Order) -> None:
+        try:
+            await self._make_handler(handlers.settings_of(order), self._surroundings).forget(order)
+        except Exception as error:  # noqa: BLE001  what is not cleared up costs room, no order
+            logger.info("order %s: not cleared up: %s", order.id, error)
 
     # --- the store
 
@@ -473,6 +497,7 @@ class RetrainDispatcher:
     def _reloaded(self, book: OrderBook, _now: Instant) -> None:
         if self._store is not None:
             self._settings = _stored_settings(self._store)
+            self._plans.clear()
             book.backoff = _backoff(self._settings)
             book.reassign()
 
@@ -481,10 +506,16 @@ class RetrainDispatcher:
         book.keep_house(now, keep_rows=retention.rows, keep_s=retention.age_s)
 
     def _plan_of(self, model: str) -> Plan:
+        if model in self._plans:
+            return self._plans[model]
         settings = self._settings.for_model(model)
         handler = settings.handler
         lease_s = handler.lease_s if isinstance(handler, config.ChannelHandler) else config.ChannelHandler().lease_s
-        return Plan(settings.cooldown_s, settings.dry_run, handler.kind, handler_document(handler), lease_s)
+        plan = Plan(settings.cooldown_s, settings.dry_run, handler.kind, handlers.document_of(handler), lease_s)
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        self._plans[model] = plan
+        return plan
 
     def _end_stale(self, error: StaleEpochError) -> None:
         deployment.end_stale_process(error)
@@ -523,18 +554,6 @@ def _stored_settings(store: Store) -> config.Settings:
         return config.load_stored(store)
     except ValueError as error:  # what another build has stored is no mistake of whoever calls now
         raise StoreError(str(error)) from error
-
-
-def handler_document(handler: Any) -> dict[str, object]:
-    """Give a handler's settings as the document that says them; `${NAME}` stays a reference, no secret is in it."""
-    said = config.Settings(defaults=config.ModelEntry(handler=handler))
-    document: dict[str, object] = json.loads(config.document(said))
-    return document
-
-
-def handler_settings(order: Order) -> Any:
-    """Give the settings that an order is launched by: those on record with it."""
-    return config.parse(dict(order.handler_settings), f"order {order.id}").defaults.handler
 
 
 def _backoff(settings: config.Settings) -> Backoff:

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from actors.handlers.interface import Handler, Surroundings
+from actors import config
+from actors.handlers.custom import CustomHandler
+from actors.handlers.interface import Handler, Surroundings, event_fields, event_of
+from actors.handlers.ray_job import RayJobHandler
+from actors.handlers.task import TaskHandler
+from actors.handlers.tune import TuneHandler
+from actors.handlers.webhook import WebhookHandler
+from actors.retraining.orders import Order
 
-__all__ = ["Handler", "Surroundings", "create"]
+__all__ = ["Handler", "Surroundings", "create", "document_of", "event_fields", "event_of", "settings_of"]
 
 
 def create(settings: Any, surroundings: Surroundings) -> Handler:
-    """Make the handler that `settings` describe; `channel` is not among them, since nobody launches it."""
-    raise ValueError(f"handler must be one that {surroundings.namespace} can launch, got {settings.kind!r}")
+    """Make the handler that `settings` describe. ValueError for `channel`: consumers come for its orders themselves."""
+    match settings:
+        case config.TaskHandler():
+            return TaskHandler(settings, surroundings)
+        case config.RayJobHandler():
+            return RayJobHandler(settings, surroundings)
+        case config.WebhookHandler():
+            return WebhookHandler(settings, surroundings)
+        case config.TuneHandler():
+            return TuneHandler(settings, surroundings)
+        case config.CustomHandler():
+            return CustomHandler(settings, surroundings)
+        case _:
+            raise ValueError(f"handler must be one that the dispatcher launches, got {settings.kind!r}")
+
+
+def document_of(handler: Any) -> dict[str, object]:
+    """Give a handler's settings as the document that says them, to stand with an order; `${NAME}` stays a reference."""
+    said = config.Settings(defaults=config.ModelEntry(handler=handler))
+    document: dict[str, object] = json.loads(config.document(said))
+    return document
+
+
+def settings_of(order: Order) -> Any:
+    """Give the settings that stand with an order: those it is launched and followed by, also after a reload."""
+    return config.parse(dict(order.handler_settings), f"order {order.id}").defaults.handler

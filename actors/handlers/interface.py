@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from actors.events import RetrainEvent
 from actors.peers import Peers
 from actors.retraining.delivery import Outcome
 from actors.retraining.orders import Order
 
+T = TypeVar("T")
+
 
 class Handler(Protocol):
-    """Launches orders in one way. Neither method blocks the loop it is awaited on; an exception counts as Retry.
+    """Launches orders in one way. No method blocks the loop it is awaited on; an exception counts as Retry.
 
-    The attempt, `order.attempts`, is on record before `launch` is called. `launch` may be called again for the same order
-    after its outcome was lost: it looks for what an earlier call has launched before it launches anything.
+    The attempt, `order.attempts`, is on record before `launch` is called. `launch` may be called for an order whose earlier
+    attempt has launched something, and nobody knows: it looks before it launches, or the receiver tells by the order's id.
     """
 
     async def launch(self, order: Order) -> Outcome:
@@ -25,26 +29,38 @@ class Handler(Protocol):
     async def follow(self, order: Order) -> Outcome:
         """Say what has become of an attempt that was begun, perhaps by a predecessor of this process.
 
-        Launched: it goes on. Retry with `after_s=0`: nobody knows, and sending again is how to find out.
+        Launched: it goes on, or cannot be asked now. Retry with `after_s=0`: nothing of it is left, or nobody knows and
+        sending again does no harm.
         """
+
+    async def forget(self, order: Order) -> None:
+        """Clear up after an attempt whose outcome is on record now; failing here costs nothing but room."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a handler may use: the other actors, the environment (for secrets and `${NAME}`), the namespace."""
+    """What a handler may use: the other actors, the environment (secrets, `${NAME}`), threads for calls that block."""
 
     namespace: str
     peers: Peers
     environment: Mapping[str, str]
+    threads: Executor
+
+    async def in_thread(self, act: Callable[[], T], *, timeout_s: float) -> T:
+        """Run `act` in a thread; TimeoutError after `timeout_s`, while the thread goes on for as long as it hangs."""
+        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self.threads, act), timeout_s)
 
 
 def event_of(order: Order) -> RetrainEvent:
-    """Give the public value of an order; what a study found stands in its explanation under `tuning`."""
+    """Give the public value of an order."""
     return RetrainEvent(**event_fields(order))
 
 
 def event_fields(order: Order) -> dict[str, Any]:
-    """Give the same as plain values, for the wire."""
+    """Give the same as plain values, for the wire; what a study found stands in `explanation` under `tuning`.
+
+    A person's order has seen no drift: its `observed_drift` is 0.0.
+    """
     asked = order.request
     explanation = dict(asked.explanation)
     if order.tuning is not None:
@@ -54,7 +70,7 @@ def event_fields(order: Order) -> dict[str, Any]:
         "model_name": asked.model,
         "model_version": asked.version,
         "metric": asked.metric,
-        "observed_drift": float("nan") if asked.observed_drift is None else asked.observed_drift,
+        "observed_drift": 0.0 if asked.observed_drift is None else asked.observed_drift,
         "triggered_at": asked.triggered_at,
         "episode": asked.episode,
         "explanation": explanation,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 # Before Ray is imported anywhere: the folder in which a test arms failpoints, inherited by every worker.
-FAILPOINTS = Path(os.environ.setdefault("VISUTILITY_FAILPOINTS", f"/tmp/visutility-failpoints-{os.getpid()}"))  # noqa: S108
+FAILPOINTS = Path(os.environ.setdefault("VISUTILITY_FAILPOINTS", f"/tmp/visutility-failpoints-{os.getpid()}"))
 FAILPOINTS.mkdir(parents=True, exist_ok=True)
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 

@@ -1,0 +1,74 @@
+"""What every driver's command line has in common: the help, the options, the exit codes.
+
+Exit 0: fine. 1: something fires or failed. 2: the command line or a file is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from drivers.output import Output
+
+FINE = 0
+FAILED = 1
+USAGE = 2
+
+Act = Callable[[argparse.Namespace, Output], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help begins with a command that works when it is pasted."""
+
+    def __init__(self, name: str, description: str, *, example: str) -> None:
+        """Make the parser of `visutility NAME`; it has `-o`."""
+        super().__init__(prog=f"visutility {name}", description=description, formatter_class=argparse.RawTextHelpFormatter)
+        self._example = example
+        self.add_argument("-o", "--output", choices=("text", "json"), default="text", help="json: for a program to read")
+
+    def format_help(self) -> str:
+        """Give the help, the example first."""
+        return f"{self._example}\n\n{super().format_help()}"
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add which Ray cluster and which system on it."""
+    parser.add_argument(
+        "--address", help="the Ray cluster, HOST:PORT (default: RAY_ADDRESS, the Ray of `visutility up`, any on this machine)"
+    )
+    parser.add_argument("--namespace", default=None, help="where the system runs (default: the configuration's, or visutility)")
+
+
+def run(parser: Parser, argv: Sequence[str] | None, act: Act) -> int:
+    """Parse, act, and turn whatever goes wrong into one line and an exit code."""
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else USAGE
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    output = Output(arguments.output)
+    try:
+        return act(arguments, output)
+    except KeyboardInterrupt:
+        output.error("interrupted")
+        return FAILED
+    except BrokenPipeError:  # `visutility watch | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        output.error(_told(error))
+        return USAGE
+    except (RuntimeError, OSError) as error:  # no system, a conflict, no Ray, no reply in time
+        output.error(_told(error))
+        return FAILED
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename}: there is no such file"
+    if isinstance(error, KeyError):  # its text would be quoted
+        return str(error.args[0])
+    return str(error) or type(error).__name__

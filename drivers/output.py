@@ -1,0 +1,104 @@
+"""What a driver prints: tables and progress bars on a terminal, plain lines elsewhere, one JSON value with `-o json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+Format = Literal["text", "json"]
+
+
+class Output:
+    """Prints what a driver found. On `-o json` only `result` prints to standard output, so that a program can read it."""
+
+    def __init__(self, form: Format = "text") -> None:
+        self.form: Format = form
+        self.is_terminal = sys.stdout.isatty()
+        self._console = Console(highlight=False, soft_wrap=not self.is_terminal)
+
+    @property
+    def is_json(self) -> bool:
+        """Tell whether a program reads."""
+        return self.form == "json"
+
+    def line(self, text: str = "") -> None:
+        """Print one line for a person."""
+        if not self.is_json:
+            self._console.print(Text(text))
+
+    def note(self, text: str) -> None:
+        """Print one line beside the result, to standard error."""
+        print(text, file=sys.stderr, flush=True)
+
+    def error(self, text: str) -> None:
+        """Say what went wrong: to standard error, and to a program as `{"error": text}`."""
+        print(f"error: {text}", file=sys.stderr, flush=True)
+        if self.is_json:
+            print(json.dumps({"error": text}))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print rows: a table on a terminal, tab-separated lines with a header elsewhere."""
+        if self.is_json:
+            return
+        if not self.is_terminal:
+            print("\t".join(columns))
+            for row in rows:
+                print("\t".join(shown(value) for value in row))
+            return
+        self._console.print(drawn(title, columns, rows))
+
+    def result(self, value: Any) -> None:
+        """Print the result for a program; nothing for a person, who has been told by then."""
+        if self.is_json:
+            print(json.dumps(value, indent=2 if self.is_terminal else None, default=str), flush=True)
+
+    @contextmanager
+    def progress(self, what: str, total: float | None) -> Iterator[Callable[[float], None]]:
+        """Give a function that takes how far it has got; a bar on a terminal, nothing elsewhere."""
+        if self.is_json or not self.is_terminal:
+            yield lambda _done: None
+            return
+        bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console)
+        with bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+
+    @contextmanager
+    def live(self) -> Iterator[Callable[[Table], None]]:
+        """Give a function that puts a new table in the place of the last; for a terminal only."""
+        with Live(console=self._console, auto_refresh=False) as screen:
+            yield lambda table: screen.update(table, refresh=True)
+
+
+def drawn(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """Give the table that a terminal shows."""
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(Text(shown(value)) for value in row))
+    return table
+
+
+def shown(value: object) -> str:
+    """Give a value as a person reads it in a table, on one line."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={shown(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(shown(item) for item in value) or "-"
+    return " ".join(str(value).split())

@@ -1,0 +1,97 @@
+"""Show the state of the system. Exit 1 where something fires: drift, missing data, a dead letter, an actor that is down."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from drivers.arguments import FAILED, FINE, Parser, add_cluster, run
+from drivers.output import Output
+
+MODEL_COLUMNS: Final = ("model", "state", "events", "duplicates", "rejected", "versions", "metrics", "open episodes")
+ACTOR_COLUMNS: Final = ("actor", "alive", "pid", "node", "epoch")
+_FIRING: Final = frozenset({"drifting", "no_data"})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility status`."""
+    parser = Parser("status", __doc__, example="visutility status")
+    parser.add_argument("--model", help="only this model")
+    add_cluster(parser)
+    return run(parser, argv, _status)
+
+
+def _status(arguments: argparse.Namespace, output: Output) -> int:
+    from actors import connection, system  # noqa: PLC0415 --help needs no Ray
+
+    connection.attach(arguments.address, otherwise="look")
+    told = system.System(arguments.namespace or system.DEFAULT_NAMESPACE).status()
+    if arguments.model is not None:
+        if arguments.model not in told["models"]:
+            raise KeyError(
+                f"model must be one that has logged ({', '.join(told['models']) or 'none has'}), got {arguments.model!r}"
+            )
+        told["models"] = {arguments.model: told["models"][arguments.model]}
+    output.line(f"namespace {told['namespace']}, build {told['build']}, storage {told['storage']}")
+    if "store_problem" in told:
+        output.line(f"the store does not answer: {told['store_problem']}")
+    output.table("models", MODEL_COLUMNS, list(model_rows(told)))
+    output.line("retrains: " + ", ".join(f"{state} {count}" for state, count in told["retrains"].items()))
+    output.line("tuner: " + ", ".join(f"{what.replace('_', ' ')} {count}" for what, count in told["tuner"].items()))
+    output.table("actors", ACTOR_COLUMNS, list(actor_rows(told)))
+    for problem in problems(told):
+        output.line(f"! {problem}")
+    output.result(told)
+    return FAILED if any(problems(told)) else FINE
+
+
+def model_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    """Give one row a model: its newest version's metrics stand for it."""
+    for model, seen in told["models"].items():
+        versions = seen.get("versions", {})
+        newest = versions[list(versions)[-1]] if versions else {}
+        metrics = {name: _metric(each) for name, each in newest.get("metrics", {}).items()}
+        yield (
+            model,
+            seen["state"],
+            seen["events"],
+            seen["duplicates"],
+            seen["rejected"],
+            list(versions)[-3:],
+            metrics,
+            seen["open_episodes"],
+        )
+
+
+def actor_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    """Give one row a process."""
+    for name, actor in told["actors"].items():
+        yield name, actor["alive"], actor["pid"], (actor["node"] or "")[:8], actor["epoch"]
+
+
+def problems(told: Mapping[str, Any]) -> Iterator[str]:
+    """Give a line for each thing that a person should look at."""
+    for model, seen in told["models"].items():
+        if seen["state"] in _FIRING:
+            yield f"{model}: {seen['state']}"
+        if seen.get("flagged"):
+            yield f"{model}: has not recovered after its retrain"
+    if told["retrains"].get("dead"):
+        yield f"{told['retrains']['dead']} retrain orders could not be delivered: visutility retrains ls"
+    for name, actor in told["actors"].items():
+        if not actor["alive"]:
+            yield f"{name}: does not answer"
+    if "store_problem" in told:
+        yield told["store_problem"]
+
+
+def _metric(seen: Mapping[str, Any]) -> str:
+    baseline = seen.get("baseline")
+    mean = baseline.get("mean") if isinstance(baseline, Mapping) else baseline
+    return f"{seen['state']}" + (f" ({mean:.4g})" if isinstance(mean, float) else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Watch the system live: a table on a terminal, a line for each change elsewhere. Ends with Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from drivers import status
+from drivers.arguments import FINE, Parser, add_cluster, run
+from drivers.output import Output, drawn
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility watch`."""
+    parser = Parser("watch", __doc__, example="visutility watch")
+    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="how often to look (default: 1)")
+    parser.add_argument("--rounds", type=int, default=None, metavar="N", help="end after so many looks")
+    add_cluster(parser)
+    return run(parser, argv, _watch)
+
+
+def _watch(arguments: argparse.Namespace, output: Output) -> int:
+    from actors import connection, system  # noqa: PLC0415 --help needs no Ray
+
+    if not arguments.every > 0:
+        raise ValueError(f"--every must be > 0 seconds, got {arguments.every}")
+    connection.attach(arguments.address, otherwise="look")
+    watched = system.System(arguments.namespace or system.DEFAULT_NAMESPACE)
+    with contextlib.suppress(KeyboardInterrupt):
+        looks = _looks(watched, arguments.every, arguments.rounds)
+        if output.is_json or not output.is_terminal:
+            _follow(looks, output)
+        else:
+            with output.live() as show:
+                for told in looks:
+                    show(drawn(_title(told), status.MODEL_COLUMNS, list(status.model_rows(told))))
+    return FINE
+
+
+def _looks(watched: Any, every_s: float, rounds: int | None) -> Iterator[dict[str, Any]]:
+    done = 0
+    while rounds is None or done < rounds:
+        began = time.monotonic()
+        yield watched.status()
+        done += 1
+        if rounds is None or done < rounds:
+            time.sleep(max(every_s - (time.monotonic() - began), 0.0))
+
+
+def _follow(looks: Iterator[dict[str, Any]], output: Output) -> None:
+    last: dict[str, str] = {}
+    for told in looks:
+        if output.is_json:
+            output.result(told)
+            continue
+        now = dict(_facts(told))
+        for what, fact in now.items():
+            if last.get(what) != fact:
+                print(f"{time.strftime('%H:%M:%S')} {what}: {fact}", flush=True)
+        last = now
+
+
+def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for model, seen in told["models"].items():
+        yield model, f"{seen['state']}, {seen['events']} events, {len(seen['open_episodes'])} open episodes"
+    yield "retrains", ", ".join(f"{state} {count}" for state, count in told["retrains"].items())
+    for name, actor in told["actors"].items():
+        yield name, f"pid {actor['pid']}" if actor["alive"] else "does not answer"
+
+
+def _title(told: Mapping[str, Any]) -> str:
+    down = [name for name, actor in told["actors"].items() if not actor["alive"]]
+    counts = ", ".join(f"{state} {count}" for state, count in told["retrains"].items() if count)
+    return f"{told['namespace']}   retrains: {counts or 'none'}" + (f"   down: {', '.join(down)}" if down else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

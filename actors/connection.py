@@ -101,6 +101,14 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def began(pid: int) -> int:
+    """Give when a process began, in clock ticks since boot; 0 where the system does not say. Tells a reused pid."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    except FileNotFoundError:
+        return 0
+
+
 def _connect(address: str, problem: str) -> None:
     try:
         ray.init(address=address, logging_level=logging.WARNING)

@@ -1,0 +1,51 @@
+"""End the Ray that `visutility up` began, and the system in it; no other Ray on this machine is touched."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from drivers.arguments import FINE, Parser, run
+from drivers.output import Output
+
+_PATIENCE_S: Final = 30.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility down`."""
+    return run(Parser("down", __doc__, example="visutility down"), argv, _down)
+
+
+def _down(_arguments: argparse.Namespace, output: Output) -> int:
+    from actors import connection  # noqa: PLC0415 --help needs no Ray
+
+    known = connection.remembered()
+    if known is None:
+        output.line("nothing is up")
+        output.result({"ended": False})
+        return FINE
+    pid = int(known["pid"])
+    # The number may be another process's by now; the time at which it began may not.
+    ours = connection.alive(pid) and connection.began(pid) == known["began"]
+    if ours:
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + _PATIENCE_S
+        while connection.alive(pid):
+            if time.monotonic() > deadline:
+                # Ray's reaper ends the other processes when their parent is gone.
+                os.kill(pid, signal.SIGKILL)
+                break
+            time.sleep(0.05)
+    connection.note().unlink(missing_ok=True)
+    output.line(f"ended the Ray at {known['address']}" if ours else "what was up has ended already")
+    output.result({"ended": ours, "address": known["address"]})
+    return FINE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

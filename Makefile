@@ -1,0 +1,54 @@
+# One command for each thing a person does here; each makes .venv by itself. `make` alone lists them.
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
+	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$each && break; done)
+BIN := .venv/bin
+SHELL := /bin/bash
+
+.PHONY: help demo test unit check format bench chaos chaos-long clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+# Installed anew only where what is to be installed has changed. The sources themselves are linked, not copied.
+.venv/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "visutility needs python3 3.11 to 3.13 on the PATH" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+.venv/.bench: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+demo: .venv/.installed ## a year of flights: drift found, retrained, tuned; ends with a table and a picture
+	$(BIN)/visutility demo
+
+test: .venv/.installed ## every test: unit, contracts, cluster
+	$(BIN)/python -m pytest
+
+unit: .venv/.installed ## the tests without Ray, seconds
+	$(BIN)/python -m pytest tests/unit tests/contracts
+
+check: .venv/.installed ## format, lint, types, the border between logic and processes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.bench ## the benchmarks, beside what one would otherwise do
+	$(BIN)/visutility bench ingest
+	$(BIN)/visutility bench detection
+	$(BIN)/visutility bench tuning
+
+chaos: .venv/.installed ## kill, freeze, and compare with what was acknowledged: two minutes
+	$(BIN)/visutility chaos --seconds 120 --seed 1
+
+chaos-long: .venv/.installed ## the same for three seeds, ten minutes each
+	for seed in 1 2 3; do $(BIN)/visutility chaos --seconds 600 --seed $$seed || exit 1; done
+
+clean: ## remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -44,8 +44,8 @@ from actors.storage import Store, redacted, schema
 Direction = Literal["up", "down", "both"]
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d|w))+")
+_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TARGET: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _PLACEHOLDER: Final = re.compile(r"(?<![${])\{([A-Za-z_]\w*)\}(?!\})")
@@ -84,9 +84,9 @@ def parse_duration(value: object) -> float:
 def format_duration(seconds: float) -> str:
     """Give `seconds` as `parse_duration` reads it, in the largest unit that fits evenly."""
     for unit in ("d", "h", "m", "s"):
-        if seconds and math.isclose(seconds % _UNITS_S[unit], 0.0):
+        if seconds and seconds % _UNITS_S[unit] == 0:
             return f"{seconds / _UNITS_S[unit]:.0f}{unit}"
-    return f"{seconds * 1000:g}ms" if 0 < seconds < 1 else f"{seconds:g}s"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
 def expand(value: Any, environment: Mapping[str, str]) -> Any:
@@ -109,8 +109,8 @@ def expand(value: Any, environment: Mapping[str, str]) -> Any:
 
 def _positive_duration(value: object) -> float:
     seconds = parse_duration(value)
-    if not seconds > 0:
-        raise ValueError(f"must be longer than 0, got {_shown(value)}")
+    if not seconds >= 0.001:
+        raise ValueError(f"must be at least 1ms, got {_shown(value)}")
     return seconds
 
 
@@ -173,7 +173,7 @@ _Count = Annotated[int, Field(ge=1)]
 class _Section(BaseModel):
     """One mapping of the document: unknown keys are errors, nothing is converted, nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # --- handlers --------------------------------------------------------------------------------------------------------

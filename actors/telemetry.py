@@ -1,0 +1,193 @@
+"""What Prometheus is told: which metrics, with which labels and values, and how they reach Ray's own exporter.
+
+Everything is set from the store, by the dispatcher, every few seconds. So the totals are exact whatever was restarted, and a
+process that is gone leaves nothing behind: Ray's exporter forgets a gauge about 30 s after its last `set` (measured on 2.60)
+but never a counter, whose old process would then be summed with its successor for ever. That is why totals are gauges here;
+`rate` and `increase` work on them as on counters. A second series of a dispatcher that was replaced lives on for those 30 s:
+take the `max by (...)` of a name, as the shipped rules and dashboard do.
+
+Ray puts `ray_` before every name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ray.util.metrics import Gauge
+from sqlalchemy import Connection, func, select
+
+from actors import status
+from actors.clock import Clock, Instant
+from actors.storage import UNAVAILABLE, Store, dispatcher_tables
+from actors.storage.detector_tables import episodes, unpack
+from actors.storage.dispatcher_tables import retrains
+
+logger = logging.getLogger(__name__)
+
+# Well under the 20 s after which Ray's exporter was seen to forget a gauge.
+PERIOD_S: Final = 5.0
+_LONGEST_S: Final = 12.0
+_CHUNK: Final = 500  # names in one IN list
+# Models with series of their own: each has about ten. The others are summed under one label, and their state is the worst.
+MAX_MODELS: Final = 1000
+OTHERS: Final = "(others)"
+
+# The higher, the more it wants a person; `visutility_drift_state` is this number.
+STATES: Final = {"learning": 0, "stable": 1, "warning": 2, "drifting": 3, "no_data": 4, "unwatched": 5}
+
+_NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "visutility_events_total": ("Events by outcome: accepted, duplicate, rejected", ("model", "outcome")),
+    "visutility_drift_state": (f"State of the newest version: {STATES}", ("model",)),
+    "visutility_drift_detections_total": ("Drift episodes on record, by the metric that opened them", ("model", "metric")),
+    "visutility_retrains_total": ("Retrain orders and decisions on record, by state", ("model", "outcome")),
+    "visutility_last_event_timestamp_seconds": ("When the last batch was received", ("model",)),
+    "visutility_cooldown_remaining_seconds": ("0: the next order is dispatched at once", ("model",)),
+    "visutility_model_info": ("1, with the version seen last", ("model", "version")),
+    "visutility_running_trials": ("Trials that run now", ()),
+    "visutility_build_info": ("1, with the build that runs", ("build",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one series."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the store says at one moment, as plain values; counts by key."""
+
+    stored: Mapping[str, Any]  # `status.read`
+    detections: Mapping[tuple[str, str], int]  # (model, metric): episodes
+    retrains: Mapping[tuple[str, str], int]  # (model, state): orders and decisions
+    cooldowns: Mapping[str, float]  # model: seconds left
+
+
+class Telemetry:
+    """Turns facts into samples; a model that once has series of its own keeps them."""
+
+    def __init__(self, *, build: str, max_models: int = MAX_MODELS) -> None:
+        self._build = build
+        self._max_models = max_models
+        self._named: set[str] = set()
+
+    def samples(self, facts: Facts) -> list[Sample]:
+        """Give every series and its value; what is not in it is over. Pure but for the choice of models, which only grows."""
+        models = facts.stored["models"]
+        self._name(models)
+        found = [Sample("visutility_build_info", {"build": self._build}, 1.0)]
+        found.append(Sample("visutility_running_trials", {}, float(facts.stored["tuner"].get("running_trials", 0))))
+        for model, told in models.items():
+            found += self._of_model(model, told, facts)
+        for (model, metric), count in facts.detections.items():
+            found.append(self._sample("visutility_drift_detections_total", model, count, metric=metric))
+        for (model, state), count in facts.retrains.items():
+            found.append(self._sample("visutility_retrains_total", model, count, outcome=state))
+        return _summed(found)
+
+    def _name(self, models: Mapping[str, Mapping[str, Any]]) -> None:
+        room = self._max_models - len(self._named)
+        if room > 0:
+            waiting = sorted((model for model in models if model not in self._named), key=lambda each: -_state(models[each]))
+            self._named.update(waiting[:room])
+
+    def _of_model(self, model: str, told: Mapping[str, Any], facts: Facts) -> list[Sample]:
+        outcomes = {"accepted": told["events"], "duplicate": told["duplicates"], "rejected": told["rejected"]}
+        found = [self._sample("visutility_events_total", model, n, outcome=outcome) for outcome, n in outcomes.items()]
+        found.append(self._sample("visutility_drift_state", model, _state(told)))
+        found.append(self._sample("visutility_last_event_timestamp_seconds", model, told["last_at"]))
+        found.append(self._sample("visutility_cooldown_remaining_seconds", model, facts.cooldowns.get(model, 0.0)))
+        if model in self._named and told["versions"]:
+            found.append(Sample("visutility_model_info", {"model": model, "version": next(reversed(told["versions"]))}, 1.0))
+        return found
+
+    def _sample(self, name: str, model: str, value: float, **labels: str) -> Sample:
+        return Sample(name, {"model": model if model in self._named else OTHERS, **labels}, float(value))
+
+
+def _state(told: Mapping[str, Any]) -> int:
+    return STATES.get(told["state"], STATES["learning"])
+
+
+def _summed(found: Iterable[Sample]) -> list[Sample]:
+    """Put the series of the others together: counts are added, of anything else the largest counts."""
+    series: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for sample in found:
+        key = sample.name, tuple(sorted(sample.labels.items()))
+        held = series.get(key)
+        if held is None:
+            series[key] = sample.value
+        else:
+            series[key] = held + sample.value if sample.name.endswith("_total") else max(held, sample.value)
+    return [Sample(name, dict(labels), value) for (name, labels), value in series.items()]
+
+
+class Reader:
+    """Reads the facts from the store: some milliseconds, more with thousands of models, so not in an event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        # Only an episode's record holds its metric: each is unpacked once. One that retention takes away stays counted.
+        self._counted: set[str] = set()
+        self._detections: Counter[tuple[str, str]] = Counter()
+
+    def read(self, now: Instant) -> Facts:
+        """Give what the store says now."""
+        for part in self._store.detector_parts():
+            with part.read() as connection:
+                self._count(connection)
+        with self._store.part("dispatcher").read() as connection:
+            grouped = select(retrains.c.model, retrains.c.state, func.count()).group_by(retrains.c.model, retrains.c.state)
+            by_state = {(str(model), str(state)): int(count) for model, state, count in connection.execute(grouped)}
+            armed = dispatcher_tables.read_cooldowns(connection)
+        cooldowns = {model: cooldown.countdown.remaining_s(now) for model, cooldown in armed.items()}
+        return Facts(status.read(self._store), dict(self._detections), by_state, cooldowns)
+
+    def _count(self, connection: Connection) -> None:
+        new = set(connection.execute(select(episodes.c.id)).scalars()) - self._counted
+        names: Sequence[str] = sorted(new)
+        for start in range(0, len(names), _CHUNK):
+            some = select(episodes.c.model, episodes.c.record).where(episodes.c.id.in_(names[start : start + _CHUNK]))
+            for model, record in connection.execute(some):
+                self._detections[str(model), str(unpack(record)["metric"])] += 1
+        self._counted |= new
+
+
+class Gauges:
+    """The thin part: hands samples to Ray's exporter."""
+
+    def __init__(self) -> None:
+        self._gauges = {name: Gauge(name, description=text, tag_keys=labels) for name, (text, labels) in _NAMES.items()}
+
+    def set(self, samples: Iterable[Sample]) -> None:
+        """Set every series; one that is left out from now on disappears from the exporter by itself."""
+        for sample in samples:
+            self._gauges[sample.name].set(sample.value, tags=dict(sample.labels))
+
+
+async def export(store: Callable[[], Store], clock: Clock, *, build: str, period_s: float = PERIOD_S) -> None:
+    """Export until cancelled; run by the dispatcher, in its event loop. A store that is away is tried again next time."""
+    telemetry, gauges = Telemetry(build=build), Gauges()
+    reader: Reader | None = None
+    while True:
+        began = clock.now().boot_s
+        try:
+            reader = reader or Reader(await asyncio.to_thread(store))
+            facts = await asyncio.to_thread(reader.read, clock.now())
+            gauges.set(telemetry.samples(facts))
+        except UNAVAILABLE as error:
+            logger.warning("metrics are not exported while the store is away: %s", type(error).__name__)
+        except Exception:
+            logger.exception("one export of metrics failed; the next is in %.0f s", period_s)
+        # With very many models reading takes long: no more than a tenth of the time, and still before gauges are forgotten.
+        took_s = clock.now().boot_s - began
+        await asyncio.sleep(min(max(period_s, 10 * took_s), _LONGEST_S))

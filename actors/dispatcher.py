@@ -24,7 +24,7 @@ import numpy as np
 import ray
 from sqlalchemy import select
 
-from actors import build, config, deployment, failpoints, handlers, watchdog
+from actors import build, config, deployment, failpoints, handlers, telemetry, watchdog
 from actors.clock import Clock, Instant, SystemClock
 from actors.handlers.channel import ChannelRetrainHandler
 from actors.handlers.interface import Handler, Surroundings
@@ -109,6 +109,7 @@ class RetrainDispatcher:
         # Only the actor watches: a unit test that brings its own peers has nothing to watch.
         self._watches = peers is None
         self._watch_task: asyncio.Task[None] | None = None
+        self._export_task: asyncio.Task[None] | None = None
         self._start_loop()
 
     # --- requests
@@ -456,6 +457,8 @@ class RetrainDispatcher:
                 self._watched, namespace=self._namespace, storage=self._storage, now_s=lambda: self._clock.now().boot_s
             )
             self._watch_task = loop.create_task(watched)
+            exported = telemetry.export(lambda: Store(self._storage), self._clock, build=build.BUILD)
+            self._export_task = loop.create_task(exported)
 
     def _watched(self) -> dict[str, int | None]:
         """Give every other actor of the system, with its slot; called in a thread."""

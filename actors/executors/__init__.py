@@ -1,0 +1,34 @@
+"""How a worker runs a trial: inline, in a persistent child process, or in a fresh fork."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from actors.executors.inline import InlineExecutor
+from actors.executors.isolated import IsolatedExecutor
+from actors.executors.trial import Assignment, LoadError, Outcome, Study
+
+__all__ = ["Assignment", "Executor", "LoadError", "Outcome", "Study", "create"]
+
+
+class Executor(Protocol):
+    """Runs one trial at a time."""
+
+    def run(self, assignment: Assignment) -> Outcome:
+        """Run one attempt to its outcome; raises nothing."""
+
+    def cancel(self) -> bool:
+        """Interrupt what runs, from another thread; False where that is impossible."""
+
+    def close(self) -> None:
+        """Free processes and files."""
+
+
+def create(
+    executor: str, shipped: bytes, study: Study, reported: Callable[[Assignment, int, float], bool]
+) -> InlineExecutor | IsolatedExecutor:
+    """Make the executor of that name; `reported` gets every `trial.report` and says whether to go on. Raises LoadError."""
+    if executor == "inline":
+        return InlineExecutor(shipped, study, reported)
+    return IsolatedExecutor(shipped, study, reported, trials_per_child=1 if executor == "fork" else None)

@@ -1,0 +1,75 @@
+"""Messages between a worker, its zygote and their children: length and msgpack over a Unix socket pair."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+import msgpack
+
+_LENGTH = struct.Struct("<I")
+_CHUNK = 1 << 16
+
+
+class Closed(EOFError):  # noqa: N818  what happened, not what went wrong: the other side has ended
+    """The other side is gone."""
+
+
+class Channel:
+    """One end of a socket pair."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._received = b""
+
+    def fileno(self) -> int:
+        """Give the descriptor, for poll."""
+        return self._socket.fileno()
+
+    def send(self, message: Any, descriptors: tuple[int, ...] = ()) -> None:
+        """Send one message; Closed where nobody is there."""
+        packed = msgpack.packb(message)
+        data = _LENGTH.pack(len(packed)) + packed
+        try:
+            if descriptors:
+                sent = socket.send_fds(self._socket, [data], list(descriptors))
+                data = data[sent:]
+            self._socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise Closed(str(error)) from error
+
+    def receive(self) -> Any:
+        """Wait for one message; Closed at the end."""
+        while len(self._received) < _LENGTH.size:
+            self._more()
+        (length,) = _LENGTH.unpack_from(self._received)
+        whole = _LENGTH.size + length
+        while len(self._received) < whole:
+            self._more()
+        message, self._received = self._received[_LENGTH.size : whole], self._received[whole:]
+        return msgpack.unpackb(message, strict_map_key=False)
+
+    def receive_with_descriptor(self) -> tuple[Any, int]:
+        """Wait for one small message that carries a descriptor."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._socket, _CHUNK, 1)
+        except ConnectionResetError as error:
+            raise Closed(str(error)) from error
+        if not data or not descriptors:
+            raise Closed("no descriptor")
+        self._received += data
+        return self.receive(), descriptors[0]
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
+
+    def _more(self) -> None:
+        try:
+            data = self._socket.recv(_CHUNK)
+        except ConnectionResetError as error:
+            raise Closed(str(error)) from error
+        if not data:
+            raise Closed("end of file")
+        self._received += data

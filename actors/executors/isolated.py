@@ -1,0 +1,237 @@
+"""The executors that contain a trial: `child`, one process for many trials, and `fork`, a fresh one for each.
+
+Both get their processes from a zygote. Whatever a trial does to its process (exit, segfault, no memory, a hang) costs that
+trial alone; a time-out or a cancellation kills the child with all that it started in its process group.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+
+from actors.executors.channel import Channel, Closed
+from actors.executors.trial import Assignment, LoadError, Outcome, Study
+from actors.executors.zygote import kill
+
+logger = logging.getLogger(__name__)
+
+# Of what a trial prints, so much is passed on to the worker's log, and so much stands in the error of a crash.
+_MAX_PASSED_ON_BYTES = 64 * 1024
+_MAX_TAIL_BYTES = 1500
+# How long opening the objective may take where trials have a shorter time-out: imports are not the trial's fault.
+_LOAD_TIMEOUT_S = 120.0
+# How often a zygote that dies by itself is started again for one trial.
+_MAX_STARTS = 2
+_ZYGOTE = "import sys; from actors.executors.zygote import main; main(int(sys.argv[1]))"
+
+
+class IsolatedExecutor:
+    """Runs each trial in a child process; `trials_per_child` None keeps the child until it misbehaves."""
+
+    def __init__(
+        self,
+        shipped: bytes,
+        study: Study,
+        reported: Callable[[Assignment, int, float], bool],
+        *,
+        trials_per_child: int | None,
+    ) -> None:
+        """Start the zygote and have it open the objective; LoadError where it cannot."""
+        self._shipped = shipped
+        self._study = study
+        self._reported = reported
+        self._one_trial = trials_per_child == 1
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the executor
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._control: Channel | None = None
+        self._child: Channel | None = None
+        self._exit = -1  # the child's pidfd: readable when it has ended, even where a grandchild holds its socket open
+        self._pid = 0
+        self._dead_pid = 0  # to be reaped with the next fork
+        self._cancelled = threading.Event()
+        self._killing = threading.Lock()
+        self._start_zygote()
+
+    def run(self, assignment: Assignment) -> Outcome:
+        """Run one attempt within the study's time-out."""
+        for _ in range(_MAX_STARTS):
+            try:
+                child = self._child or self._fork()
+                child.send([assignment.trial, assignment.attempt, assignment.params])
+                break
+            except Closed:
+                self._discard_child()
+                self._stop_zygote()
+                self._start_zygote()
+        else:
+            return Outcome("failed", None, "no process could be started for this trial")
+        outcome = self._await(assignment)
+        self._pass_output_on()
+        return outcome
+
+    def cancel(self) -> bool:
+        """Kill what is running, from any thread; the executor is of no use afterwards."""
+        self._cancelled.set()
+        with self._killing:
+            if self._pid:
+                kill(self._pid)
+        return True
+
+    def close(self) -> None:
+        """End all processes."""
+        self._discard_child()
+        self._stop_zygote()
+        self._output.close()
+
+    def _await(self, assignment: Assignment) -> Outcome:
+        child = self._child
+        if child is None:
+            raise RuntimeError("no child")
+        deadline = None if self._study.timeout_s is None else time.monotonic() + self._study.timeout_s
+        poll = select.poll()
+        poll.register(child.fileno(), select.POLLIN)
+        if self._exit >= 0:
+            poll.register(self._exit, select.POLLIN)
+        while True:
+            left_ms = None if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
+            ready = {descriptor for descriptor, _ in poll.poll(left_ms)}
+            try:
+                if not ready:
+                    self._discard_child()
+                    return Outcome("timed_out", None, f"killed after {self._study.timeout_s:g} s")
+                if child.fileno() not in ready:
+                    raise Closed("ended")
+                message = child.receive()
+                if message[0] == "report":
+                    child.send(self._reported(assignment, message[1], message[2]))
+                    continue
+            except Closed:
+                return Outcome("failed", None, self._obituary())
+            _, kind, value, error = message
+            if self._one_trial:
+                self._retire_child()
+            return Outcome(kind, value, error)
+
+    def _fork(self) -> Channel:
+        if self._control is None or self._cancelled.is_set():
+            raise Closed("no zygote")
+        self._control.send(["fork", self._dead_pid])
+        self._dead_pid = 0
+        (_, self._pid), descriptor = self._control.receive_with_descriptor()
+        with suppress(OSError, AttributeError):  # no such call on this system: the socket's end has to do
+            self._exit = os.pidfd_open(self._pid)
+        self._child = Channel(socket.socket(fileno=descriptor))
+        return self._child
+
+    def _retire_child(self) -> None:
+        """Kill the child and whatever it left behind; it is reaped with the next fork, to save a round trip."""
+        with self._killing:  # once it is reaped its number may be another's
+            kill(self._pid)
+            self._dead_pid, self._pid = self._pid, 0
+        if self._exit >= 0:
+            os.close(self._exit)
+            self._exit = -1
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _discard_child(self) -> int | None:
+        """Kill the child and reap it; gives its exit code (negative: the signal)."""
+        if not self._pid:
+            return None
+        pid = self._pid
+        self._retire_child()
+        self._dead_pid = 0
+        if self._control is None:
+            return None
+        try:
+            self._control.send(["reap", pid])
+            return int(self._control.receive()[1])
+        except Closed:
+            return None
+
+    def _obituary(self) -> str:
+        """Say how the child ended, with the last that it printed."""
+        if self._exit >= 0:
+            select.select([self._exit], [], [], 1.0)  # it closed its socket; let it end by itself and leave its own code
+        code = self._discard_child()
+        if code is None:
+            text = "the trial's process was lost"
+        elif code >= 0:
+            text = f"the trial's process ended with exit code {code}"
+        else:
+            name = signal.Signals(-code).name
+            text = f"the trial's process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        tail = self._tail()
+        return f"{text}\n{tail}" if tail else text
+
+    def _tail(self) -> str:
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(size - _MAX_TAIL_BYTES, 0))
+        return self._output.read().decode(errors="replace").strip()
+
+    def _pass_output_on(self) -> None:
+        size = os.fstat(self._output.fileno()).st_size
+        if not size:
+            return
+        self._output.seek(max(size - _MAX_PASSED_ON_BYTES, 0))
+        text = self._output.read(_MAX_PASSED_ON_BYTES).decode(errors="replace")
+        dropped = f"[{size - _MAX_PASSED_ON_BYTES} bytes dropped] " if size > _MAX_PASSED_ON_BYTES else ""
+        with suppress(OSError, ValueError):
+            sys.stdout.write(dropped + text)
+            sys.stdout.flush()
+        self._output.truncate(0)
+
+    def _start_zygote(self) -> None:
+        ours, theirs = socket.socketpair()
+        # Opened for appending: several processes write here, and it is emptied under their hands.
+        output = os.open(f"/proc/self/fd/{self._output.fileno()}", os.O_WRONLY | os.O_APPEND)
+        try:
+            self._zygote = subprocess.Popen(  # noqa: S603  our own interpreter and our own text
+                [sys.executable, "-X", "faulthandler", "-c", _ZYGOTE, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                env=dict(os.environ) | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        finally:
+            theirs.close()
+            os.close(output)
+        self._control = Channel(ours)
+        try:
+            self._control.send({"path": sys.path, "study": asdict(self._study), "objective": self._shipped})
+            ready, _, _ = select.select([ours], [], [], max(_LOAD_TIMEOUT_S, self._study.timeout_s or 0.0))
+            if not ready:
+                raise LoadError(f"not open after {_LOAD_TIMEOUT_S:g} s")
+            answer, error = self._control.receive()
+        except Closed:
+            code = self._zygote.wait()
+            self._stop_zygote()
+            raise LoadError(f"the process that opened it ended with code {code}\n{self._tail()}") from None
+        except LoadError:
+            self._stop_zygote()
+            raise
+        if answer != "loaded":
+            self._stop_zygote()
+            raise LoadError(error)
+
+    def _stop_zygote(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._zygote is not None:
+            self._zygote.kill()
+            self._zygote.wait()
+            self._zygote = None

@@ -40,7 +40,7 @@ OTHERS: Final = "(others)"
 # The higher, the more it wants a person; `visutility_drift_state` is this number.
 STATES: Final = {"learning": 0, "stable": 1, "warning": 2, "drifting": 3, "no_data": 4, "unwatched": 5}
 
-_NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_events_total": ("Events by outcome: accepted, duplicate, rejected", ("model", "outcome")),
     "visutility_drift_state": (f"State of the newest version: {STATES}", ("model",)),
     "visutility_drift_detections_total": ("Drift episodes on record, by the metric that opened them", ("model", "metric")),
@@ -166,7 +166,7 @@ class Gauges:
     """The thin part: hands samples to Ray's exporter."""
 
     def __init__(self) -> None:
-        self._gauges = {name: Gauge(name, description=text, tag_keys=labels) for name, (text, labels) in _NAMES.items()}
+        self._gauges = {name: Gauge(name, description=text, tag_keys=labels) for name, (text, labels) in NAMES.items()}
 
     def set(self, samples: Iterable[Sample]) -> None:
         """Set every series; one that is left out from now on disappears from the exporter by itself."""

@@ -1,0 +1,91 @@
+"""The alert rules and the dashboard ask for metrics that the dispatcher exports, in PromQL that promtool accepts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actors import telemetry
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = DEPLOY / "prometheus" / "alerts.yml"
+promtool = shutil.which("promtool")
+with_promtool = pytest.mark.skipif(promtool is None, reason="needs promtool: apt-get install prometheus")
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def dashboard_queries() -> list[str]:
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return [query.replace("$model", "fraud") for query in found]
+
+
+def check(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    assert promtool
+    return subprocess.run([promtool, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_every_query_asks_for_what_is_exported_or_recorded():
+    exported = {f"ray_{name}" for name in telemetry.NAMES}
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    asked = {
+        name
+        for query in [*dashboard_queries(), *(rule["expr"] for rule in rules())]
+        for name in re.findall(r"(?:ray_visutility_|visutility:)\w+", query)
+    }
+    assert asked <= exported | recorded
+    assert exported <= asked, "what is exported is shown or watched"
+
+
+def test_no_alert_or_panel_of_raw_series_counts_a_replaced_dispatcher_twice():
+    for query in [*dashboard_queries(), *(rule["expr"] for rule in rules())]:
+        for name in re.findall(r"ray_visutility_\w+", query):
+            before = query[: query.index(name)]
+            assert re.search(r"(max|min|count)( by \([\w, ]+\))? ?\($|absent\($", before), query
+
+
+@with_promtool
+def test_the_rules_are_valid_and_do_what_they_say():
+    checked = check("check", "rules", "alerts.yml", cwd=RULES.parent)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    tested = check("test", "rules", "alerts_test.yml", cwd=RULES.parent)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@with_promtool
+def test_the_rule_tests_can_fail(tmp_path):
+    broken = RULES.read_text().replace("visutility:drift_state == 3", "visutility:drift_state == 4")
+    (tmp_path / "alerts.yml").write_text(broken)
+    shutil.copy(RULES.parent / "alerts_test.yml", tmp_path)
+    assert check("test", "rules", "alerts_test.yml", cwd=tmp_path).returncode != 0
+
+
+@with_promtool
+def test_the_queries_of_the_dashboard_are_valid(tmp_path):
+    recorded = [{"record": f"panel:query:{number}", "expr": query} for number, query in enumerate(dashboard_queries())]
+    (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": recorded}]}))
+    checked = check("check", "rules", "panels.yml", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(recorded)} rules found" in checked.stdout
+
+
+def test_the_numbers_of_the_states_are_the_exported_ones():
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    shown = dashboard["panels"][0]["fieldConfig"]["defaults"]["mappings"][0]["options"]
+    assert {int(number): told["text"].replace(" ", "_") for number, told in shown.items()} == {
+        number: state for state, number in telemetry.STATES.items()
+    }
+    by_name = {rule.get("alert"): rule["expr"] for rule in rules()}
+    assert by_name["VisuTilityModelDrifting"].endswith(f"== {telemetry.STATES['drifting']}")
+    assert by_name["VisuTilityNoData"].endswith(f"== {telemetry.STATES['no_data']}")
+    assert by_name["VisuTilityUnwatched"].endswith(f"== {telemetry.STATES['unwatched']}")

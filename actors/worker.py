@@ -6,6 +6,7 @@ same number, until it is answered; where it dies, the tuner gives its trials to 
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ import ray
 from actors import executors, failpoints
 from actors.executors import Assignment, LoadError, Study
 from actors.peers import BlockingPeers, PeerUnavailableError
+from actors.tuning.seeds import trial_seed
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +82,13 @@ class Worker:
         if settings is None:
             return
         try:
-            self._executor = executors.create(settings["executor"], settings["objective"], _study(settings), self._take_report)
+            self._executor = executors.create(
+                settings["executor"],
+                settings["objective"],
+                _study(settings),
+                reported=self._take_report,
+                seed_of=functools.partial(trial_seed, settings["seed"]),
+            )
         except LoadError as error:
             self._step(load_error=str(error))
             return
@@ -190,7 +198,6 @@ def _study(settings: dict[str, Any]) -> Study:
     resources = settings["resources"] or {}
     memory_bytes = resources.get("memory_bytes")
     return Study(
-        seed=settings["seed"],
         context=settings["context"],
         timeout_s=settings["timeout_s"],
         memory_bytes=None if memory_bytes is None else int(memory_bytes),

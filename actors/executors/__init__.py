@@ -26,9 +26,17 @@ class Executor(Protocol):
 
 
 def create(
-    executor: str, shipped: bytes, study: Study, reported: Callable[[Assignment, int, float], bool]
+    executor: str,
+    shipped: bytes,
+    study: Study,
+    *,
+    reported: Callable[[Assignment, int, float], bool],
+    seed_of: Callable[[int], int],
 ) -> InlineExecutor | IsolatedExecutor:
-    """Make the executor of that name; `reported` gets every `trial.report` and says whether to go on. Raises LoadError."""
+    """Make the executor of that name; LoadError where the objective cannot be opened.
+
+    `reported` gets every `trial.report` and says whether to go on; `seed_of` gives a trial's seed.
+    """
     if executor == "inline":
-        return InlineExecutor(shipped, study, reported)
-    return IsolatedExecutor(shipped, study, reported, trials_per_child=1 if executor == "fork" else None)
+        return InlineExecutor(shipped, study, reported=reported, seed_of=seed_of)
+    return IsolatedExecutor(shipped, study, reported=reported, seed_of=seed_of, one_trial_per_child=executor == "fork")

@@ -37,21 +37,23 @@ _ZYGOTE = "import sys; from actors.executors.zygote import main; main(int(sys.ar
 
 
 class IsolatedExecutor:
-    """Runs each trial in a child process; `trials_per_child` None keeps the child until it misbehaves."""
+    """Runs each trial in a child process, a fresh one or one that is kept until it misbehaves."""
 
     def __init__(
         self,
         shipped: bytes,
         study: Study,
-        reported: Callable[[Assignment, int, float], bool],
         *,
-        trials_per_child: int | None,
+        reported: Callable[[Assignment, int, float], bool],
+        seed_of: Callable[[int], int],
+        one_trial_per_child: bool,
     ) -> None:
         """Start the zygote and have it open the objective; LoadError where it cannot."""
+        self._seed_of = seed_of
         self._shipped = shipped
         self._study = study
         self._reported = reported
-        self._one_trial = trials_per_child == 1
+        self._one_trial = one_trial_per_child
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the executor
         self._zygote: subprocess.Popen[bytes] | None = None
         self._control: Channel | None = None
@@ -68,7 +70,7 @@ class IsolatedExecutor:
         for _ in range(_MAX_STARTS):
             try:
                 child = self._child or self._fork()
-                child.send([assignment.trial, assignment.attempt, assignment.params])
+                child.send([assignment.trial, assignment.attempt, assignment.params, self._seed_of(assignment.trial)])
                 break
             except Closed:
                 self._discard_child()

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Final
 
-from actors.tuning.seeds import trial_seed
-
 REFERENCE: Final = b"ref:"  # followed by module:function
 PICKLED: Final = b"pkl:"  # followed by what cloudpickle wrote
 
 _MAX_ERROR = 4000  # characters
 
+# Takes (step, value) and says whether to go on.
 Reported = Callable[[int, float], bool]
 
 
@@ -46,7 +45,6 @@ class Outcome:
 class Study:
     """What is the same for all trials of a study."""
 
-    seed: int
     context: dict[str, Any] | None
     timeout_s: float | None = None
     memory_bytes: int | None = None
@@ -55,19 +53,22 @@ class Study:
 class Trial:
     """A trial as its objective sees it: `id`, `attempt`, `params`, `context`, `seed`, and `report`."""
 
-    def __init__(self, assignment: Assignment, study: Study, reported: Reported) -> None:
+    def __init__(
+        self, assignment: Assignment, *, seed: Callable[[], int], context: dict[str, Any] | None, reported: Reported
+    ) -> None:
+        """Made by an executor; `seed` is asked when the objective asks."""
         self.id = assignment.trial
         self.attempt = assignment.attempt
         self.params: dict[str, Any] = json.loads(assignment.params)
-        self.context = study.context
+        self.context = context
         self.stopped = False
-        self._study_seed = study.seed
+        self._seed = seed
         self._reported = reported
 
     @property
     def seed(self) -> int:
         """Give the trial's seed, in [0, 2**32): a function of the study's seed and the trial's id alone."""
-        return trial_seed(self._study_seed, self.id)
+        return self._seed()
 
     def report(self, step: int, value: float) -> bool:
         """Tell how it goes at `step` (1, 2, ...); False means: not worth going on, return what there is.
@@ -103,11 +104,10 @@ class Objective:
         except BaseException as error:
             raise LoadError(_described(error)) from error
 
-    def __call__(self, assignment: Assignment, study: Study, reported: Reported) -> Outcome:
+    def __call__(self, trial: Trial) -> Outcome:
         """Run one attempt; whatever the objective raises or returns becomes an outcome."""
         pid = os.getpid()
         try:
-            trial = Trial(assignment, study, reported)
             arguments = (trial.params, trial) if self._wants_trial else (trial.params,)
             returned = self._function(*arguments)
             outcome = Outcome("stopped" if trial.stopped else "completed", checked(returned), None)

@@ -16,13 +16,15 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from actors.executors.channel import Channel, Closed
-from actors.executors.trial import Assignment, LoadError, Objective, Study
+from actors.executors.trial import Assignment, LoadError, Objective, Study, Trial
 
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def main(descriptor: int) -> None:
@@ -81,13 +83,14 @@ def _live(channel: Channel, objective: Objective, study: Study) -> None:
         _limit_memory(study.memory_bytes)
         _reseed()
         while True:
-            trial, attempt, params = channel.receive()
+            number, attempt, params, seed = channel.receive()
 
             def reported(step: int, value: float) -> bool:
                 channel.send(["report", step, value])
                 return bool(channel.receive())
 
-            outcome = objective(Assignment(trial, attempt, params), study, reported)
+            assignment = Assignment(number, attempt, params)
+            outcome = objective(Trial(assignment, seed=partial(int, seed), context=study.context, reported=reported))
             sys.stdout.flush()
             sys.stderr.flush()
             channel.send(["done", outcome.kind, outcome.value, outcome.error])
@@ -109,8 +112,8 @@ def _reap(pid: int) -> int:
 
 
 def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _limit_memory(memory_bytes: int | None) -> None:
@@ -128,6 +131,6 @@ def _limit_memory(memory_bytes: int | None) -> None:
 def _reseed() -> None:
     """Give this child random numbers of its own: forked ones would all draw the same."""
     random.seed()
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
+    if "numpy.random" in sys.modules:
+        numpy_random: Any = sys.modules["numpy.random"]
+        numpy_random.seed()

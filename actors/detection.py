@@ -332,10 +332,10 @@ class Detection:
                     body = {"model": model.name, "version": version}
                     digest = hashlib.sha256(f"{len(model.name)}:{model.name}{version}".encode()).hexdigest()[:32]
                     changes.outbox.append(self._outgoing(f"overtaken-{digest}", model.name, "overtaken", body, now))
-                case Rearm(version=version, metrics=metrics):
-                    for metric in metrics:
+                case Rearm(version=version, metric=metric):
+                    if model.monitor.learned_drift(version, metric, effect.baseline_mean, effect.margin, effect.since_alarm):
                         model.monitor.reset(version, metric)
-                    model.force_snapshot = True
+                        model.force_snapshot = True
                 case Tell():
                     told.append(effect)
         model.effects.clear()

@@ -45,10 +45,13 @@ class Overtaken:
 
 @dataclass(frozen=True, slots=True)
 class Rearm:
-    """Let these metrics of the version learn their level afresh: what the detector learned was the drifted one."""
+    """Let a metric learn its level afresh, if what its detector has learned since the alarm is the drifted one."""
 
     version: str
-    metrics: tuple[str, ...]
+    metric: str
+    baseline_mean: float
+    margin: float
+    since_alarm: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,7 @@ class EpisodeBook:
         record["recovered"].append(metric)
         numbers = {"metric": metric, "level": watch.level, "baseline_mean": watch.baseline_mean, "margin": watch.margin}
         self._decide(record, "recovered", f"{metric} is back at {watch.level:.4g}", now, numbers | {"events": watch.seen})
-        effects: list[Effect] = [Rearm(version, (metric,))]
+        effects: list[Effect] = [_rearm(version, metric, watch)]
         if not record["watches"]:
             effects += self._close(record, "recovery", "every metric that had drifted is back at its baseline", now)
         return effects
@@ -296,7 +299,7 @@ class EpisodeBook:
         if new_version is None:
             # The same version goes on: what was learned since the alarm is the drifted level.
             record["after"] = {"version": record["version"]}
-            effects.append(Rearm(record["version"], tuple(record["watches"])))
+            effects += [_rearm(record["version"], m, RecoveryWatch.from_dict(w)) for m, w in record["watches"].items()]
         return effects
 
     def has_due(self, now: Instant) -> bool:
@@ -401,6 +404,10 @@ def _follows(record: Record, feed: Feed) -> bool:
         and after["version"] == feed.version
         and feed.metric in record["watches"]
     )
+
+
+def _rearm(version: str, metric: str, watch: RecoveryWatch) -> Rearm:
+    return Rearm(version, metric, watch.baseline_mean, watch.margin, watch.seen)
 
 
 def _is_due(record: Record, now: Instant) -> bool:

@@ -222,6 +222,21 @@ class Monitor:
             stream.detector.reset()
         stream.dirty = True
 
+    def learned_drift(self, version: str, metric: str, baseline_mean: float, margin: float, since_alarm: int) -> bool:
+        """Tell whether a detector that began afresh at its alarm has learned a level away from the baseline of before.
+
+        One that returned to the baseline by itself, and one whose window slides on through alarms, is best left alone: a
+        drift that came while it learned again would be missed.
+        """
+        held = self._versions.get(version)
+        stream = None if held is None else held.streams.get(metric)
+        if stream is None:
+            return False
+        progress = stream.detector.progress()
+        began_afresh = progress["seen"] <= since_alarm
+        learned = progress["baseline"]
+        return began_afresh and learned is not None and abs(learned - baseline_mean) >= 0.5 * margin
+
     def give_baseline(self, version: str, values: Mapping[str, Floats]) -> list[str]:
         """Let the watched metrics of a version learn from `values` (float64[n] by metric); give those that are watched."""
         watched = [metric for metric in values if metric in self._settings.watch]

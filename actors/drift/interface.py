@@ -138,6 +138,13 @@ def check_count(name: str, value: object, *, low: int, high: int) -> int:
     return value
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return the option, true or false, or raise ValueError naming it."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")  # noqa: TRY004  # the wire's promise
+    return value
+
+
 def pack_state(name: str, learned_under: dict[str, Any], body: dict[str, Any]) -> bytes:
     """Wrap a detector's numbers; `learned_under` are the options without which they mean something else."""
     packed = msgpack.packb({"v": STATE_VERSION, "detector": name, "options": learned_under, "body": body})

@@ -2,11 +2,12 @@
 
 Sources: Conover, Tercero-Gomez, Cordero-Franco 2017 (sequential normal scores); Hawkins, Qiu, Kang 2003 (the
 change-point model: nothing about the level is known beforehand); Lai 1995 (window-limited GLR). Ours: the threshold
-falls with the window's length, so that every octave of lengths has its share of the false alarms, and the scores are
-prewhitened. How it compares: docs/detection.md.
+falls with the window's length, so that every octave of lengths has its share of the false alarms; the scores are
+prewhitened; tied scores are judged by their own distribution. How it compares: docs/detection.md.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,37 +23,125 @@ from actors.drift.interface import (
     as_values,
     check_count,
     check_direction,
+    check_flag,
     check_number,
     pack_state,
     unpack_state,
 )
-from actors.drift.score_map import ScoreMap
+from actors.drift.score_map import ORDER_MAX, ScoreMap
 from actors.drift.window_scan import LENGTHS, LONGEST, Excess, WindowScan
 
 FREEZE = 3200  # events after which the scores are learned no more: from here on an event costs the same for ever
-_REFIT_FACTOR = 2  # scores are learned anew whenever this many times as many events are known
-_KEEP = LONGEST + 1  # values: those of the longest window and the one before it, which prewhitening needs
+_REFIT_FACTOR = 2  # until then they are learned anew whenever so many times as many events are known
+_KEEP = LONGEST + ORDER_MAX  # values: those of the longest window, and the ones before it that prewhitening needs
+_SEASON_MAX = 1024  # events: four seasons, the fewest to learn from, must fit into the values kept
+_SEASONS_LEARNED = 4
 
-# The threshold, calibrated by `python -m drivers.bench_detection --section calibrate`.
-_PENALTY = 1.8  # of ln L on the squared threshold
-_FLOOR = 2.5
+# Found by simulation; `python -m drivers.bench_detection --section arl` shows what they give.
+_HEIGHT_AT_1, _HEIGHT_SLOPE = -1.9, 2.7  # squared threshold: intercept, and slope in ln(false_alarm_every)
+# Windows twice as long are half as many, so their threshold can be lower at the same rate of false alarms: by this
+# much of ln L in the square. 0 would be a plain GLR, which finds 0.25 sd in twice the time; 2 treats all lengths
+# alike; a little less serves shifts of 0.5 to 2 sd best.
+_PENALTY = 1.6
+_HEIGHT_MIN = 2.5  # however small the budget: below it the approximations behind the scores end
+# With few events neither scores nor mean nor autocorrelation are known well; n / (1 - sum phi)^2 is what the events
+# are worth.
 _EARLY = 8.0
-_CAUTION = 1.0
-_CAP_BELOW = 0.9  # one event's score stays this far under the threshold of a single event
+_CAUTION = 2.0  # standard errors added to the autocorrelation
+_CAP_BELOW = 1.2  # a single score stays this far under the threshold: a lone outlier cannot alarm, nor nearly
 
 
-def _squared_height(false_alarm_every: float) -> float:
-    """Return the squared threshold of a window of one event; linear in the logarithm of the budget."""
-    return -1.45 + 2.763 * math.log(false_alarm_every)
+def _height(false_alarm_every: float) -> float:
+    """Return the squared threshold of a window of one event."""
+    return _HEIGHT_AT_1 + _HEIGHT_SLOPE * math.log(false_alarm_every)
+
+
+class _Channel:
+    """One statistic of the values (their level, or their distance from the centre) under a scan of its own."""
+
+    def __init__(self, height: float, *, direction: Direction, fold: bool) -> None:
+        self._cap = math.sqrt(height) - _CAP_BELOW
+        self._fold = fold
+        self._heights = np.sqrt(np.maximum(height - _PENALTY * np.log(LENGTHS), _HEIGHT_MIN**2))
+        self.scan = WindowScan(self._heights, direction=direction)
+        self.clear()
+
+    def clear(self) -> None:
+        self.map: ScoreMap | None = None
+        self.centre = 0.0
+        self._past = [0.0] * ORDER_MAX  # raw scores of the last events, newest last
+        self.scan.clear()
+
+    def folded(self, values: Floats) -> Floats:
+        return np.abs(values - self.centre) if self._fold else values
+
+    def fit(self, sample: Floats, *, inflation: float) -> None:
+        """Learn from the whole sample, `float64[n]`; new values vary `inflation` times as much as those of it."""
+        if self._fold:
+            self.centre = float(np.median(sample))
+        sample = self.folded(sample)
+        middle = float(sample.mean())
+        learned = ScoreMap.fit(middle + inflation * (sample - middle), cap=self._cap, caution=_CAUTION)
+        whitened = self._score(learned, sample)
+        self._restart(learned, whitened, n=len(sample), total=float(whitened.sum()))
+
+    def _score(self, learned: ScoreMap, values: Floats) -> Floats:
+        self.map = learned
+        scores = learned.raw_scores(values)
+        self._past = [*self._past, *scores[-ORDER_MAX:].tolist()][-ORDER_MAX:]
+        return learned.whitened(scores)
+
+    def _restart(self, learned: ScoreMap, whitened: Floats, *, n: int, total: float) -> None:
+        early = _EARLY / (1.0 - learned.lag_one) ** 2
+        self.scan.restart(whitened, n=n, total=total, atoms=learned.atoms, early=early)
+
+    def feed(self, values: Floats) -> Iterator[Excess]:
+        learned = self.map
+        if learned is None:
+            return iter(())
+        scores = learned.raw_scores(self.folded(values))
+        whitened = learned.whitened(scores, np.array(self._past))
+        self._past = [*self._past, *scores[-ORDER_MAX:].tolist()][-ORDER_MAX:]
+        return self.scan.feed(whitened)
+
+    def feed_one(self, value: float) -> Iterator[Excess] | tuple[()]:
+        learned = self.map
+        if learned is None:
+            return ()
+        score = learned.raw_score(abs(value - self.centre) if self._fold else value)
+        whitened = learned.whitened_score(score, self._past)
+        self._past.append(score)
+        del self._past[0]
+        return self.scan.feed_one(whitened)
+
+    def state(self) -> dict[str, Any] | None:
+        if self.map is None:
+            return None
+        return {"map": self.map.as_dict(), "centre": self.centre, "total": self.scan.total}
+
+    def restore(self, saved: dict[str, Any] | None, values: Floats, n: int) -> None:
+        """Continue after `n` events, the last of which were `values: float64[<= _KEEP]`."""
+        self.clear()
+        if saved is None:
+            return
+        self.centre = float(saved["centre"])
+        learned = ScoreMap.from_dict(saved["map"])
+        whitened = self._score(learned, self.folded(values))
+        whitened = whitened[max(0, len(values) - LONGEST) :]  # of these all predecessors are known
+        self._restart(learned, whitened, n=n, total=float(saved["total"]))
 
 
 class NormalScoresGLR:
     """Alarm when the mean of the last L events, for any L up to 4,096, is too far from the mean of all events.
 
     On average at most one false alarm in `false_alarm_every` events, for any distribution and for autocorrelated
-    streams too. `warmup` events are learned from before an alarm is possible. With `min_effect` a change of the mean
-    by less than that, in the metric's units, is no alarm however sure it is. State "warning": the stream would have
-    alarmed under a budget of `warning` times `false_alarm_every`.
+    streams too.
+
+    Options: `warmup` events are learned from before an alarm is possible. With `min_effect` a change of the mean by
+    less than that, in the metric's units, is no alarm however sure it is. `season`: period in events of a pattern
+    that is learned and taken away (0: none); the warm-up then lasts at least four periods. `spread=True` also watches
+    how far the values lie from their median, both channels sharing the budget. State "warning": the stream would
+    have alarmed under a budget of `warning` times `false_alarm_every`.
     """
 
     name = "default"
@@ -64,95 +153,136 @@ class NormalScoresGLR:
         direction: Direction = "both",
         warmup: int = 50,
         min_effect: float = 0.0,
+        season: int = 0,
+        spread: bool = False,
         warning: float = 0.1,
     ) -> None:
-        self._direction = check_direction(direction)
+        check_direction(direction)
         budget = check_number("false_alarm_every", false_alarm_every, low=100, high=1e9)
-        self._warmup = check_count("warmup", warmup, low=20, high=FREEZE)
+        warmup = check_count("warmup", warmup, low=20, high=FREEZE)
         self._min_effect = check_number("min_effect", min_effect, low=0)
+        self._season = check_count("season", season, low=0, high=_SEASON_MAX)
+        if self._season == 1:
+            raise ValueError("season must be 0 (none) or at least 2 events, got 1")
+        check_flag("spread", spread)
         warning = check_number("warning", warning, above=0, high=1)
-        # Watching one side only halves the false alarms, so its threshold is that of half the budget.
-        per_side = 1.0 if self._direction == "both" else 0.5
-        height = _squared_height(per_side * budget)
-        self._cap = math.sqrt(height) - _CAP_BELOW
-        heights = np.sqrt(np.maximum(height - _PENALTY * np.log(LENGTHS), _FLOOR**2))
-        self._warning_share = math.sqrt(max(_squared_height(per_side * budget * warning), 1.0) / height)
-        self._scan = WindowScan(heights, early=_EARLY, direction=self._direction)
-        self._learned_under: dict[str, Any] = {}
+        self._warmup = max(warmup, _SEASONS_LEARNED * self._season)
+        self._freeze = max(FREEZE, self._warmup)
+        # Watching one side only halves the false alarms, so its threshold is that of half the budget. The spread
+        # can change either way whatever is watched of the level.
+        share = budget * (2.0 if spread else 1.0)
+        height = _height(share if direction == "both" else 0.5 * share)
+        self._channels = [_Channel(height, direction=direction, fold=False)]
+        if spread:
+            self._channels.append(_Channel(_height(share), direction="both", fold=True))
+        self._warning_share = math.sqrt(max(height + _HEIGHT_SLOPE * math.log(warning), 1.0) / height)
+        self._learned_under: dict[str, Any] = {"season": self._season, "spread": spread}
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, as if newly created."""
-        self._seen = 0
-        self._forget()
-
-    def _forget(self) -> None:
-        self._n = 0  # events learned from and watched, a given baseline included
-        self._map: ScoreMap | None = None
+        self._n = 0  # events known, those of a given baseline included
+        self._seen = 0  # without those
         self._next_fit = self._warmup
-        self._values = np.zeros(512)  # the last of them, up to [end - 1]
+        self._values = np.zeros(256)  # the last of them, up to [end - 1]
         self._end = 0
-        self._last_score = 0.0
         # Sums are about the first value, so that a high level costs no digits.
         self._origin = 0.0
         self._sum = 0.0
         self._sum_squares = 0.0
-        self._scan.clear()
+        self._profile = np.zeros(max(self._season, 1))  # the season's deviation from the mean, by phase
+        for channel in self._channels:
+            channel.clear()
+
+    @property
+    def _learning(self) -> bool:
+        return self._channels[0].map is None
 
     # --- the stream -------------------------------------------------------------------------------------------
 
     def update(self, values: npt.ArrayLike) -> list[Alarm]:
         """Take `values: float64[n]`, oldest first; return the alarms among them."""
         array = as_values(values)
+        if len(array) == 1:
+            alarm = self._take_one(float(array[0]))
+            return [alarm] if alarm is not None else []
         alarms: list[Alarm] = []
         at = 0
         while at < len(array):
             part = array[at : at + self._stretch()]
-            alarm = self._watch(part, at) if self._map is not None else None
+            alarm = self._take(part, at)
             if alarm is not None:
                 alarms.append(alarm)
                 at = alarm.index + 1
                 self.reset()
-                continue
-            if self._map is None:
-                self._remember(part)
-            at += len(part)
-            self._seen += len(part)
-            if self._n == self._next_fit:
-                self._fit()
+            else:
+                at += len(part)
         return alarms
 
     def baseline(self, values: npt.ArrayLike) -> None:
-        """Forget everything and learn from this sample (`float64[n]`) instead of from the first events."""
+        """Forget everything and learn from this sample (`float64[n]`) instead of from the first events.
+
+        One shorter than the warm-up only shortens it. Its order should be that of the stream if neighbours are alike.
+        """
         array = as_values(values)
         self.reset()
-        self._remember(array)
+        self._keep(array)
+        self._add_up(array)
         if self._n >= self._warmup:
             self._fit(array)
 
     def _stretch(self) -> int:
         """Return how many events can be taken in one go: up to the next fit, and not so many that n changes much."""
-        if self._map is None:
+        if self._learning:
             return self._next_fit - self._n
         some = min(max(64, self._n // 4), LONGEST)
         return min(some, self._next_fit - self._n) if self._next_fit > self._n else some
 
-    def _watch(self, part: Floats, offset: int) -> Alarm | None:
-        learned = self._map
-        if learned is None:
-            return None
+    def _take(self, part: Floats, offset: int) -> Alarm | None:
         self._keep(part)
-        scores = learned.raw_scores(part)
-        whitened = learned.whitened(scores, self._last_score)
-        self._last_score = float(scores[-1])
-        for excess in self._scan.feed(whitened):
-            alarm = self._judge(excess, part, offset)
-            if alarm is not None:
-                return alarm
+        if not self._learning:
+            residuals = part - self._profile_of(self._n, len(part)) if self._season else part
+            # Channels do not see each other's alarms; the earliest one counts, and then all start anew.
+            alarms = [self._first(channel, channel.feed(residuals), part, offset) for channel in self._channels]
+            found = [alarm for alarm in alarms if alarm is not None]
+            if found:
+                return min(found, key=lambda alarm: alarm.index)
         self._add_up(part)
+        if self._n == self._next_fit:
+            self._fit(self._values[self._end - self._n : self._end])
         return None
 
-    def _judge(self, excess: Excess, part: Floats, offset: int) -> Alarm | None:
+    def _take_one(self, value: float) -> Alarm | None:
+        """Do what `_take` does for one event, in plain floats where it can: numpy's fixed costs are ten times more."""
+        if self._learning or self._n + 1 == self._next_fit or self._end == len(self._values):
+            alarm = self._take(np.array([value]), 0)
+            if alarm is not None:
+                self.reset()
+            return alarm
+        self._values[self._end] = value
+        self._end += 1
+        residual = value - float(self._profile[self._n % self._season]) if self._season else value
+        for channel in self._channels:
+            for excess in channel.feed_one(residual):
+                alarm = self._judge(channel, excess, np.array([value]), 0)
+                if alarm is not None:
+                    self.reset()
+                    return alarm
+        deviation = value - self._origin
+        self._sum += deviation
+        self._sum_squares += deviation * deviation
+        self._n += 1
+        self._seen += 1
+        return None
+
+    def _first(self, channel: _Channel, excesses: Iterator[Excess], part: Floats, offset: int) -> Alarm | None:
+        for excess in excesses:
+            alarm = self._judge(channel, excess, part, offset)
+            if alarm is not None:
+                return alarm
+        return None
+
+    def _judge(self, channel: _Channel, excess: Excess, part: Floats, offset: int) -> Alarm | None:
         """Return the alarm of the worst window of an event of `part` that is also large enough in raw units."""
         known = excess.row + 1
         end = self._end - len(part) + known
@@ -161,15 +291,24 @@ class NormalScoresGLR:
         for length, statistic, threshold, up in zip(
             excess.lengths, excess.statistics, excess.thresholds, excess.up, strict=True
         ):
-            window = self._values[end - length : end] - self._origin
+            raw = self._values[end - length : end]
+            window = raw - self._origin
             inside = float(window.sum())
             baseline_n = n - length
             mean = (total - inside) / baseline_n
+            extra: dict[str, float | str] = {"what": "level", "z": statistic if up else -statistic}
             effect = inside / length - mean
+            if channel is not self._channels[0]:
+                distance = channel.folded(raw - self._profile_of(n - length, length))
+                before = channel.folded(self._values[max(end - n, 0) : end - length])
+                effect = float(distance.mean() - before.mean())
+                extra |= {"what": "spread", "centre": channel.centre}
+                extra |= {"baseline_spread": float(before.mean()), "window_spread": float(distance.mean())}
             if abs(effect) < self._min_effect:
                 continue
+            if channel.map is not None:
+                extra["phi"] = channel.map.lag_one
             variance = (squares - float((window * window).sum())) / baseline_n - mean * mean
-            learned = self._map
             return Alarm(
                 index=offset + excess.row,
                 detector=self.name,
@@ -182,13 +321,11 @@ class NormalScoresGLR:
                 window_n=length,
                 window_mean=self._origin + inside / length,
                 estimated_start=length,
-                extra={"phi": learned.phi if learned else 0.0, "z": statistic if up else -statistic},
+                extra=extra,
             )
         return None
 
-    def _remember(self, part: Floats) -> None:
-        self._keep(part)
-        self._add_up(part)
+    # --- memory -----------------------------------------------------------------------------------------------
 
     def _keep(self, part: Floats) -> None:
         m = len(part)
@@ -208,6 +345,7 @@ class NormalScoresGLR:
     def _add_up(self, part: Floats) -> None:
         self._sum, self._sum_squares = self._sums_with(part)
         self._n += len(part)
+        self._seen += len(part)
 
     def _sums_with(self, part: Floats) -> tuple[float, float]:
         """Return the sums after `part`: one addition after the other, so that the cut of the batches cannot matter."""
@@ -216,26 +354,35 @@ class NormalScoresGLR:
         squares = np.concatenate(([self._sum_squares], deviation * deviation))
         return float(np.add.accumulate(line)[-1]), float(np.add.accumulate(squares)[-1])
 
-    def _fit(self, sample: Floats | None = None) -> None:
-        """Learn the scores from everything known so far, and look at the past through them."""
-        if sample is None:
-            sample = self._values[self._end - self._n : self._end]
-        self._map = ScoreMap.fit(sample, cap=self._cap, caution=_CAUTION)
-        self._next_fit = min(FREEZE, self._n * _REFIT_FACTOR) if self._n < FREEZE else 0
-        scores = self._map.raw_scores(sample)
-        whitened = self._map.whitened(scores, 0.0)
-        self._last_score = float(scores[-1])
-        self._scan.restart(whitened, n=self._n, total=float(whitened.sum()))
+    def _profile_of(self, n: int, m: int) -> Floats:
+        """Return the season's part of `m` events of which the first is number `n`, counted from 0."""
+        phases: Floats = self._profile[np.arange(n, n + m) % len(self._profile)]
+        return phases
+
+    def _fit(self, sample: Floats) -> None:
+        """Learn the scores from all that is known, and look at the past through them."""
+        inflation = 1.0
+        if self._season:
+            phase = np.arange(self._n - len(sample), self._n) % self._season
+            seasons = len(sample) / self._season
+            self._profile = np.bincount(phase, weights=sample - self._origin) / np.bincount(phase)
+            self._profile -= self._profile.mean()
+            # A phase's own mean is nearer to its values than to those to come.
+            inflation = math.sqrt((seasons + 1.0) / (seasons - 1.0))
+            sample = sample - self._profile[phase]
+        for channel in self._channels:
+            channel.fit(sample, inflation=inflation)
+        self._next_fit = min(self._freeze, self._n * _REFIT_FACTOR) if self._n < self._freeze else 0
 
     # --- for others -------------------------------------------------------------------------------------------
 
     def progress(self) -> Progress:
         """Say how far the detector has got and how close to an alarm it is."""
-        statistic, threshold = self._scan.worst() if self._map is not None else (0.0, math.inf)
+        statistic, threshold = max((channel.scan.worst() for channel in self._channels), key=lambda st: st[0] / st[1])
         watching: State = "warning" if statistic >= self._warning_share * threshold else "stable"
-        recent = self._values[max(0, self._end - min(self._n, RECENT)) : self._end]
+        recent = self._values[self._end - min(self._n, RECENT) : self._end]
         return {
-            "state": watching if self._map is not None else "learning",
+            "state": "learning" if self._learning else watching,
             "baseline": self._origin + self._sum / self._n if self._n else None,
             "recent": float(recent.mean()) if self._n else None,
             "seen": self._seen,
@@ -246,33 +393,29 @@ class NormalScoresGLR:
         }
 
     def state(self) -> bytes:
-        """Return everything that `restore` needs, as msgpack; at most 40 KB."""
+        """Return everything that `restore` needs, as msgpack; at most 40 KB, 80 KB with season and spread."""
         body = {
             "n": self._n,
             "seen": self._seen,
             "next_fit": self._next_fit,
-            "values": self._values[max(0, self._end - min(self._n, _KEEP)) : self._end].tobytes(),
+            "values": self._values[self._end - min(self._n, _KEEP, self._end) : self._end].tobytes(),
             "sums": [self._origin, self._sum, self._sum_squares],
-            "map": self._map.as_dict() if self._map else None,
-            "total": self._scan.total,
+            "profile": self._profile.tobytes() if self._season else b"",
+            "channels": [channel.state() for channel in self._channels],
         }
         return pack_state(self.name, self._learned_under, body)
 
     def restore(self, state: bytes) -> None:
         """Continue exactly where `state` was taken; ValueError when another kind of detector made it."""
         body = unpack_state(self.name, self._learned_under, state)
-        self._forget()
+        self.reset()
         values = np.frombuffer(body["values"], dtype=np.float64)
-        self._values = np.zeros(max(512, 2 * len(values)))
-        self._values[: len(values)] = values
-        self._end = len(values)
+        if len(values):
+            self._keep(values)
         self._n, self._seen, self._next_fit = int(body["n"]), int(body["seen"]), int(body["next_fit"])
         self._origin, self._sum, self._sum_squares = body["sums"]
-        if body["map"] is not None:
-            self._map = ScoreMap.from_dict(body["map"])
-            scores = self._map.raw_scores(values)
-            self._last_score = float(scores[-1])
-            whitened = self._map.whitened(scores, 0.0)
-            if self._n > len(values):
-                whitened = whitened[1:]  # the first one's predecessor is gone; it lies beyond the longest window
-            self._scan.restart(whitened, n=self._n, total=float(body["total"]))
+        if self._season:
+            self._profile = np.frombuffer(body["profile"], dtype=np.float64)
+        residuals = values - self._profile_of(self._n - len(values), len(values)) if self._season else values
+        for channel, saved in zip(self._channels, body["channels"], strict=True):
+            channel.restore(saved, residuals, self._n)

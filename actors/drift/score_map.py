@@ -1,10 +1,12 @@
 """Turns the values of a metric into scores that look standard normal and independent, whatever the metric is.
 
 Rank scores make one threshold good for any distribution (Conover, Tercero-Gomez, Cordero-Franco 2017, "The
-sequential normal scores transformation"); AR(1) prewhitening makes it good for streams whose neighbours are alike.
+sequential normal scores transformation"); autoregressive prewhitening makes it good for streams whose neighbours are
+alike; where values are tied, the scores' own distribution is handed on instead of the normal one.
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,35 +16,44 @@ from actors.drift.interface import Floats
 from actors.drift.normal import normal_quantiles
 
 UNIT = 65536.0  # scores are whole multiples of 1 / UNIT, so that float64 sums of them are exact in any order
+ORDER_MAX = 8  # events before that prewhitening may look at
 _KNOTS = 257
 _TAIL_KNOTS = 32  # order statistics kept one by one at either end, where alarms are made
-_BLOCK = 50  # events: a slow wander or a step in the sample moves few block means, so it hardly inflates phi or scale
-_PHI_MAX = 0.98
-_SCALE_MIN = 0.5  # of a nearly constant stream; without it a rare event would count as a huge one
+_TIED = 0.01  # chance that two values are equal, from which on scores are not taken for normal
+_ATOMS_PER_SD = 32.0  # how finely the distribution of tied scores is kept
+_BLOCK = 100  # events: a slow wander or a step in the sample moves few block means, so it hardly inflates phi
+_EVENTS_PER_ORDER = 12  # of the sample, for each coefficient
+_SURE = 3.0  # standard errors from zero at which autocorrelation gets the whole of the caution
+_WARY_UNTIL = 400.0  # events; from then on a false alarm for want of data is rare, and caution costs delay
+_SUM_MAX = 0.97  # of the coefficients: no stream is taken for a random walk
+_EVIDENCE = 4.0  # of AIC, or a hundredth of the events where that is less
+_SCALE_MIN = 1e-6
+_UNSEEN = 2.5  # score of a value that was never seen among about 100
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreMap:
-    """A monotone map to normal scores, then e_t = (y_t - phi y_{t-1}) / scale, bounded by `cap`.
+    """A monotone map to normal scores y, then e_t = (y_t - sum_k phi_k y_{t-k}) / scale, bounded by `cap`.
 
     Between knots it is linear, outside of them too, at the slope of the outer tenth of the sample.
     """
 
     x: Floats  # knots, strictly increasing
     y: Floats  # their scores
-    below: float  # slope left of x[0]
-    above: float  # slope right of x[-1]
-    phi: float
+    tail: tuple[float, float]  # slopes left of x[0] and right of x[-1]
+    phi: tuple[float, ...]  # coefficients of the last events, newest first; at most ORDER_MAX
     scale: float
     cap: float
+    atoms: Floats | None  # with ties: float64[2, k], scores and their probabilities; else the scores are normal
     slope: Floats  # between knots, 0 in front and at the end
+    table: tuple[list[float], list[float], list[float]]  # x, y and slope again, for single values
 
     @classmethod
     def fit(cls, sample: Floats, *, cap: float, caution: float) -> Self:
         """Learn from `sample: float64[n]`, n >= 2, in the order of the stream.
 
-        `caution` standard errors are added to phi: a phi that is too small makes false alarms, one that is too
-        large only costs a little delay.
+        `caution` standard errors are added to the autocorrelation: one that is too small makes false alarms, one that
+        is too large only costs a little delay.
         """
         n = len(sample)
         values, counts = np.unique(sample, return_counts=True)
@@ -53,19 +64,39 @@ class ScoreMap:
         y = normal_quantiles(rank[keep] / (n + 1))
         tail = _outer_slopes(x, y)
         scores = cls._build(x, y, tail=tail, cap=cap).raw_scores(sample)
+        phi, residual_sd = _autoregression(scores, caution)
         # Scores of the sample itself vary less than those of new values, by a known factor.
         grid = normal_quantiles(np.arange(1, n + 1) / (n + 1))
-        shrinkage = float(np.mean(grid * grid))
-        phi, residual_sd = _autoregression(scores, caution)
-        scale = max(residual_sd / math.sqrt(shrinkage), _SCALE_MIN)
-        return cls._build(x, y, tail=tail, cap=cap, phi=phi, scale=scale)
+        shrinkage = math.sqrt(float(np.mean(grid * grid)))
+        if float(np.sum(counts * (counts - 1.0))) > _TIED * n * (n - 1.0):
+            own = cls._build(x, y, tail=tail, cap=cap, phi=phi).whitened(scores)
+            return cls._build(x, y, tail=tail, cap=cap, phi=phi, atoms=_atoms(own / shrinkage))
+        return cls._build(x, y, tail=tail, cap=cap, phi=phi, scale=max(residual_sd / shrinkage, _SCALE_MIN))
 
     @classmethod
     def _build(
-        cls, x: Floats, y: Floats, *, tail: tuple[float, float], cap: float, phi: float = 0.0, scale: float = 1.0
+        cls,
+        x: Floats,
+        y: Floats,
+        *,
+        tail: tuple[float, float],
+        cap: float,
+        phi: tuple[float, ...] = (),
+        scale: float = 1.0,
+        atoms: Floats | None = None,
     ) -> Self:
         slope = np.concatenate(([0.0], np.diff(y) / np.diff(x), [0.0]))
-        return cls(x=x, y=y, below=tail[0], above=tail[1], phi=phi, scale=scale, cap=cap, slope=slope)
+        return cls(
+            x=x,
+            y=y,
+            tail=tail,
+            phi=phi,
+            scale=scale,
+            cap=cap,
+            atoms=atoms,
+            slope=slope,
+            table=(x.tolist(), y.tolist(), slope.tolist()),
+        )
 
     def raw_scores(self, values: Floats) -> Floats:
         """Return the normal scores of `values: float64[n]`, bounded, not yet prewhitened."""
@@ -73,36 +104,75 @@ class ScoreMap:
         left = np.maximum(i - 1, 0)
         scores = self.y[left] + self.slope[i] * (values - self.x[left])
         low, high = self.x[0], self.x[-1]
+        below, above = self.tail
         if values.min() < low:
-            scores = np.where(values < low, self.y[0] + self.below * (values - low), scores)
+            scores = np.where(values < low, self.y[0] + below * (values - low), scores)
         if values.max() > high:
-            scores = np.where(values > high, self.y[-1] + self.above * (values - high), scores)
+            scores = np.where(values > high, self.y[-1] + above * (values - high), scores)
         return np.clip(scores, -self.cap, self.cap)
 
-    def whitened(self, scores: Floats, previous: float) -> Floats:
-        """Return the prewhitened scores times UNIT, whole numbers; `previous` is the raw score of the event before."""
-        lagged = np.empty_like(scores)
-        lagged[0] = previous
-        lagged[1:] = scores[:-1]
-        return np.rint(np.clip((scores - self.phi * lagged) / self.scale, -self.cap, self.cap) * UNIT)
+    def whitened(self, scores: Floats, past: Floats | None = None) -> Floats:
+        """Return the prewhitened scores times UNIT, whole numbers.
+
+        `past: float64[ORDER_MAX]` are the raw scores of the events before, newest last; without it they were average.
+        """
+        if self.phi:
+            line = np.concatenate((np.zeros(ORDER_MAX) if past is None else past, scores))
+            last = len(line)
+            scores = scores.copy()
+            for k, phi in enumerate(self.phi, start=1):
+                scores -= phi * line[ORDER_MAX - k : last - k]
+        return np.rint(np.clip(scores / self.scale, -self.cap, self.cap) * UNIT)
+
+    def raw_score(self, value: float) -> float:
+        """Do what `raw_scores` does for one value, operation by operation, in plain floats."""
+        x, y, slope = self.table
+        i = bisect_right(x, value)
+        left = i - 1 if i else 0
+        if i == 0:
+            score = y[0] + self.tail[0] * (value - x[0])
+        elif value > x[-1]:
+            score = y[-1] + self.tail[1] * (value - x[-1])
+        else:
+            score = y[left] + slope[i] * (value - x[left])
+        return min(max(score, -self.cap), self.cap)
+
+    def whitened_score(self, score: float, past: list[float]) -> float:
+        """Do what `whitened` does for one raw score; `past` are those of the events before, newest last."""
+        for k, phi in enumerate(self.phi, start=1):
+            score -= phi * past[-k]
+        return float(round(min(max(score / self.scale, -self.cap), self.cap) * UNIT))
+
+    @property
+    def lag_one(self) -> float:
+        """The sum of the coefficients: an AR(1) with it has the same long-run variance."""
+        return sum(self.phi)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers from which `from_dict` makes the same map, exactly."""
         return {
             "x": self.x.tobytes(),
             "y": self.y.tobytes(),
-            "tail": [self.below, self.above],
-            "ar": [self.phi, self.scale],
+            "tail": list(self.tail),
+            "phi": list(self.phi),
+            "scale": self.scale,
             "cap": self.cap,
+            "atoms": None if self.atoms is None else self.atoms.tobytes(),
         }
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Self:
         """Return the map that `as_dict` described."""
-        x = np.frombuffer(saved["x"], dtype=np.float64).copy()
-        y = np.frombuffer(saved["y"], dtype=np.float64).copy()
-        phi, scale = saved["ar"]
-        return cls._build(x, y, tail=tuple(saved["tail"]), cap=saved["cap"], phi=phi, scale=scale)
+        below, above = saved["tail"]
+        return cls._build(
+            np.frombuffer(saved["x"], dtype=np.float64),
+            np.frombuffer(saved["y"], dtype=np.float64),
+            tail=(below, above),
+            cap=saved["cap"],
+            phi=tuple(saved["phi"]),
+            scale=saved["scale"],
+            atoms=None if saved["atoms"] is None else np.frombuffer(saved["atoms"], dtype=np.float64).reshape(2, -1),
+        )
 
 
 def _knot_positions(n: int) -> np.typing.NDArray[np.intp]:
@@ -121,21 +191,69 @@ def _outer_slopes(x: Floats, y: Floats) -> tuple[float, float]:
     return float((y[low] - y[0]) / (x[low] - x[0])), float((y[-1] - y[high]) / (x[-1] - x[high]))
 
 
-def _autoregression(scores: Floats, caution: float) -> tuple[float, float]:
-    """Return phi and the standard deviation of y_t - phi y_{t-1}, both from deviations within blocks."""
+def _atoms(whitened: Floats) -> Floats:
+    """Return the distribution of tied scores, float64[2, k], with one more event of either sign than was seen.
+
+    Without it the first deviation from a constant would be infinitely surprising.
+    """
+    n = len(whitened)
+    grid = np.round(whitened / UNIT * _ATOMS_PER_SD)
+    values, counts = np.unique(grid, return_counts=True)
+    values = np.concatenate((values / _ATOMS_PER_SD, [-_UNSEEN, _UNSEEN]))
+    weights = np.concatenate((counts.astype(np.float64), [0.5, 0.5])) / (n + 1)
+    return np.stack((values - float(np.sum(values * weights)), weights))
+
+
+def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], float]:
+    """Return the coefficients of the last events, and the standard deviation of what they leave unexplained.
+
+    Yule-Walker from deviations within blocks, the order chosen by AIC (Akaike 1974).
+    """
     n = len(scores)
     block = min(_BLOCK, n)
     used = n - n % block
     rows = scores[n - used :].reshape(-1, block)
     centred = rows - rows.mean(axis=1, keepdims=True)
-    variance = float(np.sum(centred * centred))
-    if variance <= 1e-12 * n:
-        return 0.0, 0.0
-    raw = float(np.sum(centred[:, 1:] * centred[:, :-1])) / variance * block / (block - 1)
-    # Demeaned blocks pull the estimate down by (1 + 3 phi) / block (Marriott and Pope 1954).
-    phi = (raw + 1.0 / block) / (1.0 - 3.0 / block)
-    phi = min(max(phi + caution * math.sqrt(max(1.0 - phi * phi, 0.0) / used), 0.0), _PHI_MAX)
-    residual = rows[:, 1:] - phi * rows[:, :-1]
-    residual = residual - residual.mean(axis=1, keepdims=True)
+    if float(np.sum(centred * centred)) <= 1e-12 * n:
+        return (), 0.0
+    top = min(ORDER_MAX, max(1, n // _EVENTS_PER_ORDER))
+    raw = np.array([np.sum(centred[:, k:] * centred[:, : block - k]) / (len(rows) * (block - k)) for k in range(top + 1)])
+    # Demeaning a block takes away the variance of its mean, which depends on the answer: three rounds settle it.
+    covariance = raw * (block / (block - 1.0))
+    phi: tuple[float, ...] = ()
+    for _ in range(3):
+        phi, noise = _levinson(covariance, used)
+        long_run = noise / max(1.0 - sum(phi), 1.0 - _SUM_MAX) ** 2
+        covariance = raw + min(long_run / block, 0.5 * float(raw[0]))
+    if phi:
+        total = sum(phi)
+        caution *= min(1.0, math.sqrt(_WARY_UNTIL / used))
+        error = math.sqrt(max(1.0 - total * total, 0.0) / used)
+        wary = min(max(total + caution * min(error, max(total, 0.0) / _SURE), 0.0), _SUM_MAX)
+        phi = (phi[0] + wary - total, *phi[1:])
+    residual = rows[:, len(phi) :].copy()
+    for k, coefficient in enumerate(phi, start=1):
+        residual -= coefficient * rows[:, len(phi) - k : block - k]
+    residual -= residual.mean(axis=1, keepdims=True)
     degrees = residual.shape[0] * (residual.shape[1] - 1)
-    return phi, float(np.sqrt(np.sum(residual * residual) / degrees))
+    return phi, math.sqrt(float(np.sum(residual * residual)) / degrees)
+
+
+def _levinson(covariance: Floats, n: int) -> tuple[tuple[float, ...], float]:
+    """Return the coefficients and noise variance of the order with the least AIC (Levinson 1946, Durbin 1960).
+
+    Order 0 unless the best other order beats it by _EVIDENCE: a spurious coefficient costs delay on every stream.
+    """
+    phi: list[float] = []
+    noise = float(covariance[0])
+    nothing = n * math.log(noise) - min(_EVIDENCE, n / 100.0)
+    best: tuple[float, tuple[float, ...], float] = (nothing, (), noise)
+    for k in range(1, len(covariance)):
+        partial = (float(covariance[k]) - sum(p * float(covariance[k - j]) for j, p in enumerate(phi, start=1))) / noise
+        partial = min(max(partial, -_SUM_MAX), _SUM_MAX)
+        phi = [p - partial * q for p, q in zip(phi, reversed(phi), strict=True)] + [partial]
+        noise *= 1.0 - partial * partial
+        score = n * math.log(noise) + 2.0 * k
+        if score < best[0]:
+            best = (score, tuple(phi), noise)
+    return best[1], best[2]

@@ -57,20 +57,31 @@ class WindowScan:
     1 + early / n, since the scores and their mean are then not known well.
     """
 
-    def __init__(self, heights: Floats, *, early: float, direction: Direction) -> None:
+    def __init__(self, heights: Floats, *, direction: Direction) -> None:
         self._heights = heights
-        self._early = early
         self._direction = direction
-        self._edge = UNIT * heights * _SQRT_LENGTH
-        bands = [_LENGTH[np.equal(_BAND, b)] for b in range(_BANDS)]
-        middle = np.array([math.sqrt(band[0] * band[-1]) for band in bands])
-        # The pull at which a CUSUM's bound is tightest for a length L: half of the mean that alarms there.
-        self._pull = np.round(UNIT * 0.5 * np.interp(middle, _LENGTH, heights) / np.sqrt(middle))
-        self._pull_of_length = self._pull[_BAND]
         self.clear()
+
+    def _set_distribution(self, atoms: Floats | None) -> None:
+        """Take the scores for standard normal (None), or for these: `atoms: float64[2, k]`, values and probabilities.
+
+        A sum of L is then over the limit when it is as improbable, to large-deviation accuracy (Cramer 1938), as one
+        of L normal scores at `heights`.
+        """
+        if atoms is None:
+            self._edge_up = self._edge_down = UNIT * self._heights * _SQRT_LENGTH
+        else:
+            self._edge_up = UNIT * _LENGTH * _rare_mean(atoms, 0.5 * self._heights**2 / _LENGTH)
+            self._edge_down = UNIT * _LENGTH * _rare_mean(atoms * [[-1.0], [1.0]], 0.5 * self._heights**2 / _LENGTH)
+            self._edge_up[0] = self._edge_down[0] = np.inf  # no single event, however rare it was
+        # The pull at which a CUSUM's bound is tightest for a length: half of the mean that alarms there.
+        self._pull_up = [_middle_pull(self._edge_up, b) for b in range(_BANDS)]
+        self._pull_down = [_middle_pull(self._edge_down, b) for b in range(_BANDS)]
 
     def clear(self) -> None:
         """Forget all scores."""
+        self._set_distribution(None)
+        self._early = 0.0
         self.n = 0
         self.total = 0.0  # sum of all scores, exact
         self._sums = np.zeros(512)  # sums up to each of the last events; [end] is the newest, the first ones a past
@@ -82,9 +93,11 @@ class WindowScan:
         self._up = [0.0] * _BANDS
         self._down = [0.0] * _BANDS
 
-    def restart(self, scores: Floats, *, n: int, total: float) -> None:
+    def restart(self, scores: Floats, *, n: int, total: float, atoms: Floats | None, early: float) -> None:
         """Continue after `n` events with the sum `total`, the last of which had these `scores: float64[<= n]`."""
         self.clear()
+        self._set_distribution(atoms)
+        self._early = early
         self.n, self.total = n, total
         scores = scores[-LONGEST:]
         m = len(scores)
@@ -95,8 +108,8 @@ class WindowScan:
         sums = self._sums[: m + 1]
         at = np.arange(n - m, n + 1, dtype=np.float64)
         for b in range(_BANDS):
-            self._lowest[b] = float((sums - self._pull[b] * at).min())
-            self._highest[b] = float((sums + self._pull[b] * at).max())
+            self._lowest[b] = float((sums - self._pull_up[b] * at).min())
+            self._highest[b] = float((sums + self._pull_down[b] * at).max())
 
     def feed(self, scores: Floats) -> Iterator[Excess]:
         """Take `scores: float64[m]`, m >= 1, and yield the events with a window over the limit, in order.
@@ -129,14 +142,13 @@ class WindowScan:
             self._extend_bounds(n, mean)
         suspect = False
         lowest, highest, up, down = self._lowest, self._highest, self._up, self._down
-        for b, pull in enumerate(self._pull_list):
-            ramp = pull * n
-            level = total - ramp
+        for b in range(_BANDS):
+            level = total - self._pull_up[b] * n
             if level < lowest[b]:
                 lowest[b] = level
             elif level - lowest[b] >= up[b] and n % _STRIDES[b] == 0:
                 suspect = True
-            level = total + ramp
+            level = total + self._pull_down[b] * n
             if level > highest[b]:
                 highest[b] = level
             elif highest[b] - level >= down[b] and n % _STRIDES[b] == 0:
@@ -159,14 +171,13 @@ class WindowScan:
         suspect = np.zeros(len(sums), dtype=bool)
         line = np.empty(len(sums) + 1)
         for b in range(_BANDS):
-            ramp = self._pull[b] * n
             line[0] = self._lowest[b]
-            np.subtract(sums, ramp, out=line[1:])
+            np.subtract(sums, self._pull_up[b] * n, out=line[1:])
             low = np.minimum.accumulate(line)
             over = line[1:] - low[1:] >= up[b]
             self._lowest[b] = float(low[-1])
             line[0] = self._highest[b]
-            np.add(sums, ramp, out=line[1:])
+            np.add(sums, self._pull_down[b] * n, out=line[1:])
             high = np.maximum.accumulate(line)
             over |= high[1:] - line[1:] >= down[b]
             self._highest[b] = float(high[-1])
@@ -178,14 +189,17 @@ class WindowScan:
     def _bounds(self, n0: float, n1: float, mean_low: float, mean_high: float) -> tuple[Floats, Floats]:
         """Return per band what a CUSUM must reach before any length can be over, for n in [n0, n1] and such means."""
         valid = np.less_equal(_LENGTH, SHARE * n1)
-        least = self._edge * np.sqrt(np.maximum(1.0 - _LENGTH / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
+        length, band = _LENGTH[valid], _BAND[valid]
+        factor = np.sqrt(np.maximum(1.0 - length / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
         up = np.full(_BANDS, np.inf)
         down = np.full(_BANDS, np.inf)
-        # One UNIT-th for the rounding of the right-hand sides; the sums themselves are exact.
+        # Minus one for the rounding here; the sums themselves are exact.
         if self._direction != "down":
-            np.minimum.at(up, _BAND[valid], (least - (self._pull_of_length - mean_low) * _LENGTH)[valid] - 1.0)
+            pull = np.take(self._pull_up, band)
+            np.minimum.at(up, band, self._edge_up[valid] * factor - (pull - mean_low) * length - 1.0)
         if self._direction != "up":
-            np.minimum.at(down, _BAND[valid], (least - (self._pull_of_length + mean_high) * _LENGTH)[valid] - 1.0)
+            pull = np.take(self._pull_down, band)
+            np.minimum.at(down, band, self._edge_down[valid] * factor - (pull + mean_high) * length - 1.0)
         return up, down
 
     def _extend_bounds(self, n: int, mean: float) -> None:
@@ -194,7 +208,6 @@ class WindowScan:
         self._mean_range = (mean - slack, mean + slack)
         up, down = self._bounds(float(n), float(self._cleared_to), *self._mean_range)
         self._up, self._down = up.tolist(), down.tolist()
-        self._pull_list = self._pull.tolist()
 
     # --- the decision -----------------------------------------------------------------------------------------
 
@@ -211,7 +224,8 @@ class WindowScan:
         excess = total - before - length * (total / n)
         share = length / n
         factor = 1.0 + self._early / n
-        usual = self._edge[:usable] * np.sqrt(np.maximum(1.0 - share, 0.0)) * factor
+        edge = np.where(excess > 0, self._edge_up[:usable], self._edge_down[:usable])
+        usual = edge * np.sqrt(np.maximum(1.0 - share, 0.0)) * factor
         limit = np.where((share <= SHARE) & (every | (n % _STRIDE_OF_LENGTH[:usable] == 0.0)), usual, np.inf)
         size = {"both": np.abs, "up": np.positive, "down": np.negative}[self._direction](excess)
         return size, limit, factor[:, 0], excess
@@ -244,3 +258,31 @@ class WindowScan:
         sums = np.zeros(size)
         sums[: keep + 1] = self._sums[self._end - keep : self._end + 1]
         self._sums, self._end = sums, keep
+
+
+def _middle_pull(edge: Floats, band: int) -> float:
+    member = np.flatnonzero(np.equal(_BAND, band))
+    middle = math.sqrt(_LENGTH[member[0]] * _LENGTH[member[-1]])
+    finite = np.isfinite(edge[member])
+    if not finite.any():
+        return UNIT
+    mean = edge[member][finite] / _LENGTH[member][finite]
+    return float(np.round(0.5 * np.interp(middle, _LENGTH[member][finite], mean)))
+
+
+_TILTS = np.geomspace(0.003, 60.0, 160)
+
+
+def _rare_mean(atoms: Floats, rate: Floats) -> Floats:
+    """Return the means x with I(x) = rate, I the large-deviation rate of the distribution; inf where none is so rare.
+
+    I(x) = sup_t (t x - K(t)), K the logarithm of the moment generating function: x = K'(t) at I = t K'(t) - K(t).
+    """
+    value, weight = atoms
+    highest = float(value.max())
+    tilted = weight * np.exp(_TILTS[:, np.newaxis] * (value - highest))
+    mass = tilted.sum(axis=1)
+    mean = (tilted * value).sum(axis=1) / mass
+    known = np.maximum.accumulate(_TILTS * (mean - highest) - np.log(mass))
+    means: Floats = np.interp(rate, known, mean, right=np.inf)
+    return means

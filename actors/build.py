@@ -7,6 +7,7 @@ not, the node with an older wheel, and the job whose own `actors` package shadow
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -23,5 +24,6 @@ def _hash(package: Path) -> str:
     return digest.hexdigest()[:8]
 
 
-# Read once, at import: what this process runs from now on is what lies there now.
-BUILD: Final = f"{VERSION}+{_hash(PACKAGE)}"
+# Read once, at import: what this process runs from now on is what lies there now. Whoever runs sources that are being edited
+# (the cluster tests, on a working tree) pins it by the environment.
+BUILD: Final = os.environ.get("VISUTILITY_BUILD") or f"{VERSION}+{_hash(PACKAGE)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 # What to do where no address is given: begin a private Ray, or look for one that runs on this machine.
 Otherwise = Literal["private", "look"]
 
+_KNOCK_S: Final = 5.0
 _CLIENT_HELP: Final = (
     "a ray:// client is not supported: its calls run in a proxy on the head, which would break the order and the identity of "
     "what is logged. Run the script as a job on the cluster instead: `ray job submit -- python script.py`"
@@ -111,9 +113,20 @@ def began(pid: int) -> int:
 
 def _connect(address: str, problem: str) -> None:
     try:
+        _knock(address)
         ray.init(address=address, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise ConnectionError(f"{problem} ({error})") from None
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself tries for minutes (measured: more than 150 s)."""
+    host, colon, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdigit():
+        raise OSError(f"an address is HOST:PORT, got {address!r}")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def _refuse_other(address: str | None) -> None:

@@ -103,6 +103,7 @@ async def watch(
     """
     watchdog = Watchdog()
     hands = hands or RayHands(namespace, storage)
+    await asyncio.sleep(period_s)  # a start makes one actor after the other: none is missing yet
     while True:
         try:
             await _round(watchdog, hands, await asyncio.to_thread(expected), now_s, period_s)

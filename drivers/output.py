@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ class Output:
     def result(self, value: Any) -> None:
         """Print the result for a program; nothing for a person, who has been told by then."""
         if self.is_json:
-            print(json.dumps(value, indent=2 if self.is_terminal else None, default=str), flush=True)
+            print(json.dumps(_strict(value), indent=2 if self.is_terminal else None, default=str), flush=True)
 
     @contextmanager
     def progress(self, what: str, total: float | None) -> Iterator[Callable[[float], None]]:
@@ -77,6 +78,15 @@ class Output:
         """Give a function that puts a new table in the place of the last; for a terminal only."""
         with Live(console=self._console, auto_refresh=False) as screen:
             yield lambda table: screen.update(table, refresh=True)
+
+
+def _strict(value: Any) -> Any:
+    """Put null where JSON has no word: an infinite threshold, a statistic that is not there yet."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def drawn(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

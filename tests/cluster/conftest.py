@@ -13,6 +13,8 @@ import pytest
 # Before Ray is imported anywhere: the folder in which a test arms failpoints, inherited by every worker.
 FAILPOINTS = Path(os.environ.setdefault("VISUTILITY_FAILPOINTS", f"/tmp/visutility-failpoints-{os.getpid()}"))
 FAILPOINTS.mkdir(parents=True, exist_ok=True)
+# Sources that are edited while the tests run are no other build.
+os.environ.setdefault("VISUTILITY_BUILD", f"tests-{uuid.uuid4().hex[:8]}")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray  # noqa: E402

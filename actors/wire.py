@@ -307,9 +307,13 @@ def batch_of_rows(rows: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Batch
     texts: dict[str, list[str | None]] = {}
     for name in names:
         cells = [metrics.get(name) for _, _, metrics in rows]
+        kinds = set(map(type, cells))
         try:
-            columns[name] = Column(np.array(cells, dtype=np.float64)) if None not in cells else _sparse(cells)
-        except (ValueError, TypeError, OverflowError):  # a text among them, or an int beyond float64
+            if any(issubclass(kind, str) for kind in kinds):  # numpy would read a number out of "0.9"
+                _split(name, cells, columns, texts)
+            else:
+                columns[name] = Column(np.array(cells, dtype=np.float64)) if type(None) not in kinds else _sparse(cells)
+        except OverflowError:  # an int beyond float64
             _split(name, cells, columns, texts)
     versions = list(dict.fromkeys(version for version, _, _ in rows))
     which = None

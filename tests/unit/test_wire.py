@@ -1,0 +1,308 @@
+"""What the wire takes, what it refuses, and that a packed batch is what it was."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors import wire
+
+NOW = 1_795_000_000.0
+GOOD = {"model_name": "m", "model_version": "v1", "timestamp": NOW, "accuracy": 0.9}
+
+
+def rejection(event: object) -> wire.Rejection:
+    """Check one bad event between two good ones: it is rejected alone."""
+    found = wire.sort_events([GOOD, event, GOOD], NOW)
+    assert found.batches["m"].rows == 2
+    assert found.indices["m"] == [0, 2]
+    (rejected,) = found.rejected
+    assert rejected["index"] == 1
+    return rejected
+
+
+@pytest.mark.parametrize("value", [1.2, -0.1, math.nan, math.inf, -math.inf, "0.9", True, False, [0.9], 10**400, np.bool_(1)])
+@pytest.mark.parametrize("name", ["accuracy", "precision", "recall"])
+def test_a_bad_score_is_rejected_with_field_value_and_rule(name: str, value: object) -> None:
+    rejected = rejection({**GOOD, name: value})
+    assert rejected["field"] == name
+    assert rejected["rule"] == "must be a number from 0 to 1"
+    assert rejected["value"] is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "rule"),
+    [
+        ({"accuracy": None}, "metrics", "at least one number"),
+        ({"accuracy": None, "extras": {"region": "eu"}}, "metrics", "at least one number"),
+        ({"acuracy": 0.9}, "acuracy", "not a field"),
+        ({"extras": [1]}, "extras", "mapping"),
+        ({"extras": "loss"}, "extras", "mapping"),
+        ({"extras": {"a": {"b": 1}}}, "extras.a", "not nested"),
+        ({"extras": {"a": [[[1]]]}}, "extras.a", "not nested"),
+        ({"extras": {"a": True}}, "extras.a", "number or a text"),
+        ({"extras": {"a": object()}}, "extras.a", "number or a text"),
+        ({"extras": {"a": math.nan}}, "extras.a", "finite"),
+        ({"extras": {"a": "\ud800"}}, "extras.a", "UTF-8"),
+        ({"extras": {"a": "x" * 17_000}}, "extras", "16384 bytes"),
+        ({"extras": {f"name-{i}": 1.0 for i in range(300)}}, "extras", "names"),
+        ({"extras": {"timestamp": 1.0}}, "extras", "name of a field"),
+        ({"extras": {"accuracy": 0.5}}, "extras", "name of a field"),
+        ({"extras": {1: 1.0}}, "extras", "text"),
+        ({"model_name": ""}, "model_name", "1 to 200"),
+        ({"model_name": "x" * 10_000}, "model_name", "1 to 200"),
+        ({"model_name": "a\nb"}, "model_name", "control character"),
+        ({"model_name": "a\x9fb"}, "model_name", "control character"),
+        ({"model_name": "fraud-*"}, "model_name", "* ? ["),
+        ({"model_name": "\ud800"}, "model_name", "UTF-8"),
+        ({"model_name": 7}, "model_name", "text"),
+        ({"model_name": None}, "model_name", "text"),
+        ({"model_version": 7}, "model_version", "text"),
+        ({"model_version": None}, "model_version", "text"),
+        ({"timestamp": -1.0}, "timestamp", "seconds since the epoch"),
+        ({"timestamp": math.nan}, "timestamp", "seconds since the epoch"),
+        ({"timestamp": NOW * 1000}, "timestamp", "seconds since the epoch"),
+        ({"timestamp": NOW + 3600}, "timestamp", "not in the future"),
+        ({"timestamp": "now"}, "timestamp", "seconds since the epoch"),
+        ({"timestamp": True}, "timestamp", "seconds since the epoch"),
+    ],
+)
+def test_a_bad_event_is_rejected_alone(changes: dict[str, Any], field: str, rule: str) -> None:
+    rejected = rejection({**GOOD, **changes})
+    assert rejected["field"] == field
+    assert rule in rejected["rule"]
+
+
+@pytest.mark.parametrize("event", [None, 7, "accuracy", [("accuracy", 0.9)], {1, 2}])
+def test_an_event_that_is_no_mapping_is_rejected(event: object) -> None:
+    assert rejection(event)["field"] == "event"
+
+
+@pytest.mark.parametrize("events", [None, {"accuracy": 0.9}, "events", 7, (event for event in [GOOD])])
+def test_events_that_are_no_list_raise(events: object) -> None:
+    with pytest.raises(ValueError, match="events must be a list of mappings"):
+        wire.sort_events(events, NOW)
+
+
+def test_ten_megabytes_in_one_call_raise() -> None:
+    large = {**GOOD, "extras": {"note": "x" * 16_000}}
+    with pytest.raises(ValueError, match="events must have at most 8388608 bytes"):
+        wire.sort_events([large] * 640, NOW)
+    with pytest.raises(ValueError, match="bytes in one call"):
+        wire.sort_events([{**GOOD, "note": "x" * 10_000_000}], NOW)
+    with pytest.raises(ValueError, match="events must be at most 100000"):
+        wire.sort_events([GOOD] * 100_001, NOW)
+    with pytest.raises(ValueError, match="payload must have at most 8388608 bytes"):
+        wire.unpack(b"\0" * 10_000_000)
+
+
+def test_numpy_scalars_are_numbers() -> None:
+    event = {**GOOD, "accuracy": np.float32(0.5), "extras": {"steps": np.int64(3)}, "timestamp": np.float64(NOW)}
+    found = wire.sort_events([event], NOW)
+    assert not found.rejected
+    assert found.batches["m"].columns["accuracy"].values.tolist() == [0.5]
+    assert found.batches["m"].columns["steps"].values.tolist() == [3.0]
+
+
+def test_a_numbered_call_keeps_a_row_for_a_rejected_event() -> None:
+    found = wire.sort_events([GOOD, {**GOOD, "accuracy": 7}, GOOD], NOW, one_model=True)
+    batch = wire.unpack(wire.pack(found.batches["m"]))
+    assert batch.rows == 3
+    verdict = wire.check(batch, NOW)
+    assert verdict.ok is not None
+    assert verdict.ok.tolist() == [True, False, True]
+    with pytest.raises(ValueError, match="of one model, got 2"):
+        wire.sort_events([GOOD, {**GOOD, "model_name": "other"}], NOW, one_model=True)
+
+
+# --- columns ---------------------------------------------------------------------------------------------------
+
+
+def columns(metrics: dict[str, Any], **more: Any) -> wire.Batch:
+    return wire.batch_of_columns(metrics, **{"version": "v1", "timestamps": None, "now_s": NOW} | more)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "more", "message"),
+    [
+        ({"accuracy": [0.1, 0.2], "recall": [0.1]}, {}, "recall must have as many rows"),
+        ({"accuracy": np.zeros((2, 2))}, {}, "accuracy must have one dimension, got 2"),
+        ({"accuracy": np.float64(0.5)}, {}, "accuracy must have one dimension, got 0"),
+        ({"accuracy": []}, {}, "accuracy must have 1 to"),
+        ({"accuracy": np.array([0.5, None], dtype=object)}, {}, "accuracy must be a column of numbers, got dtype object"),
+        ({"accuracy": ["0.5"]}, {}, "column of numbers"),
+        ({"accuracy": "0.5"}, {}, "column of numbers, got a text"),
+        ({"accuracy": [True]}, {}, "got dtype bool"),
+        ({"accuracy": [[1], [1, 2]]}, {}, "column of numbers"),
+        ({}, {}, "at least one"),
+        ([0.5], {}, "mapping of names to columns"),
+        ({"timestamp": [1.0]}, {}, "must not be the name of a field"),
+        ({7: [1.0]}, {}, "metric name must be a text"),
+        ({"accuracy": [0.5]}, {"version": 7}, "model_version must be a text"),
+        ({"accuracy": [0.5]}, {"timestamps": [NOW, NOW]}, "timestamps must have as many rows"),
+    ],
+)
+def test_bad_columns_raise_and_name_the_column(metrics: Any, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("(", "\\(")):
+        columns(metrics, **more)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [("accuracy", 1.2, "accuracy"), ("accuracy", math.nan, "accuracy"), ("loss", math.inf, "loss"), ("recall", -0.1, "recall")],
+)
+def test_a_bad_value_in_a_column_is_rejected_alone(name: str, value: float, field: str) -> None:
+    batch = wire.unpack(wire.pack(columns({name: [0.5, value, 0.5], "other": [1.0, 2.0, 3.0]})))
+    verdict = wire.check(batch, NOW)
+    assert verdict.rejected == 1
+    assert verdict.ok is not None
+    assert verdict.ok.tolist() == [True, False, True]
+    assert verdict.listed[0]["index"] == 1
+    assert verdict.listed[0]["field"] == field
+
+
+@pytest.mark.parametrize("time", [-1.0, math.nan, NOW * 1000, NOW + 3600])
+def test_a_bad_time_in_a_column_is_rejected_alone(time: float) -> None:
+    batch = columns({"accuracy": [0.5, 0.5]}, timestamps=[NOW, time])
+    assert [r["field"] for r in wire.check(batch, NOW).listed] == ["timestamp"]
+
+
+def test_rows_that_were_counted_before_are_not_rejected_again() -> None:
+    batch = columns({"accuracy": [7.0, 0.5, 7.0]})
+    assert wire.check(batch, NOW, skip=1).rejected == 1
+    assert wire.check(batch, NOW, skip=3).rejected == 0
+
+
+def test_the_callers_array_is_copied() -> None:
+    values = np.full(3, 0.5)
+    batch = columns({"accuracy": values})
+    values[:] = 0
+    assert batch.columns["accuracy"].values.tolist() == [0.5] * 3
+
+
+# --- packed batches --------------------------------------------------------------------------------------------
+
+GOOD_PAYLOAD = wire.pack(wire.batch_of_columns({"accuracy": [0.5, 0.6]}, version="v1", timestamps=None, now_s=NOW))
+
+
+def altered(**changes: Any) -> bytes:
+    message = msgpack.unpackb(GOOD_PAYLOAD)
+    message.update(changes)
+    return bytes(msgpack.packb({key: value for key, value in message.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (GOOD_PAYLOAD[:-3], "whole msgpack map"),
+        (b"", "whole msgpack map"),
+        (GOOD_PAYLOAD + b"x", "whole msgpack map"),
+        (b"\xc1", "whole msgpack map"),
+        (b'{"v": 1}', "msgpack map"),
+        (msgpack.packb([1, 2]), "must be a msgpack map, got list"),
+        (b"\x91" * 5000, "whole msgpack map"),
+        ("text", "payload must be bytes, got str"),
+        (altered(v=2), "v must be 1, the schema that this build knows, got 2"),
+        (altered(v=...), "v must be 1"),
+        (altered(n=0), "n must be a whole number"),
+        (altered(n=True), "n must be a whole number"),
+        (altered(n=3), "accuracy must be 24 bytes"),
+        (altered(more=1), "no other key, got 'more'"),
+        (altered(versions=[]), "versions must be a list"),
+        (altered(versions=["a", "b"]), "which must say the version"),
+        (altered(versions=["a", "b"], which=b"\1\0\2\0"), "which must be below 2"),
+        (altered(which=b"\0"), "which must be 4 bytes"),
+        (altered(columns=[1]), "columns must be a map"),
+        (altered(columns={"accuracy": b"\0" * 12}), "accuracy must be 16 bytes"),
+        (altered(columns={"accuracy": [b"\0" * 16, b"\0\0"]}), "mask of 2 bits"),
+        (altered(columns={"": b"\0" * 16}), "column name must have 1 to"),
+        (altered(texts={"region": ["eu"]}), "region must be a list of 2 texts"),
+        (altered(texts={"region": ["eu", 7]}), "region must be a list of 2 texts"),
+        (altered(time=b"\0" * 15), "time must be 16 bytes"),
+    ],
+    ids=lambda given: given[:40] if isinstance(given, str) else "payload",
+)
+def test_a_broken_payload_raises(payload: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wire.unpack(payload)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_at_all_do_anything_but_raise_value_error(payload: bytes) -> None:
+    with pytest.raises(ValueError, match="payload"):
+        wire.unpack(payload)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, len(GOOD_PAYLOAD) - 1), st.integers(0, 255))
+def test_a_flipped_byte_raises_or_is_a_batch(position: int, byte: int) -> None:
+    broken = bytearray(GOOD_PAYLOAD)
+    broken[position] = byte
+    try:
+        batch = wire.unpack(bytes(broken))
+    except ValueError:
+        return
+    wire.check(batch, NOW)
+
+
+cells = st.dictionaries(
+    st.sampled_from(["accuracy", "loss", "region", "steps"]),
+    st.one_of(st.none(), st.floats(), st.integers(-(2**53), 2**53), st.text(max_size=5).filter(str.isprintable)),
+    max_size=4,
+)
+rows = st.lists(st.tuples(st.sampled_from(["v1", "v2"]), st.floats(0, NOW), cells), min_size=1, max_size=30)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows)
+def test_rows_come_out_of_a_packed_batch_as_they_went_in(events: list[tuple[str, float, dict[str, Any]]]) -> None:
+    batch = wire.unpack(wire.pack(wire.batch_of_rows(events)))
+    assert batch.rows == len(events)
+    for row, (version, time, metrics) in enumerate(events):
+        assert batch.versions[0 if batch.which is None else batch.which[row]] == version
+        assert batch.times[row] == time
+        for name in ("accuracy", "loss", "region", "steps"):
+            column, texts = batch.columns.get(name), batch.texts.get(name)
+            number = None
+            if column is not None and (column.present is None or column.present[row]):
+                number = column.values[row]
+            text = None if texts is None else texts[row]
+            want = metrics.get(name)
+            if want is None:
+                assert number is None
+                assert text is None
+            elif isinstance(want, str):
+                assert text == want
+                assert number is None
+            else:
+                assert number is not None
+                np.testing.assert_equal(float(number), float(want))
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows, st.integers(0, 30))
+def test_a_verdict_counts_each_row_once(events: list[tuple[str, float, dict[str, Any]]], skip: int) -> None:
+    batch = wire.batch_of_rows(events)
+    skip = min(skip, batch.rows)
+    verdict = wire.check(batch, NOW, skip)
+    ok = np.ones(batch.rows, bool) if verdict.ok is None else verdict.ok
+    assert verdict.rejected == int((~ok[skip:]).sum()) == len(verdict.listed)
+    for row, (_, _, metrics) in enumerate(events):
+        numbers = {k: v for k, v in metrics.items() if v is not None and not isinstance(v, str)}
+        fine = bool(numbers) and all(math.isfinite(v) for v in numbers.values()) and 0 <= numbers.get("accuracy", 0.5) <= 1
+        assert bool(ok[row]) == fine
+
+
+@pytest.mark.parametrize(
+    ("producer", "sequence"), [("p", None), (None, 0), ("", 0), (7, 0), ("p", -1), ("p", True), ("p", 1.0), ("p", 2**63)]
+)
+def test_a_producer_and_its_sequence_come_together(producer: object, sequence: object) -> None:
+    with pytest.raises(ValueError, match=r"producer|sequence"):
+        wire.check_sequence(producer, sequence)

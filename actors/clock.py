@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,14 @@ class SystemClock:
         return Instant(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id())
 
 
+EVENT_TIME: Final = "event-time"  # stands for the boot where time passes with the events
+
+
+def event_instant(at_s: float) -> Instant:
+    """Give the moment of an event as logic takes it: one clock, that of the events' own timestamps."""
+    return Instant(at_s, at_s, EVENT_TIME)
+
+
 class EventClock:
     """Stands where it was put: the clock of a replay, moved on by the events' own timestamps."""
 
@@ -51,7 +59,7 @@ class EventClock:
 
     def now(self) -> Instant:
         """Give this moment."""
-        return Instant(self._now_s, self._now_s, "event-time")
+        return event_instant(self._now_s)
 
     def advance_to(self, now_s: float) -> None:
         """Move on to `now_s`; a late event does not turn the clock back."""

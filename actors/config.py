@@ -320,6 +320,8 @@ class Settings(_Section):
 
     namespace: _Name = "visutility"
     storage: Annotated[str, Field(min_length=1)] = "sqlite:///./visutility-data"
+    # What cooldowns and silences run on: the wall's time, or the events' own, for replays of what happened before.
+    clock: Literal["wall", "event"] = "wall"
     detectors: Detectors = Field(default_factory=Detectors)
     retention: Retention = Field(default_factory=Retention)
     delivery: Delivery = Field(default_factory=Delivery)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from actors import config, episodes, failpoints, wire
-from actors.clock import Instant
+from actors.clock import Instant, event_instant
 from actors.episodes import Ask, Effect, EpisodeBook, Overtaken, Rearm, Tell
 from actors.monitor import Monitor
 from actors.storage import UNAVAILABLE, Fence, Part, StaleEpochError, Store, detector_tables
@@ -85,6 +85,11 @@ class Model:
     effects: list[Effect] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    on_event_time: bool = False  # `clock: event`
+
+    def pace(self, now: Instant) -> Instant:
+        """Give the moment by the clock that cooldowns run on: the wall's, or that of the model's newest event."""
+        return event_instant(self.monitor.newest_time) if self.on_event_time else now
 
     def state(self) -> str:
         """Give the model's state for status."""
@@ -268,6 +273,8 @@ class Detection:
         for feed in taken.feeds:
             model.effects += model.book.feed(feed, now)
         model.dropped += taken.dropped_versions
+        if model.on_event_time:  # days may pass between two ticks of the wall's clock
+            model.effects += model.book.tick(now, model.pace(now))
 
     def _reply(
         self,
@@ -327,7 +334,7 @@ class Detection:
                 case Ask(episode=episode):
                     record = model.book.get(episode)
                     if record is not None:
-                        changes.outbox.append(self._outgoing(episode, model.name, "request", _request(record), now))
+                        changes.outbox.append(self._outgoing(episode, model.name, "request", _request(record, model, now), now))
                 case Overtaken(version=version):
                     body = {"model": model.name, "version": version}
                     digest = hashlib.sha256(f"{len(model.name)}:{model.name}{version}".encode()).hexdigest()[:32]
@@ -466,11 +473,13 @@ class Detection:
                 last_seen=seen,
                 quarantined=memory["quarantined"],
                 no_data=memory["no_data"],
+                on_event_time=self._settings.clock == "event",
             )
 
     def _new(self, name: str) -> Model:
         settings = self._settings.for_model(name)
-        model = Model(name, Monitor(settings), EpisodeBook(self._store.store_id, name), settings, awake=True)
+        book = EpisodeBook(self._store.store_id, name)
+        model = Model(name, Monitor(settings), book, settings, awake=True, on_event_time=self._settings.clock == "event")
         self._models[name] = model
         return model
 
@@ -597,7 +606,7 @@ class Detection:
                 and model.last_seen is not None
                 and now.seconds_since(model.last_seen) > expected
             )
-            if silent or model.book.has_due(now):
+            if silent or model.book.has_due(model.pace(now)):
                 changes.append(Change(model.name, _tick))
         return changes
 
@@ -631,11 +640,12 @@ def _tick(model: Model, now: Instant) -> None:
         logger.warning(
             "%s: no data for %.0f s, one is expected every %.0f s", model.name, now.seconds_since(model.last_seen), expected
         )
-    model.effects += model.book.tick(now)
+    model.effects += model.book.tick(now, model.pace(now))
 
 
-def _request(record: dict[str, Any]) -> dict[str, Any]:
+def _request(record: dict[str, Any], model: Model, now: Instant) -> dict[str, Any]:
     first = record["evidence"][0]
+    paced = {"triggered_at": record["time"], "at_s": model.pace(now).wall_s} if model.on_event_time else {}
     return {
         "episode": record["id"],
         "model": record["model"],
@@ -644,6 +654,7 @@ def _request(record: dict[str, Any]) -> dict[str, Any]:
         "observed_drift": episodes.observed_drift(first),
         "triggered_at": record["opened_at"],
         "explanation": episodes.explanation(record),
+        **paced,
     }
 
 

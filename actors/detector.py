@@ -359,7 +359,7 @@ class DriftDetector:
 def _recorded(id_: str, method: str, reply: Mapping[str, Any]) -> Callable[[Model, Instant], Any]:
     def make(model: Model, now: Instant) -> None:
         if method == "request":
-            model.effects += model.book.reply(id_, reply, now)
+            model.effects += model.book.reply(id_, reply, now, model.pace(now))
 
     return make
 

@@ -25,7 +25,7 @@ import ray
 from sqlalchemy import select
 
 from actors import build, config, deployment, failpoints, handlers, telemetry, watchdog
-from actors.clock import Clock, Instant, SystemClock
+from actors.clock import Clock, EventClock, Instant, SystemClock
 from actors.handlers.channel import ChannelRetrainHandler
 from actors.handlers.interface import Handler, Surroundings
 from actors.order_book import Admission, OrderBook, Plan
@@ -124,11 +124,13 @@ class RetrainDispatcher:
         observed_drift: float | None,
         triggered_at: float,
         explanation: dict[str, Any],
+        at_s: float | None = None,
     ) -> dict[str, Any]:
         """Ask for the one order of a drift episode; say it again until it is recorded.
 
         Gives `{"status": "recorded", "decision": "dispatched"|"pending"|"skipped", "order", "reason", "retry_in_s"}`. A
-        skipped episode may ask again after `retry_in_s`; None: there is nothing to ask again for.
+        skipped episode may ask again after `retry_in_s`; None: there is nothing to ask again for. `at_s` is the event time at
+        which it asks, where the system runs on that (`clock: event`).
         """
         asked = Request(
             model=_text("model", model, 200),
@@ -140,7 +142,11 @@ class RetrainDispatcher:
             explanation=_explanation(explanation),
         )
 
+        event_s = None if at_s is None else _number("at_s", at_s)
+
         def act(book: OrderBook, now: Instant) -> Admission:
+            if book.events is not None and event_s is not None:
+                book.events.advance_to(event_s)
             failpoints.reach("dispatcher.before_claim")
             admission = book.request(asked, now)
             failpoints.reach("dispatcher.after_claim")
@@ -493,6 +499,7 @@ class RetrainDispatcher:
             backoff=_backoff(self._settings),
             jitter=self._jitter,
         )
+        self._set_clock(book)
         book.start(self._clock.now())
         self._book = book
         return book
@@ -502,7 +509,17 @@ class RetrainDispatcher:
             self._settings = _stored_settings(self._store)
             self._plans.clear()
             book.backoff = _backoff(self._settings)
+            if self._set_clock(book):
+                book.start(self._clock.now())
             book.reassign()
+
+    def _set_clock(self, book: OrderBook) -> bool:
+        """Let cooldowns run on the clock that is configured; tell whether that is another one than before."""
+        wanted = self._settings.clock == "event"
+        changed = wanted != (book.events is not None)
+        if changed:
+            book.events = EventClock() if wanted else None
+        return changed
 
     def _keep_house(self, book: OrderBook, now: Instant) -> None:
         retention = self._settings.retention

@@ -246,15 +246,15 @@ class EpisodeBook:
 
     # --- the order
 
-    def reply(self, episode: str, reply: Mapping[str, Any], now: Instant) -> list[Effect]:
-        """Take the dispatcher's reply to the request of an episode."""
+    def reply(self, episode: str, reply: Mapping[str, Any], now: Instant, pace: Instant | None = None) -> list[Effect]:
+        """Take the dispatcher's reply to the request of an episode; what is skipped waits on the clock of `pace`, or `now`."""
         record = self._held.get(episode)
         if record is None or record["order"] is not None:
             return []
         self._dirty[episode] = record
         if reply["decision"] == "skipped":
             after_s = reply.get("retry_in_s")
-            wait = None if after_s is None else {"s": float(after_s), **_instant(now)}
+            wait = None if after_s is None else {"s": float(after_s), **_instant(pace or now)}
             record["request"].update(state="skipped", reason=reply["reason"], skipped=wait)
             self._decide(record, "skip", str(reply["reason"]), now, {"retry_in_s": after_s})
             return [Tell("skipped", episode, str(reply["reason"]))]
@@ -302,15 +302,15 @@ class EpisodeBook:
             effects += [_rearm(record["version"], m, RecoveryWatch.from_dict(w)) for m, w in record["watches"].items()]
         return effects
 
-    def has_due(self, now: Instant) -> bool:
+    def has_due(self, pace: Instant) -> bool:
         """Whether `tick` would ask again."""
-        return any(_is_due(record, now) for record in self._held.values())
+        return any(_is_due(record, pace) for record in self._held.values())
 
-    def tick(self, now: Instant) -> list[Effect]:
-        """Ask again for what was skipped, where the time that was named is over."""
+    def tick(self, now: Instant, pace: Instant | None = None) -> list[Effect]:
+        """Ask again for what was skipped, where the time that was named is over on the clock of `pace`, or `now`."""
         effects: list[Effect] = []
         for record in self._held.values():
-            if _is_due(record, now):
+            if _is_due(record, pace or now):
                 record["request"].update(state="asking", skipped=None, asks=record["request"]["asks"] + 1)
                 self._decide(record, "ask again", f"what it was skipped for is over: {record['request']['reason']}", now)
                 self._dirty[record["id"]] = record

@@ -267,6 +267,11 @@ class Monitor:
         return any(held.streams or held.seen or held.asleep for held in self._versions.values())
 
     @property
+    def newest_time(self) -> float:
+        """The greatest event time of all versions, in seconds since the epoch; 0 before there is any."""
+        return max((held.last_time for held in self._versions.values()), default=0.0)
+
+    @property
     def newest(self) -> str | None:
         """The version whose events came last."""
         return max(self._versions, key=lambda name: self._versions[name].order, default=None)

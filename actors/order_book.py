@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from actors.clock import Instant
+from actors.clock import EventClock, Instant
 from actors.retraining import gate, lease, orders
 from actors.retraining.countdown import Countdown
 from actors.retraining.delivery import Backoff, Jitter, Launched, Outcome, Retry
@@ -60,13 +60,14 @@ class OrderBook:
         self.plan_of = plan_of
         self.backoff = backoff
         self._jitter = jitter
+        self.events: EventClock | None = None  # what cooldowns and silences run on, in place of the wall's clock
 
     # --- from a request to an order
 
     def start(self, now: Instant) -> None:
         """Take over from a predecessor: countdowns of another boot carry on under this one."""
         with self._fence.write() as connection:
-            tables.rebase_countdowns(connection, now)
+            tables.rebase_countdowns(connection, now, self._pace(now))
             tables.put_sighting(connection, now)
 
     def request(self, asked: Request, now: Instant) -> Admission:
@@ -91,7 +92,7 @@ class OrderBook:
         active = next(iter(tables.active_orders(connection, model=asked.model)), None)
         decision = gate.admit(
             asked.model,
-            now=now,
+            now=self._pace(now),
             active=None if active is None else active.id,
             cooldown=tables.read_cooldown(connection, asked.model),
             silences=[silence for silence, _created_at in tables.read_silences(connection)],
@@ -297,7 +298,7 @@ class OrderBook:
         """Silence the models that `pattern` matches; the same silence for the same `key`."""
         id_ = f"{self._store_id}-q-{uuid.uuid5(uuid.NAMESPACE_OID, key).hex[:16]}"
         with self._fence.write() as connection:
-            tables.put_silence(connection, Silence(id_, pattern, Countdown(now, duration_s), comment), now)
+            tables.put_silence(connection, Silence(id_, pattern, Countdown(self._pace(now), duration_s), comment), now)
         return id_
 
     def unsilence(self, id_: str, now: Instant) -> None:
@@ -315,10 +316,10 @@ class OrderBook:
                     "model": silence.pattern,
                     "comment": silence.comment,
                     "created_at": created_at,
-                    "remaining_s": silence.countdown.remaining_s(now),
+                    "remaining_s": silence.countdown.remaining_s(self._pace(now)),
                 }
                 for silence, created_at in tables.read_silences(connection)
-                if not silence.countdown.is_over(now)
+                if not silence.countdown.is_over(self._pace(now))
             ]
 
     # --- questions
@@ -347,9 +348,9 @@ class OrderBook:
         with self._fence.part.read() as connection:
             found = tables.read_cooldowns(connection)
         return {
-            model: cooldown.countdown.remaining_s(now)
+            model: cooldown.countdown.remaining_s(self._pace(now))
             for model, cooldown in found.items()
-            if not cooldown.countdown.is_over(now)
+            if not cooldown.countdown.is_over(self._pace(now))
         }
 
     def keep_house(self, now: Instant, *, keep_rows: int, keep_s: float) -> None:
@@ -357,10 +358,14 @@ class OrderBook:
         with self._fence.write() as connection:
             tables.put_sighting(connection, now)
             tables.prune(connection, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
-            tables.prune_silences(connection, now, older_than_s=now.wall_s - keep_s)
+            tables.prune_silences(connection, self._pace(now), older_than_s=now.wall_s - keep_s)
 
     def _arm(self, connection: Connection, order: Order, plan: Plan, now: Instant) -> None:
-        tables.put_cooldown(connection, order.model, order.id, Countdown(now, plan.cooldown_s))
+        tables.put_cooldown(connection, order.model, order.id, Countdown(self._pace(now), plan.cooldown_s))
+
+    def _pace(self, now: Instant) -> Instant:
+        """Give the moment by the clock that cooldowns and silences run on."""
+        return now if self.events is None else self.events.now()
 
 
 def _known(order: Order) -> Admission:

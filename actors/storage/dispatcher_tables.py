@@ -218,10 +218,15 @@ def put_sighting(connection: Connection, now: Instant) -> None:
     connection.execute(row.values(one=1, wall_s=now.wall_s, boot_s=now.boot_s, boot_id=now.boot_id))
 
 
-def rebase_countdowns(connection: Connection, now: Instant) -> None:
-    """Let every countdown of another boot carry on under this one; called once by a dispatcher that starts."""
+def rebase_countdowns(connection: Connection, now: Instant, pace: Instant) -> None:
+    """Let every countdown of another boot carry on under this one; called once by a dispatcher that starts.
+
+    Leases and waits run on the clock of `now`, cooldowns and silences on that of `pace`.
+    """
     seen = read_sighting(connection)
+    at = {"wait": now, "armed": pace}
     for table, prefix in _WITH_COUNTDOWN:
+        now = at[prefix]
         boot_id = table.c[f"{prefix}_boot_id"]
         (key,) = table.primary_key
         for row in connection.execute(select(table).where(boot_id.is_not(None), boot_id != now.boot_id)).all():

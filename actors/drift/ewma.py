@@ -42,8 +42,8 @@ class Ewma(StandardisedChart):
     """Alarm when the weighted mean E = E + weight (z - E) is too many standard errors from zero.
 
     Roberts 1959; limits as in Lucas and Saccucci 1990, with the exact standard error from the first event on. The
-    budget sets the limit by their Markov chain: it holds on independent Gaussian noise only. The window of an alarm
-    is the 1 / weight events that E mostly consists of.
+    budget sets the limit by their Markov chain: it holds on independent Gaussian noise only. The change is estimated
+    where E last crossed zero.
     """
 
     name = "ewma"
@@ -59,34 +59,33 @@ class Ewma(StandardisedChart):
 
     def _clear(self) -> None:
         self._value = 0.0
-        self._mean_x = 0.0  # the same mean of the raw values
         self._left = 1.0  # weight that the start still has
-        self._events = 0
+        self._run = 0  # events since the value last crossed zero, and the sum of their raw values
+        self._run_sum = 0.0
 
     def _step(self, z: float, x: float) -> tuple[float, int, float] | None:
-        keep = 1.0 - self._weight
-        self._value = keep * self._value + self._weight * z
-        self._mean_x = keep * self._mean_x + self._weight * x
-        self._left *= keep
-        self._events += 1
+        before = self._value
+        self._value += self._weight * (z - before)
+        self._left *= 1.0 - self._weight
+        if (self._value < 0) != (before < 0):
+            self._run, self._run_sum = 0, 0.0
+        self._run += 1
+        self._run_sum += x
         signed = self._signed()
         if abs(signed) < self._threshold or (self._direction != "both" and (signed < 0) != (self._direction == "down")):
             return None
-        length = min(self._events, math.ceil(1.0 / self._weight))
-        return signed, length, self._mean_x / (1.0 - self._left)
+        return signed, self._run, self._run_sum / self._run
 
     def _signed(self) -> float:
-        if self._events == 0:
-            return 0.0
         variance = self._weight / (2.0 - self._weight) * (1.0 - self._left * self._left)
-        return self._value / math.sqrt(variance)
+        return self._value / math.sqrt(variance) if variance > 0 else 0.0
 
     def _level(self) -> float:
         return abs(self._signed())
 
     def _own_state(self) -> list[float]:
-        return [self._value, self._mean_x, self._left, float(self._events)]
+        return [self._value, self._left, float(self._run), self._run_sum]
 
     def _own_restore(self, saved: list[float]) -> None:
-        self._value, self._mean_x, self._left = saved[:3]
-        self._events = int(saved[3])
+        self._value, self._left, run, self._run_sum = saved
+        self._run = int(run)

@@ -228,6 +228,7 @@ class NormalScoresGLR:
         self.reset()
         self._keep(array)
         self._add_up(array)
+        self._seen = 0
         if self._n >= self._warmup:
             self._fit(array)
 

@@ -24,7 +24,7 @@ from actors.drift.interface import (
 
 PREFIX = "river:"
 _MODULES = ("river.drift", "river.drift.binary")
-_UNIT_INTERVAL = {"DDM", "EDDM", "FHDDM", "HDDM_A", "HDDM_W"}  # they count errors: 1 a miss, 0 a hit
+_UNIT_INTERVAL = {"DDM", "EDDM", "FHDDM", "HDDMA", "HDDMW"}  # they count hits or misses
 _CUT_MEANS = 50  # events after which "recent" is told from "before", where a detector itself does not say
 
 
@@ -32,8 +32,8 @@ class RiverDetector:
     """Feeds one of river's detectors event by event and reports its `drift_detected` as an alarm.
 
     Options are the arguments of river's class. The budget has no effect: river's thresholds have another meaning each;
-    docs/detection.md shows what false alarms they make. The error-counting ones (DDM, EDDM, FHDDM, HDDM_A, HDDM_W)
-    take values in [0, 1] only. With a direction, an alarm the other way is dropped. Every detector starts anew after
+    docs/detection.md shows what false alarms they make. DDM, EDDM, HDDM_A and HDDM_W want misses (1 a miss, 0 a hit),
+    FHDDM hits, hence values in [0, 1] only. With a direction, an alarm the other way is dropped. Every detector starts anew after
     its alarm.
     """
 
@@ -45,7 +45,7 @@ class RiverDetector:
         self.name = PREFIX + river_name
         self._kind = _find(river_name)
         self._options = dict(options)
-        self._binary = river_name in _UNIT_INTERVAL
+        self._binary = _plain(river_name) in _UNIT_INTERVAL
         self._learned_under: dict[str, Any] = {key: repr(value) for key, value in sorted(options.items())}
         self.reset()
 
@@ -172,10 +172,22 @@ class _RiverOnly(pickle.Unpickler):
             ("builtins", "dict"),
             ("builtins", "int"),
             ("builtins", "float"),
+            ("numpy", "dtype"),
+            ("numpy.core.multiarray", "scalar"),
+            ("numpy._core.multiarray", "scalar"),
         }
+        if (module, name) == ("builtins", "getattr"):
+            return _river_method
         if module.split(".", maxsplit=1)[0] == "river" or (module, name) in plain:
             return super().find_class(module, name)
         raise ValueError(f"state must hold a detector of river, got {module}.{name}")
+
+
+def _river_method(owner: object, name: str) -> Any:
+    """Stand in for getattr, by which a bound method is pickled: a detector's own methods and nothing else."""
+    if type(owner).__module__.split(".", maxsplit=1)[0] != "river" or name.startswith("__"):
+        raise ValueError(f"state must hold a detector of river, got an attribute {name} of {type(owner).__name__}")
+    return getattr(owner, name)
 
 
 def _find(name: str) -> type:
@@ -186,7 +198,13 @@ def _find(name: str) -> type:
     known: dict[str, type] = {}
     for module in modules:
         known |= {key: value for key, value in vars(module).items() if isinstance(value, type) and hasattr(value, "update")}
-    if name not in known:
+    # River 0.26 writes HDDMA what it wrote HDDM_A before; either serves with either version.
+    alike = [key for key in known if _plain(key) == _plain(name)]
+    if not alike:
         choices = ", ".join(PREFIX + key for key in sorted(known) if not key.startswith("Dummy"))
         raise KeyError(f"detector must be one of {choices}, got {PREFIX + name!r}")
-    return known[name]
+    return known[alike[0]]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "")

@@ -146,7 +146,7 @@ class ScoreMap:
     @property
     def lag_one(self) -> float:
         """The sum of the coefficients: an AR(1) with it has the same long-run variance."""
-        return sum(self.phi)
+        return float(sum(self.phi))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers from which `from_dict` makes the same map, exactly."""

@@ -157,7 +157,9 @@ class WindowScan:
             yield from self._scan(self._end, np.zeros(1, dtype=np.intp), np.array([float(n)]))
 
     def worst(self) -> tuple[float, float]:
-        """Return the statistic and threshold of the length that is closest to its limit now; (0, inf) before any."""
+        """Return the statistic and threshold of the length that is closest to its limit now."""
+        if self.n * SHARE < 1:
+            return 0.0, float(self._heights[0])
         size, limit, factor, _ = self._sizes(np.array([self._end]), np.array([float(max(self.n, 1))]), every=True)
         j = int(np.argmax(size[0] / limit[0]))
         threshold = float(self._heights[j] * factor[0])

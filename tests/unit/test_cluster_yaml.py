@@ -58,8 +58,8 @@ def test_no_node_type_holds_a_key_that_ray_would_pass_over(cluster):
 
 def test_every_node_gets_the_wheel_the_settings_the_secrets_and_the_same_ray(cluster):
     mounts = cluster["file_mounts"]
-    assert "./dist" in mounts.values()
-    settings = config.load(ROOT / mounts["/home/ubuntu/visutility/visutility.yaml"])
+    assert {"./dist", "./settings"} <= set(mounts.values())
+    settings = config.load(ROOT / "deploy" / "visutility.yaml")
     assert settings.storage == "${VISUTILITY_STORAGE}"
     assert "worker_setup_commands" not in cluster, "the common setup_commands install the wheel, on the head and on workers"
     assert any(f"ray[default]=={ray.__version__}" in command for command in cluster["setup_commands"])
@@ -68,7 +68,7 @@ def test_every_node_gets_the_wheel_the_settings_the_secrets_and_the_same_ray(clu
 
 def test_no_secret_is_in_a_tracked_file(cluster):
     ignored = (ROOT / ".gitignore").read_text().splitlines()
-    assert "visutility.env" in ignored
+    assert "/settings/" in ignored
     example = dict(
         line.split("=", 1) for line in (ROOT / "deploy" / "visutility.env.example").read_text().splitlines() if "=" in line
     )

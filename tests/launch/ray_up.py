@@ -1,0 +1,255 @@
+"""Launches cluster.yaml for real on pretend machines of this one: from `ray up`, through a job and a study, to `ray down`.
+
+    python -m tests.launch.ray_up        (or: make test-launch)
+
+Nothing of cluster.yaml is changed but what only AWS has (the provider and its node types) and where packages come from (no
+registry is reached: Ray is borrowed from this interpreter, the wheel is built and installed). So `ray stop`, the ports, the
+token, the file mounts, the environment file and the system configuration are the real ones, and the worker is started by Ray's
+own autoscaler over SSH.
+
+Needs root (for namespaces), sshd, rsync and the extras `jobs` and `postgres`; exits 77 with the reason where it lacks one.
+Takes about three minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.launch import machines
+from tests.launch.database import Postgres
+
+PASSWORD: Final = "launch-secret-do-not-print"  # the run fails where any log or output holds it
+HEAD_IP: Final = "10.77.0.1"
+WORKER_IPS: Final = ["10.77.0.2"]
+PRINTED: list[str] = []
+
+
+def log(text: str) -> None:
+    PRINTED.append(text)
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+def step(command: str, *, fails: bool = False, timeout_s: float = 300, **environment: str) -> str:
+    """Run a command of the desk, show what it printed, and give it. Ends the run where it fails (or does not, if it should)."""
+    log(f"desk$ {command}")
+    began = time.monotonic()
+    done = subprocess.run(
+        ["bash", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env=os.environ | environment,
+    )
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).rstrip()
+    log("\n    ".join(["", *shown.splitlines()[-40:]]))
+    log(f"    = {done.returncode} after {time.monotonic() - began:.1f} s")
+    claim(bool(done.returncode) == fails, f"{command.partition(' -- ')[0]!r} {'fails' if fails else 'succeeds'}")
+    return shown
+
+
+def claim(true: bool, what: str) -> None:
+    log(f"{'ok' if true else 'NOT SO'}: {what}")
+    if not true:
+        raise SystemExit(1)
+
+
+# --- the cluster's file
+
+
+def local(cluster: dict[str, Any], key: Path) -> dict[str, Any]:
+    """Exchange the provider: what only AWS has goes, everything else stays."""
+    cluster = dict(cluster)
+    for gone in ("available_node_types", "head_node_type", "head_setup_commands"):
+        del cluster[gone]
+    cluster["provider"] = {"type": "local", "head_ip": HEAD_IP, "worker_ips": WORKER_IPS}
+    cluster["auth"] = {"ssh_user": cluster["auth"]["ssh_user"], "ssh_private_key": str(key)}
+    cluster["max_workers"] = cluster["min_workers"] = len(WORKER_IPS)
+    # Ray 2.60's second autoscaler forgets the head of a `local` cluster and never starts a worker; the first one does.
+    first = "RAY_enable_autoscaler_v2=0 ray start --head"
+    cluster["head_start_ray_commands"] = [c.replace("ray start --head", first) for c in cluster["head_start_ray_commands"]]
+    cluster["setup_commands"] = [offline(command) for command in cluster["setup_commands"]]
+    return cluster
+
+
+def offline(command: str) -> str:
+    """Take Ray and the libraries from this interpreter, and the wheel from the mount, instead of from a registry."""
+    if "venv ~/venv" in command:
+        return f"test -x ~/venv/bin/python || {sys.executable} -m venv --without-pip ~/venv"
+    if "pip install" not in command:
+        return command
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    pip = f"{sys.executable} -m pip --python ~/venv/bin/python install --quiet --no-index --no-deps --force-reinstall"
+    return (
+        f"echo {site} > ~/venv/lib/python3.{sys.version_info.minor}/site-packages/borrowed.pth"
+        f" && {pip} --no-warn-script-location ~/dist/visutility-*.whl"
+        " && printf '#!/bin/sh\\nexec ~/venv/bin/python -m ray.scripts.scripts \"$@\"\\n' > ~/venv/bin/ray"
+        " && chmod +x ~/venv/bin/ray"
+    )
+
+
+def build_wheel() -> Path:
+    """Build the wheel as `make wheel` does, while there is still a network for the build's own packages."""
+    folder = machines.ROOT / "build" / "launch"
+    shutil.rmtree(folder, ignore_errors=True)
+    step(f"{sys.executable} -m pip wheel --quiet --no-deps -w {folder} {machines.ROOT}")
+    return next(folder.glob("visutility-*.whl"))
+
+
+def furnish(desk: Path, wheel: Path, key: Path, storage: str) -> None:
+    """Lay out what a person has beside cluster.yaml."""
+    (desk / "dist").mkdir()
+    shutil.copy(wheel, desk / "dist")
+    (desk / "settings").mkdir()
+    shutil.copy(machines.ROOT / "deploy" / "visutility.yaml", desk / "settings")
+    shutil.copytree(machines.ROOT / "tests" / "launch" / "job", desk / "job")
+    cluster = local(yaml.safe_load((machines.ROOT / "cluster.yaml").read_text()), key)
+    (desk / "cluster.yaml").write_text(yaml.safe_dump(cluster, sort_keys=False))
+    (desk / "typo.yaml").write_text(yaml.safe_dump(cluster | {"min_worker": 2}, sort_keys=False))
+    example = (machines.ROOT / "deploy" / "visutility.env.example").read_text()
+    (desk / "settings" / "visutility.env").write_text(re.sub("VISUTILITY_STORAGE=.*", f"VISUTILITY_STORAGE={storage}", example))
+
+
+# --- what is seen
+
+
+def on(machine: machines.Machine, command: str, timeout_s: float = 60) -> str:
+    return machine.run(command, timeout_s).stdout
+
+
+def ray_processes(machine: machines.Machine) -> list[str]:
+    return [
+        line for line in on(machine, "ps -eo args").splitlines() if "raylet" in line or "gcs_server" in line or "ray::" in line
+    ]
+
+
+def until(true: Any, what: str, deadline_s: float) -> None:
+    began = time.monotonic()
+    while not true():
+        if time.monotonic() - began > deadline_s:
+            claim(False, f"{what} within {deadline_s:.0f} s")
+        time.sleep(1)
+    log(f"ok: {what} ({time.monotonic() - began:.0f} s)")
+
+
+def status(timeout_s: float = 60) -> dict[str, Any]:
+    told = step('ray exec cluster.yaml "visutility status -o json" 2>/dev/null', timeout_s=timeout_s)
+    return json.loads(told[told.index("{") : told.rindex("}") + 1])
+
+
+@contextmanager
+def tunnel(key: Path) -> Iterator[str]:
+    """Reach the dashboard as a person does: through SSH (`ray dashboard cluster.yaml` makes the same tunnel)."""
+    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+    process = subprocess.Popen(["ssh", "-N", "-i", str(key), *options, "-L", "8265:127.0.0.1:8265", f"ubuntu@{HEAD_IP}"])
+    try:
+        time.sleep(2)
+        yield "http://127.0.0.1:8265"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+# --- the run
+
+
+def launch(nodes: list[machines.Machine]) -> None:
+    refused = step("ray up -y --no-config-cache typo.yaml", fails=True)
+    claim("min_worker" in refused, "the error names the unknown key")
+    claim(not ray_processes(nodes[0]), "an invalid file starts nothing")
+    step("ray get-auth-token --generate >/dev/null")
+    step("ray up -y --no-config-cache cluster.yaml")
+    listed = "RAY_LOG_TO_STDERR=0 ray list nodes --format json 2>/dev/null"
+    until(lambda: on(nodes[0], listed).count('"ALIVE"') == len(nodes), "every machine is a node of the cluster", 120)
+
+
+def use(nodes: list[machines.Machine], key: Path) -> None:
+    step('ray exec cluster.yaml "visutility start ~/settings/visutility.yaml"')
+    with tunnel(key) as dashboard:
+        submit = f"ray job submit --address {dashboard} --working-dir job -- python train.py"
+        step(submit, fails=True, RAY_AUTH_TOKEN="wrong")
+        printed = step(submit)
+    told = json.loads(next(line for line in printed.splitlines() if line.startswith("{") and '"trials"' in line))
+    claim(told["flush"]["pending"] == told["flush"]["dropped"] == 0, f"{told['logged']} events are acknowledged")
+    claim(told["trials"] == 12 and len(told["trial_nodes"]) == len(nodes), f"12 trials ran on {len(told['trial_nodes'])} nodes")
+    seen = status()
+    claim(seen["models"]["launch"]["events"] == told["logged"], "status counts exactly what was logged")
+    claim(seen["retrains"]["done"] == 1, "one retrain was dispatched and done")
+    claim(len({actor["node"] for actor in seen["actors"].values()}) == len(nodes), "the actors are spread over the machines")
+    texts = [on(node, f"curl -s http://{node.ip}:8090/metrics | grep visutility") for node in nodes]
+    metrics = "\n".join(texts)
+    claim(
+        "visutility_events_total{" in metrics and 'model="launch"' in metrics, "Prometheus would read the metrics from a node"
+    )
+    log(
+        "\n".join(re.sub(r"\{.*?(model|build)=", r"{...\1=", line) for line in metrics.splitlines() if line.startswith("ray_"))[
+            :3000
+        ]
+    )
+
+
+def no_secret(nodes: list[machines.Machine]) -> None:
+    for node in nodes:
+        found = on(node, f"grep -rl {PASSWORD} /tmp/ray/ 2>/dev/null")
+        claim(not found.strip(), f"no log on {node.name} holds the store's password {found}")
+    claim(not any(PASSWORD in text for text in PRINTED), "no command printed the store's password")
+
+
+def take_down(nodes: list[machines.Machine]) -> None:
+    step("ray down -y cluster.yaml")
+    claim(not ray_processes(nodes[0]), "`ray down` ended Ray on the head")
+    until(lambda: not any(ray_processes(node) for node in nodes), "the workers' Ray has ended with it", 120)
+
+
+def main() -> int:
+    wheel = None if machines.inside() else build_wheel()
+    machines.enter("tests.launch.ray_up", [*sys.argv[1:], str(wheel)])
+    desk = Path.home() / "desk"
+    desk.mkdir()
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0", PATH=programs)
+    key = machines.throw_away_key(desk)
+    database = Postgres(machines.DESK_IP, 5432, PASSWORD)
+    furnish(desk, Path(sys.argv[-1]), key, database.url)
+    os.chdir(desk)
+    nodes = [machines.Machine(f"node{number}", ip, key) for number, ip in enumerate([HEAD_IP, *WORKER_IPS])]
+    for node in nodes:
+        node.start()
+    log(f"{len(nodes)} machines and a database are up; Ray here is {step('ray --version')}")
+    launch(nodes)
+    use(nodes, key)
+    no_secret(nodes)
+    take_down(nodes)
+    log("the cluster is gone; the store is not: the next one carries on")
+    launch_again(nodes)
+    for node in nodes:
+        node.kill()
+    database.stop()
+    log("all of it is so")
+    return 0
+
+
+def launch_again(nodes: list[machines.Machine]) -> None:
+    step("ray up -y --no-config-cache cluster.yaml")
+    step('ray exec cluster.yaml "visutility start"')
+    seen = status()
+    claim(seen["models"]["launch"]["events"] > 0 and seen["retrains"]["done"] == 1, "a new cluster on the same store knows all")
+    take_down(nodes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

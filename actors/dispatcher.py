@@ -11,6 +11,7 @@ on a lost node, a thawed process) are told apart by the fence: the older one end
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -350,10 +351,10 @@ class RetrainDispatcher:
                 continue
             except Exception:
                 logger.exception("a round of deliveries failed; the next one follows in %.0f s", _ROUND_S)
-            try:
-                await asyncio.wait_for(self._nudge.wait(), _ROUND_S)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it can swallow the cancellation of this loop.
+                async with asyncio.timeout(_ROUND_S):
+                    await self._nudge.wait()
 
     async def _round(self) -> None:
         """Take back what was lost, begin what is due, follow what runs."""

@@ -45,7 +45,8 @@ class ChannelRetrainHandler:
             if left_s <= 0:
                 return {"status": "none"}
             try:
-                await asyncio.wait_for(offered.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await offered.wait()
             except TimeoutError:
                 return {"status": "none"}
 

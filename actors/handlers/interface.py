@@ -48,7 +48,8 @@ class Surroundings:
 
     async def in_thread(self, act: Callable[[], T], *, timeout_s: float) -> T:
         """Run `act` in a thread; TimeoutError after `timeout_s`, while the thread goes on for as long as it hangs."""
-        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self.threads, act), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.get_running_loop().run_in_executor(self.threads, act)
 
 
 def event_of(order: Order) -> RetrainEvent:

@@ -1,0 +1,391 @@
+"""The dispatcher without Ray: killed at every boundary it neither loses an order nor launches one twice or too early."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from actors import failpoints
+from actors.order_book import OrderBook
+from actors.retraining.delivery import Done, Failed, Launched, Retry, Stop
+
+_SPEC = importlib.util.spec_from_file_location("retraining_world", Path(__file__).with_name("world.py"))
+world = importlib.util.module_from_spec(_SPEC)
+sys.modules["retraining_world"] = world
+_SPEC.loader.exec_module(world)
+
+COOLDOWN_S = 1800.0
+NO_BREACH = {"lost": 0, "twice": 0, "inside a cooldown": 0}
+POINTS = [
+    "dispatcher.before_claim",
+    "dispatcher.after_claim",
+    "dispatcher.before_attempt",
+    "dispatcher.after_attempt",
+    "dispatcher.before_effect",
+    "dispatcher.after_effect",
+    "dispatcher.before_done",
+    "dispatcher.after_done",
+    "fence.held",
+]
+CHANNEL = {"defaults": {"handler": {"kind": "channel"}}}
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/store"
+
+
+def make(url, document=None, **receiver):
+    return world.World(url, document, receiver=world.Receiver(world.FakeClock(), **receiver))
+
+
+async def killed_once(place, struck, episode, **request):
+    """Ask until it is recorded, starting a successor wherever the process was killed, as Ray and the outbox do."""
+    for _ in range(400):
+        try:
+            reply = await place.request(episode, **request)
+        except world.Killed:
+            reply = None
+        await asyncio.sleep(0.002)
+        if struck and not struck[-1].startswith("buried"):
+            struck.append("buried")
+            place.bury()
+            place.start()
+            continue
+        rows = [row for row in await place.rows() if row["episode"] == episode and row["state"] == "done"]
+        if reply is not None and rows:
+            return rows[0]["id"]
+        place.dispatcher._wake()
+    raise AssertionError(f"the order of {episode} never ended: {await place.rows()}")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_boundary_the_order_is_launched_once_and_outside_every_cooldown(url, monkeypatch, point):
+    async def story():
+        place = make(url, slow_s=700.0)
+        struck = world.die_at(monkeypatch, point)
+        orders = [await killed_once(place, struck, "e-1")]
+        assert struck, f"{point} was never reached"
+        place.clock.advance(1000.0)
+        assert (await place.request("e-2"))["decision"] == "skipped"
+        place.clock.advance(801.0)
+        orders.append(await killed_once(place, ["over", "buried"], "e-2"))
+        assert world.breaches(place.receiver.launches, orders, COOLDOWN_S) == NO_BREACH
+
+    asyncio.run(story())
+
+
+def test_negative_control_a_receiver_without_put_if_absent_is_caught(url, monkeypatch):
+    async def story():
+        place = make(url, forgetful=True)
+        struck = world.die_at(monkeypatch, "dispatcher.after_effect")
+        order = await killed_once(place, struck, "e-1")
+        assert world.breaches(place.receiver.launches, [order], COOLDOWN_S)["twice"] == 1
+
+    asyncio.run(story())
+
+
+def test_negative_control_a_cooldown_that_is_not_armed_again_after_the_effect_is_caught(url, monkeypatch):
+    async def story():
+        place = make(url, slow_s=700.0)
+        settle = OrderBook._settle
+
+        def without_arming(self, connection, order, outcome, now):
+            monkeypatch.setattr(OrderBook, "_arm", lambda *_: None)
+            try:
+                return settle(self, connection, order, outcome, now)
+            finally:
+                monkeypatch.setattr(OrderBook, "_arm", arm)
+
+        arm = OrderBook._arm
+        monkeypatch.setattr(OrderBook, "_settle", without_arming)
+        orders = [await killed_once(place, ["buried"], "e-1")]
+        place.receiver.slow_s = 0.0
+        place.clock.advance(1101.0)
+        orders.append(await killed_once(place, ["buried"], "e-2"))
+        assert world.breaches(place.receiver.launches, orders, COOLDOWN_S)["inside a cooldown"] == 1
+
+    asyncio.run(story())
+
+
+def test_negative_control_an_order_that_is_never_launched_is_caught():
+    assert world.breaches([], ["r-1"], COOLDOWN_S)["lost"] == 1
+
+
+@pytest.mark.parametrize(
+    "point", ["dispatcher.before_take", "dispatcher.after_take", "dispatcher.before_finish", "dispatcher.after_finish"]
+)
+def test_killed_while_a_consumer_takes_or_finishes_the_order_is_done_once(url, monkeypatch, point):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.request("e-1")
+        struck = world.die_at(monkeypatch, point)
+        for consumer in ("a", "b", "c"):
+            try:
+                taken = await place.dispatcher.take(consumer=consumer, timeout_s=0)
+                if taken["status"] == "order":
+                    done = {"order": taken["order"]["id"], "token": taken["token"], "outcome": "done", "new_version": "2"}
+                    try:
+                        assert (await place.dispatcher.finish(**done))["status"] == "recorded"
+                    except world.Killed:
+                        place.bury()
+                        place.start()
+                        assert (await place.dispatcher.finish(**done))["status"] == "recorded"
+                    break
+            except world.Killed:
+                place.bury()
+                place.start()
+            place.clock.advance(30.0)
+            await place.dispatcher._round()
+        assert struck
+        rows = await place.rows()
+        assert [(row["state"], row["new_version"]) for row in rows] == [("done", "2")]
+
+    asyncio.run(story())
+
+
+def test_a_waiting_consumer_gets_the_order_that_comes(url):
+    async def story():
+        place = make(url, CHANNEL)
+        waiting = asyncio.create_task(place.dispatcher.take(consumer="c", timeout_s=60))
+        await place.dispatcher.hello()
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        recorded = await place.request("e-1")
+        taken = await asyncio.wait_for(waiting, 10)
+        assert taken["order"]["id"] == recorded["order"]
+        assert taken["order"]["event"]["explanation"] == {"baseline": {"n": 500, "mean": 0.93}}
+        assert (taken["token"], taken["order"]["attempt"]) == (1, 1)
+
+    asyncio.run(story())
+
+
+def test_a_consumer_of_one_model_is_not_given_another(url):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.request("e-1", "fraud")
+        assert await place.dispatcher.take(consumer="c", model="other", timeout_s=0) == {"status": "none"}
+        assert (await place.dispatcher.take(consumer="c", model="fraud", timeout_s=0))["status"] == "order"
+
+    asyncio.run(story())
+
+
+def test_failed_launches_are_tried_again_then_listed_as_dead_and_put_back(url):
+    async def story():
+        place = make(url)
+        place.receiver.answer = lambda _order: Retry("HTTP 500")
+        await place.request("e-1")
+        rows = await place.until(lambda rows: rows[0]["attempts"] == 1 and rows[0]["state"] == "pending")
+        for _ in range(20):
+            place.clock.advance(700.0)
+            place.dispatcher._wake()
+            rows = await place.until(lambda rows: rows[0]["state"] in {"pending", "dead"})
+        rows = await place.until(lambda rows: rows[0]["state"] == "dead", "the dead letter")
+        assert rows[0]["attempts"] == 8
+        assert rows[0]["reason"] == "given up after 8 failed attempts: HTTP 500"
+        place.receiver.answer = lambda _order: Done()
+        assert (await place.dispatcher.retry(order=rows[0]["id"]))["order"] == rows[0]["id"]
+        rows = await place.until(lambda rows: rows[0]["state"] == "done")
+        assert rows[0]["attempts"] == 9
+        shown = await place.dispatcher.order(order=rows[0]["id"])
+        assert [entry["outcome"] for entry in shown["attempt_log"]] == ["retry"] * 8 + ["done"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("answer", "state"), [(Stop("410"), "dead"), (Failed("oom"), "failed"), (Done("2"), "done")])
+def test_what_a_handler_says_is_what_the_history_shows(url, answer, state):
+    async def story():
+        place = make(url)
+        place.receiver.answer = lambda _order: answer
+        await place.request("e-1")
+        rows = await place.until(lambda rows: rows[0]["state"] == state)
+        assert rows[0]["finished_at"] is not None
+        assert place.receiver.forgotten == [rows[0]["id"]]
+
+    asyncio.run(story())
+
+
+def test_a_handler_that_raises_is_a_failed_attempt_with_its_reason(url):
+    async def story():
+        place = make(url)
+
+        def explode(_order):
+            raise RuntimeError("no such host")
+
+        place.receiver.answer = explode
+        await place.request("e-1")
+        rows = await place.until(lambda rows: rows[0]["attempts"] == 1 and rows[0]["state"] == "pending")
+        assert rows[0]["reason"] == "RuntimeError: no such host"
+
+    asyncio.run(story())
+
+
+def test_after_a_restart_what_still_runs_is_followed_and_not_launched_again(url):
+    async def story():
+        place = make(url)
+        place.receiver.answer = lambda _order: Launched()
+        await place.request("e-1")
+        await place.until(lambda rows: rows[0]["state"] == "running")
+        await asyncio.sleep(0.02)
+        place.bury()
+        place.start()
+        for _ in range(20):
+            await place.dispatcher._round()
+            await asyncio.sleep(0.002)
+        rows = await place.rows()
+        assert (rows[0]["state"], rows[0]["attempts"]) == ("running", 1)
+        assert len(place.receiver.launches) == 1
+
+    asyncio.run(story())
+
+
+def test_a_pending_order_expires_when_a_new_version_comes(url):
+    async def story():
+        place = make(url, CHANNEL)
+        order = (await place.request("e-1"))["order"]
+        assert await place.dispatcher.overtaken(model="fraud", version="2") == {"status": "recorded", "expired": order}
+        assert (await place.dispatcher.take(consumer="c", timeout_s=0))["status"] == "none"
+        found = await place.dispatcher.orders(episodes=["e-1", "e-9"])
+        assert found == {"e-1": {"order": order, "state": "expired", "reason": "version '2' came first", "new_version": None}}
+
+    asyncio.run(story())
+
+
+def test_a_person_passes_cooldown_and_silence_and_the_history_says_so(url):
+    async def story():
+        place = make(url, CHANNEL)
+        order = (await place.request("e-1"))["order"]
+        refused = await place.dispatcher.trigger(model="fraud", reason="now")
+        assert (refused["decision"], refused["reason"]) == ("skipped", f"order {order} of this model is not finished")
+        await place.dispatcher.finish(order=order, outcome="done")
+        silence = (await place.dispatcher.silence(model="fraud", duration_s=60.0))["silence"]
+        given = await place.dispatcher.trigger(model="fraud", reason="now", key="k")
+        assert given["decision"] == "dispatched"
+        assert given["reason"] == f"manual: now (passes silence {silence} and cooldown of {order})"
+        assert (await place.dispatcher.trigger(model="fraud", reason="now", key="k"))["order"] == given["order"]
+
+    asyncio.run(story())
+
+
+def test_a_reload_sends_what_is_pending_to_the_handler_that_is_configured_now(url):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.request("e-1")
+        place.configure({"defaults": {"handler": {"kind": "webhook", "url": "http://127.0.0.1:9/"}}})
+        assert await place.dispatcher.reload() == {"status": "reloaded"}
+        rows = await place.until(lambda rows: rows[0]["state"] == "done")
+        assert rows[0]["handler"] == "webhook"
+
+    asyncio.run(story())
+
+
+def test_while_the_store_is_away_it_says_so_and_nothing_has_changed(url, monkeypatch):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.rows()
+
+        def full(*_arguments):
+            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(OrderBook, "request", full)
+            reply = await place.request("e-1")
+        assert reply == {"status": "unavailable", "reason": "database or disk is full", "retry_in_s": 1.0}
+        assert await place.rows() == []
+        assert (await place.request("e-1"))["decision"] == "dispatched"
+
+    asyncio.run(story())
+
+
+def test_a_store_that_cannot_be_opened_is_no_reason_to_end(tmp_path):
+    async def story():
+        (tmp_path / "file").write_text("not a folder")
+        good = make(f"sqlite:///{tmp_path}/store", CHANNEL)
+        good.url = f"sqlite:///{tmp_path}/file"
+        good.start()
+        assert (await good.request("e-1"))["status"] == "unavailable"
+        assert (await good.dispatcher.hello())["epoch"] == 0
+        good.bury()
+
+    asyncio.run(story())
+
+
+def test_a_dispatcher_that_was_succeeded_ends_itself_and_commits_nothing(url, monkeypatch):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.request("e-1")
+        ended = []
+        monkeypatch.setattr("actors.deployment.end_stale_process", ended.append)
+        old = place.dispatcher
+        place.start()
+        await place.rows()
+        with pytest.raises(RuntimeError, match="has been succeeded"):
+            await old.trigger(model="other", reason="zombie")
+        assert len(ended) >= 1
+        assert [row["model"] for row in await place.rows()] == ["fraud"]
+
+    asyncio.run(story())
+
+
+BAD = [
+    ("request", {"model": ""}, "model must be a text of 1 to 200 characters"),
+    ("request", {"model": "m" * 201}, "model must be a text"),
+    ("request", {"version": 7}, "version must be a text .* got 7"),
+    ("request", {"triggered_at": float("nan")}, "triggered_at must be finite, got nan"),
+    ("request", {"triggered_at": True}, "triggered_at must be a number, got True"),
+    ("request", {"explanation": []}, "explanation must be a mapping"),
+    ("request", {"explanation": {"x": "y" * 300_000}}, "explanation must have at most"),
+    ("request", {"episode": "a\nb"}, "episode must be a text"),
+    ("take", {"consumer": "", "timeout_s": 0}, "consumer must be a text"),
+    ("take", {"consumer": "c", "timeout_s": 1e6}, "timeout_s must be from 0 to 300"),
+    ("finish", {"order": "x", "outcome": "perhaps"}, "outcome must be 'done' or 'failed', got 'perhaps'"),
+    ("silence", {"model": "m", "duration_s": 0}, "duration_s must be above 0"),
+    ("silence", {"model": "m", "duration_s": float("inf")}, "duration_s must be finite"),
+    ("trigger", {"model": "m", "reason": ""}, "reason must be a text"),
+    ("history", {"limit": 0}, "limit must be from 1"),
+    ("history", {"state": "lost"}, "state must be one of"),
+    ("orders", {"episodes": "e-1"}, "episodes must be a list"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "wrong", "rule"), BAD)
+def test_bad_input_is_refused_and_changes_nothing(url, method, wrong, rule):
+    async def story():
+        place = make(url, CHANNEL)
+        with pytest.raises(ValueError, match=rule):
+            await (
+                place.request(**({"episode": "e-1"} | wrong))
+                if method == "request"
+                else getattr(place.dispatcher, method)(**wrong)
+            )
+        assert await place.rows() == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("method", "wrong"), [("finish", {"outcome": "done"}), ("retry", {}), ("order", {})])
+def test_an_unknown_order_is_a_key_error(url, method, wrong):
+    async def story():
+        place = make(url, CHANNEL)
+        with pytest.raises(KeyError, match="got 'nope'"):
+            await getattr(place.dispatcher, method)(order="nope", **wrong)
+
+    asyncio.run(story())
+
+
+def test_drift_without_measure_is_no_reason_to_lose_an_order(url):
+    async def story():
+        place = make(url, CHANNEL)
+        assert (await place.request("e-1", observed_drift=float("inf")))["decision"] == "dispatched"
+
+    asyncio.run(story())
+
+
+def test_failpoints_cost_nothing_unless_a_test_armed_one():
+    assert failpoints.reach("dispatcher.before_claim") is None

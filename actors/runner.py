@@ -87,10 +87,10 @@ class Runner:
         """Run `target` (`module:function`) with `kwargs` as a Ray task, unless `key` has been launched already.
 
         `options`: `resources` (of one task: `cpu`, `gpu`, `memory_bytes`, custom ones), `max_retries` (0), `spread`, `name`,
-        `runtime_env`. Replies `{"status": "launched" | "exists"}`; ValueError for an unknown option or a malformed target.
+        `runtime_env`. Replies `{"status": "launched" | "exists", "instance"}`. ValueError: unknown option, malformed target.
         """
         if key in self._tasks:
-            return {"status": "exists"}
+            return {"status": "exists", "instance": self._instance}
         module, _, function = target.partition(":")
         if not module or not function:
             raise ValueError(f"target must be module:function, got {target!r}")
@@ -103,7 +103,7 @@ class Runner:
         following = asyncio.ensure_future(self._follow(key, task))
         self._following.add(following)
         following.add_done_callback(self._following.discard)
-        return {"status": "launched"}
+        return {"status": "launched", "instance": self._instance}
 
     async def state(self, *, key: str) -> dict[str, Any]:
         """Say what became of a task: running, done (with its result), failed (with its error) or unknown."""

@@ -74,6 +74,7 @@ class Tuner:
         self._peers = peers or RayPeers(namespace)
         self._desk = StudyDesk(storage, clock or SystemClock(), self._end_stale)
         self._unlaunched: set[str] = set()
+        self._launched: dict[str, str] = {}  # by which instance of the runner
         self._capacity: dict[str, tuple[float, int]] = {}
         self._news = asyncio.Event()  # somebody has something for `_keep_staffed` to do
         self._ended: dict[str, asyncio.Event] = {}
@@ -243,7 +244,7 @@ class Tuner:
             await self._peers.call("runner", "cancel", timeout_s=5.0, key=key, force=True)
 
     async def _launch(self, study: str, plan: Plan, key: str) -> None:
-        await self._peers.call(
+        reply = await self._peers.call(
             "runner",
             "launch",
             timeout_s=10.0,
@@ -253,6 +254,7 @@ class Tuner:
             options={"resources": plan.resources or {}, "max_retries": _WORKER_RETRIES, "spread": True,
                      "name": f"tune {plan.name}"},
         )  # fmt: skip
+        self._launched[key] = reply["instance"]
         self._unlaunched.discard(key)
 
     async def _limit(self, plan: Plan) -> int:
@@ -268,30 +270,39 @@ class Tuner:
         return max(capacity, 1)  # one task that waits for its resources shows an autoscaler what is wanted
 
     async def _watch_ended(self) -> None:
-        after, instance = 0, None
+        after, instance, wait_s = 0, "", 0.0
         while True:
             try:
-                reply = await self._peers.call("runner", "ended", timeout_s=_MAX_WAIT_S, after=after, wait_s=10.0)
+                reply = await self._peers.call("runner", "ended", timeout_s=_MAX_WAIT_S, after=after, wait_s=wait_s)
                 if reply["instance"] != instance:
-                    if instance is not None:  # its tasks died with it
-                        running = await self._desk.do(self._desk.running)
-                        died = {key: None for _, keys in running.values() for key in keys}
-                        await self._desk.do(functools.partial(self._desk.lost, died))
-                    after, instance = 0, reply["instance"]
-                    if reply["next"]:
+                    instance, known_from = reply["instance"], after
+                    await self._lose_all_but(instance)
+                    after = 0
+                    if known_from:  # the numbers were those of its predecessor
                         continue
-                ended = {key: error for key, error in reply["ended"] if "-w-" in key}
-                if ended:
-                    await self._desk.do(functools.partial(self._desk.lost, ended))
-                    for study in {key.rpartition("-w-")[0] for key in ended}:
-                        self._tell_ended(study)
-                after = reply["next"]
-                self._news.set()
+                await self._take_ended({key: error for key, error in reply["ended"] if "-w-" in key})
+                after, wait_s = reply["next"], 10.0
             except (PeerUnavailableError, DeskUnavailableError):
+                wait_s = 0.0  # to learn at once who answers next
                 await asyncio.sleep(_RETRY_S)
             except Exception:
                 logger.exception("watching the workers failed; it is tried again")
+                wait_s = 0.0
                 await asyncio.sleep(_RETRY_S)
+
+    async def _take_ended(self, ended: dict[str, str | None]) -> None:
+        if not ended:
+            return
+        await self._desk.do(functools.partial(self._desk.lost, ended))
+        for key in ended:
+            self._launched.pop(key, None)
+            self._tell_ended(key.rpartition("-w-")[0])
+        self._news.set()
+
+    async def _lose_all_but(self, instance: str) -> None:
+        """Give up the workers that another runner launched: they died with it."""
+        died: dict[str, str | None] = {key: None for key, runner in self._launched.items() if runner != instance}
+        await self._take_ended(died)
 
     def _tell_ended(self, study: str) -> None:
         """Wake those who wait for the study; they look for themselves whether it has ended."""

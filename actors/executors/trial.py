@@ -111,9 +111,9 @@ class Objective:
             arguments = (trial.params, trial) if self._wants_trial else (trial.params,)
             returned = self._function(*arguments)
             outcome = Outcome("stopped" if trial.stopped else "completed", checked(returned), None)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # noqa: BLE001  SystemExit and MemoryError too cost this trial only
+            if isinstance(error, KeyboardInterrupt) or hasattr(error, "ray_terminate_msg"):
+                raise  # Ray ends this worker: the trial has not failed, it is lost
             outcome = Outcome("failed", None, _described(error))
         if os.getpid() != pid:
             os._exit(0)  # the objective forked and its child came back here: only the parent answers

@@ -356,6 +356,8 @@ def read_status(connection: Connection, model: str | None = None) -> dict[str, d
     held = select(episodes.c.id, episodes.c.model, episodes.c.record).where(episodes.c.open == 1)
     if model is not None:
         chosen, held = chosen.where(models.c.model == model), held.where(episodes.c.model == model)
+    waiting = select(outbox.c.model, func.count()).group_by(outbox.c.model)  # what the dispatcher has not confirmed yet
+    undelivered = {row[0]: row[1] for row in connection.execute(waiting)}
     found: dict[str, dict[str, Any]] = {}
     for row in connection.execute(chosen.order_by(models.c.model)):
         found[row.model] = {
@@ -364,6 +366,7 @@ def read_status(connection: Connection, model: str | None = None) -> dict[str, d
             "rejected": row.rejected,
             "last_at": row.last_at,
             "open_episodes": [],
+            "undelivered": undelivered.get(row.model, 0),
             **shown_memory(unpack(row.memory)),
         }
     for row in connection.execute(held.order_by(episodes.c.opened_at)):

@@ -144,7 +144,7 @@ def test_a_grid_gives_every_point_once_and_says_when_it_ends() -> None:
     ids=str,
 )
 def test_a_bad_strategy_is_refused_with_the_rule(strategy: Any, rule: str) -> None:
-    with pytest.raises(ValueError, match="strategy|points") as refused:
+    with pytest.raises(ValueError, match=r"strategy|points") as refused:
         create(strategy, SPACE, seed=0)
     assert rule in str(refused.value)
 

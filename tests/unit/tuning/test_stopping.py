@@ -48,5 +48,5 @@ def test_the_median_rule_compares_with_completed_trials_only() -> None:
     ids=str,
 )
 def test_a_bad_rule_is_refused(bad: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match="early_stopping|int"):
+    with pytest.raises((ValueError, TypeError), match=r"early_stopping|int"):
         create(bad)

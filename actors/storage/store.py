@@ -7,6 +7,7 @@ one lock; on PostgreSQL all parts are tables of one database.
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
@@ -174,7 +175,7 @@ def _sqlite(path: Path) -> Engine:
     def _connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late to hold the fence
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _to_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged commit survives a power cut
         cursor.close()
 
@@ -184,6 +185,20 @@ def _sqlite(path: Path) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _to_wal(cursor: Any) -> None:
+    """Switch to WAL, which a file keeps. Two processes that do so at once get "locked" without the driver's time-out."""
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _postgresql(url: URL) -> Engine:

@@ -33,6 +33,7 @@ SNAPSHOT_ROWS: Final = 2_000_000
 CRASHES: Final = 3
 _RETRY_S: Final = 0.5
 _PRODUCERS_IN_MEMORY: Final = 1000  # of one model; others are read again when they come
+_PRODUCER_S: Final = 30 * 86_400.0  # a producer that was silent for so long has no batch on its way any more
 _SAMPLE: Final = 4096  # values of a baseline that are kept
 _PIN_EVENTS: Final = 500  # first events of a version that make its baseline where none was given
 
@@ -629,7 +630,7 @@ class Detection:
         """Forget producers and closed episodes beyond the retention."""
         before_s = now.wall_s - self._settings.retention.age_s
         with self.fence.write() as connection:
-            detector_tables.forget_producers(connection, self._process, before_s)
+            detector_tables.forget_producers(connection, self._process, min(before_s, now.wall_s - _PRODUCER_S))
             detector_tables.forget_episodes(connection, self._process, before_s)
 
 

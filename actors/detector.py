@@ -66,6 +66,8 @@ class DriftDetector:
         self._slot = slot or 0
         self._clock = clock or SystemClock()
         self._peers = peers or RayPeers(namespace)
+        # Only the actor ticks by itself: a unit test that brings its own peers says when.
+        self._ticks_by_itself = peers is None
         self._end_stale = end_stale or _end_stale_process
         # One thread owns the store and the models: commits follow each other, the loop answers while one waits.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="detector-store")
@@ -168,7 +170,7 @@ class DriftDetector:
 
     def _start(self) -> None:
         """Start the ticks once there is a loop: Ray makes the object inside it, a unit test perhaps outside."""
-        if self._ticks is None or self._ticks.done():
+        if self._ticks_by_itself and (self._ticks is None or self._ticks.done()):
             try:
                 self._ticks = asyncio.get_running_loop().create_task(self._tick_for_ever())
             except RuntimeError:

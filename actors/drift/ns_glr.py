@@ -137,8 +137,8 @@ class NormalScoresGLR:
     On average at most one false alarm in `false_alarm_every` events, for any distribution and for autocorrelated
     streams too.
 
-    Options: `warmup` events are learned from before an alarm is possible. With `min_effect` a change of the mean by
-    less than that, in the metric's units, is no alarm however sure it is. `season`: period in events of a pattern
+    Options: `warmup` events are learned from before an alarm is possible. With `min_effect` a change of the mean that
+    is not surely more than that, in the metric's units, is no alarm. `season`: period in events of a pattern
     that is learned and taken away (0: none); the warm-up then lasts at least four periods. `spread=True` also watches
     how far the values lie from their median, both channels sharing the budget. State "warning": the stream would
     have alarmed under a budget of `warning` times `false_alarm_every`.
@@ -305,7 +305,8 @@ class NormalScoresGLR:
                 effect = float(distance.mean() - before.mean())
                 extra |= {"what": "spread", "centre": channel.centre}
                 extra |= {"baseline_spread": float(before.mean()), "window_spread": float(distance.mean())}
-            if abs(effect) < self._min_effect:
+            # The test of "at most min_effect" instead of "none": what exceeds it must be as sure as any change.
+            if statistic * (abs(effect) - self._min_effect) < threshold * abs(effect):
                 continue
             if channel.map is not None:
                 extra["phi"] = channel.map.lag_one

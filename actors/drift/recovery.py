@@ -14,7 +14,8 @@ from actors.drift.interface import Alarm, as_values
 _ERRORS_TO_THE_MIDDLE = 4.0
 _FEWEST = 20  # events: even a huge shift is not over after a few good ones
 _MOST = 2000  # events: a shift so small that more would be needed is decided by as many
-_WEAK_ERRORS = 2.0  # where _MOST events are too few: the middle must be this many standard errors behind
+_CURSE = 2.0  # standard errors by which an alarm's own window may exaggerate the shift
+_NEAR = 0.5  # sd: however large the shift was, back means back, not just half of the way
 
 
 def events_needed(*, shift: float, sd: float, phi: float = 0.0) -> int:
@@ -32,12 +33,12 @@ def events_needed(*, shift: float, sd: float, phi: float = 0.0) -> int:
 
 @dataclass(slots=True)
 class RecoveryWatch:
-    """Watches the events after an alarm until their level is nearer to the old baseline than to the drifted level.
+    """Watches the events after an alarm until their level is that of the old baseline again.
 
     The level is an exponentially weighted mean (Roberts 1959) that starts at the drifted level and has the standard
-    error of a plain mean of `events` events. Recovered means: at least `events` events seen, and the mean less than
-    half the shift (or what noise leaves of it) from the baseline's mean, on either side: a stream that overshoots to
-    a third level has not recovered. It is plain data: `as_dict` and `from_dict` round-trip exactly.
+    error of a plain mean of `events` events. Recovered means: at least `events` events seen, and the mean within
+    `margin` of the baseline's, on either side: a stream that overshoots to a third level has not recovered. It is
+    plain data: `as_dict` and `from_dict` round-trip exactly.
     """
 
     baseline_mean: float
@@ -45,18 +46,25 @@ class RecoveryWatch:
     events: int
     level: float
     seen: int = 0
+    centre: float | None = None  # of an alarm of the spread: the distances from here are watched, not the values
 
     @classmethod
     def after(cls, alarm: Alarm) -> Self:
         """Return a watch for the episode that this alarm opened."""
         phi = alarm.extra.get("phi", 0.0)
         phi = min(max(phi, 0.0), 0.98) if isinstance(phi, float) else 0.0
-        shift = alarm.window_mean - alarm.baseline_mean
-        events = events_needed(shift=shift, sd=alarm.baseline_sd, phi=phi)
-        error = alarm.baseline_sd * math.sqrt((1.0 + phi) / (1.0 - phi) / events)
-        # A constant baseline and a tiny shift: anything nearer than the middle is the baseline again.
-        margin = max(0.5 * abs(shift), min(_WEAK_ERRORS * error, 0.75 * abs(shift)))
-        return cls(alarm.baseline_mean, margin, events, alarm.window_mean)
+        before, after, centre, sd = alarm.baseline_mean, alarm.window_mean, None, alarm.baseline_sd
+        if alarm.extra.get("what") == "spread":
+            before, after = float(alarm.extra["baseline_spread"]), float(alarm.extra["window_spread"])
+            centre = float(alarm.extra["centre"])
+            sd = 0.75 * before  # of a distance, relative to its mean: exact for Gaussian noise
+        # The window was chosen because it looked bad: its shift less two standard errors is more like the truth.
+        certain = max(1.0 - _CURSE / alarm.statistic, 0.3) if alarm.statistic > 0 else 0.3
+        margin = 0.5 * certain * abs(after - before)
+        if sd > 0.0:
+            margin = min(margin, _NEAR * sd)
+        events = events_needed(shift=2.0 * margin, sd=sd, phi=phi)
+        return cls(before, margin, events, after, centre=centre)
 
     def update(self, values: npt.ArrayLike) -> bool:
         """Take the metric's next `values: float64[n]`, oldest first; return whether it has recovered at the last."""
@@ -64,7 +72,10 @@ class RecoveryWatch:
         # lambda / (2 - lambda) = 1 / events: the variance of the weighted mean is that of a mean of `events` events.
         weight = 2.0 / (self.events + 1.0)
         level = self.level
-        for value in array[-20 * self.events :].tolist():  # what lies further back weighs less than 1e-16
+        recent = array[-20 * self.events :]  # what lies further back weighs less than 1e-16
+        if self.centre is not None:
+            recent = np.abs(recent - self.centre)
+        for value in recent.tolist():
             level += weight * (value - level)
         self.level = level
         self.seen += len(array)
@@ -83,6 +94,7 @@ class RecoveryWatch:
             "events": self.events,
             "level": self.level,
             "seen": self.seen,
+            "centre": self.centre,
         }
 
     @classmethod

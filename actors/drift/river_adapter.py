@@ -33,8 +33,8 @@ class RiverDetector:
 
     Options are the arguments of river's class. The budget has no effect: river's thresholds have another meaning each;
     docs/detection.md shows what false alarms they make. DDM, EDDM, HDDM_A and HDDM_W want misses (1 a miss, 0 a hit),
-    FHDDM hits, hence values in [0, 1] only. With a direction, an alarm the other way is dropped. Every detector starts anew after
-    its alarm.
+    FHDDM hits, hence values in [0, 1] only. With a direction, an alarm the other way is dropped. Every detector starts
+    anew after its alarm.
     """
 
     def __init__(

@@ -28,13 +28,14 @@ _LENGTH = LENGTHS.astype(np.float64)
 _SQRT_LENGTH = np.sqrt(_LENGTH)
 
 # One CUSUM either way serves the lengths of one band.
-_BAND_EDGES = np.array([5, 20, 60, 180, 540, 1500])
+_BAND_EDGES = np.array([6, 30, 120, 500, 1500])
 _BAND = np.searchsorted(_BAND_EDGES, LENGTHS, side="right")
 _BANDS = len(_BAND_EDGES) + 1
 # Long windows change little from event to event: each band is looked at once in so many events, which costs at most
 # a twentieth of the window in delay.
 _STRIDE = 2 ** np.floor(np.log2(np.maximum(np.concatenate(([1], _BAND_EDGES)) / 20.0, 1.0))).astype(np.int64)
 _STRIDES = _STRIDE.tolist()
+_BAND_NUMBERS = range(_BANDS)
 _STRIDE_OF_LENGTH = _STRIDE[_BAND].astype(np.float64)
 _SCANNED_AT_ONCE = 128  # events; 128 x 80 sums stay in the second-level cache
 
@@ -88,8 +89,8 @@ class WindowScan:
         self._end = 0
         self._lowest = [0.0] * _BANDS  # of sum - pull * n: what the upward CUSUM is measured from
         self._highest = [0.0] * _BANDS
-        self._cleared_to = -1  # the single-event bounds hold up to this n ...
-        self._mean_range = (0.0, 0.0)  # ... while the mean stays in here
+        self._trusted_to = -1  # the bounds of the screen hold up to this n ...
+        self._mean_low = self._mean_high = 0.0  # ... while the mean stays in here
         self._up = [0.0] * _BANDS
         self._down = [0.0] * _BANDS
 
@@ -138,20 +139,22 @@ class WindowScan:
         self.total = total = self.total + score
         self._sums[self._end] = total
         mean = total / n
-        if n > self._cleared_to or not self._mean_range[0] <= mean <= self._mean_range[1]:
-            self._extend_bounds(n, mean)
+        if n > self._trusted_to or not self._mean_low <= mean <= self._mean_high:
+            self._bounds(n, n, mean, mean)
         suspect = False
-        lowest, highest, up, down = self._lowest, self._highest, self._up, self._down
-        for b in range(_BANDS):
-            level = total - self._pull_up[b] * n
-            if level < lowest[b]:
+        lowest, highest = self._lowest, self._highest
+        for b, pull_up, pull_down, low, high, up, down in zip(
+            _BAND_NUMBERS, self._pull_up, self._pull_down, lowest, highest, self._up, self._down, strict=True
+        ):
+            level = total - pull_up * n
+            if level < low:
                 lowest[b] = level
-            elif level - lowest[b] >= up[b] and n % _STRIDES[b] == 0:
+            elif level - low >= up and n % _STRIDES[b] == 0:
                 suspect = True
-            level = total + self._pull_down[b] * n
-            if level > highest[b]:
+            level = total + pull_down * n
+            if level > high:
                 highest[b] = level
-            elif highest[b] - level >= down[b] and n % _STRIDES[b] == 0:
+            elif high - level >= down and n % _STRIDES[b] == 0:
                 suspect = True
         if suspect:
             yield from self._scan(self._end, np.zeros(1, dtype=np.intp), np.array([float(n)]))
@@ -169,7 +172,7 @@ class WindowScan:
 
     def _suspects(self, sums: Floats, n: Floats) -> npt.NDArray[np.intp]:
         mean = sums / n
-        up, down = self._bounds(float(n[0]), float(n[-1]), float(mean.min()), float(mean.max()))
+        up, down = self._bounds(int(n[0]), int(n[-1]), float(mean.min()), float(mean.max()))
         suspect = np.zeros(len(sums), dtype=bool)
         line = np.empty(len(sums) + 1)
         for b in range(_BANDS):
@@ -188,8 +191,20 @@ class WindowScan:
             suspect[start::stride] |= over[start::stride]
         return np.flatnonzero(suspect)
 
-    def _bounds(self, n0: float, n1: float, mean_low: float, mean_high: float) -> tuple[Floats, Floats]:
-        """Return per band what a CUSUM must reach before any length can be over, for n in [n0, n1] and such means."""
+    def _bounds(self, n0: int, n1: int, mean_low: float, mean_high: float) -> tuple[list[float], list[float]]:
+        """Return per band what a CUSUM must reach before any length can be over, for n in [n0, n1] and such means.
+
+        They are made for somewhat more events and means than asked for, and kept until those are left.
+        """
+        if n1 <= self._trusted_to and self._mean_low <= mean_low and mean_high <= self._mean_high:
+            return self._up, self._down
+        slack = 0.5 * UNIT / math.sqrt(n0)
+        self._mean_low, self._mean_high = mean_low - slack, mean_high + slack
+        self._trusted_to = n1 + n0 // 8
+        self._up, self._down = self._bounds_between(n0, self._trusted_to, self._mean_low, self._mean_high)
+        return self._up, self._down
+
+    def _bounds_between(self, n0: int, n1: int, mean_low: float, mean_high: float) -> tuple[list[float], list[float]]:
         valid = np.less_equal(_LENGTH, SHARE * n1)
         length, band = _LENGTH[valid], _BAND[valid]
         factor = np.sqrt(np.maximum(1.0 - length / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
@@ -202,14 +217,7 @@ class WindowScan:
         if self._direction != "up":
             pull = np.take(self._pull_down, band)
             np.minimum.at(down, band, self._edge_down[valid] * factor - (pull + mean_high) * length - 1.0)
-        return up, down
-
-    def _extend_bounds(self, n: int, mean: float) -> None:
-        self._cleared_to = n + n // 8
-        slack = 0.5 * UNIT / math.sqrt(n)
-        self._mean_range = (mean - slack, mean + slack)
-        up, down = self._bounds(float(n), float(self._cleared_to), *self._mean_range)
-        self._up, self._down = up.tolist(), down.tolist()
+        return up.tolist(), down.tolist()
 
     # --- the decision -----------------------------------------------------------------------------------------
 

@@ -1,0 +1,98 @@
+"""The classical charts against published values and against simulation; the reference against its definition."""
+
+import numpy as np
+import pytest
+
+from actors.drift import SlidingWindowDriftDetector, create, share_budget
+from actors.drift.cusum import cusum_threshold
+from actors.drift.ewma import ewma_threshold
+from actors.drift.normal import normal_quantile, normal_quantiles
+from actors.drift.sliding_window import _threshold_for
+
+
+def test_cusum_thresholds_are_the_published_ones():
+    # Montgomery, Introduction to Statistical Quality Control, two-sided, k = 1/2: h = 4 gives 168, h = 5 gives 465.
+    assert cusum_threshold(168, 0.5, two_sided=True) == pytest.approx(4.0, abs=0.03)
+    assert cusum_threshold(465, 0.5, two_sided=True) == pytest.approx(5.0, abs=0.03)
+
+
+def test_ewma_limits_are_the_published_ones():
+    # Lucas and Saccucci 1990: ARL0 = 500 at weight 0.1 needs 2.814, at 0.25 2.998; weight 1 is the Shewhart chart.
+    assert ewma_threshold(500, 0.1, two_sided=True) == pytest.approx(2.814, abs=0.01)
+    assert ewma_threshold(500, 0.25, two_sided=True) == pytest.approx(2.998, abs=0.01)
+    assert ewma_threshold(370.4, 1.0, two_sided=True) == pytest.approx(3.0, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["cusum", "page-hinkley", "ewma"])
+def test_a_budget_holds_on_gaussian_noise_from_the_end_of_the_warm_up_on(name):
+    runs = []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        detector = create(name, false_alarm_every=500)
+        n = 0
+        while not (alarms := detector.update(rng.standard_normal(500))):
+            n += 500
+        runs.append(n + alarms[0].index + 1 - 50)
+    error = np.std(runs) / np.sqrt(len(runs))
+    assert 500 - 3 * error < np.mean(runs) < 900
+
+
+def test_the_reference_is_its_definition():
+    rng = np.random.default_rng(1)
+    x = np.concatenate((rng.normal(0.93, 0.01, 900), np.full(600, 0.9), [0.9 + 1e-9], rng.normal(0.93, 0.01, 300)))
+    expected = []
+    for i in range(len(x)):
+        window = x[max(0, i - 499) : i + 1]
+        sd = window.std(ddof=1) if len(window) > 1 else 0.0
+        if len(window) >= 50 and sd > np.finfo(np.float32).eps and abs((x[i] - window.mean()) / sd) > 3.0:
+            expected.append(i)
+    alarms = SlidingWindowDriftDetector().update(x)
+    assert [alarm.index for alarm in alarms] == expected
+    assert expected
+    newest = alarms[-1]
+    window = x[newest.index - 499 : newest.index + 1]
+    assert newest.extra["z"] == pytest.approx((window[-1] - window.mean()) / window.std(ddof=1))
+
+
+def test_an_inherited_budget_does_not_change_the_references_threshold():
+    for budget in (100, 10_000, 1_000_000):
+        assert create("sliding-window", false_alarm_every=budget).progress()["threshold"] == 3.0
+    assert create("sliding-window", false_alarm_every=370.4, z_threshold="budget").progress()["threshold"] < 3.01
+    assert create("sliding-window", z_threshold="budget").progress()["threshold"] == pytest.approx(3.88, abs=0.02)
+
+
+def test_the_references_budget_threshold_is_exact_for_its_window():
+    # z^2 n / (n - 1)^2 is Beta(1/2, (n - 2)/2) (Thompson 1935); scipy's beta.ppf gave these.
+    assert _threshold_for(10_000, 500, one_sided=False) == pytest.approx(3.8631, abs=0.003)
+    assert _threshold_for(1_000, 500, one_sided=False) == pytest.approx(3.2744, abs=0.003)
+
+
+def test_fixed_limits_alarm_once_per_crossing():
+    detector = create("threshold", lower=0.8, upper=0.95)
+    values = [0.9, 0.7, 0.7, 0.9, 0.7, 0.99, 0.9]
+    alarms = detector.update(values)
+    # 5: straight from below the lower limit to above the upper one it was outside all along
+    assert [(alarm.index, alarm.direction) for alarm in alarms] == [(1, "down"), (4, "down")]
+    with pytest.raises(ValueError, match="lower or upper"):
+        create("threshold")
+    with pytest.raises(ValueError, match="lower must be <"):
+        create("threshold", lower=2.0, upper=1.0)
+
+
+def test_page_hinkley_names_its_own_option():
+    with pytest.raises(ValueError, match="tolerance must be"):
+        create("page-hinkley", tolerance=-1)
+
+
+def test_metrics_share_a_budget_so_that_their_false_alarms_add_up_to_it():
+    for n in (1, 2, 7):
+        assert n * (1.0 / share_budget(10_000, n)) == pytest.approx(1.0 / 10_000)
+    with pytest.raises(ValueError, match="n_metrics"):
+        share_budget(10_000, 0)
+    with pytest.raises(ValueError, match="false_alarm_every"):
+        share_budget(float("nan"), 1)
+
+
+def test_normal_quantiles():
+    assert normal_quantile(0.975) == pytest.approx(1.959963984540054)
+    assert normal_quantiles(np.array([0.5, 0.975])).tolist() == [0.0, normal_quantile(0.975)]

@@ -28,7 +28,7 @@ class CustomHandler:
         """Have the runner submit the call."""
         options = self._settings.expanded(self._surroundings.environment).options
         kwargs = {"target": self._settings.kind, "options": options, "event": event_fields(order)}
-        return await on_runner.launched(self._surroundings, order, f"{__name__}:run", kwargs, {"max_retries": 0})
+        return await on_runner.launched(self._surroundings, order, f"{__name__}:run", kwargs, on_runner.task_options({}))
 
     async def follow(self, order: Order) -> Outcome:
         """Ask the runner."""

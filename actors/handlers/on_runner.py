@@ -16,7 +16,8 @@ from actors.retraining.delivery import Done, Launched, Outcome, Retry
 from actors.retraining.orders import Order
 
 _CALL_S: Final = 20.0
-_OURS: Final = ("num_cpus", "num_gpus", "memory")
+# The configuration speaks like Ray, the runner with units.
+_NAMES: Final = {"num_cpus": "cpu", "num_gpus": "gpu", "memory": "memory_bytes"}
 
 
 def key_of(order: Order) -> str:
@@ -25,10 +26,8 @@ def key_of(order: Order) -> str:
 
 
 def task_options(resources: Mapping[str, float]) -> dict[str, Any]:
-    """Give Ray's options of a task that needs `resources`; Ray must not repeat it on its own, attempts are ours."""
-    options: dict[str, Any] = {name: amount for name, amount in resources.items() if name in _OURS}
-    custom = {name: amount for name, amount in resources.items() if name not in _OURS}
-    return options | ({"resources": custom} if custom else {}) | {"max_retries": 0}
+    """Give the runner's options of a task that needs `resources`; Ray must not repeat it on its own, attempts are ours."""
+    return {"resources": {_NAMES.get(name, name): amount for name, amount in resources.items()}, "max_retries": 0}
 
 
 async def launched(

@@ -8,11 +8,13 @@ the secret nor the URL, which may hold one, is ever part of a reason or a log.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import hashlib
 import hmac
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -132,23 +134,25 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -
     make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = make(parts.hostname or "", parts.port, timeout=timeout_s)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    end = threading.Timer(timeout_s, _cut, [connection])
+    cut = threading.Event()
+    end = threading.Timer(timeout_s, _cut, [connection, cut])
     end.start()
     try:
         connection.request("POST", path, body=body, headers=dict(headers))
         answer = connection.getresponse()
         answer.read(_MAX_ANSWER_BYTES)
+        if cut.is_set():  # the end of the stream looks like the end of an answer
+            raise TimeoutError
         return answer.status, answer.headers.get("Retry-After")
     finally:
         end.cancel()
         connection.close()
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
+def _cut(connection: http.client.HTTPConnection, cut: threading.Event) -> None:
     """End a connection from another thread: its reader gets an error, or the end of the stream."""
+    cut.set()
     sock = connection.sock
     if sock is not None:
-        try:
-            sock.shutdown(2)
-        except OSError:
-            return
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)

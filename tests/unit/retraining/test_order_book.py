@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 
@@ -216,7 +217,7 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def no_order_of_its_own_accord_is_launched_inside_a_cooldown(self):
         for launches in self.launches.values():
-            for (earlier_s, earlier), (later_s, later) in zip(launches, launches[1:], strict=False):
+            for (earlier_s, earlier), (later_s, later) in itertools.pairwise(launches):
                 if earlier != later and later not in self.manual:
                     assert later_s - earlier_s >= COOLDOWN_S - 1e-6
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,6 +100,7 @@ class World:
             self.dispatcher._loop_task.cancel()
         for task in self.dispatcher._attempts.values():
             task.cancel()
+        self.dispatcher._thread.shutdown(wait=True, cancel_futures=True)
 
     async def request(self, episode: str, model: str = "fraud", **changes: Any) -> dict[str, Any]:
         asked = {
@@ -153,7 +155,7 @@ def breaches(launches: list[tuple[float, str, str]], orders: list[str], cooldown
         by_model.setdefault(model, []).append((at, id_))
     for seen in by_model.values():
         seen.sort()
-        inside += sum(b != a and later - at < cooldown_s for (at, a), (later, b) in zip(seen, seen[1:], strict=False))
+        inside += sum(b != a and later - at < cooldown_s for (at, a), (later, b) in itertools.pairwise(seen))
     return {
         "lost": len(set(orders) - set(launched)),
         "twice": len(launched) - len(set(launched)),

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from actors import card, deployment
+
 
 class PeerUnavailableError(RuntimeError):
     """No reply: the outcome of the call is unknown, it may have been carried out."""
@@ -19,7 +21,7 @@ class PeerUnavailableError(RuntimeError):
 class Peers(Protocol):
     """The other actors of the system, by name."""
 
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         """Call `method` of the actor `name`.
 
         Raises PeerUnavailableError where no reply came in time, and what the method itself raised (ValueError, KeyError).
@@ -33,7 +35,7 @@ class RayPeers:
         self._namespace = namespace
         self._handles: dict[str, Any] = {}
 
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         """Call by name; a handle is looked up once and again after a failure."""
         try:
             handle = self._handles.get(name) or await asyncio.to_thread(self._find, name)
@@ -61,14 +63,24 @@ class BlockingPeers:
         self._handles: dict[str, Any] = {}
 
     def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
-        """Call by name and wait; PeerUnavailableError and the method's own errors as in `Peers.call`."""
+        """Call by name and wait; PeerUnavailableError and the method's own errors as in `Peers.call`.
+
+        NoSystemError where no system is meant to run in the namespace.
+        """
         try:
-            handle = self._handles.get(name)
-            if handle is None:
-                handle = self._handles[name] = ray.get_actor(name, namespace=self._namespace)
+            handle = self._handles.get(name) or self._found(name)
             return ray.get(getattr(handle, method).remote(**arguments), timeout=timeout_s)
         except RayTaskError as error:
             raise error.cause from None
-        except (GetTimeoutError, RayActorError, ValueError) as error:
+        except (GetTimeoutError, RayActorError) as error:
             self._handles.pop(name, None)
             raise PeerUnavailableError(f"{name}.{method}: {type(error).__name__}") from error
+
+    def _found(self, name: str) -> Any:
+        handle = deployment.find(name, self._namespace)
+        if handle is None:
+            if card.read(self._namespace) is None:
+                raise deployment.no_system(self._namespace)
+            raise PeerUnavailableError(f"{name}: not there at the moment")
+        self._handles[name] = handle
+        return handle

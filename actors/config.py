@@ -238,7 +238,9 @@ class TuneHandler(_Handler):
     max_concurrent: _Count | None = None
     timeout_s: _OptionalSeconds = Field(default=None, alias="timeout")  # of one trial
     retries: Annotated[int, Field(ge=0)] = 0
-    min_improvement: Annotated[float, Field(ge=0)] | None = None  # over the value of the first trial; None: always hand on
+    # The parameters in force until a study has found better ones; those in force are trial 0 of every study.
+    current: dict[str, Any] | None = None
+    min_improvement: Annotated[float, Field(ge=0)] | None = None  # over the parameters in force; None: always hand on
     then: HandlerSettings = Field(default_factory=ChannelHandler)
 
 

@@ -646,16 +646,14 @@ def _tick(model: Model, now: Instant) -> None:
 
 def _request(record: dict[str, Any], model: Model, now: Instant) -> dict[str, Any]:
     first = record["evidence"][0]
-    paced = {"triggered_at": record["time"], "at_s": model.pace(now).wall_s} if model.on_event_time else {}
     return {
         "episode": record["id"],
         "model": record["model"],
         "version": record["version"],
         "metric": record["metric"],
         "observed_drift": episodes.observed_drift(first),
-        "triggered_at": record["opened_at"],
+        "triggered_at": model.pace(now).wall_s if model.on_event_time else record["opened_at"],
         "explanation": episodes.explanation(record),
-        **paced,
     }
 
 

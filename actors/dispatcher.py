@@ -125,13 +125,12 @@ class RetrainDispatcher:
         observed_drift: float | None,
         triggered_at: float,
         explanation: dict[str, Any],
-        at_s: float | None = None,
     ) -> dict[str, Any]:
         """Ask for the one order of a drift episode; say it again until it is recorded.
 
         Gives `{"status": "recorded", "decision": "dispatched"|"pending"|"skipped", "order", "reason", "retry_in_s"}`. A
-        skipped episode may ask again after `retry_in_s`; None: there is nothing to ask again for. `at_s` is the event time at
-        which it asks, where the system runs on that (`clock: event`).
+        skipped episode may ask again after `retry_in_s`; None: there is nothing to ask again for. Where the system runs on
+        event time (`clock: event`), that passes by `triggered_at`.
         """
         asked = Request(
             model=_text("model", model, 200),
@@ -143,11 +142,9 @@ class RetrainDispatcher:
             explanation=_explanation(explanation),
         )
 
-        event_s = None if at_s is None else _number("at_s", at_s)
-
         def act(book: OrderBook, now: Instant) -> Admission:
-            if book.events is not None and event_s is not None:
-                book.events.advance_to(event_s)
+            if book.events is not None:
+                book.events.advance_to(asked.triggered_at)
             failpoints.reach("dispatcher.before_claim")
             admission = book.request(asked, now)
             failpoints.reach("dispatcher.after_claim")

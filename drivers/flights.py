@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from actors.executors.trial import Trial
 
 DAY_S = 86_400.0
 NEW_YEAR_S = datetime(2013, 1, 1, 5, tzinfo=UTC).timestamp()  # midnight in New York
@@ -113,9 +114,7 @@ class Model:
         return score
 
 
-# What a study searches: how strongly the weights are held back, and how fast an old flight loses its say.
-SPACE: dict[str, Any] = {"C": [1e-3, 1.0, "log"], "half_life_days": [10.0, 90.0, "log"]}
-PLAIN: dict[str, float] = {"C": 1.0, "half_life_days": 90.0}
+PLAIN: dict[str, float] = {"C": 1.0, "half_life_days": 90.0}  # what one takes without a search
 
 
 def fit(flights: Flights, params: Mapping[str, float], *, now_s: float) -> Model:
@@ -151,6 +150,20 @@ def backtest(flights: Flights, params: Mapping[str, float], *, now_s: float) -> 
         chosen.append(index)
         probability.append(fit(flights, params, now_s=start_s).probability(flights.features[index]))
     return np.concatenate(chosen), np.concatenate(probability)
+
+
+def objective(params: Mapping[str, float], trial: Trial) -> float:
+    """Give the log loss of `params` in the weeks before the order: what a study minimises.
+
+    `trial.context` holds the moment under `now_s`, or the order's own under `triggered_at`.
+    """
+    context = trial.context or {}
+    now_s = float(context.get("now_s", context.get("triggered_at", 0.0)))
+    if now_s < day(14):
+        raise ValueError(f"the context must name a moment after two weeks of 2013 under now_s or triggered_at, got {context}")
+    flights = load()
+    index, probability = backtest(flights, params, now_s=now_s)
+    return log_loss(flights.late[index], probability)
 
 
 def log_loss(late: Mask, probability: Floats) -> float:

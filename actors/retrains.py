@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from actors.config import parse_duration
+from actors.deployment import NoSystemError
 from actors.events import RetrainEvent
 from actors.peers import PeerUnavailableError
 
@@ -79,7 +80,7 @@ class RetrainOrder:
             "new_version": new_version,
         }
         self._leases.finishing(self.id, self._token)
-        reply = _until_answered(self._leases.ask, "finish", arguments, timeout_s)
+        reply = _until_answered(self._leases.ask, "finish", arguments, timeout_s, outlasts_the_system=True)
         self._leases.drop(self.id, self._token)
         if reply["status"] == "recorded":
             return True
@@ -116,7 +117,7 @@ class Retrains:
                     {"consumer": consumer, "model": model, "timeout_s": wait_s},
                     timeout_s=wait_s + _PATIENCE_S,
                 )
-            except PeerUnavailableError as error:
+            except (PeerUnavailableError, NoSystemError) as error:  # a consumer may come before its system
                 reply = {"status": "unavailable", "reason": str(error)}
             match reply["status"]:
                 case "order":
@@ -269,7 +270,7 @@ class _Leases:
         """Renew once; give the seconds until the next time, None where the order is lost."""
         try:
             reply = self.ask.call(_DISPATCHER, "renew", {"order": order, "token": token}, timeout_s=_PATIENCE_S)
-        except PeerUnavailableError:
+        except (PeerUnavailableError, NoSystemError):
             return 1.0
         except Exception:
             logger.exception("the lease of order %s could not be renewed; trying again", order)
@@ -283,14 +284,18 @@ class _Leases:
                 return 1.0
 
 
-def _until_answered(ask: Ask, method: str, arguments: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:
+def _until_answered(
+    ask: Ask, method: str, arguments: dict[str, Any], timeout_s: float | None, *, outlasts_the_system: bool = False
+) -> dict[str, Any]:
     """Ask until there is an answer: every method here may be asked twice. PeerUnavailableError after `timeout_s`."""
     give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
     pause_s = _FIRST_PAUSE_S
     while True:
         try:
             reply: dict[str, Any] = ask.call(_DISPATCHER, method, arguments, timeout_s=_PATIENCE_S)
-        except PeerUnavailableError as error:
+        except (PeerUnavailableError, NoSystemError) as error:
+            if isinstance(error, NoSystemError) and not outlasts_the_system:
+                raise
             reply = {"status": "unavailable", "reason": str(error)}
         if reply.get("status") != "unavailable":
             return reply

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    bindparam,
     delete,
     func,
     or_,
@@ -189,8 +190,9 @@ def write(connection: Connection, changes: Changes) -> None:
             connection.execute(upsert(connection, table, *updated), rows)
     for id_ in changes.sent:
         connection.execute(delete(outbox).where(outbox.c.id == id_))
-    for model, producer in changes.tried:
-        connection.execute(delete(attempts).where(attempts.c.model == model, attempts.c.producer == producer))
+    if changes.tried:
+        mine = and_(attempts.c.model == bindparam("m"), attempts.c.producer == bindparam("p"))
+        connection.execute(delete(attempts).where(mine), [{"m": model, "p": producer} for model, producer in changes.tried])
     for model, version in changes.dropped_versions:
         for table in (states, samples):
             connection.execute(delete(table).where(table.c.model == model, table.c.version == version))
@@ -198,15 +200,16 @@ def write(connection: Connection, changes: Changes) -> None:
 
 def note_attempts(connection: Connection, batches: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str], int]:
     """Count one more try of each batch (model, producer, sequence), and give how often it had been tried before."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for part in _chunks(sorted({model for model, _, _ in batches})):
+        for row in connection.execute(select(attempts).where(attempts.c.model.in_(part))):
+            found[row.model, row.producer] = (row.sequence, row.tries)
     before: dict[tuple[str, str], int] = {}
     rows = []
     for model, producer, sequence in batches:
-        found = connection.execute(
-            select(attempts.c.sequence, attempts.c.tries).where(attempts.c.model == model, attempts.c.producer == producer)
-        ).first()
-        tries = found.tries if found is not None and found.sequence == sequence else 0
-        before[model, producer] = tries
-        rows.append({"model": model, "producer": producer, "sequence": sequence, "tries": tries + 1})
+        last, tries = found.get((model, producer), (sequence, 0))
+        before[model, producer] = tries if last == sequence else 0
+        rows.append({"model": model, "producer": producer, "sequence": sequence, "tries": before[model, producer] + 1})
     if rows:
         connection.execute(upsert(connection, attempts, "sequence", "tries"), rows)
     return before

@@ -21,7 +21,7 @@ from actors import failpoints
 from actors.clock import Clock
 from actors.storage import UNAVAILABLE, Fence, Part, SchemaError, StaleEpochError, Store, StoreError, tuner_tables
 from actors.storage.tuner_tables import ChangeWriter, studies
-from actors.tuning.book import TRIALS_PER_PAGE, StrategyError, Trial, as_row
+from actors.tuning.book import StrategyError, Trial, as_row
 from actors.tuning.ledger import STUDY_RUNNING, StudyLedger
 from actors.tuning.plan import Plan
 
@@ -180,15 +180,15 @@ class StudyDesk:
         return {"objective": row.objective, "executor": plan.executor, "seed": plan.seed, "context": plan.context,
                 "timeout_s": plan.timeout_s, "resources": plan.resources}  # fmt: skip
 
-    def trials(self, name: str, since: int) -> list[dict[str, Any]]:
-        """Give up to 50,000 trials from number `since` on."""
+    def trials(self, name: str, since: int, limit: int) -> list[dict[str, Any]]:
+        """Give up to `limit` trials from number `since` on."""
         study = self._row(name).study
         ledger = self._ledgers.get(study)
         if ledger is not None:
             known = ledger.book.trials
-            return [as_row(known[number]) for number in range(since, min(since + TRIALS_PER_PAGE, len(known)))]
+            return [as_row(known[number]) for number in range(since, min(since + limit, len(known)))]
         with self._part().read() as connection:
-            return [as_row(trial) for trial in tuner_tables.read_trials(connection, study, since=since)[:TRIALS_PER_PAGE]]
+            return [as_row(trial) for trial in tuner_tables.read_trials(connection, study, since=since)[:limit]]
 
     def all(self) -> list[dict[str, Any]]:
         """Give name, state and time of every study, the newest first."""

@@ -21,6 +21,7 @@ from actors.peers import Peers, PeerUnavailableError, RayPeers
 from actors.storage import SCHEMA_VERSION, StaleEpochError
 from actors.study_desk import DeskUnavailableError, StudyDesk
 from actors.tuning import plan as plans
+from actors.tuning.book import TRIALS_PER_PAGE
 from actors.tuning.ledger import STUDY_RUNNING
 from actors.tuning.plan import Plan
 from actors.tuning.seeds import fresh_seed
@@ -101,40 +102,23 @@ class Tuner:
         return {"status": "reloaded"}
 
     @_answered
-    async def submit(
-        self,
-        *,
-        name: str,
-        space: dict[str, Any],
-        objective: bytes | str,
-        trials: int,
-        strategy: Any = "random",
-        mode: str = "min",
-        seed: int | None = None,
-        max_concurrent: int | None = None,
-        timeout_s: float | None = None,
-        retries: int = 0,
-        executor: str = "auto",
-        resources: dict[str, float] | None = None,
-        early_stopping: Any = None,
-        context: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    async def submit(self, *, objective: bytes | str, plan: dict[str, Any]) -> dict[str, Any]:
         """Begin a study and do not wait for it; one of that name is taken up where it stands.
 
-        `objective` is what cloudpickle wrote (bytes), or `module:function` that a worker can import. Replies
-        `{"status": "submitted" | "running" | "resumed" | "done", "study", "name", "warnings"}`. ValueError names what is wrong.
+        `objective` is what cloudpickle wrote (bytes), or `module:function` that a worker can import. `plan` has `name`,
+        `space`, `trials`, and what `actors.tuning.plan.check` takes beside; without a `seed` one is drawn. Replies
+        `{"status": "submitted" | "running" | "resumed" | "done", "study", "name", "seed", "warnings"}`. ValueError says what is
+        wrong.
         """
         self._begin()
         shipped = _shipped(objective)
-        fixed_seed = seed if seed is not None else await self._kept_seed(name)
-        plan = plans.check(
-            name=name, space=space, trials=trials, seed=fixed_seed, strategy=strategy, mode=mode,
-            max_concurrent=max_concurrent, timeout_s=timeout_s, retries=retries, executor=executor, resources=resources,
-            early_stopping=early_stopping, context=context,
-        )  # fmt: skip
-        reply = await self._desk.do(lambda: self._desk.submit(plan, shipped))
+        asked = dict(plan)
+        if asked.get("seed") is None:
+            asked["seed"] = await self._kept_seed(asked.get("name"))
+        checked = plans.check_wire(asked)
+        reply = await self._desk.do(lambda: self._desk.submit(checked, shipped))
         self._news.set()
-        return reply | {"seed": plan.seed, "warnings": plan.warnings()}
+        return reply | {"seed": checked.seed, "warnings": checked.warnings()}
 
     @_answered
     async def step(
@@ -183,9 +167,9 @@ class Tuner:
         return summary
 
     @_answered
-    async def trials(self, *, name: str, since: int = 0) -> list[dict[str, Any]]:
-        """Give a study's trials from number `since` on, up to 50,000 in one reply."""
-        return await self._desk.do(lambda: self._desk.trials(name, since))
+    async def trials(self, *, name: str, since: int = 0, limit: int = TRIALS_PER_PAGE) -> list[dict[str, Any]]:
+        """Give a study's trials from number `since` on, up to `limit` (at most 50,000)."""
+        return await self._desk.do(lambda: self._desk.trials(name, since, min(limit, TRIALS_PER_PAGE)))
 
     @_answered
     async def stop_study(self, *, name: str) -> dict[str, Any]:
@@ -310,9 +294,9 @@ class Tuner:
         if waiting is not None:
             waiting.set()
 
-    async def _kept_seed(self, name: str) -> int:
+    async def _kept_seed(self, name: object) -> int:
         try:
-            return int((await self._desk.do(lambda: self._desk.study(name)))["seed"])
+            return int((await self._desk.do(lambda: self._desk.study(str(name))))["seed"])
         except KeyError:
             return fresh_seed()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from actors import shipping
@@ -85,13 +85,15 @@ class Tuning:
         resources: Mapping[str, float] | None = None,
         early_stopping: str | Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
+        first: Sequence[Mapping[str, Any]] = (),
     ) -> Study:
         """Begin a study and do not wait for it.
 
         `strategy`: `random`, `grid`, `optuna:<Sampler>`, `scipy:<Sequence>`, `module:Class`, or `{"name": ..., **options}`.
         `timeout_s` is a hard limit for one trial; `retries` how often a trial that raises is tried again; `resources` what one
         trial needs (`{"cpu": 0.5, "gpu": 1, "memory_bytes": 2e9, "custom": 1}`); `early_stopping` `asha`, `median` or
-        `{"name": ..., **options}`; `context` reaches the objective as `trial.context`. Raises ValueError before anything runs.
+        `{"name": ..., **options}`; `context` reaches the objective as `trial.context`; `first` are
+        parameters to try before the strategy is asked. Raises ValueError before anything runs.
         """
         study_name = name if name is not None else f"study-{uuid.uuid4().hex[:8]}"
         settings: dict[str, Any] = {
@@ -101,12 +103,13 @@ class Tuning:
             "resources": dict(resources) if isinstance(resources, Mapping) else resources,
             "early_stopping": dict(early_stopping) if isinstance(early_stopping, Mapping) else early_stopping,
             "context": dict(context) if isinstance(context, Mapping) else context,
+            "first": [dict(params) if isinstance(params, Mapping) else params for params in first],
         }  # fmt: skip
         if name is None and seed is None:
             settings["seed"] = fresh_seed()  # so that a resent call asks for the same study
         plans.check(**settings | {"seed": 0 if settings["seed"] is None else settings["seed"]})
         shipped = objective if isinstance(objective, str) else shipping.pack(objective)
-        reply = self._call("submit", objective=shipped, **settings)
+        reply = self._call("submit", objective=shipped, plan=settings)
         for warning in reply["warnings"]:
             logger.warning("%s", warning)
         return self.study(study_name)

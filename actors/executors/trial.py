@@ -111,7 +111,7 @@ class Objective:
             arguments = (trial.params, trial) if self._wants_trial else (trial.params,)
             returned = self._function(*arguments)
             outcome = Outcome("stopped" if trial.stopped else "completed", checked(returned), None)
-        except BaseException as error:  # noqa: BLE001  SystemExit and MemoryError too cost this trial only
+        except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or hasattr(error, "ray_terminate_msg"):
                 raise  # Ray ends this worker: the trial has not failed, it is lost
             outcome = Outcome("failed", None, _described(error))

@@ -33,21 +33,20 @@ class TuneHandler:
         settings = self._settings
         try:
             current = await self._current(order)
-            reply = await self._call(
-                "submit",
-                name=order.id,
-                space=settings.space,
-                objective=settings.objective,
-                trials=settings.trials,
-                strategy=settings.strategy,
-                mode=settings.mode,
-                seed=settings.seed,
-                max_concurrent=settings.max_concurrent,
-                timeout_s=settings.timeout_s,
-                retries=settings.retries,
-                context=event_fields(order),
-                first=[] if current is None else [current],
-            )
+            plan = {
+                "name": order.id,
+                "space": settings.space,
+                "trials": settings.trials,
+                "strategy": settings.strategy,
+                "mode": settings.mode,
+                "seed": settings.seed,
+                "max_concurrent": settings.max_concurrent,
+                "timeout_s": settings.timeout_s,
+                "retries": settings.retries,
+                "context": event_fields(order),
+                "first": [] if current is None else [current],
+            }
+            reply = await self._call("submit", objective=settings.objective, plan=plan)
         except PeerUnavailableError as error:
             return Retry(f"the tuner does not answer: {error}")
         except ValueError as error:  # the configuration is wrong; another attempt says the same
@@ -89,8 +88,8 @@ class TuneHandler:
         least = self._settings.min_improvement
         if least is not None and improvement is not None and not improvement >= least:
             return Done(
-                reason=f"study {order.id}: the best value {best['value']:.6g} improves on {current_value:.6g} of the parameters "
-                f"in force by {improvement:.3g}, less than min_improvement {least:g}: they stay, nothing is retrained"
+                reason=f"study {order.id}: the best {best['value']:.6g} improves on {current_value:.6g} of those in force "
+                f"by {improvement:.3g}, less than min_improvement {least:g}: they stay, nothing is retrained"
             )
         tuning = {
             "study": summary["study"],

@@ -186,6 +186,7 @@ def read_summary(connection: Connection, row: Row[Any]) -> dict[str, Any]:
         "seed": plan.seed,
         "space": plan.space,
         "strategy": plan.strategy,
+        "first": len(plan.first),
     }
 
 

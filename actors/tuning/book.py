@@ -203,7 +203,7 @@ class TrialBook:
 
     def _goal(self, plan: Plan) -> int:
         size = getattr(self._strategy, "size", None)
-        return plan.trials if size is None else min(plan.trials, size)
+        return plan.trials if size is None else min(plan.trials, len(plan.first) + size)
 
     def _size(self, workers: int) -> int:
         if self._learner is not None or not self._recent:
@@ -222,7 +222,8 @@ class TrialBook:
         if self._next >= self.goal:
             return None
         try:
-            params = _encoded(self._strategy.next_params())
+            given = self._next < len(self.plan.first)
+            params = _encoded(self.plan.first[self._next] if given else self._strategy.next_params())
         except ExhaustedError:
             self.goal = self._next
             return None
@@ -244,9 +245,10 @@ class TrialBook:
         trial.finished_at = now_s
         self._changed[trial.id] = trial
         self._consider(trial)
-        if self._learner is not None:
+        given = len(self.plan.first)
+        if self._learner is not None and trial.id >= given:
             try:
-                self._learner.tell(trial.id, self._loss(trial))
+                self._learner.tell(trial.id - given, self._loss(trial))
             except Exception as error:
                 raise StrategyError(f"strategy {self.plan.strategy!r}: {type(error).__name__}: {error}") from error
 
@@ -267,7 +269,7 @@ class TrialBook:
 
     def _resume(self) -> None:
         past: list[PastTrial] = []
-        for number in range(self._next):
+        for number in range(len(self.plan.first), self._next):
             trial = self.trials[number]
             past.append(PastTrial(json.loads(trial.params), trial.state in FINAL, self._loss(trial)))
         try:

@@ -212,6 +212,7 @@ class StudyLedger:
             "seed": self.plan.seed,
             "space": self.plan.space,
             "strategy": self.plan.strategy,
+            "first": len(self.plan.first),
         }
 
     def _session(self, key: str, incarnation: str, sequence: int, node: str | None, wall_s: float) -> Session | None:

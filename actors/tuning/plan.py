@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ MAX_TRIALS = 10_000_000
 _MAX_NAME = 200
 _MAX_CONTEXT_BYTES = 64 * 1024
 # What may not change when a study is taken up again: together they decide the parameters of every trial.
-_FIXED = ("space", "strategy", "seed", "mode", "early_stopping")
+_FIXED = ("space", "strategy", "seed", "mode", "early_stopping", "first")
+_MAX_FIRST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Plan:
     """A study's settings, as plain values.
 
     `resources` are those of one trial: `cpu`, `gpu` (fractions allowed), `memory_bytes`, and custom ones by name.
-    `context` is handed to the objective as `trial.context`.
+    `context` is handed to the objective as `trial.context`. `first` are parameters that are tried before the strategy is
+    asked, such as those in force: with k of them, the strategy's nth parameters are trial k + n.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Plan:
     resources: dict[str, float] | None = None
     early_stopping: str | dict[str, Any] | None = None
     context: dict[str, Any] | None = None
+    first: tuple[dict[str, Any], ...] = ()
 
     def strategy_made(self) -> TuningStrategy:
         """Make the strategy of this study, at its beginning."""
@@ -70,7 +74,8 @@ class Plan:
     @classmethod
     def from_document(cls, document: str) -> Plan:
         """Read what `document` wrote."""
-        return cls(**json.loads(document))
+        fields = json.loads(document)
+        return cls(**fields | {"first": tuple(fields["first"])})
 
     def continued_by(self, other: Plan) -> Plan:
         """Give the plan of a study that is taken up again with `other`; ValueError where that would be another search."""
@@ -98,6 +103,7 @@ def check(
     resources: object = None,
     early_stopping: Any = None,
     context: object = None,
+    first: object = (),
 ) -> Plan:
     """Check what a caller asks for and give it as a Plan; ValueError names the field, the value and the rule."""
     if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable() or set(name) & set("*?["):
@@ -127,10 +133,23 @@ def check(
         resources=_resources(resources),
         early_stopping=dict(early_stopping) if isinstance(early_stopping, Mapping) else early_stopping,
         context=_context(context),
+        first=_first(first, document),
     )
     plan.strategy_made()
     plan.stopping_rule()
     return plan
+
+
+def check_wire(plan: Mapping[str, Any]) -> Plan:
+    """Check a plan that came as one mapping; ValueError names an unknown or missing field too."""
+    known = set(inspect.signature(check).parameters)
+    if not isinstance(plan, Mapping) or not set(plan) <= known:
+        unknown = sorted(map(str, set(plan) - known)) if isinstance(plan, Mapping) else _shown(plan)
+        raise ValueError(f"plan must be a mapping of {', '.join(sorted(known))}, got {unknown}")
+    missing = {"name", "space", "trials", "seed"} - set(plan)
+    if missing:
+        raise ValueError(f"plan must have {', '.join(sorted(missing))}")
+    return check(**plan)
 
 
 def _resources(resources: object) -> dict[str, float] | None:
@@ -146,6 +165,19 @@ def _resources(resources: object) -> dict[str, float] | None:
         if float(amount) > 1 and not float(amount).is_integer():
             raise ValueError(f"resources[{name!r}] must be whole above 1 (Ray's rule), got {_shown(amount)}")
     return {name: float(amount) for name, amount in resources.items()}
+
+
+def _first(first: object, space: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    if not isinstance(first, list | tuple) or len(first) > _MAX_FIRST:
+        raise ValueError(f"first must be a list of at most {_MAX_FIRST} mappings of parameters, got {_shown(first)}")
+    for params in first:
+        if not isinstance(params, Mapping) or set(params) != set(space):
+            raise ValueError(f"first: parameters must be a mapping with the names {', '.join(space)}, got {_shown(params)}")
+        try:
+            json.dumps(dict(params), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"first: parameters must encode as JSON, got {_shown(params)}: {error}") from None
+    return tuple(dict(params) for params in first)
 
 
 def _context(context: object) -> dict[str, Any] | None:

@@ -305,7 +305,7 @@ def test_a_caller_without_the_package_submits_and_reads_plain_values(tuners: Tun
         "sys.modules['actors'] = None\n"
         "ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)\n"
         "tuner = ray.get_actor('tuner', namespace=sys.argv[2])\n"
-        "ray.get(tuner.submit.remote(name='plain', space={'x': [1, 2]}, objective='builtins:len', trials=3))\n"
+        "ray.get(tuner.submit.remote(objective='builtins:len', plan={'name': 'plain', 'space': {'x': [1, 2]}, 'trials': 3}))\n"
         "summary = ray.get(tuner.study.remote(name='plain', wait_s=30))\n"
         "print(json.dumps([summary['state'], [t['value'] for t in ray.get(tuner.trials.remote(name='plain'))]]))\n"
     )

@@ -12,7 +12,7 @@ import actors
 
 
 def loss(params, trial):
-    time.sleep(0.3)  # long enough that the trials of a study meet more than one node
+    time.sleep(1.0)  # long enough that the trials of a study meet more than one node
     return (params["lr"] - 1e-3) ** 2
 
 
@@ -33,7 +33,7 @@ def main() -> None:
         if system.status()["retrains"]["pending"]:
             order = next(iter(orders))
     assert order is not None, "no retrain was dispatched"
-    study = system.tuner.run(loss, {"lr": [1e-5, 1e-2, "log"]}, trials=12, seed=1, timeout_s=20)
+    study = system.tuner.run(loss, {"lr": [1e-5, 1e-2, "log"]}, trials=16, seed=1, max_concurrent=4)
     order.done(new_version="v2")
     told = system.metrics.flush(timeout_s=30)
     print(

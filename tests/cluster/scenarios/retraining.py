@@ -15,7 +15,7 @@ import actors
 from actors import failpoints
 from actors.system import System
 
-TARGETS = '''
+TARGETS = """
 import json, os, time
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Pager:
         self.file = file
     def on_retrain(self, event):
         note(self.file, event.id)
-'''
+"""
 JOB = """
 import json, os, sys
 event = json.loads(os.environ["VISUTILITY_EVENT"])

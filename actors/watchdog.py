@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from actors import deployment
 
@@ -24,55 +24,40 @@ Decision = Literal["leave", "replace", "spawn"]
 # Three pings at two seconds: a frozen actor is replaced within 6 to 8 s, and a loaded one gets time to answer.
 PERIOD_S: Final = 2.0
 MISSES: Final = 3
-# A process that has not answered yet is still being made: importing takes seconds on a loaded node.
-START_S: Final = 45.0
-
-
-@dataclass(slots=True)
-class _Watched:
-    misses: int = 0
-    # When this incarnation was made as far as we know; None once it has answered.
-    made_at_s: float | None = None
+# A kill takes its time (Ray asks a process to go, and ends it 5 s later), and so does the new process.
+AFTER_S: Final = 20.0
 
 
 class Watchdog:
-    """Replaces an actor after `misses` silent pings in a row, and only one that had answered or had time to start."""
+    """Replaces an actor after `misses` silent pings in a row, and not again before the replacement had time to answer."""
 
-    def __init__(self, *, misses: int = MISSES, start_s: float = START_S) -> None:
-        self._misses = misses
-        self._start_s = start_s
-        self._watched: dict[str, _Watched] = {}
+    def __init__(self, *, misses: int = MISSES, after_s: float = AFTER_S) -> None:
+        self._allowed = misses
+        self._after_s = after_s
+        self._misses: dict[str, int] = {}
+        self._replaced_at_s: dict[str, float] = {}
 
     def decide(self, name: str, heard: Heard, now_s: float) -> Decision:
         """Take the outcome of one ping at `now_s` (a clock that only runs forward); say what to do."""
-        watched = self._watched.setdefault(name, _Watched(made_at_s=now_s))
-        match heard:
-            case "answered":
-                self._watched[name] = _Watched()
-                return "leave"
-            case "restarting":
-                self._watched[name] = _Watched(made_at_s=watched.made_at_s or now_s)
-                return "leave"
-            case "gone":
-                self._watched[name] = _Watched(made_at_s=now_s)
-                return "spawn"
-            case "silent":
-                watched.misses += 1
-                starting = watched.made_at_s is not None and now_s - watched.made_at_s < self._start_s
-                if watched.misses < self._misses or starting:
-                    return "leave"
-                self._watched[name] = _Watched(made_at_s=now_s)
-                return "replace"
+        self._misses[name] = self._misses.get(name, 0) + 1 if heard == "silent" else 0
+        if heard == "gone":
+            return "spawn"
+        if self._misses[name] < self._allowed or now_s - self._replaced_at_s.get(name, -math.inf) < self._after_s:
+            return "leave"
+        self._misses[name] = 0
+        self._replaced_at_s[name] = now_s
+        return "replace"
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop what is known of actors that are not watched any more."""
-        for name in names:
-            self._watched.pop(name, None)
+        for name in list(names):
+            self._misses.pop(name, None)
+            self._replaced_at_s.pop(name, None)
 
     @property
     def watched(self) -> frozenset[str]:
         """The names that have been pinged."""
-        return frozenset(self._watched)
+        return frozenset(self._misses)
 
 
 class Hands(Protocol):
@@ -140,23 +125,23 @@ class RayHands:
         self._handles: dict[str, Any] = {}
 
     async def ping(self, name: str, timeout_s: float) -> Heard:
-        """Call `hello` and tell silence from death."""
+        """Call `hello`; where no reply comes, the cluster's record tells a frozen process from one that is being made."""
         handle = self._handles.get(name) or await asyncio.to_thread(deployment.find, name, self._namespace)
         if handle is None:
             return "gone"
         self._handles[name] = handle
         try:
             await asyncio.wait_for(handle.hello.remote(), timeout_s)
-        except ActorUnavailableError:
-            return "restarting"
-        except ActorDiedError:
-            self._handles.pop(name, None)
-            return "gone"
-        except (TimeoutError, GetTimeoutError):
-            return "silent"
-        except RayError:
-            logger.exception("the ping of %s failed", name)
-            return "silent"
+        except (TimeoutError, GetTimeoutError, RayError):
+            # Ray says "unavailable" of a frozen process too, after a while (measured: 17 s), so the error alone tells nothing.
+            match (await asyncio.to_thread(deployment.record, handle))["state"]:
+                case "ALIVE":
+                    return "silent"
+                case "DEAD":
+                    self._handles.pop(name, None)
+                    return "gone"
+                case _:
+                    return "restarting"
         return "answered"
 
     async def replace(self, name: str) -> None:

@@ -25,22 +25,16 @@ def test_an_answer_in_between_begins_the_count_anew() -> None:
     assert {dog.decide("tuner", each, float(at)) for at, each in enumerate(heard)} == {"leave"}
 
 
-def test_a_process_that_is_still_being_made_gets_its_time() -> None:
-    dog = Watchdog(start_s=45.0)
-    assert [dog.decide("tuner", "silent", at) for at in (0.0, 2.0, 4.0, 6.0, 44.0)] == ["leave"] * 5
-    assert dog.decide("tuner", "silent", 46.0) == "replace"
-
-
-def test_the_replacement_gets_its_time_too() -> None:
-    dog = Watchdog(start_s=45.0)
-    dog.decide("tuner", "answered", 0.0)
-    assert [dog.decide("tuner", "silent", at) for at in (2.0, 4.0, 6.0, 8.0, 10.0, 12.0)].count("replace") == 1
+def test_the_replacement_gets_time_to_answer() -> None:
+    dog = Watchdog(after_s=20.0)
+    decisions = [dog.decide("tuner", "silent", 2.0 * at) for at in range(13)]
+    assert [at for at, each in enumerate(decisions) if each == "replace"] == [2, 12]
 
 
 def test_an_actor_that_ray_restarts_is_left_to_ray() -> None:
     dog = Watchdog()
     dog.decide("tuner", "answered", 0.0)
-    heard: list[Heard] = ["silent", "silent", "restarting", "silent", "silent", "silent"]
+    heard: list[Heard] = ["silent", "silent", "restarting", "silent", "silent"]
     assert {dog.decide("tuner", each, float(at)) for at, each in enumerate(heard)} == {"leave"}
 
 

@@ -1,0 +1,1 @@
+"""What the benchmarks share with nobody else: workloads, contestants, measurements."""

@@ -33,7 +33,7 @@ _POLL_S: Final = 10.0
 # What a call may take beyond the time it was asked to wait.
 _PATIENCE_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 0.2
-_LONGEST_PAUSE_S: Final = 5.0
+_LONGEST_PAUSE_S: Final = 2.0
 # Of a lease, how much may pass before it is renewed: two renewals may fail.
 _RENEW_AFTER: Final = 1 / 3
 

@@ -125,7 +125,7 @@ def _arl(arguments: argparse.Namespace, streams: int, output: Output) -> list[di
             _tell(f"arl {nominal:g} {name}: {row['arl0']:.0f}±{row['error']:.0f}")
     output.table(
         "events per false alarm, and in the first 2,000 events",
-        ("family", "budget", "ARL0", "first 2,000", "alarms there / allowed for", "held", "<= 2.5x"),
+        ("family", "budget", "ARL0", "first 2,000", "alarms there / budgeted", "held", "<= 2.5x"),
         [
             (
                 row["family"],

@@ -110,8 +110,9 @@ class _Channel:
             return ()
         score = learned.raw_score(abs(value - self.centre) if self._fold else value)
         whitened = learned.whitened_score(score, self._past)
-        self._past.append(score)
-        del self._past[0]
+        past = self._past
+        del past[0]
+        past.append(score)
         return self.scan.feed_one(whitened)
 
     def state(self) -> dict[str, Any] | None:

@@ -130,7 +130,7 @@ class WindowScan:
         self.n += m
         self._end += m
 
-    def feed_one(self, score: float) -> Iterator[Excess]:
+    def feed_one(self, score: float) -> Iterator[Excess] | tuple[()]:
         """Do what `feed` does for one score, in plain floats: numpy's fixed costs would be ten times the work."""
         if self._end + 1 >= len(self._sums):
             self._reserve(1)
@@ -156,8 +156,7 @@ class WindowScan:
                 highest[b] = level
             elif high - level >= down and n % _STRIDES[b] == 0:
                 suspect = True
-        if suspect:
-            yield from self._scan(self._end, np.zeros(1, dtype=np.intp), np.array([float(n)]))
+        return self._scan(self._end, np.zeros(1, dtype=np.intp), np.array([float(n)])) if suspect else ()
 
     def worst(self) -> tuple[float, float]:
         """Return the statistic and threshold of the length that is closest to its limit now."""

@@ -52,7 +52,7 @@ class Ewma(StandardisedChart):
         self, *, false_alarm_every: float = 10_000, direction: Direction = "both", weight: float = 0.1, warmup: int = 50
     ) -> None:
         check_direction(direction)
-        budget = check_number("false_alarm_every", false_alarm_every, low=10, high=1e9)
+        budget = check_number("false_alarm_every", false_alarm_every, low=10, high=1e15)
         self._weight = check_number("weight", weight, low=0.01, high=1)
         threshold = ewma_threshold(budget, self._weight, two_sided=direction == "both")
         super().__init__(direction=direction, warmup=warmup, threshold=threshold, learned_under={"weight": self._weight})

@@ -159,7 +159,7 @@ class NormalScoresGLR:
         warning: float = 0.1,
     ) -> None:
         check_direction(direction)
-        budget = check_number("false_alarm_every", false_alarm_every, low=100, high=1e9)
+        budget = check_number("false_alarm_every", false_alarm_every, low=100, high=1e15)
         warmup = check_count("warmup", warmup, low=20, high=FREEZE)
         self._min_effect = check_number("min_effect", min_effect, low=0)
         self._season = check_count("season", season, low=0, high=_SEASON_MAX)

@@ -14,27 +14,36 @@ from actors.storage import Store, detector_tables, dispatcher_tables, tuner_tabl
 
 Result = TypeVar("Result")
 
-_NOTHING: Final[dict[str, Any]] = {"models": {}, "retrains": {}, "tuner": {}}
+_NOTHING: Final[dict[str, Any]] = {"models": {}, "clients": {}, "retrains": {}, "tuner": {}}
+# A client that has not sent anything for so long has most likely ended.
+_CLIENTS_S: Final = 3600.0
+_MAX_CLIENTS: Final = 100
 
 
-def read(store: Store) -> dict[str, Any]:
-    """Give `models`, `retrains` and `tuner` of the store."""
+def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
+    """Give `models`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store."""
     models: dict[str, Any] = {}
+    clients: dict[str, Any] = {}
     for part in store.detector_parts():
         with part.read() as connection:
             models.update(detector_tables.read_status(connection))
+            for name, seen in detector_tables.read_clients(connection, now_s - _CLIENTS_S, _MAX_CLIENTS).items():
+                # Its models may live in several processes; the counts that it sent last are the newest.
+                if name not in clients or seen["seen_at"] > clients[name]["seen_at"]:
+                    clients[name] = seen
     with store.part("dispatcher").read() as connection:
         retrains = dispatcher_tables.read_status(connection)
     with store.part("tuner").read() as connection:
         tuner = tuner_tables.read_status(connection)
-    return {"models": dict(sorted(models.items())), "retrains": retrains, "tuner": tuner}
+    newest = sorted(clients.items(), key=lambda item: -float(item[1]["seen_at"]))[:_MAX_CLIENTS]
+    return {"models": dict(sorted(models.items())), "clients": dict(newest), "retrains": retrains, "tuner": tuner}
 
 
-def read_url(url: str) -> dict[str, Any]:
+def read_url(url: str, now_s: float) -> dict[str, Any]:
     """Give the same for a store that is opened for this one time; runs as a task on the node that holds a SQLite store."""
     store = Store(url)
     try:
-        return read(store)
+        return read(store, now_s)
     finally:
         store.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import logging
 import os
@@ -29,8 +28,10 @@ from actors.peers import BlockingPeers
 from actors.storage import Store, StoreError, is_local, redacted
 
 if TYPE_CHECKING:
+    from actors.client import Metrics
     from actors.events import MetricObserver
     from actors.retrains import Retrains
+    from actors.tuning_client import Tuning
 
 logger = logging.getLogger(__name__)
 
@@ -77,31 +78,40 @@ class System:
         return f"System(namespace={self.namespace!r})"
 
     @functools.cached_property
-    def metrics(self) -> Any:
+    def metrics(self) -> Metrics:
         """Where a job logs: `log`, `log_batch`, `baseline`, `flush`."""
-        made = importlib.import_module("actors.client").Metrics
-        return made(self.namespace, on_full=self._on_full, buffer_bytes=self._buffer_bytes)
+        from actors.client import Metrics  # noqa: PLC0415 each part is imported by those who use it
+
+        return Metrics(self.namespace, on_full=self._on_full, buffer_bytes=self._buffer_bytes)
 
     @functools.cached_property
     def retrains(self) -> Retrains:
         """Retrain orders: `stream`, `trigger`, `silence`, `history`, ..."""
-        return importlib.import_module("actors.retrains").Retrains(BlockingPeers(self.namespace))  # type: ignore[no-any-return]
+        from actors.retrains import Retrains  # noqa: PLC0415
+
+        return Retrains(BlockingPeers(self.namespace))
 
     @functools.cached_property
-    def tuner(self) -> Any:
+    def tuner(self) -> Tuning:
         """Hyper-parameter studies: `run`, ..."""
-        return importlib.import_module("actors.tuning_client").Tuning(self.namespace)
+        from actors.tuning_client import Tuning  # noqa: PLC0415
+
+        return Tuning(self.namespace)
 
     def register(self, observer: MetricObserver, *, name: str) -> None:
         """Let `observer.on_event` see every accepted event, in an actor of its own, for as long as this process lives.
 
         TypeError for an object without `on_event`. An observer that is to stay belongs into the configuration.
         """
-        importlib.import_module("actors.observers").register(self.namespace, observer, name=name)
+        from actors import observers  # noqa: PLC0415
+
+        observers.register(self.namespace, observer, name=name)
 
     def unregister(self, *, name: str) -> None:
         """Take the observer `name` out again."""
-        importlib.import_module("actors.observers").unregister(self.namespace, name=name)
+        from actors import observers  # noqa: PLC0415
+
+        observers.unregister(self.namespace, name=name)
 
     def status(self) -> dict[str, Any]:
         """Give the state of the system as a plain dict, within 2 s whatever is dead or frozen.
@@ -183,13 +193,14 @@ class System:
         return told
 
     def _stored(self, known: Card) -> dict[str, Any]:
+        now_s = SystemClock().now().wall_s
         if _is_here(known):
-            return status.read_url(known.storage)
+            return status.read_url(known.storage, now_s)
         # A SQLite folder of another node: read it there.
         there = NodeAffinitySchedulingStrategy(str(known.node), soft=False)
         reader: Any = ray.remote(status.read_url)
         reply: dict[str, Any] = ray.get(
-            reader.options(num_cpus=0, scheduling_strategy=there).remote(known.storage), timeout=_STATUS_S
+            reader.options(num_cpus=0, scheduling_strategy=there).remote(known.storage, now_s), timeout=_STATUS_S
         )
         return reply
 

@@ -38,6 +38,10 @@ def _status(arguments: argparse.Namespace, output: Output) -> int:
     if "store_problem" in told:
         output.line(f"the store does not answer: {told['store_problem']}")
     output.table("models", MODEL_COLUMNS, list(model_rows(told)))
+    output.line(
+        f"clients: {len(told['clients'])} in the last hour, "
+        f"{sum(int(seen.get('dropped', 0)) for seen in told['clients'].values())} events dropped by them"
+    )
     output.line("retrains: " + ", ".join(f"{state} {count}" for state, count in told["retrains"].items()))
     output.line("tuner: " + ", ".join(f"{what.replace('_', ' ')} {count}" for what, count in told["tuner"].items()))
     output.table("actors", ACTOR_COLUMNS, list(actor_rows(told)))

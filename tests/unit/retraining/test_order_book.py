@@ -5,21 +5,24 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from actors.clock import Instant
 from actors.order_book import OrderBook, Plan
 from actors.retraining import orders
+from actors.retraining.countdown import Countdown
 from actors.retraining.delivery import Backoff, Done, Failed, Launched, Retry, Stop
 from actors.retraining.orders import Request
 from actors.storage import Fence, StaleEpochError, Store
 from actors.storage import dispatcher_tables as tables
+from tests.database import Postgres, free_port
 
 COOLDOWN_S = 1800.0
 KIND = {"queued": "channel", "hooked": "webhook"}
@@ -232,10 +235,25 @@ TestAnyHistory.settings = settings(
 )
 
 
-@pytest.fixture
-def store(tmp_path):
-    opened = open_store(tmp_path / "store")
+@pytest.fixture(scope="module")
+def database():
+    server = Postgres("127.0.0.1", free_port(), "secret")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request, tmp_path):
+    if request.param == "sqlite":
+        opened = open_store(tmp_path / "store")
+        yield opened
+        opened.close()
+        return
+    opened = Store(request.getfixturevalue("database").url)
     yield opened
+    with opened.part("dispatcher").write() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
     opened.close()
 
 
@@ -362,8 +380,39 @@ def test_the_database_itself_refuses_a_second_active_order_of_a_model(store):
     book = a_book(store)
     book.request(request("queued", "e-1"), at(0))
     order = book.history(None, 1, None)[0]
-    from dataclasses import replace
-
     with store.part("dispatcher").write() as connection:
         tables.put_new(connection, replace(order, id="another"))
     assert len(book.history(None, 10, None)) == 1
+
+
+def test_a_word_about_an_attempt_that_is_not_the_present_one_changes_nothing(store):
+    book = a_book(store)
+    id_ = book.request(request("hooked"), at(0)).order
+    book.begin(id_, at(1))
+    book.settle(id_, 1, Retry("unknown", 0), at(2))
+    book.begin(id_, at(3))
+    assert book.settle(id_, 1, Done("late"), at(4)) is None
+    assert book.order(id_)[0].state == orders.RUNNING
+
+
+def test_every_column_survives_the_store(store):
+    book = a_book(store)
+    id_ = book.request(request("hooked"), at(0)).order
+    book.begin(id_, at(1))
+    before = book.order(id_)[0]
+    changed = replace(
+        before,
+        wait=Countdown(at(2), 33.0),
+        consumer="host:1",
+        overtaken_by="9",
+        new_version="8",
+        tuning={"study": "s", "params": {"lr": 0.1}},
+        handler_settings={"defaults": {"handler": {"kind": "webhook"}}},
+        failures=2,
+        rounds=3,
+        launched=True,
+        manual=True,
+    )
+    with store.part("dispatcher").write() as connection:
+        tables.put(connection, changed)
+    assert book.order(id_)[0] == changed

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from actors.peers import BlockingPeers
 from actors.retrains import RetrainOrder
 from actors.system import System
 from drivers import flights as fl
@@ -22,6 +23,7 @@ from drivers import flights as fl
 MODEL: Final = "flights"
 FIRST_DAY: Final = 31  # the first of February: January is for training
 LAST_DAY: Final = 365
+START_S: Final = fl.day(FIRST_DAY)
 # A day's decision takes milliseconds; a study a minute. Beyond this something is broken, and the demo says so.
 _DECISION_S: Final = 60.0
 _ORDER_S: Final = 600.0
@@ -53,7 +55,7 @@ class Year:
     @property
     def served(self) -> slice:
         """The flights that were predicted."""
-        return self.flights.between(fl.day(FIRST_DAY), self.until_s)
+        return self.flights.between(START_S, self.until_s)
 
 
 class ServingJob:
@@ -71,7 +73,7 @@ class ServingJob:
 
     def run(self, tell: Callable[[float, Version | None], None]) -> Year:
         """Go through the days; `tell` is called with each moment, and with the version that has just gone live."""
-        start_s = fl.day(FIRST_DAY)
+        start_s = START_S
         study = self._system.tuner.run(
             "drivers.flights:objective", **self._search, context={"now_s": start_s}, name=f"{MODEL}-january", progress=False
         )
@@ -146,6 +148,26 @@ class ServingJob:
         year.closed[later] = model.probability(year.flights.features[later])
         year.versions.append(version)
         self._logged = 0
+
+
+def episodes(system: System) -> list[dict[str, Any]]:
+    """Give what the detector saw and decided, one dict an episode: when, on what metric, what became of it."""
+    peers = BlockingPeers(system.namespace)
+    asked = {row["episode"]: row for row in system.retrains.history(MODEL)}  # the newest row of each
+    found = []
+    for episode in asked:
+        record = peers.call("broadcaster", "explain", {"episode": episode}, timeout_s=_DECISION_S)
+        found.append(
+            {
+                "id": episode,
+                "version": record["version"],
+                "metric": record["metric"],
+                "time": record["time"],
+                "closed_by": record["closed_by"],
+                "alarms": [{"metric": alarm["metric"], "time": alarm["time"]} for alarm in record["evidence"]],
+            }
+        )
+    return found
 
 
 def date(at_s: float) -> str:

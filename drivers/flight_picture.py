@@ -20,7 +20,7 @@ STATIC: Final = "#9a9a9a"
 CLOSED: Final = "#0b6e99"
 ALARM: Final = "#d1495b"
 BANDS: Final = ("#e8f1f5", "#ffffff")
-_METRICS: Final = {"auc": "tells late from others", "calibration": "means what it says"}
+_METRICS: Final = ("auc", "calibration")
 
 
 def draw(year: Year, figures: Mapping[str, Any], paths: Iterable[Path]) -> None:
@@ -48,12 +48,13 @@ def draw(year: Year, figures: Mapping[str, Any], paths: Iterable[Path]) -> None:
         axes[3].grid(visible=False)
         _calendar(axes[3], year)
         axes[0].legend(loc="lower left", ncols=2, frameon=False)
-        retrains = figures["retrains"]
+        count = figures["retrains"]
+        retrains = f"{count} retrain{'' if count == 1 else 's'}"
+        auc, loss = ((figures[f"{metric}_static"], figures[f"{metric}_closed_loop"]) for metric in ("auc", "log_loss"))
         figure.suptitle(
             f"Will a flight from New York be late? {figures['flights']:,} flights of 2013, week by week\n"
-            f"AUC {figures['auc_static']:.3f} for the model of January, {figures['auc_closed_loop']:.3f} in the closed loop with "
-            f"{retrains} retrain{'' if retrains == 1 else 's'}; log loss {figures['log_loss_static']:.3f}, "
-            f"{figures['log_loss_closed_loop']:.3f}",
+            f"the model of January: AUC {auc[0]:.3f}, log loss {loss[0]:.3f}; "
+            f"the closed loop, {retrains}: AUC {auc[1]:.3f}, log loss {loss[1]:.3f}",
             fontsize=12,
         )
         for path in paths:

@@ -64,7 +64,7 @@ class ServingJob:
     def __init__(self, system: System, *, days: int, space: Mapping[str, Any], trials: int, seed: int | None) -> None:
         """`space`, `trials` and `seed` are of the first study, in January; the later ones come with their orders."""
         self._system = system
-        self._search = {"space": dict(space), "trials": trials, "seed": seed}
+        self._search: dict[str, Any] = {"space": dict(space), "trials": trials, "seed": seed}
         flights = fl.load()
         unknown = np.full(len(flights), np.nan)
         until_s = fl.day(min(FIRST_DAY + days, LAST_DAY))

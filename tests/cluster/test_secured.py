@@ -1,0 +1,36 @@
+"""Ray's token authentication on: who has no token stays out, Ray jobs are launched all the same, secrets appear nowhere.
+
+The metrics are read here too, from Ray's own Prometheus endpoint.
+"""
+
+from __future__ import annotations
+
+from tests.cluster.alone import alone
+from tests.database import Postgres, free_port
+
+SECRET = "do-not-print-7f3a9c"
+
+
+def test_with_a_token_everything_works_and_no_secret_is_seen_anywhere(tmp_path) -> None:
+    database = Postgres("127.0.0.1", free_port(), SECRET)
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "a" * 64,
+        "VISUTILITY_STORAGE": database.url,
+        "HOOK_URL": f"http://127.0.0.1:{free_port()}/{SECRET}",
+        "HOOK_SECRET": SECRET,
+    }
+    try:
+        told = alone(
+            "tests.cluster.scenarios.secured",
+            "everything",
+            environment=environment,
+            folder=str(tmp_path),
+            url=database.url,
+            secret=SECRET,
+            metrics_port=str(free_port()),
+        )
+    finally:
+        database.stop()
+    assert len(told["metrics"]) == 9
+    assert len(list(tmp_path.iterdir())) == 1, "the job ran once"

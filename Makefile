@@ -4,7 +4,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help demo test unit check format bench chaos chaos-long clean
+.PHONY: help demo test test-launch wheel unit check format bench chaos chaos-long clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,14 @@ bench: .venv/.bench ## the benchmarks, beside what one would otherwise do
 	$(BIN)/visutility bench ingest
 	$(BIN)/visutility bench detection
 	$(BIN)/visutility bench tuning
+
+wheel: .venv/.installed ## dist/visutility-<version>-py3-none-any.whl, for the nodes of a cluster
+	rm -f dist/visutility-*.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
+
+# What this machine lacks (root, sshd, rsync) is said, and counts as skipped: exit 77.
+test-launch: .venv/.installed ## cluster.yaml launched for real on pretend machines, from `ray up` to `ray down`: four minutes
+	$(BIN)/python -m tests.launch.ray_up || test $$? -eq 77
 
 chaos: .venv/.installed ## kill, freeze, and compare with what was acknowledged: two minutes
 	$(BIN)/visutility chaos --seconds 120 --seed 1

@@ -168,7 +168,7 @@ def equality(stage: Stage, say: Say, *, trials: int) -> Figures:
     """Run one seed with 1, 2 and 8 workers, and once more with a killed tuner: the tables must be equal bit for bit."""
 
     def objective(params: dict[str, Any], trial: Any) -> float:
-        return float(params["x"]) * trial.seed
+        return float(params["x"] * trial.seed)
 
     tables: dict[str, str] = {}
     for workers in (1, 2, 8):
@@ -216,7 +216,7 @@ def tpe(stage: Stage, say: Say, *, seeds: int, trials: int = 50, workers: int = 
 def _paused(objective: Callable[[dict[str, float]], float], pause_s: float) -> Callable[[dict[str, float]], float]:
     def paused(params: dict[str, float]) -> float:
         time.sleep(pause_s)
-        return objective(params)
+        return float(objective(params))
 
     return paused
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import signal
 import tempfile
@@ -64,7 +65,7 @@ def stage() -> Iterator[Stage]:
         include_dashboard=False,
         object_store_memory=150 * 2**20,
         namespace=NAMESPACE,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         log_to_driver=False,
     )
     try:

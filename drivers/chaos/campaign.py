@@ -1,0 +1,214 @@
+"""One run: a system, producers, consumers, faults; then everything is brought home and compared."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import select
+
+import actors
+from actors import deployment
+from actors.storage import Store, detector_tables, dispatcher_tables
+from actors.system import System
+from drivers.chaos import checker, controls, ledger, processes
+from drivers.chaos.crew import Crew, first_after
+from drivers.chaos.database import Postgres
+from drivers.chaos.faults import Fault, Faults, cross
+from drivers.chaos.launches import Receiver
+from drivers.chaos.machine import Machine
+from drivers.chaos.report import Report
+from drivers.chaos.scenario import FOLDER_VARIABLE, Scenario, document
+from drivers.chaos.zombies import Zombies
+
+logger = logging.getLogger(__name__)
+
+POINTS_VARIABLE: Final = "VISUTILITY_FAILPOINTS"
+_FIRST_ACKS_S: Final = 60.0
+_SETTLED_S: Final = 90.0
+_DATABASE_AWAY_S: Final = 1.5
+
+# What is done to the system while the producers run; gives the faults it did.
+Plan = Callable[["Run"], None]
+
+
+class Run:
+    """What a plan may use."""
+
+    def __init__(self, scenario: Scenario, system: System, faults: Faults, crew: Crew, zombies: Zombies) -> None:
+        self.scenario, self.system, self.faults, self.crew, self.zombies = scenario, system, faults, crew, zombies
+
+
+def random_plan(seconds: float, *, nodes: bool, cut: Callable[[], None] | None) -> Plan:
+    """Do whatever the seed says for so many seconds."""
+    return lambda run: run.faults.until(time.monotonic() + seconds, nodes=nodes, cut=cut)
+
+
+def campaign(
+    storage: str,
+    *,
+    seed: int,
+    seconds: float,
+    events: int,
+    control: str | None = None,
+    plan: Plan | None = None,
+    keep: bool = False,
+    phase_s: float = 6.0,
+    cooldown_s: float = 4.0,
+    cuts_every: int = 5,
+) -> Report:
+    """Run once against `storage` (a URL, or the word postgresql for a private server) and give what was found.
+
+    `events` are logged over `seconds` by all producers together. Without a `plan`: random faults by the seed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="visutility-chaos-"))
+    points = folder / "points"
+    points.mkdir()
+    os.environ[FOLDER_VARIABLE], os.environ[POINTS_VARIABLE] = str(folder), str(points)
+    if control is not None:
+        os.environ[controls.VARIABLE] = control
+        controls.apply()
+    postgres = Postgres() if storage == "postgresql" else None
+    url = postgres.url if postgres else storage.replace("{folder}", str(folder))
+    spread = url.startswith("postgresql") and control is None
+    receiver = Receiver(folder, lambda post: cuts_every > 0 and post % cuts_every == 1)
+
+    def cut() -> None:
+        if postgres is not None:
+            postgres.cut()
+            time.sleep(_DATABASE_AWAY_S)
+            postgres.begin()
+
+    with _machine(2 if spread else 0, control) as machine:
+        scenario = Scenario(
+            folder=str(folder),
+            address=machine.address,
+            namespace=f"chaos-{uuid.uuid4().hex[:6]}",
+            storage=url,
+            seed=seed,
+            events_per_s=events / seconds,
+            phase_s=phase_s,
+            cooldown_s=cooldown_s,
+            hook_port=receiver.port,
+        )
+        chosen = plan or random_plan(seconds, nodes=spread, cut=cut if postgres else None)
+        try:
+            report = _run(scenario, machine, points, chosen, control)
+        finally:
+            receiver.close()
+            if postgres is not None:
+                postgres.close()
+    if keep or (report.breached and control is None):
+        (folder / "report.json").write_text(json.dumps(report.plain(), indent=1), encoding="utf-8")
+        logger.warning("the records of the run are kept in %s", folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
+
+
+def _run(scenario: Scenario, machine: Machine, points: Path, plan: Plan, control: str | None) -> Report:
+    crew = Crew(scenario)
+    zombies = Zombies(scenario.storage, lambda name: _end(name, scenario.namespace))
+    system = actors.start(document(scenario), namespace=scenario.namespace)
+    faults = Faults(machine, scenario.namespace, points, crew, zombies=zombies, seed=scenario.seed)
+    problems = []
+    began_s = time.monotonic()
+    try:
+        crew.begin()
+        crew.wait_for_first_acks(_FIRST_ACKS_S)
+        began_s = time.monotonic()
+        plan(Run(scenario, system, faults, crew, zombies))
+        faults.calm()
+        crew.thawed()
+        faults.recovered()
+        problems += crew.home()
+        crew.look()
+        seconds = time.monotonic() - began_s
+        problems += _settle(scenario.storage)
+    finally:
+        crew.dismiss()
+        _stop(system)
+    for fault in faults.done:
+        fault.latency_s = _latency(fault, crew)
+    cross(faults.done)
+    problems += [note["problem"] for note in _notes(scenario)]
+    findings = checker.check(scenario.storage, Path(scenario.folder), crew.sources(), cooldown_s=scenario.cooldown_s)
+    return Report(
+        store="PostgreSQL" if scenario.storage.startswith("postgresql") else "SQLite",
+        seed=scenario.seed,
+        seconds=seconds,
+        findings=findings,
+        faults=faults.done,
+        missed=faults.missed,
+        zombies_tried=zombies.tried,
+        zombies_accepted=zombies.accepted,
+        problems=problems,
+        control=control,
+    )
+
+
+def _end(name: str, namespace: str) -> None:
+    handle = deployment.find(name, namespace)
+    if handle is not None:
+        processes.kill([deployment.record(handle)["pid"]])
+
+
+def _latency(fault: Fault, crew: Crew) -> float | None:
+    firsts = [first_after(acks, fault.struck_s) for acks in crew.acks.values()]
+    return None if None in firsts else max(first for first in firsts if first is not None) - fault.struck_s
+
+
+def _settle(storage: str) -> list[str]:
+    """Wait until nothing is on its way: no outbox row, no order that is pending or running. What still is will be found."""
+    store = Store(storage)
+    deadline = time.monotonic() + _SETTLED_S
+    quiet = 0
+    try:
+        while time.monotonic() < deadline:
+            quiet = quiet + 1 if _is_settled(store) else 0
+            if quiet >= 3:  # an order that ends may make way for an episode that was told to ask again
+                return []
+            time.sleep(1.0)
+    finally:
+        store.close()
+    return [f"not settled {_SETTLED_S:g} s after the last fault"]
+
+
+def _is_settled(store: Store) -> bool:
+    for part in store.detector_parts():
+        with part.read() as connection:
+            if connection.execute(select(detector_tables.outbox.c.id)).first() is not None:
+                return False
+            if any(record["request"]["state"] == "asking" for record in detector_tables.list_episodes(connection)):
+                return False
+    with store.part("dispatcher").read() as connection:
+        return not dispatcher_tables.active_orders(connection)
+
+
+def _stop(system: System) -> None:
+    try:
+        system.stop()
+    except Exception:
+        logger.exception("the system could not be stopped")
+
+
+def _notes(scenario: Scenario) -> list[dict[str, Any]]:
+    return ledger.notes(scenario.path("problems.jsonl"))
+
+
+@contextmanager
+def _machine(nodes: int, control: str | None) -> Iterator[Machine]:
+    machine = Machine(nodes=nodes, setup_hook=None if control is None else controls.HOOK)
+    try:
+        yield machine
+    finally:
+        machine.close()

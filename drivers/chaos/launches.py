@@ -1,0 +1,112 @@
+"""What launches look like from the other side: the function, the class and the receiver that the handlers call in a run.
+
+A launch that runs holds a file lock which goes with its process: a second one of the same order at the same time cannot get
+it, and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any, Final
+
+from actors.events import RetrainEvent
+from drivers.chaos import ledger
+from drivers.chaos.scenario import FOLDER_VARIABLE
+
+LAUNCHES: Final = "launches.jsonl"
+_RUNS_S: Final = 0.3
+
+
+def retrain(event: RetrainEvent) -> None:
+    """Be the retrain of the handler `task`."""
+    with _running(Path(os.environ[FOLDER_VARIABLE]), "task", event):
+        time.sleep(_RUNS_S)
+
+
+class Launches:
+    """The handler `module:Class` of the run."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def on_retrain(self, event: RetrainEvent) -> None:
+        """Launch a retrain."""
+        with _running(self._folder, "class", event):
+            time.sleep(_RUNS_S)
+
+
+@contextlib.contextmanager
+def _running(folder: Path, handler: str, event: RetrainEvent) -> Iterator[None]:
+    path = folder / LAUNCHES
+    lock = os.open(folder / f"running-{event.id}", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except BlockingIOError:
+        alone = False
+    launch = {"handler": handler, "order": event.id, "episode": event.episode, "model": event.model_name}
+    ledger.note(path, **launch, at=time.time(), alone=alone)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+class Receiver:
+    """The receiver of webhooks: keeps the ids that it has seen, as docs tell receivers to, and launches once for each.
+
+    `cuts` decides, for the nth post, whether the connection is cut after the launch and before the answer.
+    """
+
+    def __init__(self, folder: Path, cuts: Callable[[int], bool]) -> None:
+        self._path = folder / LAUNCHES
+        self._cuts = cuts
+        self._seen: set[str] = set()
+        self._posts = 0
+        self._lock = Lock()
+        receiver = self
+
+        class Post(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if receiver.take(body):
+                    with contextlib.suppress(OSError):
+                        self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
+                    return
+                self.send_response(202)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Post)
+        self.port: int = self._server.server_address[1]
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def take(self, event: dict[str, Any]) -> bool:
+        """Take one post; tell whether its answer is to be cut off."""
+        with self._lock:
+            self._posts += 1
+            number = self._posts
+            if event["id"] not in self._seen:
+                self._seen.add(event["id"])
+                data = event["data"]
+                launch = {"handler": "webhook", "order": event["id"], "episode": data["episode"], "model": data["model_name"]}
+                ledger.note(self._path, **launch, at=time.time(), alone=True)
+        return self._cuts(number)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()

@@ -38,10 +38,11 @@ _EVENT_BYTES: Final = 400
 _METRIC_BYTES: Final = 72
 # A batch of rows: enough to share the costs of a call, few enough to be packed in some milliseconds.
 _SEAL_ROWS: Final = 5_000
-# In flight at once: the detector's commits take that much together, more would only wait there.
-_WINDOW_CALLS: Final = 12
+# In flight at once: of all streams together, and of one: one call is committed while the next is on its way.
+_WINDOW_CALLS: Final = 16
 _WINDOW_BYTES: Final = 24 * 2**20
-_CALL_BYTES: Final = 512 * 1024
+_STREAM_CALLS: Final = 2
+_CALL_BYTES: Final = 1024 * 1024
 _CALL_BATCHES: Final = 1000
 # How long the first event of a batch waits for company where nobody flushes.
 _LINGER_S: Final = 0.02
@@ -153,7 +154,7 @@ class _Batch:
     sequence: int
     rows: int
     payload: bytes
-    sent: bool = False
+    was_first: bool = False  # when it was sent: everything before it had been acknowledged
 
 
 @dataclass(slots=True)
@@ -473,6 +474,7 @@ class Metrics:
             if not self._may_send(stream, now):
                 continue
             for batch in itertools.islice(stream.batches, len(stream.batches) - stream.unsent, None):
+                batch.was_first = batch is stream.batches[0]
                 if len(self._calls) >= _WINDOW_CALLS or self._in_flight_bytes + size >= _WINDOW_BYTES:
                     break
                 parts.append((stream, batch))
@@ -481,13 +483,15 @@ class Metrics:
                 if size >= _CALL_BYTES or len(parts) >= _CALL_BATCHES:
                     self._call(parts, size)
                     parts, size = [], 0
+                    if stream.in_flight >= _STREAM_CALLS:
+                        break
             if not stream.unsent and not stream.broken:
                 del self._ready[model]
         if parts:
             self._call(parts, size)
 
     def _may_send(self, stream: _Stream, now: float) -> bool:
-        if stream.wait_until_s > now or (stream.broken and stream.in_flight):
+        if stream.wait_until_s > now or stream.in_flight >= (1 if stream.broken else _STREAM_CALLS):
             return False
         if stream.broken:
             stream.broken, stream.unsent = False, len(stream.batches)
@@ -551,7 +555,7 @@ class Metrics:
                 if reply["high_water"] >= batch.sequence + batch.rows:
                     self._acknowledged(stream, batch, reply)
             case "gap":
-                self._gap(stream, int(reply["high_water"]))
+                self._gap(stream, batch, reply)
             case "refused":
                 self._warn(f"refused {stream.model}", "%s was refused: %s", stream.model, reply.get("reason"))
                 self._refused(stream, batch)
@@ -578,15 +582,14 @@ class Metrics:
                 sequence += later.rows
             stream.next_sequence = sequence
 
-    def _gap(self, stream: _Stream, high_water: int) -> None:
+    def _gap(self, stream: _Stream, batch: _Batch, reply: Mapping[str, Any]) -> None:
+        """Begin again with the first: what came before was lost, or is late (Ray keeps no order between calls)."""
         self._break(stream)
-        first = stream.batches[0].sequence
-        if high_water < first:
+        if batch.was_first and int(reply["high_water"]) < batch.sequence and int(reply["epoch"]) >= stream.epoch:
             # The store knows less than it has acknowledged to us: another store, or one that has forgotten this producer.
-            # As somebody new we lose nothing and count nothing twice.
-            logger.warning(
-                "%s: the store expects event %d, we are at %d: going on as a new producer", stream.model, high_water, first
-            )
+            # As somebody new we lose nothing and count nothing twice: none of what waits here can have been taken.
+            at = reply["high_water"], batch.sequence
+            logger.warning("%s: the store expects event %d, we are at %d: going on as a new producer", stream.model, *at)
             self._become_new()
 
     def _become_new(self) -> None:

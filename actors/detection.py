@@ -176,7 +176,8 @@ class Detection:
         replies = [self._carry_out(work, changes, now) for work in works]
         touched = _touched(works, replies)
         told = [effect for name in touched for effect in self._write_down(self._models[name], changes, now)]
-        self._write(changes)
+        if touched or changes.sent:
+            self._write(changes)
         for name in touched:
             model = self._models[name]
             if model.force_snapshot:

@@ -11,6 +11,7 @@ name (a zombie on a lost node, a thawed one) are told apart by the fence: the ol
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ _MAX_WAITING: Final = 20_000
 _GROUP_BYTES: Final = 8 * 2**20
 _GROUP: Final = 2500
 _CALL_S: Final = 5.0
+_EARLY_S: Final = 0.2  # how long a batch waits for the one before it
 _MAX_BASELINE: Final = 100_000
 _MAX_ASKED: Final = 500
 
@@ -75,6 +77,7 @@ class DriftDetector:
         self._detection: Detection | None = None
         self._waiting: list[tuple[Work, asyncio.Future[Any]]] = []
         self._waiting_bytes = 0
+        self._progress = asyncio.Event()  # set, and replaced, when a group has been committed
         self._pump: asyncio.Task[None] | None = None
         self._ticks: asyncio.Task[None] | None = None
         self._sending: set[str] = set()
@@ -89,14 +92,27 @@ class DriftDetector:
         """Count one packed batch; the reply comes after the commit. ValueError where the payload is broken."""
         self._start()
         work = Ingest(wire.check_model(model), producer, 0 if sequence is None else int(sequence), payload, client)
-        return await self._replied(work)  # type: ignore[no-any-return]
+        return await self._ingested(work)
 
     async def ingest_many(self, *, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Count several batches, each a dict of `ingest`'s arguments; a broken one is answered "refused"."""
         self._start()
         works = [Ingest(b["model"], b.get("producer"), b.get("sequence") or 0, b["payload"], b.get("client")) for b in batches]
-        replies = await asyncio.gather(*(self._replied(work) for work in works), return_exceptions=True)
+        replies = await asyncio.gather(*(self._ingested(work) for work in works), return_exceptions=True)
         return [_refusal(reply) if isinstance(reply, BaseException) else reply for reply in replies]
+
+    async def _ingested(self, work: Ingest) -> dict[str, Any]:
+        """Count a batch; one that came before its turn (Ray keeps no order between calls) waits for it for a moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _EARLY_S
+        while True:
+            progress = self._progress
+            reply: dict[str, Any] = await self._replied(work)
+            left = deadline - loop.time()
+            if reply["status"] != "gap" or left <= 0:
+                return reply
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(progress.wait(), left)
 
     async def high_water(self, *, model: str, producer: str) -> dict[str, Any]:
         """Give the next free sequence number of a producer: `{"high_water"}`, 0 for an unknown one."""
@@ -210,6 +226,8 @@ class DriftDetector:
             for (_, future), reply in zip(group, replies, strict=True):
                 if not future.done():
                     future.set_result(reply)
+            self._progress.set()
+            self._progress = asyncio.Event()
             self._send_soon()
 
     def _group(self) -> list[tuple[Work, asyncio.Future[Any]]]:

@@ -32,6 +32,8 @@ class FakeSystem:
         self.calls = 0
         self.clients: dict[str, dict[str, Any]] = {}
         self.hold = False
+        self.shuffled: np.random.Generator | None = None
+        self.done: dict[int, Any] = {}
 
     # --- the link
 
@@ -46,6 +48,8 @@ class FakeSystem:
             return ("reply", [self._reply("busy", 0, retry_in_s=0.001) for _ in batches])
         if outcome == "refused":
             return ("reply", [self._reply("refused", 0, reason="no room for another model") for _ in batches])
+        if self.shuffled is not None:
+            return ("later", batches, outcome)
         replies = [self._take(batch) for batch in batches]
         return ("reply", None if outcome == "unknown" else replies)
 
@@ -53,10 +57,17 @@ class FakeSystem:
         if self.hold:
             time.sleep(min(timeout_s, 0.001))
             return []
+        if self.shuffled is not None:  # carried out in any order, and answered in another
+            for i in self.shuffled.permutation(len(tickets)):
+                ticket = tickets[i]
+                if ticket[0] == "later" and id(ticket) not in self.done:
+                    replies = [self._take(batch) for batch in ticket[1]]
+                    self.done[id(ticket)] = ticket, None if ticket[2] == "unknown" else replies
+            return [ticket for ticket in tickets if self.shuffled.random() < 0.5]
         return list(tickets)
 
     def reply(self, ticket: Any) -> Any:
-        return ticket[1]
+        return self.done.pop(id(ticket))[1] if ticket[0] == "later" else ticket[1]
 
     def call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
         if not self.up:
@@ -140,6 +151,21 @@ def test_many_models_and_batches_with_losses_are_counted_once_in_order(system: F
     assert metrics.flush(30)["pending"] == 0
     assert system.rows == {"m0": 2012, "m1": 2000, "m2": 2000}
     assert sorted(v for v in system.values if v >= 0) == [float(n) for n in range(6000)]
+
+
+def test_calls_that_overtake_each_other_are_counted_once_and_the_producer_stays_the_same(
+    system: FakeSystem, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_CALL_BYTES", 1)
+    metrics = made()
+    producer = metrics.producer
+    system.shuffled = np.random.default_rng(1)
+    system.outcomes = system.shuffled.choice(["taken", "unknown", "lost", "busy"], 100).tolist()
+    for i in range(50):
+        metrics.log_batch({"n": np.arange(10.0) + 10 * i}, model=f"m{i % 2}")
+    assert metrics.flush(30)["pending"] == 0
+    assert sorted(system.values) == [float(n) for n in range(500)]
+    assert metrics.producer == producer
 
 
 def test_a_batch_comes_after_what_was_logged_before_it(system: FakeSystem, made: Any) -> None:

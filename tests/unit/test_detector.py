@@ -161,6 +161,17 @@ def test_batches_that_wait_together_are_counted_in_order(world: World, run: Any)
     assert world.status()["m"]["events"] == 500
 
 
+def test_a_batch_that_comes_before_its_turn_waits_for_it(world: World, run: Any) -> None:
+    async def story() -> None:
+        detector = world.detector()
+        late = asyncio.create_task(send(detector, world.payload(n=10), 10))
+        await asyncio.sleep(0)
+        first = await send(detector, world.payload(n=10), 0)
+        assert (first["accepted"], (await late)["accepted"]) == (10, 10)
+
+    run(story())
+
+
 def test_two_producers_of_one_model_count_apart(world: World, run: Any) -> None:
     async def story() -> None:
         detector = world.detector()

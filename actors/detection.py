@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+from sqlalchemy import Connection
 
 from actors import config, episodes, failpoints, wire
 from actors.clock import Instant, event_instant
@@ -116,15 +117,20 @@ class Detection:
         self._settings = config.load_stored(store)
         self.fence = Fence.raise_epoch(self._part, process)
         self._models: dict[str, Model] = {}
-        self._tried: set[tuple[str, str]] = set()
+        self._tried: set[tuple[str, str]] = set()  # (model, producer) that this process has taken batches of
+        self._noted: set[tuple[str, str]] = set()  # those of them whose first batch is on record and has not come through
         self._failed: dict[tuple[str, str, int], int] = {}
         self.outbox: dict[str, tuple[str, str, dict[str, Any]]] = {}  # id -> model, method, arguments
+        # A commit that failed may have come through all the same (the connection was lost before its reply): what it put
+        # into the outbox is in the store alone then, and is read from there. So are the models that it made us forget: they
+        # must not wait for their next event to ask again, or to be missed.
+        self._unsure = False
+        self._forgotten: set[str] = set()
         with self._part.read() as connection:
             self._held(
                 detector_tables.load_models(connection, process), detector_tables.load_open_episodes(connection, process), now
             )
-            for row in detector_tables.load_outbox(connection, process):
-                self.outbox[row.id] = (row.model, row.method, detector_tables.unpack(row.body))
+            self.outbox = self._stored_outbox(connection)
 
     @property
     def epoch(self) -> int:
@@ -166,6 +172,7 @@ class Detection:
             return [reply for work in works for reply in self.commit([work], now)]
 
     def _commit(self, works: Sequence[Work], now: Instant) -> list[Any]:
+        self._make_sure(now)
         suspects = self._note_attempts(works)
         if suspects and len(works) > 1:
             return [reply for work in works for reply in self._commit([work], now)]
@@ -189,7 +196,7 @@ class Detection:
         self.outbox.update(
             {row["id"]: (row["model"], row["method"], detector_tables.unpack(row["body"])) for row in changes.outbox}
         )
-        self._tried.update(_key(work) for work in works if isinstance(work, Ingest) and work.producer is not None)
+        self._noted.difference_update(changes.tried)
         for effect in told:
             _log(effect)
         return replies
@@ -202,9 +209,25 @@ class Detection:
         failpoints.reach("detector.after_commit")
 
     def _forget(self, works: Sequence[Work]) -> None:
+        self._unsure = True
         for work in works:
-            if work.model is not None:
-                self._models.pop(work.model, None)
+            if work.model is not None and self._models.pop(work.model, None) is not None:
+                self._forgotten.add(work.model)
+
+    def _make_sure(self, now: Instant) -> None:
+        """Know again what the store holds, after a commit whose outcome was not known."""
+        if not self._unsure:
+            return
+        with self._part.read() as connection:
+            self.outbox = self._stored_outbox(connection)
+            rows = detector_tables.load_some_models(connection, sorted(self._forgotten - self._models.keys()))
+            self._held(rows, [r for row in rows for r in detector_tables.load_model_episodes(connection, row.model)], now)
+        self._forgotten.clear()
+        self._unsure = False
+
+    def _stored_outbox(self, connection: Connection) -> dict[str, tuple[str, str, dict[str, Any]]]:
+        rows = detector_tables.load_outbox(connection, self._process)
+        return {row.id: (row.model, row.method, detector_tables.unpack(row.body)) for row in rows}
 
     def _carry_out(self, work: Work, changes: Changes, now: Instant) -> Any:
         if isinstance(work, Ingest):
@@ -259,7 +282,7 @@ class Detection:
             changes.producers.append(
                 {"model": model.name, "producer": work.producer, "high_water": high, "seen_at": now.wall_s, "client": client}
             )
-            if _key(work) not in self._tried:
+            if _key(work) in self._noted:
                 changes.tried.append((model.name, work.producer))
         return self._reply("accepted", high, count - verdict.rejected, skip, verdict.listed)
 
@@ -394,6 +417,7 @@ class Detection:
         with self.fence.write() as connection:
             before = detector_tables.note_attempts(connection, [(*key, sequence) for key, sequence in fresh.items()])
         self._tried.update(fresh)
+        self._noted.update(fresh)
         failpoints.reach("detector.after_attempt")
         return {key: tries for key, tries in before.items() if tries}
 
@@ -598,6 +622,7 @@ class Detection:
 
     def due(self, now: Instant) -> list[Change]:
         """Give the changes that time alone makes: requests to ask again, silence where events are expected."""
+        self._make_sure(now)
         changes: list[Change] = []
         for model in self._models.values():
             expected = model.settings.expect_every_s

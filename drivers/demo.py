@@ -1,4 +1,4 @@
-"""A real year of flights: the model of January drifts, is retrained when it must be, and compared with the one that never is."""
+"""A real year of flights: January's model drifts, is retrained when it must be, and compared with the one that never is."""
 
 from __future__ import annotations
 

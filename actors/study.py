@@ -27,22 +27,27 @@ class TrialRecord:
     finished_at: float | None
 
 
-Reader = Callable[[], tuple[dict[str, Any], list[dict[str, Any]]]]
-
-
 class Study:
-    """A study as it was when it was last read; `refresh` reads it again."""
+    """A study as it was when it was last read; `refresh` reads it again. Its trials are read when they are first asked for."""
 
-    def __init__(self, read: Reader) -> None:
-        """Read the study by `read`, which gives its summary and its trials as plain values."""
-        self._read = read
-        self.refresh()
+    def __init__(self, read_summary: Callable[[], dict[str, Any]], read_trials: Callable[[], list[dict[str, Any]]]) -> None:
+        """Read the study: its summary, later its trials, as plain values."""
+        self._read_summary = read_summary
+        self._read_trials = read_trials
+        self._trials: list[TrialRecord] | None = None
+        self._summary = read_summary()
 
     def refresh(self) -> Study:
         """Read the study again."""
-        self._summary, trials = self._read()
-        self.trials = [TrialRecord(**trial) for trial in trials]
+        self._summary, self._trials = self._read_summary(), None
         return self
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """Every trial that was ever handed out, in their order."""
+        if self._trials is None:
+            self._trials = [TrialRecord(**trial) for trial in self._read_trials()]
+        return self._trials
 
     @property
     def id(self) -> str:
@@ -81,7 +86,7 @@ class Study:
 
     @property
     def best(self) -> TrialRecord:
-        """The completed trial with the best value, the earliest of equals; LookupError where none has completed."""
+        """Give the completed trial with the best value, the earliest of equals; LookupError where none has completed."""
         found = self._best_of(trial for trial in self.trials if trial.state == COMPLETED)
         if found is None:
             errors = [trial.error for trial in self.trials if trial.error]
@@ -90,9 +95,9 @@ class Study:
         return found
 
     def __repr__(self) -> str:
-        best = self._best_of(trial for trial in self.trials if trial.state == COMPLETED)
-        known = "no completed trial" if best is None else f"best {best.value:.6g} with {best.params}"
-        return f"Study({self.name!r}, {self.state}, {len(self.trials)} trials, {known})"
+        done, trials, best = self._summary["done"], self._summary["trials"], self._summary["best_value"]
+        found = "no value yet" if best is None else f"best {best:.6g}"
+        return f"Study({self.name!r}, {self.state}, {done} of {trials} trials, {found})"
 
     def counts(self) -> dict[str, int]:
         """Count the trials by state."""

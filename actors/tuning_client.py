@@ -135,7 +135,7 @@ class Tuning:
 
     def study(self, name: str) -> Study:
         """Give the study as it stands now; KeyError where there is none of that name."""
-        return Study(lambda: (self._call("study", name=name), self._trials(name)))
+        return Study(lambda: self._call("study", name=name), lambda: self._trials(name))
 
     def studies(self) -> list[dict[str, Any]]:
         """Give name, state and times of every study, the newest first."""

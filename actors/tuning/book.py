@@ -42,6 +42,10 @@ TRIALS_PER_PAGE: Final = 50_000
 _MAX_ERROR = 4000  # characters that are kept of an error
 
 
+# Made once: `json.dumps` with an option of its own makes an encoder a call.
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
+
 class StrategyError(RuntimeError):
     """The strategy raised: the study cannot go on."""
 
@@ -281,7 +285,7 @@ class TrialBook:
 def _encoded(params: object) -> str:
     if not isinstance(params, Mapping):
         raise ValueError(f"next_params() must give a mapping, got {type(params).__name__}")  # noqa: TRY004  ValueError is the rule for bad input
-    return json.dumps(params, allow_nan=False)
+    return _ENCODER.encode(params)
 
 
 def as_row(trial: Trial) -> dict[str, Any]:

@@ -119,6 +119,15 @@ def _connect(address: str, problem: str) -> None:
         raise ConnectionError(f"{problem} ({error})") from None
 
 
+def listens(address: str) -> bool:
+    """Tell whether anything listens at `address`."""
+    try:
+        _knock(address)
+    except OSError:
+        return False
+    return True
+
+
 def _knock(address: str) -> None:
     """Raise OSError where nobody listens: Ray itself tries for minutes (measured: more than 150 s)."""
     host, colon, port = address.rpartition(":")

@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from sqlalchemy import select
 
 from actors import card, config, connection, deployment, status
 from actors.build import BUILD
@@ -25,7 +26,7 @@ from actors.card import Card
 from actors.clock import SystemClock
 from actors.deployment import ConflictError
 from actors.peers import BlockingPeers
-from actors.storage import Store, StoreError, is_local, redacted
+from actors.storage import Store, StoreError, is_local, redacted, schema
 
 if TYPE_CHECKING:
     from actors.client import Metrics
@@ -279,10 +280,11 @@ def _start(namespace: str, settings: config.Settings | None, storage: str | None
         known = None
     if known is None:
         deployment.refuse_foreigners(namespace)
-        mine = _new_card(namespace, settings, storage)
+        mine = _new_card(settings, storage)
         known = card.claim(namespace, mine)
         if known.token == mine.token:
             try:
+                _take(namespace, known)
                 _bring_up(namespace, known)
             except BaseException:
                 logger.warning("the start did not succeed: what was started is ended again")
@@ -293,25 +295,61 @@ def _start(namespace: str, settings: config.Settings | None, storage: str | None
     _bring_up(namespace, known)
 
 
-def _new_card(namespace: str, settings: config.Settings | None, storage: str | None) -> Card:
-    """Open the store, decide the configuration, keep it there."""
+def _new_card(settings: config.Settings | None, storage: str | None) -> Card:
+    """Open the store and decide the configuration; nothing is changed yet."""
     url = storage or _resolved(config.Settings().storage, Path.cwd())
-    for other, known in card.every():
-        if known.storage == url and other != namespace:
-            raise ConflictError(
-                f"storage {redacted(url)} is in use by the system in namespace {other!r}: "
-                "two systems on one store would take it from each other; name another storage or connect to that one"
-            )
-    store = Store(url)
-    try:
+    with contextlib.closing(Store(url)) as store:
         _refuse_unreachable(url)
         if settings is None:
             settings = config.load_stored(store)
-        config.store_settings(store, settings, SystemClock().now().wall_s)
-    finally:
-        store.close()
     node = ray.get_runtime_context().get_node_id() if is_local(url) else None
     return Card(build=BUILD, storage=url, node=node, document=config.document(settings), token=uuid.uuid4().hex)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who took the store last: one start of a system, by its card's token, and where it was."""
+
+    token: str
+    address: str
+    namespace: str
+
+
+def _take(namespace: str, mine: Card) -> None:
+    """Note in the store who holds it, and what it was told. ConflictError while the holder before runs, on whatever cluster.
+
+    Without this, two systems on one store (a second Ray on the same laptop is enough) would end each other's actors for ever:
+    each restart raises the epoch, which makes the other's process stale.
+    """
+    holder = Holder(mine.token, ray.get_runtime_context().gcs_address, namespace)
+    notes = schema.notes
+    wanted = select(notes.c.value).where(notes.c.name == "holder")
+    with contextlib.closing(Store(mine.storage)) as store:
+        part = store.part("system")
+        with part.read() as connected:
+            before = connected.execute(wanted).scalar()
+        if before is not None:
+            _refuse_held(Holder(**json.loads(before)), redacted(mine.storage))
+        with part.write() as connected:
+            if connected.execute(wanted).scalar() != before:
+                raise ConflictError(f"storage {redacted(mine.storage)} was taken by another start this moment: try again")
+            row = {"name": "holder", "value": json.dumps(asdict(holder)).encode()}
+            connected.execute(schema.upsert(connected, notes, "value").values(**row))
+        config.store_settings(store, _running_settings(mine), SystemClock().now().wall_s)
+
+
+def _refuse_held(holder: Holder, storage: str) -> None:
+    if holder.address == ray.get_runtime_context().gcs_address:
+        known = card.read(holder.namespace)
+    elif connection.listens(holder.address):
+        known = card.elsewhere(holder.address, holder.namespace)
+    else:
+        known = None
+    if known is not None and known.token == holder.token:
+        raise ConflictError(
+            f"storage {storage} is in use by the system in namespace {holder.namespace!r} on the Ray at {holder.address}: "
+            "connect to that one (actors.connect(), --address), stop it, or name another storage"
+        )
 
 
 def _bring_up(namespace: str, known: Card) -> None:

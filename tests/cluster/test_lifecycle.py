@@ -123,8 +123,9 @@ class TestARunningSystem:
         known = card.read(running.namespace)
         assert known is not None
         with pytest.raises(ConflictError, match=f"in use by the system in namespace '{running.namespace}'"):
-            actors.start({"storage": known.storage}, namespace=namespace)
+            actors.start({"storage": known.storage, "defaults": {"cooldown": "1h"}}, namespace=namespace)
         assert deployment.names(namespace) == []
+        assert card.read(namespace) is None
 
     def test_a_system_is_carried_to_another_process_by_name(self, running: System) -> None:
         again = pickle.loads(pickle.dumps(running))
@@ -274,7 +275,7 @@ def test_an_actor_that_is_ended_for_good_is_made_again_while_the_system_is_meant
     eventually(lambda: is_new(system, "runner", before), "another process is the runner")
 
 
-def test_up_outlives_its_command_and_down_ends_just_that_one(cluster: str, tmp_path: Path) -> None:
+def test_up_outlives_its_command_and_down_ends_just_that_one(cluster: str, namespace: str, tmp_path: Path) -> None:
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
     configuration = tmp_path / "visutility.yaml"
     configuration.write_text("storage: sqlite:///./data\n")
@@ -287,6 +288,9 @@ def test_up_outlives_its_command_and_down_ends_just_that_one(cluster: str, tmp_p
         told = driver("status", "-o", "json", cluster="", **state)
         assert told.returncode == 0, told.stderr
         assert json.loads(told.stdout)["storage"] == f"sqlite:///{tmp_path}/data"
+        with pytest.raises(ConflictError, match=f"in use by the system .* on the Ray at {known['address']}"):
+            actors.start(configuration, namespace=namespace)
+        assert deployment.names(namespace) == []
         again = driver("up", str(configuration), "-o", "json", cluster="", **state)
         assert json.loads(again.stdout)["pid"] == known["pid"]
     finally:
@@ -295,6 +299,8 @@ def test_up_outlives_its_command_and_down_ends_just_that_one(cluster: str, tmp_p
     assert not connection.alive(known["pid"])
     eventually(lambda: not children_with(known["address"]), "the processes of that Ray have ended")
     assert ray.is_initialized()
+    carried_on = actors.start(configuration, namespace=namespace)
+    assert carried_on.status()["actors"]["tuner"]["epoch"] == 2, "the store that is free again is taken up"
     assert json.loads(driver("down", "-o", "json", cluster="", **state).stdout) == {"ended": False}
 
 

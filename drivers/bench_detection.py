@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer streams and families: under two minutes")
     parser.add_argument("--section", action="append", choices=SECTIONS, help="only this; may be given again")
     parser.add_argument("--family", action="append", choices=list(FAMILIES), help="only this; may be given again")
+    parser.add_argument("--contestant", action="append", choices=list(CONTESTANTS), help="only this; may be given again")
     parser.add_argument("--budget", action="append", type=float, help="false_alarm_every of the section arl")
     parser.add_argument("--streams", type=int, help="streams a cell (default 200; 40 with --quick)")
     parser.add_argument("--save", type=Path, metavar="FILE", help="merge the results into this JSON file")
@@ -231,6 +232,8 @@ def _direction(streams: int, output: Output) -> list[dict[str, Any]]:
 def _competitors(arguments: argparse.Namespace, streams: int, output: Output) -> list[dict[str, Any]]:
     rows = []
     for contestant in CONTESTANTS.values():
+        if arguments.contestant and contestant.name not in arguments.contestant:
+            continue
         if not contestant.present:
             output.note(f"{contestant.name}: {contestant.needs} is not installed, left out")
             continue

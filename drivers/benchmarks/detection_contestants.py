@@ -1,7 +1,7 @@
 """The detectors that are compared: ours, the reference, river's, focus-cpt's; as given, and calibrated.
 
-Where a contestant cannot learn the level and scale it needs (river's Page-Hinkley, FOCuS), it is told the true ones,
-which no user could: the comparison errs in its favour.
+Where a contestant's rule depends on the units (river's ADWIN and Page-Hinkley) or needs the deviation (FOCuS), it is
+told the true ones, which no user could: the comparison errs in its favour.
 """
 
 import importlib
@@ -105,7 +105,15 @@ CONTESTANTS: dict[str, Contestant] = {
         Contestant("page-hinkley", lambda b: Ours("page-hinkley", false_alarm_every=b), BUDGET),
         Contestant("ewma", lambda b: Ours("ewma", false_alarm_every=b), BUDGET),
         Contestant("sliding-window", lambda z: Ours("sliding-window", z_threshold=z), 3.0, 3.0, 4.6),
-        Contestant("river ADWIN", lambda d: River("ADWIN", delta=d), 0.002, 0.9, 0.002, geometric=True, needs="river"),
+        Contestant(
+            "river ADWIN",
+            lambda d: River("ADWIN", delta=d, scaled=True),
+            0.002,
+            0.9,
+            0.002,
+            geometric=True,
+            needs="river",
+        ),
         Contestant(
             "river Page-Hinkley",
             lambda t: River("PageHinkley", threshold=t, scaled=True),

@@ -1,4 +1,4 @@
-"""Measure the system, beside what a user would otherwise do: `bench ingest`, `bench detection`, `bench tuning`."""
+"""Measure the system, beside what a user would otherwise do: `bench ingest`, `detection`, `tuning`, `scaling`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Final
 
 # Each is a script of its own, drivers/bench_NAME.py, with options of its own.
-BENCHES: Final = ("ingest", "detection", "tuning")
+BENCHES: Final = ("ingest", "detection", "tuning", "scaling")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -156,13 +156,13 @@ def status(timeout_s: float = 60) -> dict[str, Any]:
 
 
 @contextmanager
-def tunnel(key: Path) -> Iterator[str]:
-    """Reach the dashboard as a person does: through SSH (`ray dashboard cluster.yaml` makes the same tunnel)."""
+def tunnel(key: Path, *forward: str) -> Iterator[None]:
+    """Forward a port through SSH: `-L` to the head's dashboard (as `ray dashboard cluster.yaml` does), `-R` from the head."""
     options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-    process = subprocess.Popen(["ssh", "-N", "-i", str(key), *options, "-L", "8265:127.0.0.1:8265", f"ubuntu@{HEAD_IP}"])
+    process = subprocess.Popen(["ssh", "-N", "-i", str(key), *options, *forward, f"ubuntu@{HEAD_IP}"])
     try:
         time.sleep(2)
-        yield "http://127.0.0.1:8265"
+        yield
     finally:
         process.terminate()
         process.wait()
@@ -181,10 +181,21 @@ def launch(nodes: list[machines.Machine]) -> None:
     until(lambda: on(nodes[0], listed).count('"ALIVE"') == len(nodes), "every machine is a node of the cluster", 120)
 
 
+def refuse_a_store_that_a_node_cannot_reach(nodes: list[machines.Machine], key: Path) -> None:
+    """The head reaches this database on its loopback address; the worker has none there."""
+    with tunnel(key, "-R", f"5433:{machines.DESK_IP}:5432"):
+        near = f"postgresql://visutility:{PASSWORD}@127.0.0.1:5433/postgres"
+        on(nodes[0], f"echo 'storage: {near}' > near.yaml; chmod 600 near.yaml")
+        refused = step('ray exec cluster.yaml "visutility start near.yaml"', fails=True)
+    claim("cannot be reached from node" in refused, "the error names the node that cannot reach the store")
+    left = on(nodes[0], "visutility status 2>&1; rm near.yaml")
+    claim("no system runs" in left, "nothing was started")
+
+
 def use(nodes: list[machines.Machine], key: Path) -> None:
     step('ray exec cluster.yaml "visutility start ~/settings/visutility.yaml"')
-    with tunnel(key) as dashboard:
-        submit = f"ray job submit --address {dashboard} --working-dir job -- python train.py"
+    with tunnel(key, "-L", "8265:127.0.0.1:8265"):
+        submit = "ray job submit --address http://127.0.0.1:8265 --working-dir job -- python train.py"
         step(submit, fails=True, RAY_AUTH_TOKEN="wrong")
         printed = step(submit)
     told = json.loads(next(line for line in printed.splitlines() if line.startswith("{") and '"trials"' in line))
@@ -237,6 +248,7 @@ def main() -> int:
         node.start()
     log(f"{len(nodes)} machines and a database are up; Ray here is {step('ray --version')}")
     launch(nodes)
+    refuse_a_store_that_a_node_cannot_reach(nodes, key)
     use(nodes, key)
     no_secret(nodes)
     take_down(nodes)

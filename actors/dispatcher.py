@@ -29,7 +29,7 @@ from actors import build, config, deployment, failpoints, handlers, telemetry, w
 from actors.clock import Clock, EventClock, Instant, SystemClock
 from actors.handlers.channel import ChannelRetrainHandler
 from actors.handlers.interface import Handler, Surroundings
-from actors.order_book import Admission, OrderBook, Plan
+from actors.order_book import Admission, Handed, OrderBook, Plan
 from actors.peers import Peers, RayPeers
 from actors.retraining.delivery import Backoff, Launched, Outcome, Retry
 from actors.retraining.orders import STATES, Order, Request
@@ -142,15 +142,25 @@ class RetrainDispatcher:
             explanation=_explanation(explanation),
         )
 
+        waiter = self._channel.reserve(model)
+        handed: Handed | None = None
+
         def act(book: OrderBook, now: Instant) -> Admission:
+            nonlocal handed
             if book.events is not None:
                 book.events.advance_to(asked.triggered_at)
             failpoints.reach("dispatcher.before_claim")
-            admission = book.request(asked, now)
+            admission, handed = book.request_for(asked, None if waiter is None else waiter.consumer, now)
             failpoints.reach("dispatcher.after_claim")
+            if handed is not None:
+                failpoints.reach("dispatcher.after_take")
             return admission
 
-        return await self._admitted(act, model)
+        try:
+            return await self._admitted(act, model)
+        finally:
+            if waiter is not None:
+                waiter.settle(handed)
 
     async def trigger(self, *, model: str, reason: str, version: str | None = None, key: str | None = None) -> dict[str, Any]:
         """Ask for an order by hand: it passes a cooldown and a silence, never another order of the model.

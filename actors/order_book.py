@@ -49,6 +49,14 @@ class Admission:
     retry_in_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """An order in a consumer's hands, and the seconds until its first renewal is due."""
+
+    order: Order
+    lease_s: float
+
+
 class OrderBook:
     """Orders, cooldowns, silences and leases of one system, kept in the store."""
 
@@ -72,9 +80,18 @@ class OrderBook:
 
     def request(self, asked: Request, now: Instant) -> Admission:
         """Answer an episode's request; the same order for the same episode, however often it asks."""
+        return self.request_for(asked, None, now)[0]
+
+    def request_for(self, asked: Request, consumer: str | None, now: Instant) -> tuple[Admission, Handed | None]:
+        """Answer a request, and hand a new order of the channel to a consumer who waits for it, all in one commit."""
         id_ = orders.order_id(self._store_id, asked.episode)
         with self._fence.write() as connection:
-            return self._admit(connection, id_, asked, asked.episode, now, reason="", manual=False)
+            admission = self._admit(connection, id_, asked, asked.episode, now, reason="", manual=False)
+            handed = None
+            if consumer is not None and admission.decision == "dispatched":
+                offered = self._offered(connection, asked.model, now)
+                handed = self._hand_over(connection, offered[0], consumer, now) if offered else None
+            return admission, handed
 
     def trigger(self, asked: Request, key: str, now: Instant, *, reason: str) -> Admission:
         """Answer a person's request, who passes cooldown and silence; the same order for the same `key`."""
@@ -188,22 +205,24 @@ class OrderBook:
 
     # --- the channel
 
-    def take(self, consumer: str, model: str | None, now: Instant) -> tuple[Order, float] | None:
-        """Hand the oldest order of the channel to `consumer`; with the seconds of its lease, or None where there is none."""
+    def take(self, consumer: str, model: str | None, now: Instant) -> Handed | None:
+        """Hand the oldest order of the channel to `consumer`; None where there is none."""
         with self._fence.part.read() as connection:
             if not self._offered(connection, model, now):
                 return None
         with self._fence.write() as connection:
             offered = self._offered(connection, model, now)
-            if not offered:
-                return None
-            order, plan = offered[0], self.plan_of(offered[0].model)
-            taken = replace(lease.handed_over(order, consumer, now, _terms(plan)), launched=True)
-            if not order.launched:
-                self._arm(connection, order, plan, now)
-            tables.put(connection, taken)
-            tables.put_attempt(connection, taken, now)
-            return taken, _terms(plan).first_s
+            return self._hand_over(connection, offered[0], consumer, now) if offered else None
+
+    def _hand_over(self, connection: Connection, order: Order, consumer: str, now: Instant) -> Handed:
+        plan = self.plan_of(order.model)
+        terms = _terms(plan)
+        taken = replace(lease.handed_over(order, consumer, now, terms), launched=True)
+        if not order.launched:
+            self._arm(connection, order, plan, now)
+        tables.put(connection, taken)
+        tables.put_attempt(connection, taken, now)
+        return Handed(taken, terms.first_s)
 
     def _offered(self, connection: Connection, model: str | None, now: Instant) -> list[Order]:
         waiting = tables.active_orders(connection, model=model, handler=CHANNEL, state=orders.PENDING)

@@ -13,11 +13,25 @@ from typing import Any
 from actors import failpoints
 from actors.clock import Instant
 from actors.handlers.interface import event_fields
-from actors.order_book import OrderBook
+from actors.order_book import Handed, OrderBook
 from actors.retraining.delivery import Done, Failed
 
 # Runs a function of the book in the thread that owns it.
 InStore = Callable[[Callable[[OrderBook, Instant], Any]], Awaitable[Any]]
+
+
+class Waiter:
+    """A consumer's call that waits for an order, of `model` or of any."""
+
+    def __init__(self, consumer: str, model: str | None) -> None:
+        self.consumer = consumer
+        self.model = model
+        self.fate: asyncio.Future[Handed | None] = asyncio.get_running_loop().create_future()
+
+    def settle(self, handed: Handed | None) -> None:
+        """Give it an order, or None: look again."""
+        if not self.fate.done():
+            self.fate.set_result(handed)
 
 
 class ChannelRetrainHandler:
@@ -25,49 +39,52 @@ class ChannelRetrainHandler:
 
     def __init__(self, in_store: InStore) -> None:
         self._in_store = in_store
-        self._offered = asyncio.Event()
+        self._waiting: list[Waiter] = []
+        self._offers = 0
 
     def offer(self) -> None:
-        """Wake every waiting consumer: an order may have come, or come back."""
-        self._offered.set()
-        self._offered = asyncio.Event()
+        """Let every waiting consumer look: an order may have come, or come back."""
+        self._offers += 1
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.settle(None)
+
+    def reserve(self, model: str) -> Waiter | None:
+        """Take a waiting consumer out, to be given the order of `model` in the commit that makes it; then `settle` it.
+
+        Who waits for this model alone goes first; among others, who came first.
+        """
+        fitting = [waiter for waiter in self._waiting if waiter.model in {None, model}]
+        if not fitting:
+            return None
+        chosen = next((waiter for waiter in fitting if waiter.model == model), fitting[0])
+        self._waiting.remove(chosen)
+        return chosen
 
     async def take(self, *, consumer: str, model: str | None, timeout_s: float) -> dict[str, Any]:
         """Wait up to `timeout_s` for an order, and hand it over under a lease."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + timeout_s
         while True:
-            offered = self._offered  # before the look: an order that comes between look and wait wakes us
-            taken = await self._in_store(lambda book, now: self._take(book, consumer, model, now))
-            if taken is not None:
-                return dict(taken)
-            left_s = give_up_at - loop.time()
-            if left_s <= 0:
-                return {"status": "none"}
-            try:
-                async with asyncio.timeout(left_s):
-                    await offered.wait()
-            except TimeoutError:
+            offers = self._offers
+            handed = await self._in_store(lambda book, now: _taken(book, consumer, model, now))
+            if handed is None and self._offers == offers and (left_s := give_up_at - loop.time()) > 0:
+                handed = await self._wait(Waiter(consumer, model), left_s)
+            if handed is not None:
+                return _reply(handed)
+            if loop.time() >= give_up_at:
                 return {"status": "none"}
 
-    def _take(self, book: OrderBook, consumer: str, model: str | None, now: Instant) -> dict[str, Any] | None:
-        failpoints.reach("dispatcher.before_take")
-        taken = book.take(consumer, model, now)
-        if taken is None:
-            return None
-        failpoints.reach("dispatcher.after_take")
-        order, lease_s = taken
-        return {
-            "status": "order",
-            "order": {
-                "id": order.id,
-                "attempt": order.attempts,
-                "requested_at": order.requested_at,
-                "event": event_fields(order),
-            },
-            "token": order.attempts,
-            "lease_s": lease_s,
-        }
+    async def _wait(self, waiter: Waiter, left_s: float) -> Handed | None:
+        self._waiting.append(waiter)
+        try:
+            await asyncio.wait({waiter.fate}, timeout=left_s)
+        finally:
+            reserved = waiter not in self._waiting
+            if not reserved:
+                self._waiting.remove(waiter)
+        # One that was reserved gets its answer with a commit that is under way: leaving now would lose the order for a lease.
+        return await waiter.fate if reserved else None
 
     async def renew(self, *, order: str, token: int) -> dict[str, Any]:
         """Keep an order; "lost" where somebody else has it, or it has ended."""
@@ -96,3 +113,26 @@ class ChannelRetrainHandler:
 
         status, why = await self._in_store(act)
         return {"status": status, "reason": why}
+
+
+def _taken(book: OrderBook, consumer: str, model: str | None, now: Instant) -> Handed | None:
+    failpoints.reach("dispatcher.before_take")
+    handed = book.take(consumer, model, now)
+    if handed is not None:
+        failpoints.reach("dispatcher.after_take")
+    return handed
+
+
+def _reply(handed: Handed) -> dict[str, Any]:
+    order = handed.order
+    return {
+        "status": "order",
+        "order": {
+            "id": order.id,
+            "attempt": order.attempts,
+            "requested_at": order.requested_at,
+            "event": event_fields(order),
+        },
+        "token": order.attempts,
+        "lease_s": handed.lease_s,
+    }

@@ -165,6 +165,37 @@ def test_a_waiting_consumer_gets_the_order_that_comes(url):
     asyncio.run(story())
 
 
+def test_many_waiting_consumers_share_the_orders_that_come(url):
+    async def story():
+        place = make(url, CHANNEL)
+        waiting = [asyncio.create_task(place.dispatcher.take(consumer=f"c-{n}", timeout_s=30)) for n in range(5)]
+        choosy = asyncio.create_task(place.dispatcher.take(consumer="choosy", model="m-3", timeout_s=30))
+        while len(place.dispatcher._channel._waiting) < 6:
+            await asyncio.sleep(0.002)
+        given = [(await place.request(f"e-{n}", f"m-{n}"))["order"] for n in range(6)]
+        taken = await asyncio.wait_for(asyncio.gather(*waiting, choosy), 20)
+        assert sorted(reply["order"]["id"] for reply in taken) == sorted(given)
+        assert {row["attempts"] for row in await place.rows()} == {1}
+
+    asyncio.run(story())
+
+
+def test_a_consumer_whose_wait_ends_as_the_order_comes_does_not_lose_it(url):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.rows()
+        for number in range(30):
+            waiting = asyncio.create_task(place.dispatcher.take(consumer="c", timeout_s=0.002 * (number % 10)))
+            order = (await place.request(f"e-{number}", f"m-{number}"))["order"]
+            taken = await asyncio.wait_for(waiting, 20)
+            if taken["status"] == "none":
+                taken = await place.dispatcher.take(consumer="c", timeout_s=0)
+            assert taken["order"]["id"] == order
+            await place.dispatcher.finish(order=order, token=taken["token"], outcome="done")
+
+    asyncio.run(story())
+
+
 def test_a_consumer_of_one_model_is_not_given_another(url):
     async def story():
         place = make(url, CHANNEL)
@@ -294,7 +325,7 @@ def test_while_the_store_is_away_it_says_so_and_nothing_has_changed(url, monkeyp
             raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
         with monkeypatch.context() as patch:
-            patch.setattr(OrderBook, "request", full)
+            patch.setattr(OrderBook, "request_for", full)
             reply = await place.request("e-1")
         assert reply == {"status": "unavailable", "reason": "database or disk is full", "retry_in_s": 1.0}
         assert await place.rows() == []

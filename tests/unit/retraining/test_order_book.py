@@ -167,7 +167,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.pass_time(pause_s)
         taken = self.book.take("consumer", None, self.now())
         if taken is not None:
-            order = taken[0]
+            order = taken.order
             assert order.attempts > self.tokens.get(order.id, 0)
             self.tokens[order.id] = self.held[order.id] = order.attempts
             if order.attempts == 1 or order.rounds:
@@ -281,7 +281,7 @@ def test_a_skip_is_on_record_once_for_each_cause_however_often_it_is_asked(store
 def test_the_cooldown_is_armed_again_when_a_consumer_takes_the_order_the_first_time_only(store):
     book = a_book(store)
     book.request(request("queued"), at(0))
-    order, _lease_s = book.take("c", None, at(1700))
+    order = book.take("c", None, at(1700)).order
     assert book.cooldowns(at(1700)) == {"queued": COOLDOWN_S}
     book.lapse(at(1720))
     book.take("c", None, at(1730))
@@ -316,7 +316,7 @@ def test_a_silence_skips_until_it_is_over_or_ended(store):
 def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store):
     book = a_book(store)
     book.request(request("queued"), at(0))
-    order, _lease_s = book.take("first", None, at(1))
+    order = book.take("first", None, at(1)).order
     book.lapse(at(20))
     book.take("second", None, at(21))
     assert book.finish(order.id, 1, Done("2"), at(22))[0] == "stale"
@@ -330,13 +330,13 @@ def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_
     book = a_book(store)
     book.request(request("queued"), at(0))
     for start in (0, 100, 200):
-        order, _lease_s = book.take("c", None, at(start))
+        order = book.take("c", None, at(start)).order
         book.lapse(at(start + 50))
     dead, attempts = book.order(order.id)
     assert (dead.state, len(attempts)) == (orders.DEAD, 3)
     assert book.take("c", None, at(300)) is None
     assert book.retry(order.id, at(400)).order == order.id
-    assert book.take("c", None, at(401))[0].attempts == 4
+    assert book.take("c", None, at(401)).order.attempts == 4
     assert book.retry(order.id, at(402)).reason == "the order is running already"
 
 

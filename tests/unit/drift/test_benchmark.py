@@ -1,10 +1,12 @@
 """The detection benchmark's own tools: a wrong yardstick would make every figure wrong."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
+from drivers.bench_detection import main
 from drivers.benchmarks.detection_families import FAMILIES
 from drivers.benchmarks.detection_oracle import Oracle
 from drivers.benchmarks.detection_runs import Measured, arl_row, default, delays, run_lengths
@@ -82,3 +84,18 @@ def test_a_mean_comes_with_its_standard_error():
     measured = Measured.of([1.0, 2.0, 3.0, 4.0])
     assert measured.mean == 2.5
     assert measured.error == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
+
+
+def test_the_command_prints_its_rows_as_json_and_keeps_what_was_measured_before(capsys, tmp_path):
+    saved = tmp_path / "results.json"
+    for family in ("gaussian", "bernoulli"):
+        arguments = ["--section", "arl", "--family", family, "--budget", "100", "--streams", "3", "-o", "json"]
+        assert main([*arguments, "--save", str(saved)]) in {0, 1}
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["arl"]
+    assert [row["family"] for row in rows] == ["gaussian", "bernoulli"]
+    assert all(row["streams"] == 3 and row["arl0"] > 50 for row in rows)
+    assert json.loads(saved.read_text())["arl"] == rows
+
+
+def test_too_few_streams_are_a_usage_error():
+    assert main(["--streams", "1"]) == 2

@@ -47,7 +47,7 @@ def draw(year: Year, figures: Mapping[str, Any], paths: Iterable[Path]) -> None:
             each.set_axisbelow(True)
         axes[3].grid(visible=False)
         _calendar(axes[3], year)
-        axes[0].legend(loc="lower left", ncols=2, frameon=False)
+        axes[1].legend(loc="upper left", frameon=False)
         count = figures["retrains"]
         retrains = f"{count} retrain{'' if count == 1 else 's'}"
         auc, loss = ((figures[f"{metric}_static"], figures[f"{metric}_closed_loop"]) for metric in ("auc", "log_loss"))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
+import numpy as np
 from sqlalchemy import (
     Column,
     Connection,
@@ -281,6 +282,16 @@ def load_samples(connection: Connection, model: str, version: str) -> dict[str, 
         select(samples.c.metric, samples.c.sample).where(samples.c.model == model, samples.c.version == version)
     )
     return {row.metric: row.sample for row in rows}
+
+
+def all_samples(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
+    """Give the given baselines of all versions of a model: float64[n] by version and metric."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in connection.execute(
+        select(samples.c.version, samples.c.metric, samples.c.sample).where(samples.c.model == model)
+    ):
+        found.setdefault(row.version, {})[row.metric] = np.frombuffer(row.sample, dtype="<f8")
+    return found
 
 
 def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drivers import event_files, replay
+
+NOW_S = 1_790_000_000.0
+
+
+def read(path: Path, **options: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    asked = {"model": None, "version": None, "since_s": None, "now_s": NOW_S} | options
+    found = list(event_files.chunks(path, **asked))
+    return [event for chunk in found for event in chunk.events], [bad for chunk in found for bad in chunk.rejected]
+
+
+def written(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_csv_file_is_read_column_by_column(tmp_path):
+    file = written(
+        tmp_path / "log.csv",
+        "model,version,timestamp,accuracy,latency_ms,site",
+        "fraud,7,1700000000,0.91,12.5,north",
+        "fraud,7,2023-11-14T22:13:21+00:00,,13,",
+    )
+    events, rejected = read(file)
+    assert rejected == []
+    assert events == [
+        {"model_name": "fraud", "model_version": "7", "timestamp": 1.7e9, "accuracy": 0.91,
+         "extras": {"latency_ms": 12.5, "site": "north"}},
+        {"model_name": "fraud", "model_version": "7", "timestamp": 1.7e9 + 1, "extras": {"latency_ms": 13.0}},
+    ]  # fmt: skip
+
+
+def test_jsonl_takes_the_wire_s_own_form_and_a_flat_one(tmp_path):
+    wire = {"model_name": "a", "timestamp": 5.0, "recall": 0.5, "extras": {"auc": 0.7}}
+    flat = {"model": "a", "timestamp": 6.0, "auc": 0.8}
+    file = written(tmp_path / "log.jsonl", json.dumps(wire), "", json.dumps(flat))
+    assert read(file)[0] == [wire, {"model_name": "a", "timestamp": 6.0, "extras": {"auc": 0.8}}]
+
+
+def test_a_bad_line_is_refused_alone_with_its_number(tmp_path):
+    file = written(tmp_path / "log.csv", "model,accuracy,timestamp", "m,0.9,1", "m,1.2,2", "m,0.8,soon", "m,0.7,4")
+    events, rejected = read(file)
+    assert [event["accuracy"] for event in events] == [0.9, 0.7]
+    assert [(bad["line"], bad["field"], bad["value"]) for bad in rejected] == [(3, "accuracy", 1.2), (4, "timestamp", "soon")]
+
+
+def test_what_a_line_leaves_out_stands_in_from_the_command_line(tmp_path):
+    file = written(tmp_path / "log.csv", "accuracy,timestamp", "0.9,1", "0.8,20")
+    events, _ = read(file, model="m", version="v2", since_s=10.0)
+    assert events == [{"accuracy": 0.8, "timestamp": 20.0, "model_name": "m", "model_version": "v2"}]
+    assert "model_name" in read(file)[1][0]["field"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "problem"),
+    [
+        ("log.csv", ["a,b", "1"], "2: must have as many cells"),
+        ("log.jsonl", ["{}", "{"], "2: is no JSON"),
+        ("log.jsonl", ["[1]"], "1: must be an object"),
+        ("log.parquet", ["x"], "must end in .csv, .jsonl or .ndjson"),
+    ],
+)
+def test_a_file_that_is_none_is_refused_with_the_line(tmp_path, name, lines, problem):
+    with pytest.raises(ValueError, match=problem):
+        read(written(tmp_path / name, *lines))
+
+
+def test_a_moment_is_seconds_or_iso():
+    assert event_files.moment("12.5") == 12.5
+    assert event_files.moment("1970-01-02") == 86_400.0
+    assert event_files.moment("1970-01-01T01:00:00+01:00") == 0.0
+    with pytest.raises(ValueError, match="like 2026-11-23T14:00, got 'soon'"):
+        event_files.moment("soon")
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """600 events at 0.93, then 300 at 0.70, one a minute."""
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0.93, 0.01, 600), rng.normal(0.70, 0.02, 300)])
+    lines = [f"m,v1,{60.0 * number},{value:.5f}" for number, value in enumerate(values)]
+    return written(tmp_path / "history.csv", "model,version,timestamp,accuracy", *lines)
+
+
+def configuration(path: Path, *lines: str) -> Path:
+    return written(path, "defaults:", *(f"  {line}" for line in lines))
+
+
+def test_what_if_puts_two_configurations_side_by_side(history, tmp_path, capsys):
+    now = configuration(tmp_path / "now.yaml", "false_alarm_every: 100000")
+    deaf = configuration(tmp_path / "deaf.yaml", "watch: {accuracy: {detector: threshold, lower: 0.1}}")
+    plot = tmp_path / "both.svg"
+    arguments = [str(history), "--config", str(now), "--what-if", str(deaf), "--plot", str(plot), "-o", "json"]
+    assert replay.main(arguments) == 0
+    told = json.loads(capsys.readouterr().out)["models"]["m"]
+    assert told["now"]["summary"]["retrains"] == 1
+    assert told["now"]["episodes"][0]["alarm"]["direction"] == "down"
+    assert 600 * 60 <= told["now"]["summary"]["first_alarm_at"] <= 620 * 60
+    assert told["what-if"]["summary"] | {"alarms": 0, "retrains": 0, "events": 900} == told["what-if"]["summary"]
+    assert "<svg" in plot.read_text(encoding="utf-8")
+
+
+def test_a_dry_run_says_what_the_configuration_would_have_made_of_it(history, tmp_path, capsys):
+    now = configuration(tmp_path / "now.yaml", "false_alarm_every: 100000")
+    assert replay.main([str(history), "--dry-run", "--config", str(now)]) == 0
+    out = capsys.readouterr().out
+    assert "retrains\t1" in out
+    assert "what-if" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "replay needs a FILE, or --what-if OTHER"),
+        (["--dry-run"], "--dry-run needs a FILE"),
+        (["nowhere.csv"], "nowhere.csv: there is no such file"),
+        (["--what-if", "x.yaml", "--since", "soon"], "--since must be seconds since the epoch or like"),
+        (["--what-if", "x.yaml", "--storage", "sqlite:////nowhere/store"], "there is none at sqlite:////nowhere/store"),
+    ],
+)
+def test_a_command_line_that_means_nothing_is_said_so(arguments, problem, capsys):
+    assert replay.main(arguments) == 2
+    assert problem in capsys.readouterr().err

@@ -8,12 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import Final
 
 from drivers.arguments import FAILED, FINE, Parser, run
 from drivers.output import Output
-
-CONTROLS: Final = ("no-trim", "no-fence", "early-reply", "no-put-if-absent", "no-rearm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="sqlite:///FOLDER, postgresql://..., or the word postgresql: a private server,\n"
         "with nodes that are killed and frozen too (default: SQLite in a temporary folder)",
     )
-    parser.add_argument("--control", choices=(*CONTROLS, "all", "none"), help="take this protection away: it must be noticed")
+    parser.add_argument(
+        "--control",
+        metavar="NAME",
+        help="take a protection away, which must be noticed: no-trim, early-reply, no-fence, no-put-if-absent, no-rearm,\n"
+        "or all; or none of them: the same faults must leave no trace",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the records of the run")
     return run(parser, argv, _chaos)
 
@@ -43,8 +45,7 @@ def _chaos(arguments: argparse.Namespace, output: Output) -> int:
     if arguments.control is not None:
         from drivers.chaos import control  # noqa: PLC0415
 
-        names = CONTROLS if arguments.control == "all" else (arguments.control,)
-        return control.run_controls(names, arguments.storage, arguments.seed, output)
+        return control.run_controls(control.groups(arguments.control), arguments.storage, arguments.seed, output)
     from drivers.chaos.campaign import campaign  # noqa: PLC0415 --help needs no Ray
     from drivers.chaos.report import COLUMNS  # noqa: PLC0415
 

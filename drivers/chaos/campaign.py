@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +22,9 @@ import actors
 from actors import deployment
 from actors.storage import Store, detector_tables, dispatcher_tables
 from actors.system import System
-from drivers.chaos import checker, controls, ledger, processes
-from drivers.chaos.crew import Crew, first_after
+from drivers.chaos import checker, ledger, processes
+from drivers.chaos import controls as patches
+from drivers.chaos.crew import CONSUMERS, PRODUCERS, Crew, first_after
 from drivers.chaos.database import Postgres
 from drivers.chaos.faults import Fault, Faults, cross
 from drivers.chaos.launches import Receiver
@@ -59,27 +62,29 @@ def campaign(
     seed: int,
     seconds: float,
     events: int,
-    control: str | None = None,
+    controls: Sequence[str] = (),
     plan: Plan | None = None,
     keep: bool = False,
     phase_s: float = 6.0,
     cooldown_s: float = 4.0,
     cuts_every: int = 5,
+    crew: tuple[tuple[str, ...], int] = (PRODUCERS, CONSUMERS),
 ) -> Report:
     """Run once against `storage` (a URL, or the word postgresql for a private server) and give what was found.
 
-    `events` are logged over `seconds` by all producers together. Without a `plan`: random faults by the seed.
+    `events` are logged over `seconds` by all producers together. Without a `plan`: random faults by the seed, and nodes where
+    the store is a server. `controls` name protections that are taken away. `crew`: the kinds of producers, how many consumers.
     """
     folder = Path(tempfile.mkdtemp(prefix="visutility-chaos-"))
     points = folder / "points"
     points.mkdir()
     os.environ[FOLDER_VARIABLE], os.environ[POINTS_VARIABLE] = str(folder), str(points)
-    if control is not None:
-        os.environ[controls.VARIABLE] = control
-        controls.apply()
+    if controls:
+        os.environ[patches.VARIABLE] = ",".join(controls)
+        patches.apply()
     postgres = Postgres() if storage == "postgresql" else None
     url = postgres.url if postgres else storage.replace("{folder}", str(folder))
-    spread = url.startswith("postgresql") and control is None
+    spread = url.startswith("postgresql") and plan is None
     receiver = Receiver(folder, lambda post: cuts_every > 0 and post % cuts_every == 1)
 
     def cut() -> None:
@@ -88,7 +93,8 @@ def campaign(
             time.sleep(_DATABASE_AWAY_S)
             postgres.begin()
 
-    with _machine(2 if spread else 0, control) as machine:
+    # Ray tells of every process that dies, to standard output: that is for the result.
+    with contextlib.redirect_stdout(sys.stderr), _machine(2 if spread else 0, patches.HOOK if controls else None) as machine:
         scenario = Scenario(
             folder=str(folder),
             address=machine.address,
@@ -102,12 +108,12 @@ def campaign(
         )
         chosen = plan or random_plan(seconds, nodes=spread, cut=cut if postgres else None)
         try:
-            report = _run(scenario, machine, points, chosen, control)
+            report = _run(scenario, machine, points, chosen, Crew(scenario, *crew))
         finally:
             receiver.close()
             if postgres is not None:
                 postgres.close()
-    if keep or (report.breached and control is None):
+    if keep or (report.breached and not controls):
         (folder / "report.json").write_text(json.dumps(report.plain(), indent=1), encoding="utf-8")
         logger.warning("the records of the run are kept in %s", folder)
     else:
@@ -115,8 +121,7 @@ def campaign(
     return report
 
 
-def _run(scenario: Scenario, machine: Machine, points: Path, plan: Plan, control: str | None) -> Report:
-    crew = Crew(scenario)
+def _run(scenario: Scenario, machine: Machine, points: Path, plan: Plan, crew: Crew) -> Report:
     zombies = Zombies(scenario.storage, lambda name: _end(name, scenario.namespace))
     system = actors.start(document(scenario), namespace=scenario.namespace)
     faults = Faults(machine, scenario.namespace, points, crew, zombies=zombies, seed=scenario.seed)
@@ -152,7 +157,6 @@ def _run(scenario: Scenario, machine: Machine, points: Path, plan: Plan, control
         zombies_tried=zombies.tried,
         zombies_accepted=zombies.accepted,
         problems=problems,
-        control=control,
     )
 
 
@@ -177,7 +181,7 @@ def _settle(storage: str) -> list[str]:
             quiet = quiet + 1 if _is_settled(store) else 0
             if quiet >= 3:  # an order that ends may make way for an episode that was told to ask again
                 return []
-            time.sleep(1.0)
+            time.sleep(0.7)
     finally:
         store.close()
     return [f"not settled {_SETTLED_S:g} s after the last fault"]
@@ -206,8 +210,8 @@ def _notes(scenario: Scenario) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _machine(nodes: int, control: str | None) -> Iterator[Machine]:
-    machine = Machine(nodes=nodes, setup_hook=None if control is None else controls.HOOK)
+def _machine(nodes: int, setup_hook: str | None) -> Iterator[Machine]:
+    machine = Machine(nodes=nodes, setup_hook=setup_hook)
     try:
         yield machine
     finally:

@@ -1,7 +1,7 @@
-"""The negative controls: each takes one protection away, so that a run shows whether the checker can fail.
+"""The patches of the negative controls: each takes one protection away, so that a run shows whether the checker can fail.
 
-They are patches of the classes, applied in every worker process by Ray's `worker_process_setup_hook` (and in the process that
-drives the run), never code in the actors. The environment variable names the control; without it `apply` does nothing.
+They are applied in every worker process by Ray's `worker_process_setup_hook` (and in the process that drives the run), never
+code in the actors. The environment variable names them, with commas between; without it `apply` does nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ HOOK: Final = "drivers.chaos.controls.apply"
 
 
 def apply() -> None:
-    """Apply the control that the environment names."""
-    name = os.environ.get(VARIABLE)
-    if name:
-        CONTROLS[name]()
+    """Apply the controls that the environment names."""
+    for name in filter(None, os.environ.get(VARIABLE, "").split(",")):
+        _PATCHES[name]()
 
 
 def _no_trim() -> None:
@@ -100,7 +99,7 @@ def _no_rearm() -> None:
     OrderBook._settle = settle  # type: ignore[method-assign]  # noqa: SLF001
 
 
-CONTROLS: Final[dict[str, Callable[[], None]]] = {
+_PATCHES: Final[dict[str, Callable[[], None]]] = {
     "no-trim": _no_trim,
     "no-fence": _no_fence,
     "early-reply": _early_reply,

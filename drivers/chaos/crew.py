@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,19 +19,22 @@ from drivers.chaos.scenario import MODELS, Scenario
 
 # The producer whose acknowledgements say how long a fault was felt.
 _WATCHED: Final = 0
-_PRODUCERS: Final = {0: "packed", 1: "plain", 2: "client"}
-_CONSUMERS: Final = (0, 1)
+PRODUCERS: Final = ("packed", "plain", "client")
+CONSUMERS: Final = 2
 _HOME_S: Final = 90.0
 
 
 class Crew:
     """The processes of a run that are not the system's."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, kinds: Sequence[str], consumers: int) -> None:
+        """`kinds`: of the producers; the first is the watched one and speaks the packed wire."""
         self._scenario = scenario
+        self._kinds = dict(enumerate(kinds))
+        self._orders = range(consumers)
         self._producers: dict[int, subprocess.Popen[bytes]] = {}
         self._consumers: dict[int, subprocess.Popen[bytes]] = {}
-        self._incarnations = dict.fromkeys(_PRODUCERS, 0)
+        self._incarnations = dict.fromkeys(self._kinds, 0)
         self._reader = AckReader(ack_path(scenario.path("."), _WATCHED))
         self._seen: list[Ack] = []
         self._thaws: list[threading.Timer] = []
@@ -38,9 +42,9 @@ class Crew:
 
     def begin(self) -> None:
         """Begin everybody."""
-        for number in _PRODUCERS:
+        for number in self._kinds:
             self._produce(number)
-        for number in _CONSUMERS:
+        for number in self._orders:
             self._consume(number)
 
     def keep(self) -> None:
@@ -54,10 +58,10 @@ class Crew:
                 self._consume(number)
 
     def kill_producer(self, random: np.random.Generator) -> str:
-        """Kill -9 a producer other than the watched one, mostly."""
-        number = int(random.choice(sorted(self._producers), p=[0.2, 0.4, 0.4]))
+        """Kill -9 a producer."""
+        number = int(random.choice(sorted(self._producers)))
         processes.kill([self._producers[number].pid])
-        return f"producer ({_PRODUCERS[number]})"
+        return f"producer ({self._kinds[number]})"
 
     def kill_consumer(self, random: np.random.Generator) -> str:
         """Kill -9 a consumer."""
@@ -105,7 +109,7 @@ class Crew:
                 processes.kill([process.pid])
                 code = None
             if code != 0:
-                problems.append(f"producer {number} ({_PRODUCERS[number]}) could not bring its events home: exit {code}")
+                problems.append(f"producer {number} ({self._kinds[number]}) could not bring its events home: exit {code}")
         return problems
 
     def dismiss(self) -> None:
@@ -117,11 +121,14 @@ class Crew:
 
     def sources(self) -> list[int]:
         """Give every source of events that there has been."""
-        clients = [CLIENT_SOURCES + i for i in range(self._incarnations[2] + 1)]
-        return [*(number for number, kind in _PRODUCERS.items() if kind != "client"), *clients]
+        found = []
+        for number, kind in self._kinds.items():
+            lives = range(self._incarnations[number] + 1)
+            found += [CLIENT_SOURCES + life for life in lives] if kind == "client" else [number]
+        return found
 
     def _produce(self, number: int) -> None:
-        kind = _PRODUCERS[number]
+        kind = self._kinds[number]
         told = self._incarnations[number] if kind == "client" else number
         self._producers[number] = self._spawned("producers", kind, str(told))
 

@@ -1,22 +1,35 @@
-"""The plans of the negative controls: the few faults, at the right places, that the missing protection lets through.
-
-The same plan without the control must leave no trace: that is the control of the controls.
-"""
+"""The plans of the negative controls: the few faults, at the right places, that the missing protection lets through."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
-from drivers.chaos.campaign import Run
+from drivers.chaos.campaign import Plan, Run
 
 PHASE_S: Final = 5.0
 COOLDOWN_S: Final = 3.5
 SECONDS: Final = 12.0
-_TIMES: Final = 3
+EVENTS: Final = 18_000
+_TIMES: Final = 2
+
+
+def plan(names: Sequence[str]) -> Plan:
+    """Give the plan that does what each of these controls needs."""
+
+    def act(run: Run) -> None:
+        for name in names:
+            _DRILLS[name](run)
+
+    return act
+
+
+def crew(names: Sequence[str]) -> tuple[tuple[str, ...], int]:
+    """Give the producers and the number of consumers that are enough for it: each costs seconds to begin."""
+    return ("packed", "plain") if "no-trim" in names else ("packed",), 1
 
 
 def _replies_lost(run: Run) -> None:
@@ -35,38 +48,26 @@ def _commits_lost(run: Run) -> None:
 
 def _zombies(run: Run) -> None:
     """Let succeeded processes commit."""
-    random = np.random.default_rng(run.scenario.seed)
-    run.zombies.of_a_detector(random)
+    run.zombies.of_a_detector(np.random.default_rng(run.scenario.seed))
     run.faults.recovered()
     run.zombies.of_the_dispatcher()
 
 
 def _answers_cut(run: Run) -> None:
     """Let the receiver launch and its answer be lost (see `cuts_every`): the dispatcher sends again."""
-    _wait_for_phases(run, 3)
+    time.sleep(2 * run.scenario.phase_s)
 
 
 def _effects_late(run: Run) -> None:
-    """Let time pass between the claim, which arms the cooldown, and the effect."""
-    for _ in range(2):
-        run.faults.strike("dispatcher.before_effect", "sleep 3")
-        _wait_for_phases(run, 2)
+    """Let time pass between the claim, which arms the cooldown, and the effect; the next episode comes in between."""
+    run.faults.strike("dispatcher.before_effect", "sleep 3", within_s=2 * run.scenario.phase_s)
+    time.sleep(2 * run.scenario.phase_s)
 
 
-def _wait_for_phases(run: Run, phases: int) -> None:
-    time.sleep(phases * run.scenario.phase_s)
-
-
-DRILLS: Final[dict[str, Callable[[Run], None]]] = {
+_DRILLS: Final[dict[str, Callable[[Run], None]]] = {
     "no-trim": _replies_lost,
     "early-reply": _commits_lost,
     "no-fence": _zombies,
     "no-put-if-absent": _answers_cut,
     "no-rearm": _effects_late,
 }
-
-
-def all_of_them(run: Run) -> None:
-    """Do all that the controls' plans do."""
-    for drill in DRILLS.values():
-        drill(run)

@@ -88,11 +88,10 @@ class Faults:
         points += [functools.partial(self.ambush, point) for point in ORDER_BOUNDARIES]
         kills = [self.kill_actor] * 24
         others: list[Callable[[], Fault | None]] = [
-            *[self.freeze_actor] * 2, *[self.kill_worker] * 2, self.kill_producer, self.kill_consumer, self.kill_consumer,
+            self.freeze_actor, self.kill_worker, self.kill_producer, self.kill_consumer,
             self._zombies_of_a_detector, self._zombie_of_the_dispatcher,
         ]  # fmt: skip
-        if nodes:
-            others += [self.kill_node] * 4 + [self.freeze_node] * 4
+        others += [self.kill_node] * 5 + [self.freeze_node] * 5 if nodes else [self.freeze_actor, *others[1:4]]
         if cut is not None:
             others += [lambda: self._cut(cut)] * 2
         # The rare and costly ones are spread evenly, whatever the length of the run: the cheap ones fill in between.

@@ -28,7 +28,6 @@ class Report:
     zombies_tried: int
     zombies_accepted: int
     problems: list[str] = field(default_factory=list)
-    control: str | None = None
 
     def rows(self) -> list[tuple[str, str, str, bool]]:
         """Give the table's rows: figure, what was found, what must hold, whether it does."""
@@ -88,7 +87,6 @@ class Report:
             "store": self.store,
             "seed": self.seed,
             "seconds": self.seconds,
-            "control": self.control,
             "holds": self.holds,
             "breached": self.breached,
             "rows": [dict(zip(COLUMNS, row, strict=True)) for row in self.rows()],

@@ -175,17 +175,20 @@ class WindowScan:
         suspect = np.zeros(len(sums), dtype=bool)
         line = np.empty(len(sums) + 1)
         for b in range(_BANDS):
-            line[0] = self._lowest[b]
-            np.subtract(sums, self._pull_up[b] * n, out=line[1:])
-            low = np.minimum.accumulate(line)
-            over = line[1:] - low[1:] >= up[b]
-            self._lowest[b] = float(low[-1])
-            line[0] = self._highest[b]
-            np.add(sums, self._pull_down[b] * n, out=line[1:])
-            high = np.maximum.accumulate(line)
-            over |= high[1:] - line[1:] >= down[b]
-            self._highest[b] = float(high[-1])
-            stride = int(_STRIDE[b])
+            over = np.zeros(len(sums), dtype=bool)
+            if self._direction != "down":
+                line[0] = self._lowest[b]
+                np.subtract(sums, self._pull_up[b] * n, out=line[1:])
+                low = np.minimum.accumulate(line)
+                np.greater_equal(line[1:] - low[1:], up[b], out=over)
+                self._lowest[b] = float(low[-1])
+            if self._direction != "up":
+                line[0] = self._highest[b]
+                np.add(sums, self._pull_down[b] * n, out=line[1:])
+                high = np.maximum.accumulate(line)
+                over |= high[1:] - line[1:] >= down[b]
+                self._highest[b] = float(high[-1])
+            stride = _STRIDES[b]
             start = -(self.n + 1) % stride
             suspect[start::stride] |= over[start::stride]
         return np.flatnonzero(suspect)

@@ -466,6 +466,14 @@ def document(settings: Settings) -> str:
     return json.dumps(said, sort_keys=True, ensure_ascii=False)
 
 
+def needs_jobs(settings: Settings) -> bool:
+    """Tell whether a handler submits Ray jobs: then the cluster needs its dashboard, which has the Jobs API."""
+    handlers = [entry.handler for entry in (settings.defaults, *settings.models.values())]
+    while any(isinstance(handler, TuneHandler) for handler in handlers):
+        handlers = [handler.then if isinstance(handler, TuneHandler) else handler for handler in handlers]
+    return any(isinstance(handler, RayJobHandler) for handler in handlers)
+
+
 def load_stored(store: Store) -> Settings:
     """Give the settings that the running system was told last; the defaults where it was told none."""
     with store.part("system").read() as connection:

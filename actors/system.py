@@ -236,7 +236,7 @@ def start(source: Source | None = None, *, address: str | None = None, namespace
     """
     settings, storage = (None, None) if source is None else _read(source)
     chosen = namespace or (settings.namespace if settings is not None else DEFAULT_NAMESPACE)
-    private = connection.attach(address, otherwise="private", dashboard=settings is not None and _wants_jobs(settings))
+    private = connection.attach(address, otherwise="private", dashboard=settings is not None and config.needs_jobs(settings))
     try:
         _start(chosen, settings, storage)
     except BaseException:
@@ -491,11 +491,6 @@ def _running_settings(known: Card) -> config.Settings:
 def _without_storage(settings: config.Settings) -> config.Settings:
     """Give what the store keeps of it: neither storage nor namespace."""
     return config.parse(json.loads(config.document(settings)), "configuration")
-
-
-def _wants_jobs(settings: config.Settings) -> bool:
-    """Tell whether a handler needs the Jobs API, which comes with Ray's dashboard."""
-    return '"ray_job"' in config.document(settings)
 
 
 def _revived(namespace: str, on_full: Literal["drop", "wait"], buffer_bytes: int) -> System:

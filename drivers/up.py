@@ -94,7 +94,7 @@ def _hold(arguments: argparse.Namespace) -> int:
     """Be the process that stays: begin Ray and the system, note them, wait for the signal to end."""
     import ray  # noqa: PLC0415 --help needs no Ray
 
-    from actors import connection, system  # noqa: PLC0415
+    from actors import config, connection, system  # noqa: PLC0415
 
     endings = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in endings:
@@ -103,7 +103,8 @@ def _hold(arguments: argparse.Namespace) -> int:
     os.environ.pop("RAY_ADDRESS", None)
     try:
         # num_cpus=None is what the machine has.
-        context = ray.init(address="local", num_cpus=arguments.cpus, include_dashboard=arguments.dashboard)
+        dashboard = arguments.dashboard or config.needs_jobs(config.load(arguments.file))
+        context = ray.init(address="local", num_cpus=arguments.cpus, include_dashboard=dashboard)
         started = system.start(arguments.file)
         known = {
             "address": ray.get_runtime_context().gcs_address,

@@ -270,6 +270,14 @@ class TestWhatAModelGets:
         assert isinstance(tune, TuneHandler)
         assert (tune.timeout_s, tune.then) == (3600.0, ChannelHandler())
 
+    def test_a_ray_job_needs_the_dashboard_wherever_it_stands(self) -> None:
+        job = {"kind": "ray_job", "entrypoint": "x"}
+        tune = {"kind": "tune", "objective": "a:b", "space": {"x": [0, 1]}}
+        assert not config.needs_jobs(Settings())
+        assert not config.needs_jobs(config.load({"models": {"m": {"handler": tune}}}))
+        assert config.needs_jobs(config.load({"defaults": {"handler": job}}))
+        assert config.needs_jobs(config.load({"models": {"m": {"handler": tune | {"then": tune | {"then": job}}}}}))
+
 
 class TestReferencesToTheEnvironment:
     def test_they_stay_references_until_the_value_is_used(self) -> None:

@@ -157,7 +157,7 @@ class RetrainDispatcher:
             return admission
 
         try:
-            return await self._admitted(act, model)
+            return await self._admitted(act, model, wakes=lambda: handed is None)
         finally:
             if waiter is not None:
                 waiter.settle(handed)
@@ -548,10 +548,13 @@ class RetrainDispatcher:
     def _end_stale(self, error: StaleEpochError) -> None:
         deployment.end_stale_process(error)
 
-    async def _admitted(self, act: Callable[[OrderBook, Instant], Admission], what: str) -> dict[str, Any]:
+    async def _admitted(
+        self, act: Callable[[OrderBook, Instant], Admission], what: str, *, wakes: Callable[[], bool] = lambda: True
+    ) -> dict[str, Any]:
         async def acted() -> dict[str, Any]:
             admission = await self._in_store(act)
-            self._wake()
+            if admission.decision != "skipped" and wakes():
+                self._wake()
             if admission.decision == "skipped":
                 logger.warning("retrain of %s skipped: %s", what, admission.reason)
             else:

@@ -35,6 +35,8 @@ _CAPACITY_AGE_S: Final = 2.0
 # A worker is heard every two seconds; one that is silent this long is stopped and its trials are given to others.
 _SILENCE_S: Final = 60.0
 _RETRY_S: Final = 0.5
+# Workers of a study that is over leave by themselves; a task that has not left by then is cancelled.
+_LEAVE_S: Final = 4.0
 # The first hello waits so long for the store, so that it can name its epoch.
 _OPEN_S: Final = 1.0
 _MAX_WAIT_S: Final = 30.0
@@ -76,6 +78,7 @@ class Tuner:
         self._desk = StudyDesk(storage, clock or SystemClock(), self._end_stale)
         self._unlaunched: set[str] = set()
         self._launched: dict[str, str] = {}  # by which instance of the runner
+        self._leaving: dict[str, float] = {}  # since when their study has been over
         self._capacity: dict[str, tuple[float, int]] = {}
         self._news = asyncio.Event()  # somebody has something for `_keep_staffed` to do
         self._ended: dict[str, asyncio.Event] = {}
@@ -223,9 +226,18 @@ class Tuner:
                 for key in self._unlaunched.intersection(keys):
                     await self._launch(study, plan, key)
             self._unlaunched.intersection_update(key for _, keys in running.values() for key in keys)
+        await self._clear_up(set(running))
         for key in await desk.do(lambda: desk.give_up_silent(_SILENCE_S)):
             logger.warning("worker %s has been silent for %g s: stopped, its trials go to others", key, _SILENCE_S)
             await self._peers.call("runner", "cancel", timeout_s=5.0, key=key, force=True)
+
+    async def _clear_up(self, running: set[str]) -> None:
+        """Cancel workers of ended studies that have not left by themselves: those still waiting for a processor, or stuck."""
+        now_s = asyncio.get_running_loop().time()
+        for key in [key for key in self._launched if key.rpartition("-w-")[0] not in running]:
+            if now_s - self._leaving.setdefault(key, now_s) >= _LEAVE_S:
+                await self._peers.call("runner", "cancel", timeout_s=5.0, key=key, force=True)
+                del self._launched[key], self._leaving[key]
 
     async def _launch(self, study: str, plan: Plan, key: str) -> None:
         reply = await self._peers.call(
@@ -280,6 +292,7 @@ class Tuner:
         await self._desk.do(functools.partial(self._desk.lost, ended))
         for key in ended:
             self._launched.pop(key, None)
+            self._leaving.pop(key, None)
             self._tell_ended(key.rpartition("-w-")[0])
         self._news.set()
 

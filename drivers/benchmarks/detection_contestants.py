@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from actors.drift import create
 from drivers.benchmarks.detection_families import Floats
 
@@ -64,17 +66,16 @@ class Focus:
     """FOCuS (Romano, Eckley, Fearnhead, Rigaill 2023), two-sided, mean before unknown, told the true deviation."""
 
     def __init__(self, *, threshold: float) -> None:
-        self._detector = importlib.import_module("focus_cpt").Detector(type="univariate")
+        self._run = importlib.import_module("focus_cpt").focus_offline
         self._threshold = threshold
+        self._past = np.empty(0)
 
     def first(self, values: Floats) -> int | None:
-        """Do what Watcher says."""
-        detector, threshold = self._detector, self._threshold
-        for i, x in enumerate(((values - 0.9) / 0.03).tolist()):
-            detector.update(x)
-            if detector.get_statistics(family="gaussian")["stat"] >= threshold:
-                return i
-        return None
+        """Do what Watcher says. Its compiled loop starts from the first event again: still ten times faster than by event."""
+        known = len(self._past)
+        self._past = np.concatenate((self._past, (values - 0.9) / 0.03))
+        found = self._run(self._past, threshold=self._threshold, type="univariate", family="gaussian")["detection_time"]
+        return int(found) - 1 - known if found is not None and np.isfinite(found) else None
 
 
 @dataclass(frozen=True)

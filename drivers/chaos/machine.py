@@ -72,9 +72,12 @@ class Machine:
         return own, [pid for pid in descendants_of(raylet) if pid not in own]
 
     def workers(self) -> list[int]:
-        """Give every worker process that is no actor: idle ones and those that run a task."""
+        """Give every worker process that is no actor: idle ones and those that run a task.
+
+        A node's agents bear the same kind of title; without one of them its raylet ends, which is the kill of a node.
+        """
         titles = {pid: processes.title(pid) for pid in descendants_of(self.raylets())}
-        return [pid for pid, text in titles.items() if text.startswith("ray::") and not _is_actor(text)]
+        return [pid for pid, text in titles.items() if text.startswith("ray::") and not _is_other(text)]
 
     def close(self) -> None:
         """End it all."""
@@ -92,5 +95,6 @@ def _raylet(node: Any) -> list[int]:
     return [info.process.pid for name, infos in node.all_processes.items() if name == "raylet" for info in infos]
 
 
-def _is_actor(text: str) -> bool:
-    return any(name in text for name in ("MetricBroadcaster", "DriftDetector", "RetrainDispatcher", "Runner", "Tuner"))
+def _is_other(text: str) -> bool:
+    actors = ("MetricBroadcaster", "DriftDetector", "RetrainDispatcher", "Runner", "Tuner")
+    return any(name in text for name in (*actors, "Agent"))

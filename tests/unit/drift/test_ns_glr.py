@@ -31,7 +31,7 @@ def slow_first_alarm(scores, heights, early, direction, start):
     return None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     direction=st.sampled_from(["both", "up", "down"]),

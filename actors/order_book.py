@@ -23,7 +23,9 @@ from actors.retraining.orders import Order, Request
 from actors.storage import Fence
 from actors.storage import dispatcher_tables as tables
 
-CHANNEL: Final = "channel"
+CHANNEL: Final = tables.CHANNEL
+# Attempts that are begun in one round; more wait for the next.
+_MOST_DUE: Final = 256
 # Where a lease is longer than this, the first one is not: see LeaseTerms.
 _FIRST_LEASE_S: Final = 10.0
 
@@ -106,7 +108,7 @@ class OrderBook:
         if known is not None:
             return _known(known)
         plan = self.plan_of(asked.model)
-        active = next(iter(tables.active_orders(connection, model=asked.model)), None)
+        active = tables.active_order(connection, asked.model)
         decision = gate.admit(
             asked.model,
             now=self._pace(now),
@@ -155,14 +157,12 @@ class OrderBook:
     def due(self, now: Instant) -> list[Order]:
         """Give the pending orders that a handler other than the channel should launch now."""
         with self._fence.part.read() as connection:
-            pending = tables.active_orders(connection, state=orders.PENDING)
-        return [order for order in pending if order.handler != CHANNEL and order.is_due(now)]
+            return tables.due_orders(connection, now, channel=False, limit=_MOST_DUE)
 
     def running(self) -> list[Order]:
         """Give the orders that a handler other than the channel has begun to launch."""
         with self._fence.part.read() as connection:
-            running = tables.active_orders(connection, state=orders.RUNNING)
-        return [order for order in running if order.handler != CHANNEL]
+            return tables.running_orders(connection, channel=False)
 
     def begin(self, id_: str, now: Instant) -> Order | None:
         """Put the next attempt on record, before anything is launched; None where the order is not due any more."""
@@ -196,9 +196,10 @@ class OrderBook:
     def reassign(self) -> None:
         """Give every pending order the handler that the configuration names now."""
         with self._fence.write() as connection:
-            for order in tables.active_orders(connection, state=orders.PENDING):
+            for order in tables.active_orders(connection):
                 plan = self.plan_of(order.model)
-                if order.tuning is None and (plan.handler, plan.handler_settings) != (order.handler, order.handler_settings):
+                waits = order.state == orders.PENDING and order.tuning is None
+                if waits and (plan.handler, plan.handler_settings) != (order.handler, order.handler_settings):
                     tables.put(
                         connection, replace(order, handler=plan.handler, handler_settings=plan.handler_settings, wait=None)
                     )
@@ -225,8 +226,7 @@ class OrderBook:
         return Handed(taken, terms.first_s)
 
     def _offered(self, connection: Connection, model: str | None, now: Instant) -> list[Order]:
-        waiting = tables.active_orders(connection, model=model, handler=CHANNEL, state=orders.PENDING)
-        return [order for order in waiting if order.is_due(now)]
+        return tables.due_orders(connection, now, channel=True, model=model, limit=1)
 
     def renew(self, id_: str, token: int, now: Instant) -> float | None:
         """Renew a lease; give its seconds, or None where the token is not the newest, or the order has ended."""
@@ -267,12 +267,12 @@ class OrderBook:
     def lapse(self, now: Instant) -> list[Order]:
         """Take back every order of the channel whose lease has run out."""
         with self._fence.part.read() as connection:
-            held = tables.active_orders(connection, handler=CHANNEL, state=orders.RUNNING)
+            held = tables.running_orders(connection, channel=True)
         if not any(order.wait is not None and order.wait.is_over(now) for order in held):
             return []
         back = []
         with self._fence.write() as connection:
-            for order in tables.active_orders(connection, handler=CHANNEL, state=orders.RUNNING):
+            for order in tables.running_orders(connection, channel=True):
                 after = lease.lapsed(order, now, self.backoff, self._jitter)
                 if after is not None:
                     tables.put(connection, after)
@@ -285,12 +285,13 @@ class OrderBook:
     def overtaken(self, model: str, version: str, now: Instant) -> Order | None:
         """Note a new version of a model; give the order that expired by it, if one did."""
         with self._fence.write() as connection:
-            for order in tables.active_orders(connection, model=model):
-                after = orders.overtaken(order, version, now)
-                if after != order:
-                    tables.put(connection, after)
-                return after if after.state == orders.EXPIRED else None
-        return None
+            order = tables.active_order(connection, model)
+            if order is None:
+                return None
+            after = orders.overtaken(order, version, now)
+            if after != order:
+                tables.put(connection, after)
+            return after if after.state == orders.EXPIRED else None
 
     def retry(self, id_: str, now: Instant) -> Admission:
         """Put a failed, dead or expired order back, at a person's word. KeyError, ValueError for any other."""
@@ -301,7 +302,7 @@ class OrderBook:
             if order.is_active:
                 return Admission("pending", id_, f"the order is {order.state} already")
             again = orders.put_back(order, f"put back by hand; it was {order.state}: {order.reason}")
-            active = next(iter(tables.active_orders(connection, model=order.model)), None)
+            active = tables.active_order(connection, order.model)
             if active is not None:
                 return Admission("skipped", None, f"order {active.id} of this model is not finished", gate.ASK_AGAIN_S)
             plan = self.plan_of(order.model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from actors import failpoints
 from actors.clock import Instant
@@ -16,6 +16,8 @@ from actors.handlers.interface import event_fields
 from actors.order_book import Handed, OrderBook
 from actors.retraining.delivery import Done, Failed
 
+# Each waiting call holds one of the actor's places; the others must find one too, a health ping above all.
+_MAX_WAITING: Final = 500
 # Runs a function of the book in the thread that owns it.
 InStore = Callable[[Callable[[OrderBook, Instant], Any]], Awaitable[Any]]
 
@@ -63,6 +65,8 @@ class ChannelRetrainHandler:
 
     async def take(self, *, consumer: str, model: str | None, timeout_s: float) -> dict[str, Any]:
         """Wait up to `timeout_s` for an order, and hand it over under a lease."""
+        if len(self._waiting) >= _MAX_WAITING:
+            return {"status": "unavailable", "reason": f"{_MAX_WAITING} consumers wait already", "retry_in_s": 1.0}
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + timeout_s
         while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from sqlalchemy import (
@@ -21,6 +21,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Row,
+    Select,
     String,
     Table,
     Text,
@@ -36,6 +37,9 @@ from actors.retraining.countdown import Countdown
 from actors.retraining.gate import Cooldown, Silence
 from actors.retraining.orders import Order, Request
 from actors.storage.schema import BigInt, common_tables, insert_or_keep, upsert
+
+# The one handler whose orders wait for consumers, and are not launched.
+CHANNEL: Final = "channel"
 
 DISPATCHER = MetaData()
 common_tables(DISPATCHER)
@@ -174,16 +178,37 @@ def read_attempts(connection: Connection, id_: str) -> list[dict[str, Any]]:
     ]
 
 
-def active_orders(
-    connection: Connection, *, model: str | None = None, handler: str | None = None, state: str | None = None
-) -> list[Order]:
-    """Give the pending and running orders, oldest first. Never more than one a model."""
-    wanted = select(retrains).where(retrains.c.state.in_(orders.ACTIVE if state is None else (state,))).order_by(retrains.c.seq)
+def active_order(connection: Connection, model: str) -> Order | None:
+    """Give the model's pending or running order: there is at most one."""
+    wanted = select(retrains).where(retrains.c.model == model, retrains.c.state.in_(orders.ACTIVE))
+    row = connection.execute(wanted).first()
+    return None if row is None else _order(row)
+
+
+def active_orders(connection: Connection) -> list[Order]:
+    """Give all pending and running orders, oldest first; never more than one a model."""
+    wanted = select(retrains).where(retrains.c.state.in_(orders.ACTIVE)).order_by(retrains.c.seq)
+    return [_order(row) for row in connection.execute(wanted)]
+
+
+def due_orders(connection: Connection, now: Instant, *, channel: bool, model: str | None = None, limit: int) -> list[Order]:
+    """Give the oldest pending orders whose pause is over, of the channel or of all other handlers."""
+    # Every pause counts from this boot: a dispatcher that starts rebases them (`rebase_countdowns`).
+    over = (retrains.c.wait_boot_id == now.boot_id) & (retrains.c.wait_boot_s + retrains.c.wait_left_s <= now.boot_s)
+    wanted = _of_channel(channel).where(retrains.c.state == orders.PENDING, retrains.c.wait_boot_id.is_(None) | over)
     if model is not None:
         wanted = wanted.where(retrains.c.model == model)
-    if handler is not None:
-        wanted = wanted.where(retrains.c.handler == handler)
-    return [_order(row) for row in connection.execute(wanted)]
+    return [_order(row) for row in connection.execute(wanted.limit(limit))]
+
+
+def running_orders(connection: Connection, *, channel: bool) -> list[Order]:
+    """Give the orders in consumers' hands, or those that all other handlers have begun; oldest first."""
+    return [_order(row) for row in connection.execute(_of_channel(channel).where(retrains.c.state == orders.RUNNING))]
+
+
+def _of_channel(channel: bool) -> Select[Any]:  # noqa: FBT001
+    ours = retrains.c.handler == CHANNEL if channel else retrains.c.handler != CHANNEL
+    return select(retrains).where(ours).order_by(retrains.c.seq)
 
 
 def read_cooldown(connection: Connection, model: str) -> Cooldown | None:

@@ -416,3 +416,21 @@ def test_every_column_survives_the_store(store):
     with store.part("dispatcher").write() as connection:
         tables.put(connection, changed)
     assert book.order(id_)[0] == changed
+
+
+def test_the_store_finds_due_what_the_rule_calls_due(store):
+    book = a_book(store, max_failures=9)
+    for number, model in enumerate(["hooked", "queued"]):
+        id_ = book.request(request(model, f"e-{number}"), at(0)).order
+        if model == "hooked":
+            book.begin(id_, at(0))
+            book.settle(id_, 1, Retry("HTTP 500"), at(0))
+    for seconds in (0.0, 1.0, 2.4, 5.0, 9.0):
+        with store.part("dispatcher").read() as connection:
+            due = [order.id for order in tables.active_orders(connection) if order.is_due(at(seconds))]
+            found = [
+                *tables.due_orders(connection, at(seconds), channel=False, limit=9),
+                *tables.due_orders(connection, at(seconds), channel=True, limit=9),
+            ]
+        assert sorted(due) == sorted(order.id for order in found)
+    assert len(due) == 2

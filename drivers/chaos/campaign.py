@@ -195,7 +195,10 @@ def _is_settled(store: Store) -> bool:
             if any(record["request"]["state"] == "asking" for record in detector_tables.list_episodes(connection)):
                 return False
     with store.part("dispatcher").read() as connection:
-        return not dispatcher_tables.active_orders(connection)
+        under_way = select(dispatcher_tables.retrains.c.id).where(
+            dispatcher_tables.retrains.c.state.in_(("pending", "running"))
+        )
+        return connection.execute(under_way).first() is None
 
 
 def _stop(system: System) -> None:

@@ -298,6 +298,9 @@ class Detection:
         for feed in taken.feeds:
             model.effects += model.book.feed(feed, now)
         model.dropped += taken.dropped_versions
+        # Each time the number of events has doubled is often enough to follow a rate.
+        if (model.events + batch.rows).bit_length() != model.events.bit_length() and model.monitor.follow_rate():
+            model.force_snapshot = True
         if model.on_event_time:  # days may pass between two ticks of the wall's clock
             model.effects += model.book.tick(now, model.pace(now))
 

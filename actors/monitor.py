@@ -7,6 +7,7 @@ Events are taken in the order in which they arrived; one that is older than its 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +22,7 @@ from actors.wire import Batch, Bools, Floats, rows_of
 MAX_VERSIONS: Final = 64  # of one model, kept with their detectors; the one that was silent longest goes first
 _USUAL_BUDGET: Final = 10_000.0  # events, where a duration is asked for and no rate is known yet
 _RATE_EVENTS: Final = 200  # events before a rate is believed
+_LEAST_BUDGET, _MOST_BUDGET = 100.0, 1e9  # what the detectors' thresholds are known for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,17 @@ class Monitor:
         self._order = 0
         self.pinned: str | None = settings.pinned_version
         self._samples: dict[str, Floats] = {}
+        # Events between false alarms, by which the detectors were made; from a duration it follows the observed rate.
+        asked = settings.false_alarm_every
+        self._budget = _USUAL_BUDGET if isinstance(asked, Duration) else float(asked)
         if memory is not None:
             for name, held in memory["versions"].items():
                 self._versions[name] = _Version(
                     held["events"], held["late"], held["first_time"], held["last_time"], held["order"], {}, {}, held["metrics"]
                 )
             self._order = memory["order"]
+            if isinstance(asked, Duration):
+                self._budget = memory["budget"]
             self.pinned = memory.get("pinned") or settings.pinned_version
 
     # --- memory
@@ -98,7 +105,7 @@ class Monitor:
                 "metrics": held.seen,
                 "state": self._state(held),
             }
-        return {"versions": versions, "order": self._order, "pinned": self.pinned}
+        return {"versions": versions, "order": self._order, "pinned": self.pinned, "budget": self._budget}
 
     def wake(self, version: str, metric: str, kind: str, state: bytes) -> None:
         """Take back a detector's saved state; one of another kind or of other options is left, and the metric starts afresh."""
@@ -182,7 +189,7 @@ class Monitor:
 
     def _stream(self, held: _Version, metric: str) -> _Stream:
         watch = self._settings.watch[metric]
-        stream = _Stream(self._made(watch, held), watch.detector)
+        stream = _Stream(self._made(watch), watch.detector)
         asleep = held.asleep.pop(metric, None)
         if asleep is not None and asleep[0] == watch.detector:
             try:
@@ -194,21 +201,35 @@ class Monitor:
         held.streams[metric] = stream
         return stream
 
-    def _made(self, watch: WatchSettings, held: _Version) -> DriftStrategy:
-        budget = drift.share_budget(self._budget(held), len(self._settings.watch))
+    def _made(self, watch: WatchSettings) -> DriftStrategy:
+        budget = drift.share_budget(self._budget, len(self._settings.watch))
         return drift.create(watch.detector, **{"false_alarm_every": budget, "direction": watch.direction, **watch.options})
 
-    def _budget(self, held: _Version) -> float:
+    def follow_rate(self) -> bool:
+        """Turn a budget that was given as a duration into events by the observed rate; tell whether that changed anything.
+
+        In powers of two, so that a rate that wavers does not move the thresholds all the time; what the detectors have
+        learned stays.
+        """
         asked = self._settings.false_alarm_every
-        if not isinstance(asked, Duration):
-            return float(asked)
-        events = sum(version.events for version in self._versions.values())
-        first = min((version.first_time for version in self._versions.values()), default=held.first_time)
-        span_s = max((version.last_time for version in self._versions.values()), default=first) - first
-        if events < _RATE_EVENTS or not span_s > 0:
-            return _USUAL_BUDGET
-        # In powers of two, so that a rate that wavers does not move the threshold all the time.
-        return float(2.0 ** round(np.log2(min(max(events / span_s * asked.seconds, 100.0), 1e9))))
+        events = sum(held.events for held in self._versions.values())
+        if not isinstance(asked, Duration) or events < _RATE_EVENTS:
+            return False
+        seen = [held for held in self._versions.values() if held.events]
+        span_s = max(held.last_time for held in seen) - min(held.first_time for held in seen)
+        if not span_s > 0:
+            return False
+        wanted = 2.0 ** round(np.log2(min(max(events / span_s * asked.seconds, _LEAST_BUDGET), _MOST_BUDGET)))
+        if 0.5 <= wanted / self._budget <= 2.0:
+            return False
+        self._budget = float(wanted)
+        for held in self._versions.values():
+            for metric, stream in held.streams.items():
+                made = self._made(self._settings.watch[metric])
+                with contextlib.suppress(ValueError):  # one that learned under its budget goes on with the old
+                    made.restore(stream.detector.state())
+                    stream.detector, stream.dirty = made, True
+        return True
 
     def reset(self, version: str, metric: str) -> None:
         """Let a metric learn its level afresh: from the pinned baseline where there is one, else from what comes."""

@@ -425,6 +425,29 @@ def test_an_unknown_episode_or_model_raises_key_error(world: World, run: Any) ->
     run(story())
 
 
+def test_a_budget_in_days_follows_the_rate_and_a_successor_keeps_it(world: World, run: Any) -> None:
+    world.configure(defaults={"false_alarm_every": "90d"})
+
+    async def story() -> tuple[float, float]:
+        detector = world.detector()
+        for i in range(12):
+            times = NOW - 10_000 + np.arange(100.0) + 100 * i  # one event a second: 90 days are 7.8 million
+            values = np.clip(world.random.normal(0.9, 0.01, 100), 0, 1)
+            batch = wire.batch_of_columns({"accuracy": values}, version="v1", timestamps=times, now_s=NOW)
+            await send(detector, wire.pack(batch), 100 * i)
+        assert detector._detection is not None
+        (model,) = detector._detection.models
+        successor = world.detector()
+        await send(successor, world.payload(n=10), 1200)
+        assert successor._detection is not None
+        (again,) = successor._detection.models
+        return model.monitor.memory()["budget"], again.monitor.memory()["budget"]
+
+    before, after = run(story())
+    assert before == after == 2.0**23
+    assert world.status()["m"]["versions"]["v1"]["metrics"]["accuracy"]["seen"] == 1210
+
+
 # --- faults ----------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, select, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from actors.storage import schema
@@ -25,8 +25,9 @@ from actors.storage.detector_tables import DETECTOR
 from actors.storage.dispatcher_tables import DISPATCHER
 from actors.storage.tuner_tables import TUNER
 
-# What a database that is full, read-only, locked or gone raises; the caller may try again later.
-UNAVAILABLE: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+# What a database that is full, read-only, locked or gone raises; the caller may try again later. PostgreSQL's InternalError
+# is one that may only be read (a standby), and a session that it ended because its process stood still inside a transaction.
+UNAVAILABLE: Final = (OperationalError, InternalError, InterfaceError, PoolTimeoutError)
 
 # Longer than any commit of ours, shorter than a client's patience.
 _LOCK_WAIT_S: Final = 5.0

@@ -1,0 +1,137 @@
+"""Tell the story of a drift episode: what was seen, against what, how sure, since when, what was decided and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from drivers.arguments import FINE, Parser, add_cluster, run
+from drivers.output import Output
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility explain EPISODE`."""
+    parser = Parser("explain", __doc__, example="visutility explain last")
+    parser.add_argument("episode", help="the episode's id as `visutility status` shows it, or `last`")
+    parser.add_argument("--model", help="with `last`: the newest episode of this model")
+    add_cluster(parser)
+    return run(parser, argv, _explain)
+
+
+def _explain(arguments: argparse.Namespace, output: Output) -> int:
+    from actors import card, connection, system  # noqa: PLC0415 --help needs no Ray
+    from actors.deployment import no_system  # noqa: PLC0415
+    from actors.storage import Store  # noqa: PLC0415
+
+    connection.attach(arguments.address, otherwise="look")
+    namespace = arguments.namespace or system.DEFAULT_NAMESPACE
+    known = card.read(namespace)
+    if known is None:
+        raise no_system(namespace)
+    store = Store(known.storage)
+    try:
+        record = find(store, arguments.episode, arguments.model)
+        order = _order_of(store, record)
+    finally:
+        store.close()
+    for line in in_words(record, order):
+        output.line(line)
+    output.result({**record, "order_record": order})
+    return FINE
+
+
+def find(store: Any, episode: str, model: str | None = None) -> dict[str, Any]:
+    """Give an episode's record from the store, `last` the newest one. KeyError where there is none such."""
+    from actors.storage import detector_tables  # noqa: PLC0415
+
+    newest: dict[str, Any] | None = None
+    for part in store.detector_parts():
+        with part.read() as connection:
+            if episode != "last":
+                found = detector_tables.read_episode(connection, episode)
+                if found is not None:
+                    return found
+                continue
+            for record in detector_tables.list_episodes(connection, model, limit=1):
+                if newest is None or record["opened_at"] > newest["opened_at"]:
+                    newest = record
+    if newest is None:
+        raise KeyError(f"episode must be one of this store, got {episode!r}" + (f" of model {model!r}" if model else ""))
+    return newest
+
+
+def _order_of(store: Any, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give what the dispatcher has on record of the episode's order, the study of a `tune` handler included."""
+    from actors.storage import dispatcher_tables  # noqa: PLC0415
+
+    if record["order"] is None:
+        return None
+    with store.part("dispatcher").read() as connection:
+        table = dispatcher_tables.retrains
+        row = connection.execute(table.select().where(table.c.id == record["order"]["order"])).mappings().first()
+    return None if row is None else dict(row)
+
+
+def in_words(record: Mapping[str, Any], order: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Tell the record, a line at a time."""
+    state = "open" if record["closed_at"] is None else f"closed by {record['closed_by']} {_at(record['closed_at'])}"
+    yield f"episode {record['id']}: {record['model']} {record['version']}, {state}"
+    yield ""
+    yield "What was seen"
+    for seen in record["evidence"][:5]:
+        yield from _evidence(seen)
+    if record["alarms"] > min(5, len(record["evidence"])):
+        yield f"  and {record['alarms'] - min(5, len(record['evidence']))} more alarms while it was open"
+    yield ""
+    yield "What was decided"
+    for decision in record["decisions"]:
+        why = f": {decision['why']}" if decision["why"] else ""
+        yield f"  {_at(decision['at'])}  {decision['decision']}{why}"
+    yield ""
+    yield "What came of it"
+    yield from _outcome(record, order)
+
+
+def _evidence(seen: Mapping[str, Any]) -> Iterator[str]:
+    way = "fell" if seen["direction"] == "down" else "rose"
+    shift = seen["window_mean"] - seen["baseline_mean"]
+    sds = f", {abs(shift) / seen['baseline_sd']:.1f} deviations" if seen["baseline_sd"] > 0 else ""
+    yield (
+        f"  {_at(seen['time'])}  {seen['metric']} {way} from {seen['baseline_mean']:.4g} (mean of {seen['baseline_n']} events) "
+        f"to {seen['window_mean']:.4g} (mean of {seen['window_n']}): {shift:+.4g}{sds}"
+    )
+    start = seen["estimated_start"]
+    since = "at the alarm itself" if start <= 1 else f"about {start} events before the alarm"
+    yield f"    {seen['detector']}: statistic {seen['statistic']:.3g} over its threshold {seen['threshold']:.3g}; it began {since}"
+
+
+def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iterator[str]:
+    request, told = record["request"], record["order"]
+    if told is None:
+        reason = f": {request['reason']}" if request["reason"] else ""
+        yield f"  no retrain order ({request['state']}{reason})"
+    else:
+        version = told["new_version"] or (order or {}).get("new_version")
+        yield f"  order {told['order']} is {told['state']}" + (f", new version {version}" if version else "")
+        if told["reason"]:
+            yield f"    {told['reason']}"
+        if order is not None and order.get("tuning"):
+            yield f"    study: {order['tuning']}"
+    if record["recovered"]:
+        yield f"  recovered: {', '.join(record['recovered'])}"
+    elif record["closed_at"] is not None:
+        yield "  not seen to recover"
+    if record["flagged"]:
+        seen = "" if record["acknowledged_at"] is None else " (a person has seen it)"
+        yield f"  ! for a person: {record['flagged']}{seen}"
+
+
+def _at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

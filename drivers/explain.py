@@ -1,4 +1,4 @@
-"""Tell the story of a drift episode: what was seen, against what, how sure, since when, what was decided and what came of it."""
+"""Tell the story of a drift episode: what was seen, how sure, since when, what was decided and what came of it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import card, connection, system  # noqa: PLC0415 --help needs no Ray
+    import ray  # noqa: PLC0415 --help needs no Ray
+
+    from actors import card, connection, system  # noqa: PLC0415
     from actors.deployment import no_system  # noqa: PLC0415
+    from actors.peers import BlockingPeers  # noqa: PLC0415
     from actors.storage import Store  # noqa: PLC0415
 
     connection.attach(arguments.address, otherwise="look")
@@ -31,12 +34,17 @@ def _explain(arguments: argparse.Namespace, output: Output) -> int:
     known = card.read(namespace)
     if known is None:
         raise no_system(namespace)
-    store = Store(known.storage)
-    try:
-        record = find(store, arguments.episode, arguments.model)
-        order = _order_of(store, record)
-    finally:
-        store.close()
+    order: dict[str, Any] | None = None
+    if known.node is not None and known.node != ray.get_runtime_context().get_node_id():
+        # A SQLite folder of another node: its detector answers.
+        record = BlockingPeers(namespace).call("broadcaster", "explain", {"episode": arguments.episode}, timeout_s=20.0)
+    else:
+        store = Store(known.storage)
+        try:
+            record = find(store, arguments.episode, arguments.model)
+            order = _order_of(store, record)
+        finally:
+            store.close()
     for line in in_words(record, order):
         output.line(line)
     output.result({**record, "order_record": order})
@@ -105,7 +113,8 @@ def _evidence(seen: Mapping[str, Any]) -> Iterator[str]:
     )
     start = seen["estimated_start"]
     since = "at the alarm itself" if start <= 1 else f"about {start} events before the alarm"
-    yield f"    {seen['detector']}: statistic {seen['statistic']:.3g} over its threshold {seen['threshold']:.3g}; it began {since}"
+    sure = f"statistic {seen['statistic']:.3g} over its threshold {seen['threshold']:.3g}"
+    yield f"    {seen['detector']}: {sure}; it began {since}"
 
 
 def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iterator[str]:

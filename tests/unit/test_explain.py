@@ -36,7 +36,7 @@ def test_an_episode_is_told_with_its_numbers_and_what_came_of_it(tmp_path: Path)
     detection.commit([Change("m", change)], now)
     text = "\n".join(explain.in_words(explain.find(store, record["id"])))
     for part in (
-        "accuracy fell from 0.9",
+        "accuracy fell from 0.8",
         "deviations",
         "over its threshold",
         "ask",

@@ -43,7 +43,7 @@ def attach(address: str | None, *, otherwise: Otherwise, dashboard: bool = False
         return True
     known = remembered()
     if known is not None and alive(known["pid"]):
-        _connect(known["address"], "the Ray of `visutility up` does not answer: end it with `visutility down`")
+        attach_remembered(known)
         return False
     _connect(
         "auto",
@@ -51,6 +51,15 @@ def attach(address: str | None, *, otherwise: Otherwise, dashboard: bool = False
         "(--address, RAY_ADDRESS)",
     )
     return False
+
+
+def attach_remembered(known: dict[str, Any]) -> None:
+    """Connect to the Ray that `visutility up` noted."""
+    # Ray sends its token to no address that is given explicitly, unless it is told to: this one is our own.
+    if known.get("auth") == "token" and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        ray._raylet.Config.initialize("")  # type: ignore[attr-defined]  # noqa: SLF001 Ray read the environment at its import
+    _connect(known["address"], "the Ray of `visutility up` does not answer: end it with `visutility down`")
 
 
 def refuse_client(address: str | None) -> None:
@@ -116,7 +125,8 @@ def _connect(address: str, problem: str) -> None:
         _knock(address)
         ray.init(address=address, logging_level=logging.WARNING)
     except (OSError, RuntimeError) as error:
-        raise ConnectionError(f"{problem} ({error})") from None
+        hint = "" if "RAY_AUTH_MODE" in os.environ else "; if that Ray wants a token: RAY_AUTH_MODE=token"
+        raise ConnectionError(f"{problem} ({error}{hint})") from None
 
 
 def listens(address: str) -> bool:

@@ -43,7 +43,7 @@ def _up(arguments: argparse.Namespace, output: Output) -> int:
     if known is None or not connection.alive(known["pid"]):
         known = _begin(arguments, output, connection.note())
     else:
-        connection.attach(known["address"], otherwise="look")
+        connection.attach_remembered(known)
         system.start(arguments.file, namespace=None if arguments.file else known["namespace"])
     output.line(f"Ray at {known['address']}, the system in namespace {known['namespace']!r}, process {known['pid']}")
     output.line("log from any script here:  actors.connect().metrics.log({'accuracy': 0.93}, model='my-model')")
@@ -110,6 +110,7 @@ def _hold(arguments: argparse.Namespace) -> int:
             "address": ray.get_runtime_context().gcs_address,
             "pid": os.getpid(),
             "began": connection.began(os.getpid()),
+            "auth": os.environ.get("RAY_AUTH_MODE"),  # a new Ray switches tokens on for its own process alone
             "namespace": started.namespace,
             "dashboard": f"http://{context.dashboard_url}" if context.dashboard_url else None,
         }

@@ -55,8 +55,11 @@ def log_one(system: System, model: str) -> None:
 
 
 def environment(cluster: str, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ADDRESS")}
-    return kept | {"RAY_ADDRESS": cluster} | more
+    """A shell beside this process: its Ray's address and, where there is an address, its token mode."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
+    mode = os.environ.get("RAY_AUTH_MODE")
+    named = {"RAY_ADDRESS": cluster} | ({"RAY_AUTH_MODE": mode} if mode else {})
+    return kept | (named if cluster else {}) | more
 
 
 def driver(*arguments: str, cluster: str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -35,7 +36,8 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
 
     plan = scaling.Plan.quick() if arguments.quick else scaling.Plan()
     measured: dict[str, Any] = {"machine": _machine(), "storage": "postgresql" if arguments.storage else "sqlite"}
-    with scaling.simulated(arguments.storage) as stage:
+    # Ray prints warnings of its nodes to standard output, which is for the result.
+    with redirect_stdout(sys.stderr), scaling.simulated(arguments.storage) as stage:
         runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
             "producers": lambda: scaling.producers(stage, plan, output.note),
             "batches": lambda: scaling.batches(stage, plan, output.note),

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import drivers.reference
 import drivers.retrains
 import drivers.silence
 from actors import failpoints as points
@@ -221,3 +222,10 @@ def test_the_drivers_list_show_put_back_silence_and_end(
     assert run(drivers.silence, "add", "driven", "--duration", "soon")[0] == 2
     assert drivers.retrains.main(["ls", *where]) == 0
     assert given["order"] in capsys.readouterr().out
+
+
+def test_the_reference_scenario_is_fine_on_real_actors(cluster: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = drivers.reference.main(["--address", cluster, "-o", "json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (code, told["problems"]) == (0, [])
+    assert [len(told["retrains"]), len(told["parameters"])] == [2, 3]

@@ -8,10 +8,13 @@ from typing import Any
 
 from actors.study import Study, TrialRecord
 from actors.tuning.book import COMPLETED
-from actors.tuning.space import Choices, Parameter, parse
+from actors.tuning.space import Choices, IntRange, Parameter, parse
 
 _MAX_PANELS = 12
 _COLUMNS = 4
+_LOG_RATIO = 10.0
+_GOLDEN = 0.6180339887  # multiples of it, modulo 1, spread evenly: dots of one choice stand beside each other
+_SPREAD = 0.5
 _DOT = "#3b6ea5"
 _BEST = "#d1495b"
 
@@ -35,9 +38,9 @@ def draw(study: Study, path: Path) -> Path:
     axes: Any = figure.subplots(rows, columns, squeeze=False).flatten()
     for spare in axes[panels:]:
         spare.remove()
-    # Where the values span decades, the few bad ones would flatten all that matters.
+    # Where the values span a decade, the bad ones would flatten all that matters.
     values = [trial.value for trial in done if trial.value is not None]
-    log = min(values) > 0 and max(values) / min(values) > 100
+    log = min(values) > 0 and max(values) / min(values) > _LOG_RATIO
     _best_so_far(axes[0], study, done, log=log)
     for axis, parameter in zip(axes[1:panels], parameters, strict=True):
         _by_parameter(axis, parameter, study, done, log=log)
@@ -61,7 +64,8 @@ def _by_parameter(axis: Any, parameter: Parameter, study: Study, done: list[Tria
     name = parameter.name
     if isinstance(parameter, Choices):
         labels = [str(choice) for choice in parameter.choices]
-        places = [labels.index(str(trial.params[name])) for trial in done]
+        places = [labels.index(str(trial.params[name])) + _SPREAD * (trial.id * _GOLDEN % 1 - 0.5) for trial in done]
+        axis.set_xlim(-0.6, len(labels) - 0.4)
         axis.set_xticks(range(len(labels)), [label[:12] for label in labels], rotation=30 if len(labels) > 3 else 0)
         best = labels.index(str(study.best.params[name]))
     else:
@@ -69,6 +73,8 @@ def _by_parameter(axis: Any, parameter: Parameter, study: Study, done: list[Tria
         best = study.best.params[name]
         if parameter.log:
             axis.set_xscale("log")
+    if isinstance(parameter, IntRange) and not parameter.log and parameter.high - parameter.low < 20:
+        places = [place + _SPREAD * (trial.id * _GOLDEN % 1 - 0.5) for place, trial in zip(places, done, strict=True)]
     axis.plot(places, [trial.value for trial in done], ".", color=_DOT, alpha=0.5, markersize=4)
     axis.plot([best], [study.best.value], "o", color=_BEST, markersize=6)
     axis.set(xlabel=name)

@@ -207,7 +207,8 @@ def models(stage: Stage, plan: Plan, say: Say) -> list[Row]:
             began = time.monotonic()
             _round(system, names)
             first_s = time.monotonic() - began
-            before, rounds = cpu_s(system), []
+            before = cpu_s(system)
+            rounds: list[float] = []
             # Long enough for a clock of 10 ms ticks.
             while len(rounds) < plan.laps or sum(rounds) < plan.seconds:
                 began = time.monotonic()

@@ -118,7 +118,7 @@ class Tuner:
         asked = dict(plan)
         if asked.get("seed") is None:
             asked["seed"] = await self._kept_seed(asked.get("name"))
-        checked = plans.check_wire(asked)
+        checked = await asyncio.to_thread(plans.check_wire, asked)  # a strategy's library takes its time to import
         reply = await self._desk.do(lambda: self._desk.submit(checked, shipped))
         self._news.set()
         return reply | {"seed": checked.seed, "warnings": checked.warnings()}

@@ -140,7 +140,8 @@ class StudyLedger:
             self._take_reports(session, reports)
             self._take_results(session, results, wall_s)
             if load_error is not None:
-                self._false_start(session, f"the objective cannot be loaded on a worker: {load_error}", wall_s)
+                fatal = self.book.done == 0  # nobody has been able to load it
+                self._false_start(session, f"the objective cannot be loaded on a worker: {load_error}", wall_s, fatal=fatal)
             elif self.book.finished:
                 self._end(STUDY_DONE)
             elif leaving:
@@ -155,7 +156,7 @@ class StudyLedger:
         if session is None:
             return
         if not session.incarnation and reason:
-            self._false_start(session, f"a worker could not start: {reason}", wall_s)
+            self._false_start(session, f"a worker could not start: {reason}", wall_s, fatal=False)
             return
         self._lose_leases(session, wall_s)
         self._drop(session)
@@ -286,11 +287,11 @@ class StudyLedger:
         del self.sessions[session.key]
         self._gone.append(session.key)
 
-    def _false_start(self, session: Session, error: str, wall_s: float) -> None:
+    def _false_start(self, session: Session, error: str, wall_s: float, *, fatal: bool) -> None:
         self._lose_leases(session, wall_s)
         self._drop(session)
         self._false_starts += 1
-        if self.book.done == 0 or self._false_starts >= _MAX_FALSE_STARTS:
+        if fatal or self._false_starts >= _MAX_FALSE_STARTS:
             self.fail(error)
 
     def _end_if_finished(self) -> None:

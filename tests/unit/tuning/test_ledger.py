@@ -255,10 +255,31 @@ def test_how_many_workers_are_missing() -> None:
 
 def test_a_worker_that_cannot_start_again_and_again_fails_the_study() -> None:
     ledger = StudyLedger("s", a_plan())
-    ledger.expect("w1", 0.0)
-    ledger.lost("w1", "RuntimeEnvSetupError: no such wheel", wall_s=1.0)
+    for n in range(3):
+        assert ledger.state == "RUNNING"
+        ledger.expect(f"w{n}", 0.0)
+        ledger.lost(f"w{n}", "RuntimeEnvSetupError: no such wheel", wall_s=1.0)
     assert ledger.state == "FAILED"
     assert "no such wheel" in str(ledger.error)
+
+
+def test_a_node_without_the_objectives_packages_does_not_fail_a_study_that_goes_on_elsewhere() -> None:
+    ledger = StudyLedger("s", a_plan(trials=50))
+    good = Worker(ledger, "good")
+    good.step()
+    for n in range(2):
+        good.step(good.results())
+        Worker(ledger, f"bad{n}").step(wanted=False, load_error="ModuleNotFoundError")
+        Worker(ledger, f"worse{n}").step(wanted=False, load_error="ModuleNotFoundError")
+    assert ledger.state == "RUNNING"
+
+
+def test_a_worker_that_says_nothing_is_named() -> None:
+    ledger = StudyLedger("s", a_plan())
+    ledger.expect("not begun", 0.0)
+    Worker(ledger, "heard").step(now_s=50.0)
+    Worker(ledger, "silent").step(now_s=10.0)
+    assert ledger.silent(before_s=40.0) == ["silent"]
 
 
 class Memory:

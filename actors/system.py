@@ -147,7 +147,8 @@ class System:
         it when it is back.
         """
         known = self._card()
-        settings, storage = _read(source)
+        settings = config.load(source)
+        storage = _storage(settings, source)
         if storage is not None and storage != known.storage:
             raise ConflictError(
                 f"storage cannot be changed by a reload: the system keeps its state in {redacted(known.storage)}, "
@@ -234,11 +235,12 @@ def start(source: Source | None = None, *, address: str | None = None, namespace
     Raises ValueError (configuration, address), StoreError (storage), ConflictError (another build or configuration runs
     there, or the names are taken). Whatever is raised, nothing is left half started.
     """
-    settings, storage = (None, None) if source is None else _read(source)
+    settings = None if source is None else config.load(source)
     chosen = namespace or (settings.namespace if settings is not None else DEFAULT_NAMESPACE)
     private = connection.attach(address, otherwise="private", dashboard=settings is not None and config.needs_jobs(settings))
     try:
-        _start(chosen, settings, storage)
+        # After the connection: whether a relative path means something depends on how many nodes there are.
+        _start(chosen, settings, None if source is None or settings is None else _storage(settings, source))
     except BaseException:
         if private:
             ray.shutdown()
@@ -412,13 +414,12 @@ def _stop(namespace: str) -> None:
     card.remove(namespace)
 
 
-def _read(source: Source) -> tuple[config.Settings, str | None]:
-    """Read a configuration; give it with the storage that it names, made absolute, or None where it names none."""
-    settings = config.load(source)
+def _storage(settings: config.Settings, source: Source) -> str | None:
+    """Give the storage that the settings name, made absolute; None where they name none."""
     if "storage" not in settings.model_fields_set:
-        return settings, None
+        return None
     folder = Path.cwd() if isinstance(source, Mapping) else Path(source).absolute().parent
-    return settings, _resolved(config.expand(settings.storage, os.environ), folder)
+    return _resolved(config.expand(settings.storage, os.environ), folder)
 
 
 def _resolved(storage: str, folder: Path) -> str:
@@ -427,9 +428,9 @@ def _resolved(storage: str, folder: Path) -> str:
         return storage
     nodes = len(connection.alive_nodes()) if ray.is_initialized() else 1
     if nodes > 1 or connection.in_job_folder(folder):
-        where = f"a cluster of {nodes} nodes" if nodes > 1 else "a job, whose working directory is temporary,"
+        where = f"a cluster of {nodes} nodes" if nodes > 1 else "a job, whose working directory is temporary"
         raise StoreError(
-            f"storage must be an absolute path (sqlite:////var/lib/visutility) or postgresql://... on {where} got {storage!r}"
+            f"storage must be postgresql://... or an absolute path (sqlite:////var/lib/visutility) on {where}, got {storage!r}"
         )
     return config.anchored(storage, folder)
 

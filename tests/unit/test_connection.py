@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import build, connection, system
+from actors import build, config, connection, system
 from actors.storage import StoreError
 
 
@@ -46,30 +46,41 @@ def test_a_process_is_told_alive_and_apart_from_a_later_one_of_its_number() -> N
     assert not connection.alive(2**22 + 1)
 
 
+def storage(source: Path | dict[str, str]) -> str | None:
+    return system._storage(config.load(source), source)
+
+
 class TestWhereTheStoreLies:
     def test_a_relative_path_is_relative_to_the_configuration_file(self, tmp_path: Path) -> None:
         path = tmp_path / "v.yaml"
         path.write_text("storage: sqlite:///./data")
-        assert system._read(path)[1] == f"sqlite:///{tmp_path}/data"
+        assert storage(path) == f"sqlite:///{tmp_path}/data"
 
     def test_without_a_file_to_the_working_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        assert system._read({"storage": "sqlite:///data"})[1] == f"sqlite:///{tmp_path}/data"
+        assert storage({"storage": "sqlite:///data"}) == f"sqlite:///{tmp_path}/data"
 
     def test_one_that_is_not_named_is_told_apart(self) -> None:
-        assert system._read({})[1] is None
+        assert storage({}) is None
 
     def test_in_a_job_s_folder_it_is_refused(self) -> None:
         folder = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1")
         with pytest.raises(StoreError, match="a job, whose working directory is temporary"):
             system._resolved("sqlite:///./data", folder)
 
+    def test_on_several_nodes_it_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ray.is_initialized", lambda: True)
+        monkeypatch.setattr(connection, "alive_nodes", lambda: ["a", "b"])
+        with pytest.raises(StoreError, match=r"absolute path .* on a cluster of 2 nodes, got 'sqlite:///\./data'"):
+            storage({"storage": "sqlite:///./data"})
+        assert storage({"storage": "sqlite:////var/data"}) == "sqlite:////var/data"
+
     def test_the_environment_may_name_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STORE_URL", "postgresql://u:p@h/d")
-        assert system._read({"storage": "${STORE_URL}"})[1] == "postgresql://u:p@h/d"
+        assert storage({"storage": "${STORE_URL}"}) == "postgresql://u:p@h/d"
         monkeypatch.delenv("STORE_URL")
         with pytest.raises(ValueError, match="the environment of this process has no STORE_URL"):
-            system._read({"storage": "${STORE_URL}"})
+            storage({"storage": "${STORE_URL}"})
 
 
 @pytest.mark.parametrize("options", [{"on_full": "block"}, {"buffer_bytes": 0}, {"buffer_bytes": True}, {"buffer_bytes": 1.5}])

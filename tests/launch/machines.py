@@ -115,7 +115,7 @@ class Machine:
     def start(self) -> None:
         """Switch it on; returns when its sshd answers."""
         serve = [*_UNSHARE, sys.executable, "-m", "tests.launch.machines", self.name, self.ip, str(self.key)]
-        self._process = subprocess.Popen(serve, stdin=subprocess.PIPE)
+        self._process = subprocess.Popen(serve, stdin=subprocess.PIPE, cwd=ROOT)
         outer, inner = f"v-{self.name}"[:15], f"w-{self.name}"[:15]
         _run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner)
         _run("ip", "link", "set", outer, "master", _SWITCH, "up")

@@ -76,7 +76,7 @@ def handlers(folder: str) -> dict[str, Any]:
     failpoints.arm(armed, "dispatcher.after_effect", "exit")
     given = {model: system.retrains.trigger(model, "test")["order"] for model in system.settings().models}
     struck = _eventually(lambda: not (armed / "dispatcher.after_effect").exists())
-    _eventually(lambda: (place / "task").exists())
+    _eventually((place / "task").exists)
     os.kill(system.status()["actors"]["dispatcher"]["pid"], signal.SIGKILL)
     _eventually(lambda: not _unfinished(system), within_s=90)
     rows = {row["model"]: row for row in system.retrains.history()}

@@ -184,13 +184,19 @@ class RetrainDispatcher:
         """Put a failed, dead or expired order back. KeyError: no such order; ValueError: it ended otherwise."""
         return await self._admitted(lambda book, now: book.retry(order, now), order)
 
-    async def overtaken(self, *, model: str, version: str) -> dict[str, Any]:
-        """Learn that a new version of `model` has come: an order that nobody has begun yet expires."""
+    async def overtaken(self, *, model: str, version: str, over: list[str] | None = None) -> dict[str, Any]:
+        """Learn that a new version of `model` has come: an order that nobody has begun yet expires.
+
+        `over` names the versions before it (None: all others); an order for a later one, which this word has come too late
+        for, stays.
+        """
         _text("model", model, 200)
         _text("version", version, 200)
+        if over is not None and not isinstance(over, list):
+            raise ValueError(f"over must be a list of versions, got {_shown(over)}")
 
         async def act() -> dict[str, Any]:
-            expired = await self._in_store(lambda book, now: book.overtaken(model, version, now))
+            expired = await self._in_store(lambda book, now: book.overtaken(model, version, now, over))
             if expired is not None:
                 logger.info("order %s of %s expired: version %s came first", expired.id, model, version)
             return {"status": "recorded", "expired": None if expired is None else expired.id}
@@ -408,23 +414,24 @@ class RetrainDispatcher:
         if begun is None:
             return
         failpoints.reach("dispatcher.before_effect")
-        outcome = await self._asked(begun, "launch")
+        try:
+            outcome: Outcome = await self._handler(begun).launch(begun)
+        except Exception as error:  # noqa: BLE001  whatever a handler raises is the reason of a failed attempt
+            outcome = Retry(_told(error))
         failpoints.reach("dispatcher.after_effect")
         await self._settle(begun, outcome)
 
     async def _follow(self, order: Order) -> None:
-        outcome = await self._asked(order, "follow")
+        try:
+            outcome = await self._handler(order).follow(order)
+        except Exception as error:  # noqa: BLE001  whatever it is, the attempt may go on: a second one must not begin beside it
+            logger.warning("order %s: nobody can tell how it goes, asking again: %s", order.id, _told(error))
+            return
         if not (isinstance(outcome, Launched) and order.launched):
             await self._settle(order, outcome)
 
-    async def _asked(self, order: Order, method: str) -> Outcome:
-        try:
-            handler = self._make_handler(handlers.settings_of(order), self._surroundings)
-            outcome: Outcome = await getattr(handler, method)(order)
-        except Exception as error:  # noqa: BLE001  whatever a handler raises is the reason of a failed attempt
-            # Only the kind and text of the error: a handler's own errors hold no secret, a traceback's values might.
-            return Retry(f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARACTERS])
-        return outcome
+    def _handler(self, order: Order) -> Handler:
+        return self._make_handler(handlers.settings_of(order), self._surroundings)
 
     async def _settle(self, order: Order, outcome: Outcome) -> None:
         """Record an outcome, however long the store is away: it is known here alone."""
@@ -451,7 +458,7 @@ class RetrainDispatcher:
 
     async def _forget(self, order: Order) -> None:
         try:
-            await self._make_handler(handlers.settings_of(order), self._surroundings).forget(order)
+            await self._handler(order).forget(order)
         except Exception as error:  # noqa: BLE001  what is not cleared up costs room, no order
             logger.info("order %s: not cleared up: %s", order.id, error)
 
@@ -649,6 +656,11 @@ def _explanation(value: object) -> dict[str, Any]:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _told(error: Exception) -> str:
+    """Give kind and text of a handler's error: its own words hold no secret, the values in a traceback might."""
+    return f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARACTERS]
 
 
 def _brief(error: Exception) -> str:

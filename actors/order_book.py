@@ -302,13 +302,13 @@ class OrderBook:
 
     # --- what else changes an order
 
-    def overtaken(self, model: str, version: str, now: Instant) -> Order | None:
-        """Note a new version of a model; give the order that expired by it, if one did."""
+    def overtaken(self, model: str, version: str, now: Instant, over: Sequence[str] | None = None) -> Order | None:
+        """Note a new version of a model, which came after `over`; give the order that expired by it, if one did."""
         with self._fence.write() as connection:
             order = tables.active_order(connection, model)
             if order is None:
                 return None
-            after = orders.overtaken(order, version, now)
+            after = orders.overtaken(order, version, now, over)
             if after != order:
                 tables.put(connection, after)
             return after if after.state == orders.EXPIRED else None

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -141,9 +141,14 @@ def settled(order: Order, outcome: Outcome, now: Instant, backoff: Backoff, jitt
             return _again(order, reason, delay_s, now)
 
 
-def overtaken(order: Order, version: str, now: Instant) -> Order:
-    """Note that `version` has come: a pending order expires, a running one is not started over again."""
+def overtaken(order: Order, version: str, now: Instant, over: Sequence[str] | None = None) -> Order:
+    """Note that `version` has come: a pending order expires, a running one is not started over again.
+
+    `over`: the versions that it came after (None: all others). The word may come late, when a later version still has drifted.
+    """
     if not order.is_active or order.request.version in {"", version}:
+        return order
+    if over is not None and order.request.version not in over:
         return order
     if order.state == PENDING:
         return _ended(replace(order, overtaken_by=version), EXPIRED, f"version {version!r} came first", now)

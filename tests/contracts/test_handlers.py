@@ -313,10 +313,10 @@ class Place:
             if row["state"] == state:
                 return row
             await self.receiving.work(self.dispatcher)
-            self.clock.advance(20.0)
+            self.clock.advance(2.0)
             self.dispatcher._follow_at.clear()
-            self.dispatcher._wake()
-            await asyncio.sleep(0.003)
+            await self.dispatcher._round()
+            await asyncio.sleep(0)
         raise AssertionError(f"{state} was not reached: {row}")
 
 

@@ -140,8 +140,9 @@ def test_killed_while_a_consumer_takes_or_finishes_the_order_is_done_once(url, m
             except world.Killed:
                 place.bury()
                 place.start()
-            place.clock.advance(30.0)
-            await place.dispatcher._round()
+            for _ in range(35):  # a lease runs out while the dispatcher is there to hear renewals
+                place.clock.advance(2.0)
+                await place.dispatcher._round()
         assert struck
         rows = await place.rows()
         assert [(row["state"], row["new_version"]) for row in rows] == [("done", "2")]
@@ -250,6 +251,31 @@ def test_a_handler_that_raises_is_a_failed_attempt_with_its_reason(url):
         await place.request("e-1")
         rows = await place.until(lambda rows: rows[0]["attempts"] == 1 and rows[0]["state"] == "pending")
         assert rows[0]["reason"] == "RuntimeError: no such host"
+
+    asyncio.run(story())
+
+
+def test_where_nobody_can_tell_how_an_attempt_goes_no_second_one_is_begun(url, monkeypatch):
+    async def story():
+        place = make(url)
+        place.receiver.answer = lambda _order: Launched()
+        await place.request("e-1")
+        await place.until(lambda rows: rows[0]["state"] == "running")
+
+        async def broken(_handler, _order):
+            raise TypeError("the runner speaks another language")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.FakeHandler, "follow", broken)
+            for _ in range(10):
+                place.dispatcher._follow_at.clear()
+                await place.dispatcher._round()
+                await asyncio.sleep(0.002)
+        assert [(row["state"], row["attempts"]) for row in await place.rows()] == [("running", 1)]
+        place.receiver.answer = lambda _order: Done()
+        place.receiver.launches.clear()
+        rows = await place.until(lambda rows: place.dispatcher._follow_at.clear() or rows[0]["state"] == "done")
+        assert rows[0]["attempts"] == 2
 
     asyncio.run(story())
 

@@ -192,7 +192,9 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def lapse(self):
-        self.book.lapse(self.now())
+        for _ in range(5):
+            self.pass_time(2.5)
+            self.book.lapse(self.now())
 
     @rule(model=models)
     def new_version(self, model):
@@ -261,6 +263,14 @@ def at(seconds):
     return Instant(1.8e9 + seconds, 900 + seconds, "boot")
 
 
+def sweep(book, start_s, end_s):
+    """Look through the leases as often as the dispatcher does."""
+    back = []
+    for seconds in range(int(start_s), int(end_s) + 1, 2):
+        back += book.lapse(at(seconds))
+    return back
+
+
 def test_a_skip_is_on_record_once_for_each_cause_however_often_it_is_asked(store):
     book = a_book(store)
     first = book.request(request("queued", "e-1"), at(0))
@@ -283,7 +293,7 @@ def test_the_cooldown_is_armed_again_when_a_consumer_takes_the_order_the_first_t
     book.request(request("queued"), at(0))
     order = book.take("c", None, at(1700)).order
     assert book.cooldowns(at(1700)) == {"queued": COOLDOWN_S}
-    book.lapse(at(1720))
+    sweep(book, 1700, 1720)
     book.take("c", None, at(1730))
     assert book.cooldowns(at(1730))["queued"] == COOLDOWN_S - 30
     assert book.finish(order.id, 2, Done("2"), at(1740))[0] == "recorded"
@@ -317,7 +327,7 @@ def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store):
     book = a_book(store)
     book.request(request("queued"), at(0))
     order = book.take("first", None, at(1)).order
-    book.lapse(at(20))
+    sweep(book, 1, 20)
     book.take("second", None, at(21))
     assert book.finish(order.id, 1, Done("2"), at(22))[0] == "stale"
     assert book.renew(order.id, 1, at(22)) is None
@@ -329,9 +339,9 @@ def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store):
 def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_put_back(store):
     book = a_book(store)
     book.request(request("queued"), at(0))
-    for start in (0, 100, 200):
+    for start in (0, 14, 28):
         order = book.take("c", None, at(start)).order
-        book.lapse(at(start + 50))
+        sweep(book, start, start + 12)
     dead, attempts = book.order(order.id)
     assert (dead.state, len(attempts)) == (orders.DEAD, 3)
     assert book.take("c", None, at(300)) is None
@@ -434,3 +444,19 @@ def test_the_store_finds_due_what_the_rule_calls_due(store):
             ]
         assert sorted(due) == sorted(order.id for order in found)
     assert len(due) == 2
+
+
+@pytest.mark.parametrize("outage", ["restart", "frozen", "store away"])
+def test_consumers_that_live_keep_their_orders_through_an_outage_longer_than_their_lease(store, outage):
+    book = a_book(store)
+    book.start(at(0))
+    book.request(request("queued"), at(0))
+    order = book.take("c", None, at(0)).order
+    book.lapse(at(1))
+    if outage == "restart":
+        book = a_book(store)
+        book.start(at(600))
+    assert sweep(book, 600, 606) == []
+    assert book.renew(order.id, 1, at(606)) == 60.0
+    assert sweep(book, 608, 664) == []
+    assert [back.id for back in sweep(book, 664, 670)] == [order.id]

@@ -78,6 +78,11 @@ def test_a_new_version_expires_what_nobody_has_begun():
     assert orders.overtaken(an_order(), "7", at(9)).state == orders.PENDING
 
 
+def test_a_word_of_a_new_version_that_comes_late_expires_no_order_of_a_later_one():
+    assert orders.overtaken(an_order(), "6", at(9), ["5"]) == an_order()
+    assert orders.overtaken(an_order(), "8", at(9), ["6", "7"]).state == orders.EXPIRED
+
+
 def test_a_running_order_that_was_overtaken_may_end_but_is_not_begun_again():
     order = orders.overtaken(running(), "8", at(9))
     assert order.state == orders.RUNNING

@@ -222,9 +222,13 @@ class Tuner:
         self._unlaunched.update(key for _, key in wanted)
         if self._unlaunched:
             running = await desk.do(desk.running)
-            for study, (plan, keys) in running.items():
-                for key in self._unlaunched.intersection(keys):
-                    await self._launch(study, plan, key)
+            await asyncio.gather(
+                *(
+                    self._launch(study, plan, key)
+                    for study, (plan, keys) in running.items()
+                    for key in self._unlaunched.intersection(keys)
+                )
+            )
             self._unlaunched.intersection_update(key for _, keys in running.values() for key in keys)
         await self._clear_up(set(running))
         for key in await desk.do(lambda: desk.give_up_silent(_SILENCE_S)):

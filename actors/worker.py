@@ -17,8 +17,9 @@ from typing import Any, Final, Protocol
 
 import ray
 
-from actors import executors, failpoints
-from actors.executors import Assignment, LoadError, Study
+from actors import failpoints
+from actors.executors.create import Executor, create
+from actors.executors.trial import Assignment, LoadError, Study
 from actors.peers import BlockingPeers, PeerUnavailableError
 from actors.tuning.seeds import trial_seed
 
@@ -74,7 +75,7 @@ class Worker:
         self._stop: set[int] = set()
         self._over = threading.Event()  # not wanted any more
         self._left = threading.Event()  # the main thread is out of the objective for good
-        self._executor: executors.Executor | None = None
+        self._executor: Executor | None = None
 
     def run(self) -> None:
         """Work until the study is over or has nothing left."""
@@ -82,7 +83,7 @@ class Worker:
         if settings is None:
             return
         try:
-            self._executor = executors.create(
+            self._executor = create(
                 settings["executor"],
                 settings["objective"],
                 _study(settings),
@@ -103,7 +104,7 @@ class Worker:
             beat.join()
             self._executor.close()
 
-    def _work(self, executor: executors.Executor) -> None:
+    def _work(self, executor: Executor) -> None:
         results: list[list[Any]] = []
         idle_since_s = time.monotonic()
         while not self._over.is_set():

@@ -220,6 +220,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._wake = threading.Event()
+        self._hurry = threading.Event()  # set while somebody waits in `flush`: nothing waits for company then
         self._thread: threading.Thread | None = None
         self._rows: list[tuple[str, str, float, dict[str, Any]]] = []
         self._columns: list[tuple[str, bytes, int]] = []  # packed by log_batch: model, payload, rows
@@ -316,6 +317,7 @@ class Metrics:
         deadline = time.monotonic() + timeout_s
         with self._lock:
             self._flushing += 1
+            self._hurry.set()
         self._rouse()
         try:
             with self._room:
@@ -328,6 +330,8 @@ class Metrics:
         finally:
             with self._lock:
                 self._flushing -= 1
+                if not self._flushing:
+                    self._hurry.clear()
         return self.counts()
 
     def counts(self) -> dict[str, int]:
@@ -652,7 +656,7 @@ _living: weakref.WeakSet[Metrics] = weakref.WeakSet()
 def _run(reference: weakref.ref[Metrics]) -> None:
     """Work for a client for as long as it lives; a client that nobody holds any more takes its thread with it."""
     while (metrics := reference()) is not None:
-        wake = metrics._wake  # noqa: SLF001  the thread of this very class
+        wake, hurry = metrics._wake, metrics._hurry  # noqa: SLF001  the thread of this very class
         wake.clear()
         try:
             pause_s = metrics._step()  # noqa: SLF001
@@ -661,10 +665,9 @@ def _run(reference: weakref.ref[Metrics]) -> None:
             pause_s = 0.5
         if metrics._closed and not metrics._calls and not metrics._ready:  # noqa: SLF001
             return
-        linger = pause_s >= 1.0 and not metrics._flushing  # noqa: SLF001
         del metrics
-        if pause_s > 0.0 and wake.wait(pause_s) and linger:
-            time.sleep(_LINGER_S)
+        if pause_s > 0.0 and wake.wait(pause_s) and pause_s >= 1.0:
+            hurry.wait(_LINGER_S)
 
 
 def _front(stream: _Stream) -> list[_Batch]:

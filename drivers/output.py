@@ -108,7 +108,11 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={shown(item)}" for key, item in value.items()) or "-"
+        return ", ".join(f"{key}={_within(item)}" for key, item in value.items()) or "-"
     if isinstance(value, (list, tuple)):
         return ", ".join(shown(item) for item in value) or "-"
     return " ".join(str(value).split())
+
+
+def _within(value: object) -> str:
+    return f"({shown(value)})" if isinstance(value, Mapping) else shown(value)

@@ -16,6 +16,7 @@ from drivers import flights as fl
 from drivers.flight_year import Year
 
 WEEK_S: Final = 7 * fl.DAY_S
+_LABEL_S: Final = 10 * fl.DAY_S  # of the year, the width of a version's name and its mark
 STATIC: Final = "#9a9a9a"
 CLOSED: Final = "#0b6e99"
 ALARM: Final = "#d1495b"
@@ -47,7 +48,7 @@ def draw(year: Year, figures: Mapping[str, Any], paths: Iterable[Path]) -> None:
             each.set_axisbelow(True)
         axes[3].grid(visible=False)
         _calendar(axes[3], year)
-        axes[1].legend(loc="upper left", frameon=False)
+        axes[1].legend(loc="upper left", frameon=False, handlelength=1.3, borderaxespad=0.2)
         count = figures["retrains"]
         retrains = f"{count} retrain{'' if count == 1 else 's'}"
         auc, loss = ((figures[f"{metric}_static"], figures[f"{metric}_closed_loop"]) for metric in ("auc", "log_loss"))
@@ -103,7 +104,9 @@ def _events(axes: Axes, figures: Mapping[str, Any], year: Year) -> None:
         seen.add(label)
     ends = [version["live"] for version in figures["versions"][1:]] + [year.until_s]
     for version, end_s in zip(figures["versions"], ends, strict=True):
-        axes.text(_moment((version["live"] + end_s) / 2), 2.0, version["version"], ha="center", va="center", color="#333333")
+        narrow = end_s - version["live"] < _LABEL_S  # no room between two marks: beside the second
+        at_s = end_s + 2 * fl.DAY_S if narrow else (version["live"] + end_s) / 2
+        axes.text(_moment(at_s), 2.0, version["version"], ha="left" if narrow else "center", va="center", color="#333333")
     axes.set_yticks([2.0, *rows.values()], ["version", *rows])
     axes.set_ylim(-0.6, 2.6)
     if seen:

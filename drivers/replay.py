@@ -165,7 +165,8 @@ def _rehearse(arguments: argparse.Namespace, since_s: float | None, output: Outp
     if arguments.what_if is not None:
         both["what-if"] = config.load(arguments.what_if)
         for line in config.differences(both["now"], both["what-if"]):
-            output.line(f"  {line}")
+            if ".handler." not in line and not line.startswith("clock:"):  # of neither does a rehearsal make use
+                output.line(f"  {line}")
     rehearsals: dict[str, dict[str, Rehearsal]] = {}
     values: dict[str, list[Any]] = {}
     events = 0

@@ -87,7 +87,7 @@ def _own_folders(home_of: str, ip: str) -> None:
     for path, descriptor in kept.items():
         if not Path(path).exists():
             Path(path).mkdir(parents=True)
-            _run("mount", "--bind", f"/proc/{os.getpid()}/fd/{descriptor}", path)
+            _run("mount", "--no-canonicalize", "--bind", f"/proc/{os.getpid()}/fd/{descriptor}", path)
         os.close(descriptor)
     os.chdir(ROOT)
     home = Path("/home") / home_of

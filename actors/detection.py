@@ -363,8 +363,8 @@ class Detection:
                     record = model.book.get(episode)
                     if record is not None:
                         changes.outbox.append(self._outgoing(episode, model.name, "request", _request(record, model, now), now))
-                case Overtaken(version=version):
-                    body = {"model": model.name, "version": version}
+                case Overtaken(version=version, over=over):
+                    body = {"model": model.name, "version": version, "over": list(over)}
                     digest = hashlib.sha256(f"{len(model.name)}:{model.name}{version}".encode()).hexdigest()[:32]
                     changes.outbox.append(self._outgoing(f"overtaken-{digest}", model.name, "overtaken", body, now))
                 case Rearm(version=version, metric=metric):

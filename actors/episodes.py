@@ -41,6 +41,7 @@ class Overtaken:
     """Tell that this version has come, so that an order that nobody has begun may expire."""
 
     version: str
+    over: tuple[str, ...]  # the versions that it came after: an order for a later one is none of its business
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class EpisodeBook:
     def new_version(self, version: str, known: Iterable[str], now: Instant) -> list[Effect]:
         """Learn that `version` was seen for the first time; `known` are the versions before it."""
         effects: list[Effect] = []
-        if not any(name != version for name in known):
+        over = tuple(name for name in known if name != version)
+        if not over:
             return effects
         for record in list(self._held.values()):
             if record["closed_at"] is None:
@@ -135,7 +137,7 @@ class EpisodeBook:
             elif record["after"] is not None and record["after"]["version"] is None and record["order"]:
                 record["after"] = {"version": version}
             self._settle(record)
-        effects.append(Overtaken(version))
+        effects.append(Overtaken(version, over))
         return effects
 
     def feed(self, feed: Feed, now: Instant) -> list[Effect]:

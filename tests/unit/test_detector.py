@@ -320,7 +320,7 @@ def test_a_skipped_episode_asks_again_and_a_done_order_closes_it(world: World, r
         assert world.status()["m"]["open_episodes"] == []
         await send(detector, world.payload(0.9, version="v2"), 900)
         await detector.tick()
-        assert world.dispatcher.asked[-1] == ("overtaken", {"model": "m", "version": "v2"})
+        assert world.dispatcher.asked[-1] == ("overtaken", {"model": "m", "version": "v2", "over": ["v1"]})
 
     run(story())
 

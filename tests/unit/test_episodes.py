@@ -123,7 +123,7 @@ def test_staying_at_the_drifted_level_does_not_recover() -> None:
 def test_a_new_version_closes_the_older_ones_and_tells_the_dispatcher() -> None:
     book, _ = opened()
     effects = book.new_version("v2", ["v1"], at(2))
-    assert Overtaken("v2") in effects
+    assert Overtaken("v2", ("v1",)) in effects
     assert book.open_episodes == []
 
 

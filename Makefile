@@ -4,7 +4,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help demo test test-launch wheel unit check format bench chaos chaos-long clean
+.PHONY: help demo test test-launch wheel unit check format bench chaos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -52,11 +52,12 @@ wheel: .venv/.installed ## dist/visutility-<version>-py3-none-any.whl, for the n
 test-launch: .venv/.installed ## cluster.yaml launched for real on pretend machines, from `ray up` to `ray down`: four minutes
 	$(BIN)/python -m tests.launch.ray_up || test $$? -eq 77
 
-chaos: .venv/.installed ## kill, freeze, and compare with what was acknowledged: two minutes
-	$(BIN)/visutility chaos --seconds 120 --seed 1
-
-chaos-long: .venv/.installed ## the same for three seeds, ten minutes each
-	for seed in 1 2 3; do $(BIN)/visutility chaos --seconds 600 --seed $$seed || exit 1; done
+chaos: .venv/.installed ## kill, freeze, cut off, compare: both stores, three seeds, a million events each; then the controls (40 minutes)
+	for seed in 1 2 3; do $(BIN)/visutility chaos --seed $$seed --seconds 165 --events 1100000 || exit 1; done
+	for seed in 1 2 3; do $(BIN)/visutility chaos --seed $$seed --seconds 330 --events 1100000 --storage postgresql || exit 1; done
+	$(BIN)/visutility chaos --control all
+	$(BIN)/visutility chaos --control all --storage postgresql
+	$(BIN)/visutility chaos --control none
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.alone import ROOT, alone
 
 
+@pytest.mark.timeout(300)
 def test_each_order_is_launched_once_though_the_dispatcher_is_killed_in_between(tmp_path: Path) -> None:
     points = tmp_path / "failpoints"
     points.mkdir()
@@ -16,7 +19,8 @@ def test_each_order_is_launched_once_though_the_dispatcher_is_killed_in_between(
         "VISUTILITY_FAILPOINTS": str(points),
         "PYTHONPATH": f"{ROOT}:{tmp_path}",
     }
-    told = alone("tests.cluster.scenarios.retraining", "handlers", environment=environment, folder=str(tmp_path))
+    scenario = "tests.cluster.scenarios.retraining"
+    told = alone(scenario, "handlers", environment=environment, timeout_s=270, folder=str(tmp_path))
     orders, seen = told["orders"], told["seen"]
     assert told["struck"]
     job = "by job; $(exit 1) 'x'"

@@ -78,7 +78,7 @@ def handlers(folder: str) -> dict[str, Any]:
     struck = _eventually(lambda: not (armed / "dispatcher.after_effect").exists())
     _eventually((place / "task").exists)
     os.kill(system.status()["actors"]["dispatcher"]["pid"], signal.SIGKILL)
-    _eventually(lambda: not _unfinished(system), within_s=90)
+    assert _eventually(lambda: not _unfinished(system), within_s=150), system.retrains.history()
     rows = {row["model"]: row for row in system.retrains.history()}
     told = {
         "struck": struck,

@@ -63,7 +63,7 @@ def _demo(arguments: argparse.Namespace, output: Output) -> int:
     try:
         started = system.start(settings, namespace=f"demo-{os.getpid()}")
         try:
-            figures = _year(started, settings, days, output)
+            figures = _year(started, settings, days, arguments.out, output)
         finally:
             started.close()
             started.stop()
@@ -83,7 +83,9 @@ def _settings(out: Path, trials: int | None) -> dict[str, Any]:
 
     read: dict[str, Any] = config.read_yaml(CONFIGURATION.read_text(encoding="utf-8"), CONFIGURATION.name)
     store = out.resolve() / "store"
-    if store.is_dir():
+    if store.exists():
+        if not (store / "system.db").is_file():
+            raise ValueError(f"--out must be a folder whose `store` is a demo's, {store} is something else")
         shutil.rmtree(store)
     store.parent.mkdir(parents=True, exist_ok=True)
     read["storage"] = f"sqlite:///{store}"
@@ -92,7 +94,7 @@ def _settings(out: Path, trials: int | None) -> dict[str, Any]:
     return read
 
 
-def _year(started: System, settings: Mapping[str, Any], days: int, output: Output) -> dict[str, Any]:
+def _year(started: System, settings: Mapping[str, Any], days: int, out: Path, output: Output) -> dict[str, Any]:
     """Go through the year and give everything that is told about it."""
     from drivers import flight_picture, flight_year  # noqa: PLC0415  scikit-learn and matplotlib are extras
 
@@ -107,7 +109,6 @@ def _year(started: System, settings: Mapping[str, Any], days: int, output: Outpu
                 output.line(f"{flight_year.date(now_s)}: {_told(version)}")
 
         year = job.run(tell)
-    out = Path(str(settings["storage"]).removeprefix("sqlite:///")).parent
     figures = _figures(started, year)
     flight_picture.draw(year, figures, [out / "demo.png", out / "demo.svg"])
     return figures

@@ -35,6 +35,8 @@ def _status(arguments: argparse.Namespace, output: Output) -> int:
             )
         told["models"] = {arguments.model: told["models"][arguments.model]}
     output.line(f"namespace {told['namespace']}, build {told['build']}, storage {told['storage']}")
+    if told["pinned_to"]:
+        output.line(f"the store lies on node {told['pinned_to'][:8]}: the stateful actors are pinned to it")
     if "store_problem" in told:
         output.line(f"the store does not answer: {told['store_problem']}")
     output.table("models", MODEL_COLUMNS, list(model_rows(told)))

@@ -310,7 +310,7 @@ def _outlier(streams: int, output: Output) -> list[dict[str, Any]]:
 def _speed(arguments: argparse.Namespace, output: Output) -> list[dict[str, Any]]:
     rows = speed_rows(events=50_000 if arguments.quick else 200_000)
     output.table(
-        "ns an event, median of five runs",
+        "ns of processor time an event, median of five runs",
         ("what", "ns", "lowest", "highest", "must", "aim"),
         [(r["what"], round(r["ns"]), round(r["low"]), round(r["high"]), r["must"] or "-", r["aim"] or "-") for r in rows],
     )

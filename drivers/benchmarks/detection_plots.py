@@ -4,6 +4,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from drivers.benchmarks.detection_families import FAMILIES
+
 _COLOURS = {
     "default": "#d1495b",
     "cusum": "#8d96a3",
@@ -35,7 +37,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _arl(plt: Any, rows: list[dict[str, Any]]) -> Any:
-    families = list(dict.fromkeys(row["family"] for row in rows))
+    families = [name for name in FAMILIES if any(row["family"] == name for row in rows)]
     nominals = sorted({row["nominal"] for row in rows})
     figure, axis = plt.subplots(figsize=(9, 4.2))
     axis.axhspan(1.0, 2.5, color="#d9ead3", lw=0, label="nominal to 2.5 times")
@@ -62,21 +64,21 @@ def _arl(plt: Any, rows: list[dict[str, Any]]) -> Any:
             alpha=0.7,
         )
     axis.set_yscale("log")
-    axis.set_ylim(0.3, 12)
-    axis.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+    axis.set_ylim(0.3, 25)
+    axis.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
     axis.axhline(1.0, color="#66717e", lw=0.8)
     axis.set_xticks(range(len(families)), families, rotation=25)
     axis.set_ylabel("events per false alarm / budget")
     axis.set_title(
         "The budget holds: dots with 2 standard errors, crosses: the first 2,000 events alone", loc="left", fontsize=10
     )
-    axis.legend(title="false_alarm_every", ncols=4, fontsize=8, loc="upper left")
+    axis.legend(ncols=4, fontsize=8, loc="lower left", title="false_alarm_every", title_fontsize=8)
     return figure
 
 
 def _delay(plt: Any, rows: list[dict[str, Any]]) -> Any:
     rows = [row for row in rows if row["before"] == 5000 and row["ratio"] is not None]
-    families = list(dict.fromkeys(row["family"] for row in rows))
+    families = [name for name in FAMILIES if any(row["family"] == name for row in rows)]
     figure, axis = plt.subplots(figsize=(9, 4.2))
     shifts = sorted({row["shift"] for row in rows})
     for k, shift in enumerate(shifts):
@@ -96,7 +98,8 @@ def _delay(plt: Any, rows: list[dict[str, Any]]) -> Any:
     axis.set_xticks(range(len(families)), families, rotation=25)
     axis.set_ylabel("mean delay / the oracle's")
     axis.set_title("How far from the limit, 5,000 events before the change (dotted: 1.35)", loc="left", fontsize=10)
-    axis.legend(fontsize=8, ncols=4)
+    axis.set_ylim(0.9, axis.get_ylim()[1] + 0.2)
+    axis.legend(fontsize=8, ncols=4, loc="upper left")
     return figure
 
 

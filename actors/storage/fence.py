@@ -29,6 +29,9 @@ class Fence:
         self.part = part
         self.owner = owner
         self.epoch = epoch
+        fences = part.metadata.tables["fences"]
+        # SQLite holds the whole file by BEGIN IMMEDIATE; PostgreSQL holds this row by FOR SHARE.
+        self._hold = select(fences.c.epoch).where(fences.c.owner == owner).with_for_update(read=True)
 
     @classmethod
     def raise_epoch(cls, part: Part, owner: str) -> Fence:
@@ -44,11 +47,8 @@ class Fence:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction that commits at the end, and only if no successor exists; StaleEpochError otherwise."""
-        fences = self.part.metadata.tables["fences"]
         with self.part.write() as connection:
-            # SQLite holds the whole file by BEGIN IMMEDIATE; PostgreSQL holds this row by FOR SHARE.
-            held = select(fences.c.epoch).where(fences.c.owner == self.owner).with_for_update(read=True)
-            found = connection.execute(held).scalar()
+            found = connection.execute(self._hold).scalar()
             if found != self.epoch:
                 raise StaleEpochError(f"{self.owner}: epoch {self.epoch} has been succeeded by {found}")
             failpoints.reach("fence.held")

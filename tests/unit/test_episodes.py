@@ -98,7 +98,7 @@ def test_an_episode_is_named_by_model_version_and_ordinal() -> None:
 
 def test_recovery_closes_it_and_a_detector_that_learned_the_drift_is_rearmed() -> None:
     book, episode = opened()
-    effects = book.feed(feed(0.9, 100), at(3))
+    effects = book.feed(feed(0.9, 300), at(3))
     assert told(effects) == ["closed"]
     (rearm,) = [effect for effect in effects if isinstance(effect, Rearm)]
     assert (rearm.version, rearm.metric, rearm.baseline_mean) == ("v1", "accuracy", 0.9)
@@ -109,7 +109,7 @@ def test_recovery_closes_it_and_a_detector_that_learned_the_drift_is_rearmed() -
 def test_one_metric_that_recovers_does_not_close_what_another_holds_open() -> None:
     book, episode = opened()
     book.feed(feed(0.6, alarms=(0,), metric="recall"), at(2))
-    book.feed(feed(0.9, 100), at(3))
+    book.feed(feed(0.9, 300), at(3))
     assert [r["id"] for r in book.open_episodes] == [episode]
     assert list(book.drifting("v1")) == ["recall"]
 
@@ -158,7 +158,7 @@ def test_what_was_skipped_for_good_is_not_asked_again() -> None:
 def test_an_episode_that_closed_meanwhile_does_not_ask_again() -> None:
     book, episode = opened()
     book.reply(episode, skipped(60.0), at(10))
-    book.feed(feed(0.9, 100), at(20))
+    book.feed(feed(0.9, 300), at(20))
     assert book.tick(at(1000)) == []
 
 
@@ -185,7 +185,7 @@ def test_a_new_version_that_recovers_settles_the_episode() -> None:
     book.reply(episode, ORDERED, at(10))
     book.new_version("v2", ["v1"], at(11))
     book.order(episode, order("done", "v2"), at(12))
-    book.feed(feed(0.9, 200, version="v2"), at(13))
+    book.feed(feed(0.9, 400, version="v2"), at(13))
     (record,) = [r for r in book.changed() if r["id"] == episode]
     assert not record["held"]
     assert record["flagged"] is None

@@ -70,7 +70,7 @@ def _arl(plt: Any, rows: list[dict[str, Any]]) -> Any:
     axis.set_xticks(range(len(families)), families, rotation=25)
     axis.set_ylabel("events per false alarm / budget")
     axis.set_title(
-        "The budget holds: dots with 2 standard errors, crosses: the first 2,000 events alone", loc="left", fontsize=10
+        "False alarms against the budget: dots with 2 standard errors; crosses: the first 2,000 events", loc="left", fontsize=10
     )
     axis.legend(ncols=4, fontsize=8, loc="lower left", title="false_alarm_every", title_fontsize=8)
     return figure

@@ -25,12 +25,12 @@ from drivers.chaos.zombies import Zombies
 # Every boundary at which a process can end between a commit, a reply and an effect: those that every batch passes,
 BOUNDARIES: Final = (
     "broadcaster.before_forward", "broadcaster.after_forward",
-    "detector.after_attempt", "detector.before_commit", "fence.held", "detector.in_commit", "detector.after_commit",
+    "detector.before_commit", "fence.held", "detector.in_commit", "detector.after_commit",
     "detector.before_reply",
 )  # fmt: skip
-# and those that only an order passes, which may take a phase or two.
-ORDER_BOUNDARIES: Final = (
-    "outbox.before_send", "outbox.after_send",
+# and those that only an order passes, which may take a phase or two, or a producer's first batch in a detector's new life.
+RARE_BOUNDARIES: Final = (
+    "detector.after_attempt", "outbox.before_send", "outbox.after_send",
     "dispatcher.before_claim", "dispatcher.after_claim", "dispatcher.before_attempt", "dispatcher.after_attempt",
     "dispatcher.before_effect", "dispatcher.after_effect", "dispatcher.before_done", "dispatcher.after_done",
     "dispatcher.before_take", "dispatcher.after_take", "dispatcher.before_finish", "dispatcher.after_finish",
@@ -85,7 +85,7 @@ class Faults:
     def _rounds(self, *, nodes: bool, cut: Callable[[], None] | None) -> Iterator[Callable[[], Fault | None]]:
         """Give faults for ever: in each round every boundary once and every other kind in its share, shuffled."""
         points: list[Callable[[], Fault | None]] = [functools.partial(self.at_boundary, point) for point in BOUNDARIES]
-        points += [functools.partial(self.ambush, point) for point in ORDER_BOUNDARIES]
+        points += [functools.partial(self.ambush, point) for point in RARE_BOUNDARIES]
         kills = [self.kill_actor] * 24
         others: list[Callable[[], Fault | None]] = [
             self.freeze_actor, self.kill_worker, self.kill_producer, self.kill_consumer,

@@ -267,17 +267,18 @@ def start(laps: int, seconds: float, say: Callable[[str], None]) -> Found:
     return found
 
 
-def away(laps: int, seconds: float, say: Callable[[str], None], bound: int = 64 * 2**20) -> Found:
-    """Memory of the caller while the system is away and it logs on at full speed."""
+def away(laps: int, seconds: float, say: Callable[[str], None], bound: int = 16 * 2**20) -> Found:
+    """Memory of the caller while the system is away and it logs on at full speed, long after its buffer is full."""
     del laps
     metrics = Metrics(f"nobody-{uuid.uuid4().hex[:8]}", buffer_bytes=bound)
     metrics.log({"accuracy": 0.9}, model="m", version="v1")
+    values = np.random.default_rng(0).uniform(0.8, 1.0, 2000).tolist()
     before = _own_bytes()
     peak = logged = 0
     deadline = time.perf_counter() + 3 * seconds
     while time.perf_counter() < deadline:
-        for _ in range(2000):
-            metrics.log({"accuracy": 0.9, "precision": 0.9, "recall": 0.9, "loss": 0.123}, model="m", version="v1")
+        for value in values:
+            metrics.log({"accuracy": value, "precision": value, "recall": value, "loss": value}, model="m", version="v1")
         logged += 2000
         peak = max(peak, _own_bytes() - before)
     counts = metrics.counts()

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -38,6 +39,10 @@ _CLASSES: Final = {
 }
 # What a running system always has; detectors come with their models. The watchers last: nobody respawns what is missing.
 CORE: Final = ("runner", "tuner", "dispatcher", "broadcaster")
+# A Ray resource: nodes that offer it are where the actors live on a cluster (cluster.yaml gives it to the steady ones).
+HOME: Final = "visutility"
+# Ray places an actor that asks for nothing anywhere, whatever its strategy (seen on 2.60: five of five on one of two nodes).
+_SOME_MEMORY: Final = 2**20
 _EXIT_STALE: Final = 17
 _STOP_S: Final = 15.0
 
@@ -53,7 +58,7 @@ class ConflictError(RuntimeError):
 def spawn(name: str, *, namespace: str, storage: str, slot: int | None = None) -> ActorHandle[Any]:
     """Give the actor `name`, made if there is none; does not wait for it. ConflictError for a foreign actor of that name.
 
-    On SQLite it is pinned to the node that holds the store (by the system's card, else this node); else Ray spreads it.
+    On SQLite it is pinned to the node that holds the store (by the system's card, else this node); else the nodes take turns.
     """
     found = find(name, namespace)
     cls = _class(role(name))
@@ -68,7 +73,6 @@ def spawn(name: str, *, namespace: str, storage: str, slot: int | None = None) -
         "num_cpus": 0,
         "max_restarts": -1,
         "max_task_retries": 0,
-        "scheduling_strategy": "SPREAD",
         # Only for classes with blocking methods; the loop of an async one answers `hello` at any time.
         **getattr(cls, "ACTOR_OPTIONS", {}),
     }
@@ -76,9 +80,25 @@ def spawn(name: str, *, namespace: str, storage: str, slot: int | None = None) -
         known = card.read(namespace)
         node = (known.node if known else None) or ray.get_runtime_context().get_node_id()
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+    else:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(_home(name, slot), soft=True)
+        options["memory"] = _SOME_MEMORY
     remote: Any = ray.remote(cls)
     handle: ActorHandle[Any] = remote.options(**options).remote(name=name, namespace=namespace, storage=storage, slot=slot)
     return handle
+
+
+def _home(name: str, slot: int | None) -> str:
+    """Give the node whose turn it is; where that is lost one day, Ray chooses another.
+
+    Nodes that offer the resource `visutility` come first, as on a cluster whose other nodes are spot; then those that have
+    CPUs at all.
+    """
+    alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: str(node["NodeID"]))  # type: ignore[no-untyped-call]
+    homes = [node for node in alive if node["Resources"].get(HOME)]
+    homes = homes or [node for node in alive if node["Resources"].get("CPU")] or alive
+    turn = CORE.index(name) if name in CORE else zlib.crc32(name.encode()) if slot is None else slot
+    return str(homes[turn % len(homes)]["NodeID"])
 
 
 def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:

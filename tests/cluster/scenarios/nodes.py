@@ -134,8 +134,9 @@ def postgresql(url: str) -> dict[str, Any]:
         assert sum(events_of(system).values()) == logged
         homes = nodes_of(system, "detector:")
         assert len(homes) == len(MODELS)
-        told["detector_nodes"] = len(set(homes.values()))
         workers = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU")}
+        assert {list(homes.values()).count(node) for node in workers} == {3}, ("the nodes with CPUs take turns", homes, workers)
+        assert len({nodes_of(system, name)[name] for name in actors.deployment.CORE}) == 2
         run_trials_on(system, workers)
         assert system.status()["pinned_to"] is None
 

@@ -362,7 +362,7 @@ class Detection:
                 case Ask(episode=episode):
                     record = model.book.get(episode)
                     if record is not None:
-                        changes.outbox.append(self._outgoing(episode, model.name, "request", _request(record, model, now), now))
+                        changes.outbox.append(self._outgoing(episode, model.name, "request", _request(record, model), now))
                 case Overtaken(version=version, over=over):
                     body = {"model": model.name, "version": version, "over": list(over)}
                     digest = hashlib.sha256(f"{len(model.name)}:{model.name}{version}".encode()).hexdigest()[:32]
@@ -673,7 +673,7 @@ def _tick(model: Model, now: Instant) -> None:
     model.effects += model.book.tick(now, model.pace(now))
 
 
-def _request(record: dict[str, Any], model: Model, now: Instant) -> dict[str, Any]:
+def _request(record: dict[str, Any], model: Model) -> dict[str, Any]:
     first = record["evidence"][0]
     return {
         "episode": record["id"],
@@ -681,7 +681,7 @@ def _request(record: dict[str, Any], model: Model, now: Instant) -> dict[str, An
         "version": record["version"],
         "metric": record["metric"],
         "observed_drift": episodes.observed_drift(first),
-        "triggered_at": model.pace(now).wall_s if model.on_event_time else record["opened_at"],
+        "triggered_at": episodes.asks_at(record) if model.on_event_time else record["opened_at"],
         "explanation": episodes.explanation(record),
     }
 

@@ -20,8 +20,8 @@ from typing import Any, Final, TypeVar
 
 import ray
 
-from actors import build, failpoints, wire
-from actors.clock import Clock, Instant, SystemClock
+from actors import build, episodes, failpoints, wire
+from actors.clock import Clock, Instant, SystemClock, event_instant
 from actors.detection import Change, Detection, Ingest, Model, UnavailableError, Work
 from actors.peers import Peers, PeerUnavailableError, RayPeers
 from actors.storage import SCHEMA_VERSION, UNAVAILABLE, SchemaError, StaleEpochError, Store, StoreError
@@ -379,7 +379,10 @@ class DriftDetector:
 def _recorded(id_: str, method: str, reply: Mapping[str, Any]) -> Callable[[Model, Instant], Any]:
     def make(model: Model, now: Instant) -> None:
         if method == "request":
-            model.effects += model.book.reply(id_, reply, now, model.pace(now))
+            # On event time events may have come since it asked; the dispatcher's answer counts from the asking.
+            record = model.book.get(id_)
+            asked = event_instant(episodes.asks_at(record)) if model.on_event_time and record is not None else now
+            model.effects += model.book.reply(id_, reply, now, asked)
 
     return make
 

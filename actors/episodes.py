@@ -10,6 +10,7 @@ flagged. Everything decided is on the episode's record with its numbers.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -313,7 +314,9 @@ class EpisodeBook:
         effects: list[Effect] = []
         for record in self._held.values():
             if _is_due(record, pace or now):
-                record["request"].update(state="asking", skipped=None, asks=record["request"]["asks"] + 1)
+                wait = record["request"]["skipped"]
+                due_at = wait["wall_s"] + wait["s"]
+                record["request"].update(state="asking", skipped=None, asks=record["request"]["asks"] + 1, due_at=due_at)
                 self._decide(record, "ask again", f"what it was skipped for is over: {record['request']['reason']}", now)
                 self._dirty[record["id"]] = record
                 effects.append(Ask(record["id"]))
@@ -386,6 +389,16 @@ def observed_drift(evidence: Mapping[str, Any]) -> float | None:
     """Give the size of a drift in deviations of the baseline; None against a constant one."""
     sd = evidence["baseline_sd"]
     return abs(evidence["window_mean"] - evidence["baseline_mean"]) / sd if sd > 0 else None
+
+
+def asks_at(record: Mapping[str, Any]) -> float:
+    """Give the event time at which an episode asks: that of its alarm, or that at which what held it back was over.
+
+    It depends on no cut of the events into batches, so a replay decides the same however fast it is. Rounded up, so that no
+    rounding error asks a moment too early.
+    """
+    due_at = record["request"].get("due_at")
+    return float(record["time"]) if due_at is None else float(math.ceil(due_at))
 
 
 def explanation(record: Mapping[str, Any]) -> dict[str, Any]:

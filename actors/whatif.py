@@ -15,7 +15,7 @@ import numpy as np
 
 from actors.clock import event_instant
 from actors.config import ModelSettings
-from actors.episodes import Ask, Effect, EpisodeBook, Rearm, observed_drift
+from actors.episodes import Ask, Effect, EpisodeBook, Rearm, asks_at, observed_drift
 from actors.monitor import Monitor
 from actors.retraining.countdown import Countdown
 from actors.retraining.gate import AlreadyActive, Cooldown, CoolingDown, Dispatch, DryRun, admit
@@ -29,15 +29,14 @@ PIECE_ROWS: Final = 20
 class Seen:
     """One episode: `alarm` are the numbers of the alarm that opened it, times are those of the events.
 
-    `delay_events` is how many events the alarm came after the estimated change; it asked at `asked_at`. `ordered_at` is None
-    where it never got an order, and `skips` are the reasons why it had to wait.
+    `delay_events` is how many events the alarm came after the estimated change. `ordered_at` is None where it never got an
+    order, and `skips` are the reasons why it had to wait.
     """
 
     id: str
     version: str
     metric: str
     opened_at: float
-    asked_at: float
     alarm: dict[str, Any]
     delay_events: int
     drift: float | None
@@ -62,7 +61,7 @@ class Outcome:
     def summary(self) -> dict[str, Any]:
         """Give the figures that are compared: counts, and medians over the episodes (None where there is none)."""
         orders = [each for each in self.episodes if each.ordered_at is not None]
-        waits = [each.ordered_at - each.asked_at for each in orders if each.ordered_at is not None]
+        waits = [each.ordered_at - each.opened_at for each in orders if each.ordered_at is not None]
         return {
             "events": self.events,
             "alarms": sum(len(each.alarms) for each in self.episodes),
@@ -157,7 +156,8 @@ class Rehearsal:
 
     def _ask(self, episode: str) -> None:
         self._note()
-        seen, now = self._seen[episode], self._now
+        record = self._book.get(episode)
+        seen, now = self._seen[episode], self._now if record is None else event_instant(asks_at(record))
         decision = admit(
             self._model,
             now=now,
@@ -182,7 +182,7 @@ class Rehearsal:
                 seen.skips.append(why)
             case _:
                 raise AssertionError(f"no silence was given, got {decision}")
-        self._carry_out(self._book.reply(episode, reply, now))
+        self._carry_out(self._book.reply(episode, reply, self._now, now))
         if self._takes_s == 0.0:
             self._carry_out(self._finished())
 
@@ -193,7 +193,7 @@ class Rehearsal:
             seen = self._seen.get(record["id"])
             if seen is None:
                 seen = self._seen[record["id"]] = Seen(
-                    record["id"], record["version"], record["metric"], record["time"], self._now.wall_s, dict(first),
+                    record["id"], record["version"], record["metric"], record["time"], dict(first),
                     int(first["estimated_start"]), observed_drift(first),
                 )  # fmt: skip
             seen.alarms = [{"metric": alarm["metric"], "time": alarm["time"]} for alarm in record["evidence"]]

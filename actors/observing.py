@@ -25,6 +25,7 @@ class _Queue:
         self.waiting: deque[tuple[str, bytes, int, int]] = deque()  # model, payload, rows to skip, events
         self.bytes = 0
         self.delivered = self.dropped = self.failed = 0
+        self.silent = 0  # calls in a row without a reply
         self.task: asyncio.Task[None] | None = None
 
 
@@ -91,7 +92,6 @@ class Observers:
                 queue.task = asyncio.get_running_loop().create_task(self._deliver(name, queue))
 
     async def _deliver(self, name: str, queue: _Queue) -> None:
-        silent = 0
         while queue.waiting:
             model, payload, skip, events = queue.waiting.popleft()
             queue.bytes -= len(payload)
@@ -101,8 +101,8 @@ class Observers:
                 )
             except PeerUnavailableError as error:
                 queue.dropped += events  # perhaps it has seen them: an observer sees each event once at most
-                silent += 1
-                if silent >= _AWAY and not queue.pinned:
+                queue.silent += 1
+                if queue.silent >= _AWAY and not queue.pinned:
                     logger.warning("observer %s is gone and taken out: %s", name, error)
                     if self._queues.get(name) is queue:
                         self.remove(name)
@@ -111,7 +111,7 @@ class Observers:
                 continue
             except Exception as error:  # noqa: BLE001  an observer's failure is its own
                 reply = {"delivered": 0, "failed": events, "error": f"{type(error).__name__}: {error}"}
-            silent = 0
+            queue.silent = 0
             queue.delivered += reply["delivered"]
             if reply["failed"]:
                 queue.failed += reply["failed"]

@@ -277,7 +277,7 @@ def test_a_failing_observer_is_counted_and_a_dead_one_taken_out(world: World, ru
         world.detectors.away.add("observer:dead")
         for i in range(5):
             await broadcaster.ingest(model="m", producer="p", sequence=3 * i, payload=payload())
-        await settled()
+            await settled()  # each is delivered by a task of its own
         with pytest.raises(KeyError, match="registered observer"):
             await broadcaster.unregister(name="dead")
         return await broadcaster.observers()

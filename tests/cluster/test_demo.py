@@ -53,7 +53,6 @@ def test_what_if_of_the_stored_history_is_what_the_live_system_did(slice_of_the_
     told = json.loads(capsys.readouterr().out)["models"]["flights"]
     live = [(each["version"], each["metric"], each["time"]) for each in figures["episodes"]]
     assert [(each["version"], each["metric"], each["opened_at"]) for each in told["now"]["episodes"]] == live
-    orders = [each["order"]["triggered_at"] for each in figures["versions"][1:]]
     ordered = [each["ordered_at"] for each in told["now"]["episodes"] if each["ordered_at"] is not None]
     assert ordered == [each["order"]["triggered_at"] for each in figures["versions"][1:]]
     assert told["what-if"]["summary"]["episodes"] == 0

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def alone(
-    module: str, scenario: str, *, environment: dict[str, str] | None = None, timeout_s: float = 150, **arguments: str
+    module: str, scenario: str, *, environment: dict[str, str] | None = None, timeout_s: float = 280, **arguments: str
 ) -> Any:
     """Run `module.scenario(**arguments)` in a new process and give what it returned, or fail with its output."""
     # Short: the path of Ray's sockets below it may have 107 characters.

@@ -9,6 +9,9 @@ import pytest
 from tests.cluster.alone import alone
 from tests.database import Postgres, free_port
 
+# Each begins a Ray of its own: seconds on an idle machine, minutes on a busy one.
+pytestmark = pytest.mark.timeout(300)
+
 NODES = "tests.cluster.scenarios.nodes"
 PASSWORD = "cluster-secret-do-not-print"
 

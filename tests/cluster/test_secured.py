@@ -5,8 +5,13 @@ The metrics are read here too, from Ray's own Prometheus endpoint.
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cluster.alone import alone
 from tests.database import Postgres, free_port
+
+# Each begins a Ray of its own: seconds on an idle machine, minutes on a busy one.
+pytestmark = pytest.mark.timeout(300)
 
 SECRET = "do-not-print-7f3a9c"
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cluster.alone import alone
+
+# Each begins a Ray of its own: seconds on an idle machine, minutes on a busy one.
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_stop_ship_another_build_start_loses_nothing_and_two_builds_do_not_mix(tmp_path) -> None:

@@ -93,7 +93,7 @@ def drawn(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     """Give the table that a terminal shows."""
     table = Table(title=title or None, title_justify="left")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # an id that is cut off cannot be pasted
     for row in rows:
         table.add_row(*(Text(shown(value)) for value in row))
     return table

@@ -61,6 +61,8 @@ class IsolatedExecutor:
         self._exit = -1  # the child's pidfd: readable when it has ended, even where a grandchild holds its socket open
         self._pid = 0
         self._dead_pid = 0  # to be reaped with the next fork
+        self._asked = False  # the zygote has been told to fork, and its answer not yet been taken
+        self._spare: tuple[int, int] | None = None  # the next child: its pid and the socket to it
         self._cancelled = threading.Event()
         self._killing = threading.Lock()
         self._start_zygote()
@@ -71,6 +73,8 @@ class IsolatedExecutor:
             try:
                 child = self._child or self._fork()
                 child.send([assignment.trial, assignment.attempt, assignment.params, self._seed_of(assignment.trial)])
+                if self._one_trial:
+                    self._ask_for_child()  # for the next trial, while this one runs
                 break
             except Closed:
                 self._discard_child()
@@ -126,15 +130,31 @@ class IsolatedExecutor:
             return Outcome(kind, value, error)
 
     def _fork(self) -> Channel:
-        if self._control is None or self._cancelled.is_set():
-            raise Closed("no zygote")
-        self._control.send(["fork", self._dead_pid])
-        self._dead_pid = 0
-        (_, self._pid), descriptor = self._control.receive_with_descriptor()
+        if self._cancelled.is_set():
+            raise Closed("cancelled")
+        self._ask_for_child()
+        self._take_answer()
+        if self._spare is None:
+            raise Closed("no child")
+        (self._pid, descriptor), self._spare = self._spare, None
         with suppress(OSError, AttributeError):  # no such call on this system: the socket's end has to do
             self._exit = os.pidfd_open(self._pid)
         self._child = Channel(socket.socket(fileno=descriptor))
         return self._child
+
+    def _ask_for_child(self) -> None:
+        """Have the zygote fork, without waiting for it."""
+        if self._asked or self._spare is not None:
+            return
+        if self._control is None:
+            raise Closed("no zygote")
+        self._control.send(["fork", self._dead_pid])
+        self._dead_pid, self._asked = 0, True
+
+    def _take_answer(self) -> None:
+        if self._asked and self._control is not None:
+            (_, pid), descriptor = self._control.receive_with_descriptor()
+            self._spare, self._asked = (pid, descriptor), False
 
     def _retire_child(self) -> None:
         """Kill the child and whatever it left behind; it is reaped with the next fork, to save a round trip."""
@@ -158,6 +178,7 @@ class IsolatedExecutor:
         if self._control is None:
             return None
         try:
+            self._take_answer()
             self._control.send(["reap", pid])
             return int(self._control.receive()[1])
         except Closed:
@@ -230,6 +251,10 @@ class IsolatedExecutor:
             raise LoadError(error)
 
     def _stop_zygote(self) -> None:
+        self._asked = False
+        if self._spare is not None:
+            os.close(self._spare[1])
+            self._spare = None
         if self._control is not None:
             self._control.close()
             self._control = None

@@ -55,7 +55,6 @@ _MAX_PLANS: Final = 20_000
 _LONGEST_TAKE_S: Final = 300.0
 _LONGEST_SILENCE_S: Final = 10 * 365 * 86_400.0
 _MAX_EXPLANATION_CHARACTERS: Final = 256 * 1024
-_MAX_REASON_CHARACTERS: Final = 1000
 _MAX_EPISODES: Final = 1000
 _MAX_HISTORY: Final = 10_000
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -425,7 +424,8 @@ class RetrainDispatcher:
         try:
             outcome = await self._handler(order).follow(order)
         except Exception as error:  # noqa: BLE001  whatever it is, the attempt may go on: a second one must not begin beside it
-            logger.warning("order %s: nobody can tell how it goes, asking again: %s", order.id, _told(error))
+            unknown = handlers.without_secrets(Retry(_told(error)), order, self._surroundings.environment)
+            logger.warning("order %s: nobody can tell how it goes, asking again: %s", order.id, unknown)
             return
         if not (isinstance(outcome, Launched) and order.launched):
             await self._settle(order, outcome)
@@ -435,6 +435,7 @@ class RetrainDispatcher:
 
     async def _settle(self, order: Order, outcome: Outcome) -> None:
         """Record an outcome, however long the store is away: it is known here alone."""
+        outcome = handlers.without_secrets(outcome, order, self._surroundings.environment)
 
         def act(book: OrderBook, now: Instant) -> Order | None:
             failpoints.reach("dispatcher.before_done")
@@ -659,8 +660,8 @@ def _shown(value: object) -> str:
 
 
 def _told(error: Exception) -> str:
-    """Give kind and text of a handler's error: its own words hold no secret, the values in a traceback might."""
-    return f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARACTERS]
+    """Give kind and text of a handler's error."""
+    return f"{type(error).__name__}: {error}"
 
 
 def _brief(error: Exception) -> str:

@@ -182,7 +182,8 @@ class OrderBook:
             order = tables.read_order(connection, id_)
             if order is None or order.handler == CHANNEL or not order.is_due(now):
                 return None
-            begun = orders.begun(order, now)
+            # Each attempt is a launch of its own: the cooldown counts from the last one that may have had an effect.
+            begun = replace(orders.begun(order, now), launched=False)
             tables.put(connection, begun)
             tables.put_attempt(connection, begun, now)
             return begun

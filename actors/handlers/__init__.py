@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 from actors import config
 from actors.handlers.custom import CustomHandler
@@ -12,9 +15,13 @@ from actors.handlers.ray_job import RayJobHandler
 from actors.handlers.task import TaskHandler
 from actors.handlers.tune import TuneHandler
 from actors.handlers.webhook import WebhookHandler
+from actors.retraining.delivery import Outcome
 from actors.retraining.orders import Order
 
-__all__ = ["Handler", "Surroundings", "create", "document_of", "event_fields", "event_of", "settings_of"]
+__all__ = ["Handler", "Surroundings", "create", "document_of", "event_fields", "event_of", "settings_of", "without_secrets"]
+
+_REFERENCE: Final = re.compile(r"\$\{(\w+)\}|\"secret_env\": \"(\w+)\"")
+_MAX_REASON_CHARACTERS: Final = 1000
 
 
 def create(settings: Any, surroundings: Surroundings) -> Handler:
@@ -44,3 +51,18 @@ def document_of(handler: Any) -> dict[str, object]:
 def settings_of(order: Order) -> Any:
     """Give the settings that stand with an order: those it is launched and followed by, also after a reload."""
     return config.parse(dict(order.handler_settings), f"order {order.id}").defaults.handler
+
+
+def without_secrets(outcome: Outcome, order: Order, environment: Mapping[str, str]) -> Outcome:
+    """Give the outcome with a reason that may go on record: short, and without what the settings took from the environment.
+
+    A handler's errors may quote a header or an option, and a job's message ends with the job's own output.
+    """
+    reason = getattr(outcome, "reason", "")
+    if not reason:
+        return outcome
+    names = {first or second for first, second in _REFERENCE.findall(json.dumps(order.handler_settings))}
+    for value in sorted({environment.get(name, "") for name in names}, key=len, reverse=True):
+        for secret in {value, value.strip(), repr(value)[1:-1]} - {""}:
+            reason = reason.replace(secret, "***")
+    return replace(outcome, reason=reason[:_MAX_REASON_CHARACTERS])  # type: ignore[arg-type]  # HandOn has none

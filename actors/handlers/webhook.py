@@ -65,7 +65,8 @@ class WebhookHandler:
             )
         except TimeoutError:
             return Retry(f"no answer within {settings.timeout_s:g} s")
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # Only the kind: the text may quote the URL or a header.
             return Retry(f"no answer: {type(error).__name__}")
         return judged(status, retry_after, self._now_s())
 

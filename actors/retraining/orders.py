@@ -52,7 +52,8 @@ class Order:
 
     `attempts` counts every hand-over and never goes back: it is the fencing token of a lease too. `failures` counts those
     in a row that failed, for the delivery schedule. `wait` is the pause before the next attempt of a pending order, the
-    lease of a running one. `launched` says that the effect is known to have happened. `tuning` is what a study found.
+    lease of a running one. `launched` says that the effect is known to have happened: of the present attempt, on the
+    channel of any. `tuning` is what a study found.
     """
 
     id: str

@@ -425,6 +425,31 @@ def test_no_secret_shows_in_history_or_attempts(receiving, url):
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("secret", ["s3cr3t-token", "line\nbreak-s3cr3t", 'quote\'d "s3cr3t"'])
+def test_an_error_that_quotes_a_secret_is_recorded_without_it(hook, url, secret):
+    async def story():
+        for receiving, document in (
+            (hook, hook.document | {"headers": {"Authorization": "${TOKEN}"}}),
+            (Customs(), {"kind": "retrain_targets:Pager", "options": {"${TOKEN}": 1} | {"queue": "${TOKEN}"}}),
+        ):
+            receiving.document = document
+            place = Place(receiving, url + receiving.document["kind"][:3], environment={"TOKEN": secret, "HOOK_SECRET": SECRET})
+            hook.failures = 1
+            if isinstance(receiving, Customs):
+                receiving.module.Pager = lambda **options: (_ for _ in ()).throw(RuntimeError(f"no such queue: {options}"))
+            order = await place.request()
+            for _ in range(30):
+                place.dispatcher._follow_at.clear()
+                await place.dispatcher._round()
+                await asyncio.sleep(0.005)
+            shown = await place.dispatcher.order(order=order)
+            assert shown["attempts"] >= 1
+            assert shown["attempt_log"][0]["reason"]
+            assert "s3cr3t" not in str(shown)
+
+    asyncio.run(story())
+
+
 # --- what is special to each
 
 

@@ -68,6 +68,7 @@ def optuna_on_ray_s(durations_s: Sequence[float], workers: int) -> float:
         time.sleep(seconds)
         return x
 
+    ray.get([sleeping.remote(0.0, 0.3) for _ in range(workers)])  # its worker processes are there
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     running: dict[Any, Any] = {}
     left = list(reversed(durations_s))

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -75,7 +76,8 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
     say = output.note
     measured: dict[str, Any] = {"machine": _machine()}
     failed: dict[str, str] = {}
-    with stage() as set_up:
+    # Ray tells of every process that we kill, on standard output, where a program wants the result alone.
+    with redirect_stdout(sys.stderr), stage() as set_up:
         runs: dict[str, Callable[[], dict[str, Any]]] = {
             "throughput": lambda: sections.throughput(set_up, laps, say),
             "makespan": lambda: sections.makespan(set_up, 1 if quick else laps, say, mean_s=0.5 if quick else 1.0),

@@ -68,12 +68,14 @@ def campaign(
     phase_s: float = 6.0,
     cooldown_s: float = 4.0,
     cuts_every: int = 5,
+    late_s: float = 0.0,
     crew: tuple[tuple[str, ...], int] = (PRODUCERS, CONSUMERS),
 ) -> Report:
     """Run once against `storage` (a URL, or the word postgresql for a private server) and give what was found.
 
     `events` are logged over `seconds` by all producers together. Without a `plan`: random faults by the seed, and nodes where
     the store is a server. `controls` name protections that are taken away. `crew`: the kinds of producers, how many consumers.
+    `cuts_every` and `late_s`: what the receiver of webhooks does to its answers.
     """
     folder = Path(tempfile.mkdtemp(prefix="visutility-chaos-"))
     points = folder / "points"
@@ -85,7 +87,7 @@ def campaign(
     postgres = Postgres() if storage == "postgresql" else None
     url = postgres.url if postgres else storage.replace("{folder}", str(folder))
     spread = url.startswith("postgresql") and plan is None
-    receiver = Receiver(folder, lambda post: cuts_every > 0 and post % cuts_every == 1)
+    receiver = Receiver(folder, lambda post: cuts_every > 0 and post % cuts_every == 1, late_s=late_s)
 
     def cut() -> None:
         if postgres is not None:

@@ -88,6 +88,7 @@ def _run_one(names: tuple[str, ...], storage: str, seed: int) -> dict[str, Any]:
         phase_s=drills.PHASE_S,
         cooldown_s=drills.COOLDOWN_S,
         cuts_every=2 if "no-put-if-absent" in drilled else 0,
+        late_s=drills.LATE_S if "no-rearm" in drilled else 0.0,
         crew=drills.crew(drilled),
     )
     if not taken:

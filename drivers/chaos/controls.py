@@ -94,7 +94,11 @@ def _no_rearm() -> None:
     honest: Any = OrderBook._settle  # noqa: SLF001
 
     def settle(self: Any, connection: Any, order: Any, outcome: Any, now: Any) -> Any:
-        return honest(self, connection, replace(order, launched=True) if order.handler == "webhook" else order, outcome, now)
+        self._arm = lambda *_: None
+        try:
+            return honest(self, connection, order, outcome, now)
+        finally:
+            del self._arm
 
     OrderBook._settle = settle  # type: ignore[method-assign]  # noqa: SLF001
 

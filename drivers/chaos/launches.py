@@ -64,13 +64,16 @@ def _running(folder: Path, handler: str, event: RetrainEvent) -> Iterator[None]:
 class Receiver:
     """The receiver of webhooks: keeps the ids that it has seen, as docs tell receivers to, and launches once for each.
 
-    `cuts` decides, for the nth post, whether the connection is cut after the launch and before the answer.
+    `cuts` decides, for the nth post, whether the connection is cut after the launch and before the answer. Every other order
+    is put off (503) until `late_s` seconds after its first post: the effect comes late after the claim, the next one does not.
     """
 
-    def __init__(self, folder: Path, cuts: Callable[[int], bool]) -> None:
+    def __init__(self, folder: Path, cuts: Callable[[int], bool], *, late_s: float = 0.0) -> None:
         self._path = folder / LAUNCHES
         self._cuts = cuts
+        self._late_s = late_s
         self._seen: set[str] = set()
+        self._first: dict[str, float] = {}  # when each order was posted for the first time
         self._posts = 0
         self._lock = Lock()
         receiver = self
@@ -78,12 +81,13 @@ class Receiver:
         class Post(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if receiver.take(body):
+                status = receiver.take(body)
+                if status is None:
                     with contextlib.suppress(OSError):
                         self.connection.shutdown(socket.SHUT_RDWR)
                     self.close_connection = True
                     return
-                self.send_response(202)
+                self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -94,9 +98,14 @@ class Receiver:
         self.port: int = self._server.server_address[1]
         Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def take(self, event: dict[str, Any]) -> bool:
-        """Take one post; tell whether its answer is to be cut off."""
+    def take(self, event: dict[str, Any]) -> int | None:
+        """Take one post; give the status of the answer, None where it is to be cut off."""
         with self._lock:
+            order, now_s = event["data"]["id"], time.monotonic()
+            first_s = self._first.setdefault(order, now_s)
+            is_late = list(self._first).index(order) % 2 == 0
+            if is_late and now_s < first_s + self._late_s:
+                return 503
             self._posts += 1
             number = self._posts
             if event["id"] not in self._seen:
@@ -104,7 +113,7 @@ class Receiver:
                 data = event["data"]
                 launch = {"handler": "webhook", "order": event["id"], "episode": data["episode"], "model": data["model_name"]}
                 ledger.note(self._path, **launch, at=time.time(), alone=True)
-        return self._cuts(number)
+        return None if self._cuts(number) else 202
 
     def close(self) -> None:
         """Listen no more."""

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 
 from drivers.output import Output
 
@@ -51,7 +52,9 @@ def run(parser: Parser, argv: Sequence[str] | None, act: Act) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     output = Output(arguments.output)
     try:
-        return act(arguments, output)
+        # Ray prints warnings of its nodes to standard output, which is for the result where a program reads.
+        with redirect_stdout(sys.stderr) if output.is_json else nullcontext():
+            return act(arguments, output)
     except KeyboardInterrupt:
         output.error("interrupted")
         return FAILED

@@ -23,6 +23,7 @@ class Output:
 
     def __init__(self, form: Format = "text") -> None:
         self.form: Format = form
+        self._results = sys.stdout  # held: `arguments.run` gives standard output to nobody else while a program reads
         self.is_terminal = sys.stdout.isatty()
         self._console = Console(highlight=False, soft_wrap=not self.is_terminal)
 
@@ -44,7 +45,7 @@ class Output:
         """Say what went wrong: to standard error, and to a program as `{"error": text}`."""
         print(f"error: {text}", file=sys.stderr, flush=True)
         if self.is_json:
-            print(json.dumps({"error": text}))
+            print(json.dumps({"error": text}), file=self._results)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print rows: a table on a terminal, tab-separated lines with a header elsewhere."""
@@ -60,7 +61,9 @@ class Output:
     def result(self, value: Any) -> None:
         """Print the result for a program; nothing for a person, who has been told by then."""
         if self.is_json:
-            print(json.dumps(_strict(value), indent=2 if self.is_terminal else None, default=str), flush=True)
+            print(
+                json.dumps(_strict(value), indent=2 if self.is_terminal else None, default=str), file=self._results, flush=True
+            )
 
     @contextmanager
     def progress(self, what: str, total: float | None) -> Iterator[Callable[[float], None]]:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
-
 import actors
 from actors import failpoints
 from actors.system import System
+from tests.cluster.scenarios.nodes import cluster_of
+from tests.database import free_port
 
 TARGETS = """
 import json, os, time
@@ -56,11 +56,17 @@ def handlers(folder: str) -> dict[str, Any]:
     (place / "retrain_targets.py").write_text(TARGETS)
     (place / "job.py").write_text(JOB)
     armed = Path(os.environ["VISUTILITY_FAILPOINTS"])
-    ray.init(address="local", num_cpus=3, include_dashboard=True, object_store_memory=150 * 2**20, log_to_driver=False)
+    # The usual port of the agent that starts jobs is taken where another Ray runs on this machine, as it does in this suite.
+    ports = {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
+    with cluster_of(0, num_cpus=3, include_dashboard=True, object_store_memory=150 * 2**20, **ports):
+        return _launched(place, armed)
+
+
+def _launched(place: Path, armed: Path) -> dict[str, Any]:
     job = f"python {place}/job.py {place}/job {{model}}"
     system = actors.start(
         {
-            "storage": f"sqlite:///{folder}/store",
+            "storage": f"sqlite:///{place}/store",
             "delivery": {"backoff": "200ms"},
             "models": {
                 "by task": {"handler": {"kind": "task", "target": "retrain_targets:train"}},
@@ -94,7 +100,6 @@ def handlers(folder: str) -> dict[str, Any]:
     told["after putting back"] = system.retrains.show(given["broken job"])["state"]
     told["attempts"] = [log["outcome"] for log in system.retrains.show(given["broken job"])["attempt_log"]]
     system.stop()
-    ray.shutdown()
     return told
 
 

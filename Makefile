@@ -29,11 +29,12 @@ test: .venv/.installed ## every test: unit, contracts, cluster
 unit: .venv/.installed ## the tests without Ray, seconds
 	$(BIN)/python -m pytest tests/unit tests/contracts
 
-check: .venv/.installed ## format, lint, types, the border between logic and processes
+check: .venv/.installed ## format, lint, types, the border between logic and processes, unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit
 
 format: .venv/.installed ## format and mend what can be mended
 	$(BIN)/ruff format .

@@ -45,17 +45,20 @@ class Progress:
 
 
 class Watch:
-    """Takes summaries of a study as they come and shows them by `show`."""
+    """Takes summaries of a study as they come and shows them by `show`; `clock` gives seconds that never go back."""
 
-    def __init__(self, show: Callable[[Progress], None] | None, patience_s: float) -> None:
+    def __init__(
+        self, show: Callable[[Progress], None] | None, patience_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.patience_s = patience_s  # how long to wait for the next summary
         self._show = show
+        self._clock = clock
         self._marks: list[tuple[float, int]] = []
 
     def take(self, summary: Mapping[str, Any]) -> None:
         """Show one summary."""
         if self._show is not None:
-            self._show(self._progress(summary, time.monotonic()))
+            self._show(self._progress(summary, self._clock()))
 
     def _progress(self, summary: Mapping[str, Any], now_s: float) -> Progress:
         counts, done = summary["counts"], summary["done"]

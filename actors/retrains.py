@@ -207,7 +207,7 @@ class Retrains:
 
 
 class _Leases:
-    """The orders that this process holds, and the one thread that renews them."""
+    """The orders that this process holds, and the one thread that renews them while there are any."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
@@ -238,6 +238,7 @@ class _Leases:
             self._renew_at.pop((order, token), None)
             self._finishing.discard((order, token))
             self._lost.discard((order, token))
+            self._changed.notify()
 
     def is_lost(self, order: str, token: int) -> bool:
         """Tell whether a renewal was refused."""
@@ -247,8 +248,9 @@ class _Leases:
     def _renew_all(self) -> None:
         while True:
             with self._changed:
-                while not self._renew_at:
-                    self._changed.wait()
+                if not self._renew_at:
+                    self._runs = False
+                    return
                 (order, token), due = min(self._renew_at.items(), key=lambda item: item[1])
                 wait_s = due - time.monotonic()
                 if wait_s > 0:

@@ -87,11 +87,9 @@ def summary(done: int, **changes: Any) -> dict[str, Any]:
             "counts": {"RUNNING": 2, "FAILED": 1, "TIMED_OUT": 1}} | changes  # fmt: skip
 
 
-def test_progress_tells_done_best_rate_failures_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_tells_done_best_rate_failures_and_time_left() -> None:
     seen = []
-    watch = Watch(seen.append, 1.0)
-    moments = iter([10.0, 12.0, 14.0])
-    monkeypatch.setattr("actors.progress.time.monotonic", lambda: next(moments))
+    watch = Watch(seen.append, 1.0, clock=iter([10.0, 12.0, 14.0]).__next__)
     watch.take(summary(0))
     watch.take(summary(20, best_value=0.125))
     watch.take(summary(100, state="DONE", best_value=0.1))

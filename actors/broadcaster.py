@@ -92,7 +92,7 @@ class MetricBroadcaster:
         """
         self._start()
         wire.check_sequence(producer, sequence)
-        found = wire.sort_events(events, self._clock.now().wall_s, one_model=sequence is not None)
+        found = wire.sort_events(events, self._clock.now().wall_s, one_model=sequence is not None, known=self._places)
         models = list(found.batches)
         batches = [
             {"model": model, "producer": producer, "sequence": sequence, "payload": wire.pack(batch)}

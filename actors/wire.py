@@ -16,9 +16,9 @@ A batch holds the events of one model, in the order of their sequence numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, TypeGuard
 
 import msgpack
 import numpy as np
@@ -327,50 +327,43 @@ def batch_of_rows(rows: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Batch
 # --- raw events -------------------------------------------------------------------------------------------------
 
 
-def sort_events(events: object, now_s: float, *, one_model: bool = False) -> Sorted:
+def sort_events(events: object, now_s: float, *, one_model: bool = False, known: Container[str] = ()) -> Sorted:
     """Check raw events one by one and sort them into a batch for each model.
 
-    A bad event is rejected alone. A bad envelope raises ValueError: no list, too many, too large. With `one_model` (the
-    caller numbers its events) all must be of one model, and a rejected event keeps its row, empty, so that it consumes its
-    number.
+    A bad event is rejected alone. A bad envelope raises ValueError: no list, too many, too large. Where a rejected event names
+    one of the `known` models, or one that has a good event in this call, it keeps its row, empty, and so is counted as
+    rejected; no model begins with a bad event. With `one_model` (the caller numbers its events) all must be of one model, and
+    every rejected event keeps its row, so that it consumes its number.
     """
     if not isinstance(events, list | tuple):
         raise ValueError(f"events must be a list of mappings, got {shown(events)!r}")  # noqa: TRY004  the wire's rule
     if len(events) > MAX_EVENTS:
         raise ValueError(f"events must be at most {MAX_EVENTS} in one call, got {len(events)}")
-    rows: dict[str, list[tuple[str, float, Mapping[str, Any]]]] = {}
-    indices: dict[str, list[int]] = {}
+    rows: dict[str, dict[int, tuple[str, float, Mapping[str, Any]]]] = {}
     rejected: list[Rejection] = []
-    empty: list[int] = []
     total_bytes = 0
     for index, event in enumerate(events):
         try:
-            row, size = _row_of_event(event, now_s)
+            (model, version, time, metrics), size = _row_of_event(event, now_s)
         except _BadEventError as bad:
             rejected.append({"index": index, "field": bad.field, "value": shown(bad.value), "rule": bad.rule})
-            total_bytes += bad.size
-            empty.append(index)
-            row = None
+            size = bad.size
         else:
-            total_bytes += size
+            rows.setdefault(model, {})[index] = (version, time, metrics)
+        total_bytes += size
         if total_bytes > MAX_CALL_BYTES:
             raise ValueError(f"events must have at most {MAX_CALL_BYTES} bytes in one call, got more")
-        if row is not None:
-            model, version, time, metrics = row
-            rows.setdefault(model, []).append((version, time, metrics))
-            indices.setdefault(model, []).append(index)
-    if one_model and events:
-        names = {
-            event.get("model_name") for event in events if isinstance(event, Mapping) and _is_model(event.get("model_name"))
-        }
-        if len(names) != 1:
-            raise ValueError(f"events of a call with a sequence must be of one model, got {len(names)}")
-        model = str(names.pop())
-        kept = dict(zip(indices.get(model, []), rows.get(model, []), strict=True))
-        kept.update({index: (UNVERSIONED, now_s, {}) for index in empty})
-        rows = {model: [kept[index] for index in range(len(events))]}
-        indices = {model: list(range(len(events)))}
-    return Sorted({model: batch_of_rows(found) for model, found in rows.items()}, indices, rejected)
+    named = [event.get("model_name") if isinstance(event, Mapping) else None for event in events]
+    names = {name for name in named if _is_model(name)}
+    if one_model and events and len(names) != 1:
+        raise ValueError(f"events of a call with a sequence must be of one model, got {len(names)}")
+    for index in (rejection["index"] for rejection in rejected):
+        name = next(iter(names)) if one_model else named[index]
+        if _is_model(name) and (one_model or name in rows or name in known):
+            rows.setdefault(name, {})[index] = (UNVERSIONED, now_s, {})
+    indices = {model: sorted(found) for model, found in rows.items()}
+    batches = {model: batch_of_rows([found[index] for index in indices[model]]) for model, found in rows.items()}
+    return Sorted(batches, indices, rejected)
 
 
 def check_sequence(producer: object, sequence: object) -> None:
@@ -473,7 +466,7 @@ def _finite(value: Any) -> bool:
     return math.isfinite(float(value))
 
 
-def _is_model(name: object) -> bool:
+def _is_model(name: object) -> TypeGuard[str]:
     return _model_rule(name) is None
 
 

@@ -44,7 +44,7 @@ class FakeDetectors:
         if method == "on_batch":
             if self.release is not None:
                 await self.release.wait()
-            rows = wire.unpack(arguments["payload"]).rows - arguments["skip"]
+            rows = len(events_of(arguments["model"], arguments["payload"], arguments["skip"], NOW))
             self.shown.append((name, rows))
             return self.observer_reply or {"delivered": rows, "failed": 0, "error": ""}
         if method == "ingest_many":
@@ -167,6 +167,17 @@ def test_bad_events_are_rejected_alone_with_their_index(world: World, run: Any) 
     reply = run(world.broadcaster().broadcast(events=[event("a"), bad, event("b"), {"model_name": "a"}]))
     assert reply["accepted"] == 2
     assert [(r["index"], r["field"]) for r in reply["rejected"]] == [(1, "accuracy"), (3, "metrics")]
+
+
+def test_a_call_of_bad_events_reaches_the_detector_of_a_known_model_alone(world: World, run: Any) -> None:
+    async def scenario() -> Any:
+        broadcaster = world.broadcaster()
+        await broadcaster.broadcast(events=[event("a")])
+        return await broadcaster.broadcast(events=[event("a", 1.2), event("new", 1.2)])
+
+    reply = run(scenario())
+    assert (reply["accepted"], [r["index"] for r in reply["rejected"]]) == (0, [0, 1])
+    assert [model for seen in world.detectors.seen.values() for model in seen] == ["a", "a"]
 
 
 def test_a_bad_envelope_raises(world: World, run: Any) -> None:

@@ -20,8 +20,9 @@ GOOD = {"model_name": "m", "model_version": "v1", "timestamp": NOW, "accuracy": 
 def rejection(event: object) -> wire.Rejection:
     """Check one bad event between two good ones: it is rejected alone."""
     found = wire.sort_events([GOOD, event, GOOD], NOW)
-    assert found.batches["m"].rows == 2
-    assert found.indices["m"] == [0, 2]
+    ok = wire.check(found.batches["m"], NOW).ok
+    counted = found.indices["m"] if ok is None else [i for i, good in zip(found.indices["m"], ok, strict=True) if good]
+    assert counted == [0, 2]
     (rejected,) = found.rejected
     assert rejected["index"] == 1
     return rejected
@@ -119,6 +120,15 @@ def test_a_numbered_call_keeps_a_row_for_a_rejected_event() -> None:
     assert verdict.ok.tolist() == [True, False, True]
     with pytest.raises(ValueError, match="of one model, got 2"):
         wire.sort_events([GOOD, {**GOOD, "model_name": "other"}], NOW, one_model=True)
+
+
+def test_a_rejected_event_of_a_known_model_is_counted_and_begins_no_model() -> None:
+    bad = [{**GOOD, "accuracy": 7}, {**GOOD, "model_name": "other", "accuracy": 7}, {"model_name": "a*"}, "text"]
+    assert wire.sort_events(bad, NOW).batches == {}
+    found = wire.sort_events(bad, NOW, known={"m"})
+    assert found.indices == {"m": [0]}
+    assert wire.check(found.batches["m"], NOW).rejected == 1
+    assert len(found.rejected) == 4
 
 
 # --- columns ---------------------------------------------------------------------------------------------------

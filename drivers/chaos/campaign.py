@@ -47,8 +47,8 @@ Plan = Callable[["Run"], None]
 class Run:
     """What a plan may use."""
 
-    def __init__(self, scenario: Scenario, system: System, faults: Faults, crew: Crew, zombies: Zombies) -> None:
-        self.scenario, self.system, self.faults, self.crew, self.zombies = scenario, system, faults, crew, zombies
+    def __init__(self, scenario: Scenario, faults: Faults, zombies: Zombies, receiver: Receiver) -> None:
+        self.scenario, self.faults, self.zombies, self.receiver = scenario, faults, zombies, receiver
 
 
 def random_plan(seconds: float, *, nodes: bool, cut: Callable[[], None] | None) -> Plan:
@@ -110,7 +110,7 @@ def campaign(
         )
         chosen = plan or random_plan(seconds, nodes=spread, cut=cut if postgres else None)
         try:
-            report = _run(scenario, machine, points, chosen, Crew(scenario, *crew))
+            report = _run(scenario, machine, points, chosen, crew=Crew(scenario, *crew), receiver=receiver)
         finally:
             receiver.close()
             if postgres is not None:
@@ -123,7 +123,7 @@ def campaign(
     return report
 
 
-def _run(scenario: Scenario, machine: Machine, points: Path, plan: Plan, crew: Crew) -> Report:
+def _run(scenario: Scenario, machine: Machine, points: Path, plan: Plan, *, crew: Crew, receiver: Receiver) -> Report:
     zombies = Zombies(scenario.storage, lambda name: _end(name, scenario.namespace))
     system = actors.start(document(scenario), namespace=scenario.namespace)
     faults = Faults(machine, scenario.namespace, points, crew, zombies=zombies, seed=scenario.seed)
@@ -133,7 +133,7 @@ def _run(scenario: Scenario, machine: Machine, points: Path, plan: Plan, crew: C
         crew.begin()
         crew.wait_for_first_acks(_FIRST_ACKS_S)
         began_s = time.monotonic()
-        plan(Run(scenario, system, faults, crew, zombies))
+        plan(Run(scenario, faults, zombies, receiver))
         faults.calm()
         crew.thawed()
         faults.recovered()

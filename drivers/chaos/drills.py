@@ -17,6 +17,9 @@ EVENTS: Final = 18_000
 # The dispatcher tries again after a second: well within what is left of the phase, whose end expires an order not yet launched.
 LATE_S: Final = 0.7
 _TIMES: Final = 2
+# How long the orders of the webhook are waited for, and how often is looked.
+_PATIENCE_S: Final = 60.0
+_LOOK_S: Final = 0.2
 
 
 def plan(names: Sequence[str]) -> Plan:
@@ -57,12 +60,20 @@ def _zombies(run: Run) -> None:
 
 def _answers_cut(run: Run) -> None:
     """Let the receiver launch and its answer be lost (see `cuts_every`): the dispatcher sends again."""
-    time.sleep(2 * run.scenario.phase_s)
+    _wait_until(lambda: run.receiver.launched(times=2) >= _TIMES)
 
 
 def _effects_late(run: Run) -> None:
     """Let time pass between the claim, which arms the cooldown, and the effect (see `late_s`); the next order comes on time."""
-    time.sleep(4 * run.scenario.phase_s)
+    before = run.receiver.launched()
+    _wait_until(lambda: run.receiver.launched() >= before + 2 * _TIMES)
+
+
+def _wait_until(seen: Callable[[], bool]) -> None:
+    """Wait for what the drill is about, not for a guessed time: a loaded machine comes to it later."""
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while not seen() and time.monotonic() < deadline_s:
+        time.sleep(_LOOK_S)
 
 
 _DRILLS: Final[dict[str, Callable[[Run], None]]] = {

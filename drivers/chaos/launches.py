@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -75,6 +76,7 @@ class Receiver:
         self._seen: set[str] = set()
         self._first: dict[str, float] = {}  # when each order was posted for the first time
         self._posts = 0
+        self._taken: Counter[str] = Counter()  # how often each order was posted and not put off
         self._lock = Lock()
         receiver = self
 
@@ -107,6 +109,7 @@ class Receiver:
             if is_late and now_s < first_s + self._late_s:
                 return 503
             self._posts += 1
+            self._taken[order] += 1
             number = self._posts
             if event["id"] not in self._seen:
                 self._seen.add(event["id"])
@@ -114,6 +117,11 @@ class Receiver:
                 launch = {"handler": "webhook", "order": event["id"], "episode": data["episode"], "model": data["model_name"]}
                 ledger.note(self._path, **launch, at=time.time(), alone=True)
         return None if self._cuts(number) else 202
+
+    def launched(self, *, times: int = 1) -> int:
+        """Count the orders that were posted so often at least, posts that were put off left out."""
+        with self._lock:
+            return sum(posted >= times for posted in self._taken.values())
 
     def close(self) -> None:
         """Listen no more."""

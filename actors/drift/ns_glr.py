@@ -178,6 +178,7 @@ class NormalScoresGLR:
             self._channels.append(_Channel(_height(share), direction="both", fold=True))
         self._warning_share = math.sqrt(max(height + _HEIGHT_SLOPE * math.log(warning), 1.0) / height)
         self._learned_under: dict[str, Any] = {"season": self._season, "spread": spread}
+        self._values = np.zeros(256)  # the last events, up to [end - 1]
         self.reset()
 
     def reset(self) -> None:
@@ -185,7 +186,6 @@ class NormalScoresGLR:
         self._n = 0  # events known, those of a given baseline included
         self._seen = 0  # without those
         self._next_fit = self._warmup
-        self._values = np.zeros(256)  # the last of them, up to [end - 1]
         self._end = 0
         # Sums are about the first value, so that a high level costs no digits.
         self._origin = 0.0
@@ -234,11 +234,13 @@ class NormalScoresGLR:
             self._fit(array)
 
     def _stretch(self) -> int:
-        """Return how many events can be taken in one go: up to the next fit, and not so many that n changes much."""
-        if self._learning:
+        """Return how many events can be taken in one go: up to the next fit, and not so many that n more than doubles.
+
+        The screen is the coarser the more n changes, but a go has its fixed cost, and false alarms make many short lives.
+        """
+        if self._next_fit > self._n:
             return self._next_fit - self._n
-        some = min(max(64, self._n // 4), LONGEST)
-        return min(some, self._next_fit - self._n) if self._next_fit > self._n else some
+        return min(self._n, LONGEST)
 
     def _take(self, part: Floats, offset: int) -> Alarm | None:
         self._keep(part)

@@ -8,6 +8,7 @@ alike; where values are tied, the scores' own distribution is handed on instead 
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -31,7 +32,7 @@ _SCALE_MIN = 1e-6
 _UNSEEN = 2.5  # score of a value that was never seen among about 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ScoreMap:
     """A monotone map to normal scores y, then e_t = (y_t - sum_k phi_k y_{t-k}) / scale, bounded by `cap`.
 
@@ -46,7 +47,6 @@ class ScoreMap:
     cap: float
     atoms: Floats | None  # with ties: float64[2, k], scores and their probabilities; else the scores are normal
     slope: Floats  # between knots, 0 in front and at the end
-    table: tuple[list[float], list[float], list[float]]  # x, y and slope again, for single values
 
     @classmethod
     def fit(cls, sample: Floats, *, cap: float, caution: float) -> Self:
@@ -61,13 +61,11 @@ class ScoreMap:
         rank = np.cumsum(counts) - 0.5 * counts + 0.5
         keep = _knot_positions(len(values))
         x = values[keep]
-        y = normal_quantiles(rank[keep] / (n + 1))
+        untied, shrinkage = _scores_without_ties(n)
+        y = untied if len(values) == n else normal_quantiles(rank[keep] / (n + 1))
         tail = _outer_slopes(x, y)
         scores = cls._build(x, y, tail=tail, cap=cap).raw_scores(sample)
         phi, residual_sd = _autoregression(scores, caution)
-        # Scores of the sample itself vary less than those of new values, by a known factor.
-        grid = normal_quantiles(np.arange(1, n + 1) / (n + 1))
-        shrinkage = math.sqrt(float(np.mean(grid * grid)))
         if float(np.sum(counts * (counts - 1.0))) > _TIED * n * (n - 1.0):
             own = cls._build(x, y, tail=tail, cap=cap, phi=phi).whitened(scores)
             return cls._build(x, y, tail=tail, cap=cap, phi=phi, atoms=_atoms(own / shrinkage))
@@ -95,8 +93,12 @@ class ScoreMap:
             cap=cap,
             atoms=atoms,
             slope=slope,
-            table=(x.tolist(), y.tolist(), slope.tolist()),
         )
+
+    @cached_property
+    def _table(self) -> tuple[list[float], list[float], list[float]]:
+        """x, y and slope again, for single values; batches never need it."""
+        return self.x.tolist(), self.y.tolist(), self.slope.tolist()
 
     def raw_scores(self, values: Floats) -> Floats:
         """Return the normal scores of `values: float64[n]`, bounded, not yet prewhitened."""
@@ -126,7 +128,7 @@ class ScoreMap:
 
     def raw_score(self, value: float) -> float:
         """Do what `raw_scores` does for one value, operation by operation, in plain floats."""
-        x, y, slope = self.table
+        x, y, slope = self._table
         i = bisect_right(x, value)
         left = i - 1 if i else 0
         if i == 0:
@@ -173,6 +175,15 @@ class ScoreMap:
             scale=saved["scale"],
             atoms=None if saved["atoms"] is None else np.frombuffer(saved["atoms"], dtype=np.float64).reshape(2, -1),
         )
+
+
+@lru_cache(maxsize=32)  # a detector asks for the same few n after every alarm
+def _scores_without_ties(n: int) -> tuple[Floats, float]:
+    """Return the scores of the knots of n different values; and how much less than new ones the scores of a sample vary."""
+    scores = normal_quantiles(np.arange(1, n + 1) / (n + 1))
+    at_knots = scores[_knot_positions(n)]
+    at_knots.flags.writeable = False
+    return at_knots, math.sqrt(float(np.mean(scores * scores)))
 
 
 def _knot_positions(n: int) -> np.typing.NDArray[np.intp]:

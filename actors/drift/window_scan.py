@@ -36,7 +36,11 @@ _BANDS = len(_BAND_EDGES) + 1
 _STRIDE = 2 ** np.floor(np.log2(np.maximum(np.concatenate(([1], _BAND_EDGES)) / 20.0, 1.0))).astype(np.int64)
 _STRIDES = _STRIDE.tolist()
 _BAND_NUMBERS = range(_BANDS)
-_STRIDE_OF_LENGTH = _STRIDE[_BAND].astype(np.float64)
+_NEVER = [math.inf] * _BANDS
+_STRIDE_OF_LENGTH = _STRIDE[_BAND]
+_FIRST_OF_BAND = np.searchsorted(_BAND, np.arange(_BANDS))
+_LAST_OF_BAND = np.searchsorted(_BAND, np.arange(_BANDS), side="right") - 1
+_MIDDLE_OF_BAND = np.searchsorted(LENGTHS, np.sqrt(_LENGTH[_FIRST_OF_BAND] * _LENGTH[_LAST_OF_BAND]))
 _SCANNED_AT_ONCE = 128  # events; 128 x 80 sums stay in the second-level cache
 
 
@@ -61,6 +65,10 @@ class WindowScan:
     def __init__(self, heights: Floats, *, direction: Direction) -> None:
         self._heights = heights
         self._direction = direction
+        self._sums = np.zeros(512)  # sums up to each of the last events; [end] is the newest, the first ones a past
+        self._rates = 0.5 * heights**2 / _LENGTH  # of a normal mean that alarms: how improbable it is, per event
+        self._normal_edge = UNIT * heights * _SQRT_LENGTH
+        self._normal_pull = _pull(self._normal_edge)
         self.clear()
 
     def _set_distribution(self, atoms: Floats | None) -> None:
@@ -70,14 +78,13 @@ class WindowScan:
         of L normal scores at `heights`.
         """
         if atoms is None:
-            self._edge_up = self._edge_down = UNIT * self._heights * _SQRT_LENGTH
+            self._edge_up = self._edge_down = self._normal_edge
+            self._pull_up = self._pull_down = self._normal_pull
         else:
-            self._edge_up = UNIT * _LENGTH * _rare_mean(atoms, 0.5 * self._heights**2 / _LENGTH)
-            self._edge_down = UNIT * _LENGTH * _rare_mean(atoms * [[-1.0], [1.0]], 0.5 * self._heights**2 / _LENGTH)
+            self._edge_up = UNIT * _LENGTH * _rare_mean(atoms, self._rates)
+            self._edge_down = UNIT * _LENGTH * _rare_mean(atoms * [[-1.0], [1.0]], self._rates)
             self._edge_up[0] = self._edge_down[0] = np.inf  # no single event, however rare it was
-        # The pull at which a CUSUM's bound is tightest for a length: half of the mean that alarms there.
-        self._pull_up = [_middle_pull(self._edge_up, b) for b in range(_BANDS)]
-        self._pull_down = [_middle_pull(self._edge_down, b) for b in range(_BANDS)]
+            self._pull_up, self._pull_down = _pull(self._edge_up), _pull(self._edge_down)
 
     def clear(self) -> None:
         """Forget all scores."""
@@ -85,7 +92,7 @@ class WindowScan:
         self._early = 0.0
         self.n = 0
         self.total = 0.0  # sum of all scores, exact
-        self._sums = np.zeros(512)  # sums up to each of the last events; [end] is the newest, the first ones a past
+        self._sums[0] = 0.0
         self._end = 0
         self._lowest = [0.0] * _BANDS  # of sum - pull * n: what the upward CUSUM is measured from
         self._highest = [0.0] * _BANDS
@@ -207,19 +214,17 @@ class WindowScan:
         return self._up, self._down
 
     def _bounds_between(self, n0: int, n1: int, mean_low: float, mean_high: float) -> tuple[list[float], list[float]]:
-        valid = np.less_equal(_LENGTH, SHARE * n1)
-        length, band = _LENGTH[valid], _BAND[valid]
-        factor = np.sqrt(np.maximum(1.0 - length / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
-        up = np.full(_BANDS, np.inf)
-        down = np.full(_BANDS, np.inf)
+        factor = np.sqrt(np.maximum(1.0 - _LENGTH / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
+        factor[int(np.searchsorted(_LENGTH, SHARE * n1, side="right")) :] = np.inf
+        up = down = _NEVER
         # Minus one for the rounding here; the sums themselves are exact.
         if self._direction != "down":
-            pull = np.take(self._pull_up, band)
-            np.minimum.at(up, band, self._edge_up[valid] * factor - (pull - mean_low) * length - 1.0)
+            pull = np.take(self._pull_up, _BAND)
+            up = np.minimum.reduceat(self._edge_up * factor - (pull - mean_low) * _LENGTH - 1.0, _FIRST_OF_BAND).tolist()
         if self._direction != "up":
-            pull = np.take(self._pull_down, band)
-            np.minimum.at(down, band, self._edge_down[valid] * factor - (pull + mean_high) * length - 1.0)
-        return up.tolist(), down.tolist()
+            pull = np.take(self._pull_down, _BAND)
+            down = np.minimum.reduceat(self._edge_down * factor - (pull + mean_high) * _LENGTH - 1.0, _FIRST_OF_BAND).tolist()
+        return up, down
 
     # --- the decision -----------------------------------------------------------------------------------------
 
@@ -236,9 +241,14 @@ class WindowScan:
         excess = total - before - length * (total / n)
         share = length / n
         factor = 1.0 + self._early / n
-        edge = np.where(excess > 0, self._edge_up[:usable], self._edge_down[:usable])
-        usual = edge * np.sqrt(np.maximum(1.0 - share, 0.0)) * factor
-        limit = np.where((share <= SHARE) & (every | (n % _STRIDE_OF_LENGTH[:usable] == 0.0)), usual, np.inf)
+        edge = self._edge_up[:usable]
+        if self._edge_down is not self._edge_up:
+            edge = np.where(excess > 0, edge, self._edge_down[:usable])
+        limit = edge * np.sqrt(np.maximum(1.0 - share, 0.0)) * factor
+        limit[share > SHARE] = np.inf
+        if not every:
+            whole = n.astype(np.int64)
+            limit[(whole & -whole) < _STRIDE_OF_LENGTH[:usable]] = np.inf  # strides are powers of two
         size = {"both": np.abs, "up": np.positive, "down": np.negative}[self._direction](excess)
         return size, limit, factor[:, 0], excess
 
@@ -272,14 +282,13 @@ class WindowScan:
         self._sums, self._end = sums, keep
 
 
-def _middle_pull(edge: Floats, band: int) -> float:
-    member = np.flatnonzero(np.equal(_BAND, band))
-    middle = math.sqrt(_LENGTH[member[0]] * _LENGTH[member[-1]])
-    finite = np.isfinite(edge[member])
-    if not finite.any():
-        return UNIT
-    mean = edge[member][finite] / _LENGTH[member][finite]
-    return float(np.round(0.5 * np.interp(middle, _LENGTH[member][finite], mean)))
+def _pull(edge: Floats) -> list[float]:
+    """Return per band the pull at which a CUSUM's bound is tightest for its middle length: half of the mean that alarms."""
+    mean = edge / _LENGTH
+    middle = mean[_MIDDLE_OF_BAND]
+    middle = np.where(np.isfinite(middle), middle, mean[_LAST_OF_BAND])  # of ties so rare that no shorter window alarms
+    pull: list[float] = np.where(np.isfinite(middle), np.round(0.5 * middle), UNIT).tolist()
+    return pull
 
 
 _TILTS = np.geomspace(0.003, 60.0, 160)
@@ -292,9 +301,9 @@ def _rare_mean(atoms: Floats, rate: Floats) -> Floats:
     """
     value, weight = atoms
     highest = float(value.max())
-    tilted = weight * np.exp(_TILTS[:, np.newaxis] * (value - highest))
-    mass = tilted.sum(axis=1)
-    mean = (tilted * value).sum(axis=1) / mass
+    tilted = np.exp(np.multiply.outer(_TILTS, value - highest))
+    mass = tilted @ weight
+    mean = tilted @ (weight * value) / mass
     known = np.maximum.accumulate(_TILTS * (mean - highest) - np.log(mass))
     means: Floats = np.interp(rate, known, mean, right=np.inf)
     return means

@@ -510,7 +510,7 @@ class Metrics:
                 "model": stream.model,
                 "producer": self.producer,
                 "sequence": batch.sequence,
-                "payload": batch.payload,
+                "payload": wire.for_travel(batch.payload),
                 "client": client,
             }
             for stream, batch in parts

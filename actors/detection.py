@@ -46,7 +46,7 @@ class Ingest:
     model: str
     producer: str | None
     sequence: int
-    payload: bytes
+    payload: wire.Payload
     client: dict[str, Any] | None = None
 
 

@@ -91,13 +91,16 @@ class DriftDetector:
     ) -> dict[str, Any]:
         """Count one packed batch; the reply comes after the commit. ValueError where the payload is broken."""
         self._start()
-        work = Ingest(wire.check_model(model), producer, 0 if sequence is None else int(sequence), payload, client)
-        return await self._ingested(work)
+        start = 0 if sequence is None else int(sequence)
+        return await self._ingested(Ingest(wire.check_model(model), producer, start, wire.arrived(payload), client))
 
     async def ingest_many(self, *, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Count several batches, each a dict of `ingest`'s arguments; a broken one is answered "refused"."""
         self._start()
-        works = [Ingest(b["model"], b.get("producer"), b.get("sequence") or 0, b["payload"], b.get("client")) for b in batches]
+        works = [
+            Ingest(b["model"], b.get("producer"), b.get("sequence") or 0, wire.arrived(b["payload"]), b.get("client"))
+            for b in batches
+        ]
         replies = await asyncio.gather(*(self._ingested(work) for work in works), return_exceptions=True)
         return [_refusal(reply) if isinstance(reply, BaseException) else reply for reply in replies]
 

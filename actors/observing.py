@@ -77,8 +77,9 @@ class Observers:
             for name, queue in self._queues.items()
         }
 
-    def offer(self, model: str, payload: bytes, skip: int) -> None:
+    def offer(self, model: str, payload: object, skip: int) -> None:
         """Give a batch to every observer that has room; never waits."""
+        payload = bytes(wire.arrived(payload))  # a copy: what waits here must not hold a piece of Ray's object store
         events = wire.unpack(payload).rows - skip
         for name, queue in self._queues.items():
             if queue.bytes + len(payload) > QUEUE_BYTES:

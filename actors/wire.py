@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Payload = bytes | memoryview  # a packed batch
 
 SCHEMA: Final = 1
 NAMED: Final = ("accuracy", "precision", "recall")
@@ -44,6 +45,7 @@ MAX_LISTED: Final = 1000  # rejections that a reply lists one by one; how many t
 AHEAD_S: Final = 300.0  # a clock that is so far ahead is taken for right; a value beyond is in milliseconds or wrong
 
 _SHOWN: Final = 80
+_ARRAY_BYTES: Final = 64 * 1024  # of a payload: about where one copy costs more than an array's own few microseconds
 
 
 class Rejection(TypedDict):
@@ -176,12 +178,25 @@ def pack(batch: Batch) -> bytes:
     return bytes(msgpack.packb(message))
 
 
-def unpack(payload: bytes) -> Batch:
-    """Decode a batch; ValueError says what about the envelope is wrong. The values are not checked yet."""
-    if not isinstance(payload, bytes | bytearray | memoryview):
+def for_travel(payload: bytes) -> bytes | npt.NDArray[np.uint8]:
+    """Give a packed batch as it is sent: a large one as uint8[n], which Ray writes once and lets be read in its place."""
+    return payload if len(payload) < _ARRAY_BYTES else np.frombuffer(payload, dtype=np.uint8)
+
+
+def arrived(payload: object) -> Payload:
+    """Return a packed batch as it came: bytes, or a view of uint8[n]. ValueError for anything else, and for one too large."""
+    if isinstance(payload, np.ndarray) and payload.dtype == np.uint8 and payload.ndim == 1 and payload.flags.c_contiguous:
+        payload = payload.data
+    if not isinstance(payload, bytes | memoryview):
         raise ValueError(f"payload must be bytes, got {type(payload).__name__}")  # noqa: TRY004  the wire's rule
     if len(payload) > MAX_CALL_BYTES:
         raise ValueError(f"payload must have at most {MAX_CALL_BYTES} bytes, got {len(payload)}")
+    return payload
+
+
+def unpack(payload: object) -> Batch:
+    """Decode a batch; ValueError says what about the envelope is wrong. The values are not checked yet."""
+    payload = arrived(payload)
     try:
         message = msgpack.unpackb(payload)
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:

@@ -212,6 +212,17 @@ def test_log_high_water_and_counts_are_one_commit(store: Store) -> None:
         assert detector_tables.read_status(connection)["m"]["events"] == 30
 
 
+def test_a_large_batch_is_kept_as_the_bytes_that_it_was_packed_as(store: Store) -> None:
+    packed = wire.pack(
+        wire.batch_of_columns({"accuracy": np.linspace(0.8, 0.9, 20_000)}, version="v1", timestamps=NOW, now_s=NOW)
+    )
+    travelling = wire.for_travel(packed)
+    assert not isinstance(travelling, bytes)
+    detection(store).commit([Ingest("m", "p", 0, wire.arrived(travelling))], at())
+    with store.part("detector-0").read() as connection:
+        assert [row.payload for row in detector_tables.read_log(connection, "m")] == [packed]
+
+
 def test_a_stale_detector_commits_nothing_and_its_successor_has_it_all(store: Store, url: str) -> None:
     old = detection(store)
     old.commit([Ingest("m", "p", 0, payload())], at())

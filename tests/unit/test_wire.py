@@ -131,6 +131,23 @@ def test_a_rejected_event_of_a_known_model_is_counted_and_begins_no_model() -> N
     assert len(found.rejected) == 4
 
 
+@pytest.mark.parametrize("rows", [1, 20_000])
+def test_a_payload_reads_the_same_as_bytes_and_as_it_travels(rows: int) -> None:
+    payload = wire.pack(
+        wire.batch_of_columns(
+            {"accuracy": np.full(rows, 0.5) + np.arange(rows) * 1e-6}, version="v1", timestamps=NOW, now_s=NOW
+        )
+    )
+    travelled = wire.arrived(wire.for_travel(payload))
+    assert bytes(travelled) == payload
+    assert (
+        wire.unpack(travelled).columns["accuracy"].values.tolist() == wire.unpack(payload).columns["accuracy"].values.tolist()
+    )
+    for wrong in (np.zeros(4), np.zeros((2, 2), dtype=np.uint8), "text", None):
+        with pytest.raises(ValueError, match="payload must be bytes"):
+            wire.unpack(wrong)
+
+
 # --- columns ---------------------------------------------------------------------------------------------------
 
 

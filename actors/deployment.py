@@ -37,6 +37,7 @@ _CLASSES: Final = {
     "runner": "actors.runner:Runner",
     "tuner": "actors.tuner:Tuner",
 }
+_OBSERVER: Final = "actors.observers:ObserverHost"
 # What a running system always has; detectors come with their models. The watchers last: nobody respawns what is missing.
 CORE: Final = ("runner", "tuner", "dispatcher", "broadcaster")
 # A Ray resource: nodes that offer it are where the actors live on a cluster (cluster.yaml gives it to the steady ones).
@@ -61,10 +62,10 @@ def spawn(name: str, *, namespace: str, storage: str, slot: int | None = None) -
     On SQLite it is pinned to the node that holds the store (by the system's card, else this node); else the nodes take turns.
     """
     found = find(name, namespace)
-    cls = _class(role(name))
     if found is not None:
-        refuse_foreign(name, found, cls.__name__)
+        refuse_foreign(name, found)
         return found
+    cls = _class(role(name))
     options: dict[str, Any] = {
         "name": name,
         "namespace": namespace,
@@ -103,7 +104,7 @@ def _home(name: str, slot: int | None) -> str:
 
 def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:
     """Make the host of an observer under a name that is new; one that is not detached ends with the process that made it."""
-    host: Any = ray.remote(_load("actors.observers:ObserverHost"))
+    host: Any = ray.remote(_load(_OBSERVER))
     kept: dict[str, Any] = {"lifetime": "detached", "max_restarts": -1} if detached else {}
     handle: ActorHandle[Any] = host.options(name=name, namespace=namespace, num_cpus=0, **kept).remote(name=name, **arguments)
     return handle
@@ -142,10 +143,9 @@ def names(namespace: str) -> list[str]:
 
 
 def record(handle: ActorHandle[Any]) -> dict[str, Any]:
-    """Give what the cluster knows of an actor without asking it: `class`, `state`, `pid`, `node`."""
+    """Give what the cluster knows of an actor without asking it: `state`, `pid`, `node`."""
     known = ray._private.state.actors(handle._actor_id.hex())  # noqa: SLF001 the public one needs the dashboard
     return {
-        "class": str(known.get("ActorClassName", "")),
         "state": str(known.get("State", "DEAD")),
         "pid": int(known.get("Pid", 0)),
         "node": str(known.get("Address", {}).get("NodeID", "")),
@@ -183,10 +183,11 @@ def no_system(namespace: str) -> NoSystemError:
     )
 
 
-def refuse_foreign(name: str, handle: ActorHandle[Any], expected: str) -> None:
-    """Raise ConflictError where the actor `name` is not of our class."""
-    found = record(handle)["class"].rpartition(".")[2]
-    if found and found != expected:
+def refuse_foreign(name: str, handle: ActorHandle[Any]) -> None:
+    """Raise ConflictError where the actor `name` is not of our class; a class of that name in another module is not."""
+    made_by = handle._ray_actor_creation_function_descriptor  # noqa: SLF001 the cluster's record leaves the module out
+    found = f"{made_by.module_name}:{made_by.class_name}"
+    if found != (_OBSERVER if name.startswith("observer:") else _CLASSES[role(name)]):
         raise ConflictError(
             f"the name {name!r} is taken by an actor of class {found}, which is none of ours: "
             "end it, or start with another namespace"
@@ -194,11 +195,11 @@ def refuse_foreign(name: str, handle: ActorHandle[Any], expected: str) -> None:
 
 
 def refuse_foreigners(namespace: str) -> None:
-    """Raise ConflictError where any of the core names is taken by an actor that is not ours."""
-    for name in CORE:
+    """Raise ConflictError where any name that a system uses is taken by an actor that is not ours."""
+    for name in names(namespace):
         handle = find(name, namespace)
         if handle is not None:
-            refuse_foreign(name, handle, _CLASSES[name].rpartition(":")[2])
+            refuse_foreign(name, handle)
 
 
 def refuse_build(running: str, what: str) -> None:

@@ -166,19 +166,21 @@ class TestNoSystem:
 
 
 class TestAStartThatFails:
+    @pytest.mark.parametrize("taken", ["tuner", "broadcaster", "detector:m", "observer:pager"])
     def test_names_that_foreign_actors_hold_are_refused_and_nothing_is_started(
-        self, namespace: str, settings: dict[str, Any]
+        self, namespace: str, settings: dict[str, Any], taken: str
     ) -> None:
-        class Foreign:
+        class Tuner:  # ours has this name too, in a module of ours
             def hello(self) -> str:
                 return "not yours"
 
-        held = ray.remote(Foreign).options(name="tuner", namespace=namespace, num_cpus=0).remote()
+        held = ray.remote(Tuner).options(name=taken, namespace=namespace, num_cpus=0).remote()
         assert ray.get(held.hello.remote()) == "not yours"
-        with pytest.raises(ConflictError, match=r"'tuner' is taken by an actor of class .*Foreign"):
+        with pytest.raises(ConflictError, match=f"'{taken}' is taken by an actor of class .*Tuner, which is none of ours"):
             actors.start(settings, namespace=namespace)
-        assert deployment.names(namespace) == ["tuner"]
+        assert deployment.names(namespace) == [taken]
         assert card.read(namespace) is None
+        assert ray.get(held.hello.remote()) == "not yours", "it was left alone"
         ray.kill(held)
 
     @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def test_on_sqlite_the_stateful_actors_are_pinned_to_the_node_that_holds_it(tmp_
     assert "3 nodes" in told["refused"]
 
 
-def test_a_store_that_cannot_be_reached_is_a_clear_error_and_starts_nothing() -> None:
-    told = alone(NODES, "unreachable", url=f"postgresql://visutility:{PASSWORD}@127.0.0.1:{free_port()}/postgres")
-    assert "storage 'postgresql://visutility:***@127.0.0.1" in told["said"]
+def test_a_store_that_one_node_cannot_reach_is_an_error_that_names_the_node_and_nothing_is_started(database: Postgres) -> None:
+    told = alone(NODES, "unreachable", url=database.url)
+    assert "storage postgresql://visutility:***@127.0.0.1" in told["said"]
+    assert f"cannot be reached from node {told['apart'][:8]}: " in told["said"]
     assert PASSWORD not in told["said"]

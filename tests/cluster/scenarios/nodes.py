@@ -215,11 +215,14 @@ def unreachable(url: str) -> dict[str, Any]:
     from actors.storage import StoreError
 
     with cluster_of(1) as cluster:
-        # The other node looks for the database at a place where nobody listens.
-        del cluster
+        system = actors.start({"storage": url})
+        system.stop()
+        # The PostgreSQL client of this node looks for the database where nobody listens.
+        apart = cluster.add_node(num_cpus=1, env_vars={"PGHOSTADDR": "127.0.0.2"})
         try:
             actors.start({"storage": url})
         except StoreError as error:
             said = str(error)
         assert actors.deployment.names("visutility") == []
-    return {"said": said}
+        assert actors.card.read("visutility") is None
+    return {"said": said, "apart": apart.node_id}

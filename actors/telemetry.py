@@ -53,6 +53,9 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 }
 
 
+_Series = tuple[str, tuple[tuple[str, str], ...]]  # name, labels
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One value of one series."""
@@ -73,15 +76,20 @@ class Facts:
 
 
 class Telemetry:
-    """Turns facts into samples; a model that once has series of its own keeps them."""
+    """Turns facts into samples; a model that once has series of its own keeps them.
+
+    A series that is over (an order that ran is done, a version is another) is told once more, as 0: the exporter would show its
+    last value for 30 s, and the order both running and done.
+    """
 
     def __init__(self, *, build: str, max_models: int = MAX_MODELS) -> None:
         self._build = build
         self._max_models = max_models
         self._named: set[str] = set()
+        self._told: dict[_Series, float] = {}
 
     def samples(self, facts: Facts) -> list[Sample]:
-        """Give every series and its value; what is not in it is over. Pure but for the choice of models, which only grows."""
+        """Give every series and its value. Remembers which models have series of their own, and what it told last."""
         models = facts.stored["models"]
         self._name(models)
         found = [Sample("visutility_build_info", {"build": self._build}, 1.0)]
@@ -92,7 +100,10 @@ class Telemetry:
             found.append(self._sample("visutility_drift_detections_total", model, count, metric=metric))
         for (model, state), count in facts.retrains.items():
             found.append(self._sample("visutility_retrains_total", model, count, outcome=state))
-        return _summed(found)
+        before, self._told = self._told, _summed(found)
+        return [
+            Sample(name, dict(labels), value) for (name, labels), value in (dict.fromkeys(before, 0.0) | self._told).items()
+        ]
 
     def _name(self, models: Mapping[str, Mapping[str, Any]]) -> None:
         room = self._max_models - len(self._named)
@@ -118,9 +129,9 @@ def _state(told: Mapping[str, Any]) -> int:
     return STATES.get(told["state"], STATES["learning"])
 
 
-def _summed(found: Iterable[Sample]) -> list[Sample]:
+def _summed(found: Iterable[Sample]) -> dict[_Series, float]:
     """Put the series of the others together: counts are added, of anything else the largest counts."""
-    series: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    series: dict[_Series, float] = {}
     for sample in found:
         key = sample.name, tuple(sorted(sample.labels.items()))
         held = series.get(key)
@@ -128,7 +139,7 @@ def _summed(found: Iterable[Sample]) -> list[Sample]:
             series[key] = sample.value
         else:
             series[key] = held + sample.value if sample.name.endswith("_total") else max(held, sample.value)
-    return [Sample(name, dict(labels), value) for (name, labels), value in series.items()]
+    return series
 
 
 class Reader:
@@ -169,7 +180,7 @@ class Gauges:
         self._gauges = {name: Gauge(name, description=text, tag_keys=labels) for name, (text, labels) in NAMES.items()}
 
     def set(self, samples: Iterable[Sample]) -> None:
-        """Set every series; one that is left out from now on disappears from the exporter by itself."""
+        """Set every series; one that is left out from now on disappears from the exporter by itself, after some 30 s."""
         for sample in samples:
             self._gauges[sample.name].set(sample.value, tags=dict(sample.labels))
 

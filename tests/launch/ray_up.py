@@ -43,7 +43,7 @@ def log(text: str) -> None:
 
 def step(command: str, *, fails: bool = False, timeout_s: float = 120, **environment: str) -> str:
     """Run a command of the desk, show what it printed, and give it. Ends the run where it fails (or does not, if it should)."""
-    log(f"desk$ {command}")
+    log(f"desk$ {' '.join([*(f'{name}={value}' for name, value in environment.items()), command])}")
     began = time.monotonic()
     output = Path.home() / "output"
     with output.open("w") as file:

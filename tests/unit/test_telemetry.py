@@ -61,6 +61,17 @@ def test_every_name_of_the_contract_is_there_with_its_labels():
     }
 
 
+def test_a_series_that_is_over_is_told_once_more_as_zero():
+    telemetry = Telemetry(build="b")
+    telemetry.samples(facts({"fraud": told(1)}, retrains={("fraud", "running"): 1}))
+    over = facts({"fraud": told(1, versions=("v1", "v2"))}, retrains={("fraud", "done"): 1})
+    found = series(telemetry.samples(over))
+    assert (found["retrains_total", "fraud", "running"], found["retrains_total", "fraud", "done"]) == (0, 1)
+    assert (found["model_info", "fraud", "v1"], found["model_info", "fraud", "v2"]) == (0, 1)
+    again = series(telemetry.samples(over))
+    assert found.keys() - again.keys() == {("retrains_total", "fraud", "running"), ("model_info", "fraud", "v1")}
+
+
 def test_models_beyond_the_bound_are_one_series_and_the_worst_of_them_shows():
     models = {f"m{n}": told(1) for n in range(5)} | {"sick": told(7, "drifting"), "mute": told(0, "no_data")}
     telemetry = Telemetry(build="b", max_models=1)

@@ -1,7 +1,9 @@
 """cluster.yaml is valid by Ray's own validation, and by the rules that Ray's validation leaves out."""
 
 import copy
+import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import jsonschema
 import pytest
 import ray
 import yaml
+from ray._raylet import Config
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from actors import config
@@ -54,6 +57,13 @@ def test_no_node_type_holds_a_key_that_ray_would_pass_over(cluster):
     known = {"resources", "node_config", "min_workers", "max_workers", "labels", "idle_timeout_s"}
     for name, node_type in cluster["available_node_types"].items():
         assert node_type.keys() <= known, name
+
+
+def test_a_node_that_is_gone_is_noticed_within_two_seconds(cluster):
+    told = re.search("--system-config='(.*)'", " ".join(cluster["head_start_ray_commands"]))
+    health = json.loads(told[1])
+    assert health["health_check_failure_threshold"] * health["health_check_period_ms"] <= 2000
+    assert health.keys() == {name for name in dir(Config) if name.startswith("health_check_")}, "Ray knows each of them"
 
 
 def test_every_node_gets_the_wheel_the_settings_the_secrets_and_the_same_ray(cluster):

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import random
 import re
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 import ray
 
 import actors
-from tests.cluster.scenarios.nodes import cluster_of, eventually
+from tests.cluster.scenarios.nodes import cluster_of, drift, eventually
 from tests.database import free_port
 
 
@@ -39,15 +38,6 @@ def secured(metrics_port: int) -> Iterator[dict[str, Any]]:
         metrics_export_port=metrics_port,
     ) as cluster:
         yield {"gcs": cluster.address, "dashboard": f"http://{cluster.webui_url}"}
-
-
-def drift(system: actors.System, model: str) -> None:
-    """Log until the model has drifted."""
-    chance = random.Random(7)
-    for mean in (0.93, 0.6):
-        for _ in range(500):
-            system.metrics.log({"accuracy": min(1.0, chance.gauss(mean, 0.01))}, model=model, version="v1")
-    assert system.metrics.flush(timeout_s=60)["pending"] == 0
 
 
 def other_process(code: str, address: str, **environment: str) -> subprocess.CompletedProcess[str]:

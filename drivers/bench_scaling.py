@@ -2,7 +2,7 @@
 
 All nodes are simulated on this machine and share its cores, so a rate alone would say how fast this machine is. What carries
 over to a larger cluster is the processor time that each process spends per unit of work: a single process ends where that time
-fills one core. Both are told.
+fills one core. Both are told, as the median of the laps (the lowest - the highest).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("bench scaling", __doc__ or "", example="visutility bench scaling --quick")
     parser.add_argument("--quick", action="store_true", help="fewer points, shorter runs: about two minutes")
     parser.add_argument("--section", action="append", choices=SECTIONS, help="only this one; may be given again")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as docs/scaling.md holds them")
     parser.add_argument("--storage", help="postgresql://... (default: a SQLite store that is removed afterwards)")
     return run(parser, argv, _bench)
 
@@ -49,19 +51,39 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
         }
         for section in arguments.section or SECTIONS:
             measured[section] = runs[section]()
-    _told(measured, output)
+    _told(measured, output, markdown=arguments.markdown)
     output.result(measured)
     return FINE
 
 
-def _told(measured: dict[str, Any], output: Output) -> None:
+def _told(measured: dict[str, Any], output: Output, *, markdown: bool) -> None:
     output.line(", ".join(f"{key} {value}" for key, value in measured["machine"].items()) + f", store {measured['storage']}")
     for section in SECTIONS:
         rows = measured.get(section)
         if rows:
             columns = list(rows[0])
+            cells = [[_cell(row[column]) for column in columns] for row in rows]
             output.line()
-            output.table(section, columns, [[row[column] for column in columns] for row in rows])
+            if markdown:
+                for line in [columns, ["---"] * len(columns), *cells]:
+                    output.line(f"| {' | '.join(line)} |")
+            else:
+                output.table(section, columns, cells)
+
+
+def _cell(value: float | list[float]) -> str:
+    """Give a figure as a table holds it: of several laps the median and the range."""
+    if not isinstance(value, list):
+        return _short(value)
+    low, middle, high = (_short(each) for each in (min(value), statistics.median(value), max(value)))
+    return middle if low == high else f"{middle} ({low} - {high})"
+
+
+def _short(value: float) -> str:
+    """Give three digits: a lap tells no more."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _machine() -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The sections of `bench scaling`: a simulated cluster, the work put on it, and the processor time that each process spent."""
+"""The sections of `bench scaling`: a simulated cluster, the work put on it, and the processor time that each process spent.
+
+A row of a table holds what was set (numbers) and what was measured (a list: one number a lap).
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,7 @@ def spent_since(system: System, before: dict[str, float]) -> dict[str, float]:
     return {role: now - before.get(role, 0.0) for role, now in cpu_s(system).items()}
 
 
-def _logging(system: System, producers_: int, models: list[str], size: int, seconds: float) -> Row:
+def _logging(system: System, producers_: int, models: list[str], size: int, seconds: float) -> dict[str, float]:
     """Put producers on it, and give the rate, and the microseconds of processor time per event and per batch."""
     share = [models[index::producers_] or models for index in range(producers_)]
     ray.get([produce.remote(system.namespace, each, 1, 0.2) for each in share])  # their workers are warm now
@@ -150,23 +153,19 @@ def _logging(system: System, producers_: int, models: list[str], size: int, seco
     }
 
 
-def _median(laps: list[Row], key: str) -> float:
-    return float(np.median([lap[key] for lap in laps]))
-
-
-def _ingest_row(head: Row, laps: list[Row]) -> Row:
-    """Give a table's row. `ends_at`: the batches and events a second at which the one broadcaster would fill a core."""
-    per_batch_us = float(np.median([lap["broadcaster_s"] / lap["calls"] * 1e6 for lap in laps]))
-    per_event_us = float(np.median([lap["detector_s"] / lap["events"] * 1e6 for lap in laps]))
+def _ingest_row(head: Row, laps: list[dict[str, float]]) -> Row:
+    """Give a table's row. `ends at`: the batches and events a second at which the one broadcaster would fill a core."""
     size = laps[0]["events"] / laps[0]["calls"]
+    # A process that spent less than one tick of the kernel's clock (10 ms) in a lap is said to have spent one.
+    per_batch_us = [max(lap["broadcaster_s"], 0.01) / lap["calls"] * 1e6 for lap in laps]
+    per_event_us = [max(lap["detector_s"], 0.01) / lap["events"] * 1e6 for lap in laps]
     return head | {
-        "events/s": _median(laps, "events_s"),
-        "batches/s": _median(laps, "batches_s"),
+        "events/s": [lap["events_s"] for lap in laps],
+        "batches/s": [lap["batches_s"] for lap in laps],
         "broadcaster us/batch": per_batch_us,
         "detector us/event": per_event_us,
-        "broadcaster ends at batches/s": 1e6 / max(per_batch_us, 1e-3),
-        "... events/s": size * 1e6 / max(per_batch_us, 1e-3),
-        "one detector ends at events/s": 1e6 / max(per_event_us, 1e-6),
+        "broadcaster ends at events/s": size * 1e6 / float(np.median(per_batch_us)),
+        "one detector ends at events/s": 1e6 / float(np.median(per_event_us)),
     }
 
 
@@ -175,26 +174,19 @@ def _ingest_row(head: Row, laps: list[Row]) -> Row:
 
 def producers(stage: Stage, plan: Plan, say: Say) -> list[Row]:
     """More producers, 5,000 events a batch, 4 models."""
-    rows = []
-    models_ = [f"m{n}" for n in range(4)]
-    for count in plan.producers:
-        say(f"producers: {count}")
-        with stage.system() as system:
-            laps = [_logging(system, count, models_, 5_000, plan.seconds) for _ in range(plan.laps)]
-        rows.append(_ingest_row({"producers": count}, laps))
-    return rows
+    return [_ingest(stage, plan, say, {"producers": count}, at_once=count, size=5_000) for count in plan.producers]
 
 
 def batches(stage: Stage, plan: Plan, say: Say) -> list[Row]:
     """Larger batches, 2 producers, 4 models."""
-    rows = []
-    models_ = [f"m{n}" for n in range(4)]
-    for size in plan.batch_sizes:
-        say(f"batch size: {size}")
-        with stage.system() as system:
-            laps = [_logging(system, 2, models_, size, plan.seconds) for _ in range(plan.laps)]
-        rows.append(_ingest_row({"batch": size}, laps))
-    return rows
+    return [_ingest(stage, plan, say, {"batch": size}, at_once=2, size=size) for size in plan.batch_sizes]
+
+
+def _ingest(stage: Stage, plan: Plan, say: Say, head: Row, *, at_once: int, size: int) -> Row:
+    say(", ".join(f"{what}: {number:,}" for what, number in head.items()))
+    with stage.system() as system:
+        laps = [_logging(system, at_once, [f"m{n}" for n in range(4)], size, plan.seconds) for _ in range(plan.laps)]
+    return _ingest_row(head, laps)
 
 
 def models(stage: Stage, plan: Plan, say: Say) -> list[Row]:
@@ -207,29 +199,34 @@ def models(stage: Stage, plan: Plan, say: Say) -> list[Row]:
             began = time.monotonic()
             _round(system, names)
             first_s = time.monotonic() - began
-            before = cpu_s(system)
-            rounds: list[float] = []
-            # Long enough for a clock of 10 ms ticks.
-            while len(rounds) < plan.laps or sum(rounds) < plan.seconds:
-                began = time.monotonic()
-                _round(system, names)
-                rounds.append(time.monotonic() - began)
-            spent = spent_since(system, before)
+            laps = [_rounds(system, names, plan.seconds) for _ in range(plan.laps)]
             began = time.monotonic()
             known = len(system.status()["models"])
             status_s = time.monotonic() - began
         if known != count:
             raise RuntimeError(f"status knows {known} models of {count}")
-        each = count * len(rounds)
         rows.append({
             "models": count,
             "first round s": first_s,
-            "a round s": float(np.median(rounds)),
-            "broadcaster us/event": spent["broadcaster"] / each * 1e6,
-            "detectors us/event": spent["detector"] / each * 1e6,
+            "a round s": [lap["round_s"] for lap in laps],
+            "broadcaster us/event": [lap["broadcaster_us"] for lap in laps],
+            "detectors us/event": [lap["detector_us"] for lap in laps],
             "status s": status_s,
         })  # fmt: skip
     return rows
+
+
+def _rounds(system: System, names: list[str], seconds: float) -> dict[str, float]:
+    """Log one event of each model again and again for `seconds`; give the median round, and what an event cost."""
+    before = cpu_s(system)
+    rounds: list[float] = []
+    while sum(rounds) < seconds:
+        began = time.monotonic()
+        _round(system, names)
+        rounds.append(time.monotonic() - began)
+    spent, events = spent_since(system, before), len(names) * len(rounds)
+    each_us = {f"{role}_us": spent[role] / events * 1e6 for role in ("broadcaster", "detector")}
+    return {"round_s": float(np.median(rounds)), **each_us}
 
 
 def _round(system: System, names: list[str]) -> None:
@@ -251,20 +248,24 @@ def nodes(stage: Stage, plan: Plan, say: Say) -> list[Row]:
             start_s = time.monotonic() - began
             models_ = [f"m{n}" for n in range(max(4, count))]
             laps = [_logging(system, count, models_, 1_000, plan.seconds) for _ in range(plan.laps)]
-            alone = _waits(system)
+            waits = [_waits(system) for _ in range(plan.laps)]
         row = _ingest_row({"nodes": count, "start s": start_s}, laps)
-        rows.append(row | {"one event, flushed: p50 ms": alone[0], "p99 ms": alone[1]})
+        quantiles = {"p50": 0.5, "p99": 0.99}
+        alone = {
+            f"one event, flushed: {name} ms": [float(np.quantile(lap, q)) for lap in waits] for name, q in quantiles.items()
+        }
+        rows.append(row | alone)
     return rows
 
 
-def _waits(system: System) -> tuple[float, float]:
+def _waits(system: System) -> list[float]:
     waits = []
     for _ in range(200):
         began = time.monotonic()
         system.metrics.log({"accuracy": 0.93}, model="m0", version="1")
         system.metrics.flush(timeout_s=30)
         waits.append((time.monotonic() - began) * 1e3)
-    return float(np.median(waits)), float(np.quantile(waits, 0.99))
+    return waits
 
 
 def requests(stage: Stage, plan: Plan, say: Say) -> list[Row]:
@@ -273,28 +274,39 @@ def requests(stage: Stage, plan: Plan, say: Say) -> list[Row]:
     for at_once in (1, 32, 256):
         say(f"requests: {plan.requests}, {at_once} at once")
         with stage.system(defaults={"dry_run": True}) as system:
-            dispatcher = ray.get_actor("dispatcher", namespace=system.namespace)
-            before, began = cpu_s(system), time.monotonic()
-            waiting: list[Any] = []
-            for number in range(plan.requests):
-                waiting.append(dispatcher.request.remote(
-                    episode=f"e-{at_once}-{number}", model=f"m{number}", version="1", metric="accuracy",
-                    observed_drift=4.2, triggered_at=time.time(), explanation={"statistic": 4.2},
-                ))  # fmt: skip
-                if len(waiting) >= at_once:
-                    done, waiting = ray.wait(waiting, num_returns=1)
-                    ray.get(done)
-            ray.get(waiting)
-            took_s = time.monotonic() - began
-            spent = spent_since(system, before)["dispatcher"]
-        each_us = spent / plan.requests * 1e6
+            laps = [_requests(system, f"{at_once}-{lap}", plan.requests, at_once) for lap in range(plan.laps)]
+        each_us = [lap["dispatcher_us"] for lap in laps]
         rows.append({
             "requests at once": at_once,
-            "recorded/s": plan.requests / took_s,
+            "recorded/s": [lap["recorded_s"] for lap in laps],
             "dispatcher us/request": each_us,
-            "one dispatcher ends at requests/s": 1e6 / max(each_us, 1e-3),
+            "one dispatcher ends at requests/s": 1e6 / float(np.median(each_us)),
         })  # fmt: skip
     return rows
+
+
+def _requests(system: System, lap: str, count: int, at_once: int) -> dict[str, float]:
+    dispatcher = ray.get_actor("dispatcher", namespace=system.namespace)
+    before, began = cpu_s(system), time.monotonic()
+    waiting: list[Any] = []
+    for number in range(count):
+        name = f"{lap}-{number}"
+        asked: Any = dispatcher.request.remote(
+            episode=f"e-{name}",
+            model=f"m-{name}",
+            version="1",
+            metric="accuracy",
+            observed_drift=4.2,
+            triggered_at=time.time(),
+            explanation={"statistic": 4.2},
+        )
+        waiting.append(asked)
+        if len(waiting) >= at_once:
+            done, waiting = ray.wait(waiting, num_returns=1)
+            ray.get(done)
+    ray.get(waiting)
+    took_s = time.monotonic() - began
+    return {"recorded_s": count / took_s, "dispatcher_us": spent_since(system, before)["dispatcher"] / count * 1e6}
 
 
 def idle(stage: Stage, plan: Plan, say: Say) -> list[Row]:
@@ -306,16 +318,16 @@ def idle(stage: Stage, plan: Plan, say: Say) -> list[Row]:
         with stage.system(detectors={"max_processes": processes, "max_models": models_}) as system:
             _round(system, [f"m{n}" for n in range(models_)])
             time.sleep(2.0)
-            seconds = max(plan.seconds, 5.0)
-            before = cpu_s(system)
-            time.sleep(seconds)
-            spent = spent_since(system, before)
-        rows.append({
-            "models": models_,
-            "processes": processes,
-            **{f"{role}: % of a core": used / seconds * 100 for role, used in sorted(spent.items())},
-        })  # fmt: skip
+            laps = [_standing_by(system, max(plan.seconds, 5.0)) for _ in range(plan.laps)]
+        shares = {f"{role}: % of a core": [lap[role] for lap in laps] for role in sorted(laps[0])}
+        rows.append({"models": models_, "processes": processes, **shares})
     return rows
+
+
+def _standing_by(system: System, seconds: float) -> dict[str, float]:
+    before = cpu_s(system)
+    time.sleep(seconds)
+    return {role: used / seconds * 100 for role, used in spent_since(system, before).items()}
 
 
 def trials(stage: Stage, plan: Plan, say: Say) -> list[Row]:
@@ -327,20 +339,25 @@ def trials(stage: Stage, plan: Plan, say: Say) -> list[Row]:
         with stage.system() as system:
             # So long a first study that every worker is there.
             system.tuner.run(_sleep, {"x": [0.0, 1.0]}, trials=8 * count, seed=0, max_concurrent=2 * count)
-            before, began = cpu_s(system), time.monotonic()
-            study = system.tuner.run(_nothing, {"x": [0.0, 1.0]}, trials=plan.trials, seed=1, max_concurrent=2 * count)
-            took_s = time.monotonic() - began
-            spent = spent_since(system, before)["tuner"]
-            used = len({trial.node for trial in study.trials})  # read from the system, so before it ends
-        each_us = spent / plan.trials * 1e6
+            laps = [_trials(system, plan.trials, 2 * count, seed=lap) for lap in range(plan.laps)]
+        each_us = [lap["tuner_us"] for lap in laps]
         rows.append({
             "at once": 2 * count,
-            "nodes used": used,
-            "trials/s": plan.trials / took_s,
+            "nodes used": min(int(lap["nodes"]) for lap in laps),
+            "trials/s": [lap["trials_s"] for lap in laps],
             "tuner us/trial": each_us,
-            "one tuner ends at trials/s": 1e6 / max(each_us, 1e-3),
+            "one tuner ends at trials/s": 1e6 / float(np.median(each_us)),
         })  # fmt: skip
     return rows
+
+
+def _trials(system: System, count: int, at_once: int, *, seed: int) -> dict[str, float]:
+    before, began = cpu_s(system), time.monotonic()
+    study = system.tuner.run(_nothing, {"x": [0.0, 1.0]}, trials=count, seed=seed, max_concurrent=at_once)
+    took_s = time.monotonic() - began
+    spent_s = spent_since(system, before)["tuner"]
+    nodes_used = len({trial.node for trial in study.trials})  # read from the system, so before it ends
+    return {"trials_s": count / took_s, "tuner_us": spent_s / count * 1e6, "nodes": nodes_used}
 
 
 def _nothing(params: dict[str, float]) -> float:

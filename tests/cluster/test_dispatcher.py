@@ -23,6 +23,7 @@ import drivers.silence
 from actors import failpoints as points
 from actors.peers import BlockingPeers, PeerUnavailableError
 from actors.system import System
+from tests.cluster.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 COOLDOWN_S = 4.0
@@ -37,16 +38,6 @@ LAUNCHING = [
     "after_done",
 ]
 HANDING_OVER = ["before_take", "after_take", "before_finish", "after_finish"]
-
-
-def eventually(check: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {within_s} s: {what}")
 
 
 class Receiver:

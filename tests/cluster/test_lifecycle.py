@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,19 +22,9 @@ from actors import build, card, connection, deployment
 from actors.deployment import ConflictError, NoSystemError
 from actors.storage import StoreError
 from actors.system import System
+from tests.cluster.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
-
-
-def eventually(check: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
-    """Wait until `check()` gives something."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {within_s} s: {what}")
 
 
 def pids(system: System) -> dict[str, int]:

@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import actors
 from actors.system import System
+from tests.cluster.waiting import eventually
 
 _LAUNCHED = yaml.safe_load((Path(__file__).parents[3] / "cluster.yaml").read_text())
 # As in cluster.yaml: a node that is gone is noticed within 2 s.
@@ -40,16 +41,6 @@ def cluster_of(workers: int, **head: Any) -> Iterator[Cluster]:
     finally:
         ray.shutdown()
         made.shutdown()
-
-
-def eventually(check: Callable[[], Any], what: str, within_s: float = 60) -> Any:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"not within {within_s} s: {what}")
 
 
 def nodes_of(system: System, prefix: str) -> dict[str, str]:

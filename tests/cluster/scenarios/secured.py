@@ -20,7 +20,8 @@ from typing import Any
 import ray
 
 import actors
-from tests.cluster.scenarios.nodes import cluster_of, drift, eventually
+from tests.cluster.scenarios.nodes import cluster_of, drift
+from tests.cluster.waiting import eventually
 from tests.database import free_port
 
 

@@ -11,7 +11,8 @@ import ray
 
 from actors import deployment
 from actors.tuning_client import Tuning
-from tests.cluster.scenarios.nodes import cluster_of, eventually
+from tests.cluster.scenarios.nodes import cluster_of
+from tests.cluster.waiting import eventually
 
 NAMESPACE = "tuning-nodes"
 

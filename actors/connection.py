@@ -125,6 +125,8 @@ def _connect(address: str, problem: str) -> None:
         _knock(address)
         ray.init(address=address, logging_level=logging.WARNING)
     except (OSError, RuntimeError) as error:
+        if address == "auto" and isinstance(error, ConnectionError):
+            raise ConnectionError(problem) from None  # Ray's own words are of options that we have not
         hint = "" if "RAY_AUTH_MODE" in os.environ else "; if that Ray wants a token: RAY_AUTH_MODE=token"
         raise ConnectionError(f"{problem} ({error}{hint})") from None
 

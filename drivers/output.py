@@ -109,7 +109,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+        return f"{value:.4g}" if abs(value) < 9999.5 or not math.isfinite(value) else f"{value:,.0f}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_within(item)}" for key, item in value.items()) or "-"
     if isinstance(value, (list, tuple)):

@@ -30,6 +30,17 @@ def test_an_address_where_nobody_listens_is_named_at_once(address: str, monkeypa
         connection.attach(address, otherwise="look")
 
 
+def test_where_no_ray_runs_one_sentence_says_how_to_begin_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nowhere(**_options: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance. Please specify the one to connect to")
+
+    monkeypatch.setattr(connection.ray, "init", nowhere)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConnectionError, match=r"^no Ray runs on this machine: begin one .*\(--address, RAY_ADDRESS\)$"):
+        connection.attach(None, otherwise="look")
+
+
 def test_what_up_noted_is_found_and_a_broken_note_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert connection.remembered() is None

@@ -92,7 +92,17 @@ def test_nothing_but_the_result_is_printed_for_a_program(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(True, "yes"), (0.123456, "0.1235"), (2.5e6, "2,500,000"), ([], "-"), ([1, None], "1, -")]
+    ("value", "text"),
+    [
+        (True, "yes"),
+        (0.123456, "0.1235"),
+        (9999.4, "9999"),
+        (9999.6, "10,000"),
+        (2.5e6, "2,500,000"),
+        (float("inf"), "inf"),
+        ([], "-"),
+        ([1, None], "1, -"),
+    ],
 )
 def test_values_are_shown_on_one_line(value: object, text: str) -> None:
     assert shown(value) == text

@@ -164,7 +164,9 @@ def postgresql(url: str) -> dict[str, Any]:
         ray.shutdown()
         cluster.remove_node(cluster.head_node, allow_graceful=False)
         with cluster_of(1):
+            began = time.monotonic()
             system = actors.start({"storage": url, "detectors": {"max_processes": 12}})
+            told["carried_on_after_s"] = round(time.monotonic() - began, 2)
             for what, now in remembered(system).items():
                 assert now == before[what], f"a new cluster on the same store knows all {what}: {now} {before[what]}"
             assert a_count(system, "model-0") == before["models"]["model-0"]["events"] + 1
@@ -186,7 +188,7 @@ def remembered(system: System) -> dict[str, Any]:
     return {
         "models": system.status()["models"],  # counts, baselines, open episodes
         "history": [(row["id"], row["state"]) for row in system.retrains.history()],
-        "silences": system.retrains.silences(),
+        "silences": [(each["id"], each["comment"]) for each in system.retrains.silences()],
         "cooldowns": sorted(system.retrains.cooldowns()),
         "trials": [(trial.id, trial.params, trial.value) for study in studies for trial in study.trials],
     }

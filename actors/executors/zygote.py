@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import random
 import resource
 import signal
 import socket
@@ -24,7 +23,8 @@ from actors.executors.channel import Channel, Closed
 from actors.executors.trial import Assignment, LoadError, Objective, Study, Trial
 
 _PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+# Looked up here: what a child looks up it writes down in memory of its own, and 40 copied pages are a tenth of a fork's cost.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 def main(descriptor: int) -> None:
@@ -112,8 +112,8 @@ def _reap(pid: int) -> int:
 
 
 def _die_with_parent() -> None:
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _limit_memory(memory_bytes: int | None) -> None:
@@ -129,8 +129,7 @@ def _limit_memory(memory_bytes: int | None) -> None:
 
 
 def _reseed() -> None:
-    """Give this child random numbers of its own: forked ones would all draw the same."""
-    random.seed()
+    """Give this child random numbers of its own: forked ones would all draw the same. `random` sees to that by itself."""
     if "numpy.random" in sys.modules:
         numpy_random: Any = sys.modules["numpy.random"]
         numpy_random.seed()

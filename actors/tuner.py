@@ -133,6 +133,7 @@ class Tuner:
         sequence: int,
         results: Sequence[Sequence[Any]] = (),
         wanted: bool = False,
+        holding: int = 0,
         reports: Sequence[Sequence[Any]] = (),
         node: str | None = None,
         leaving: bool = False,
@@ -142,7 +143,7 @@ class Tuner:
         self._begin()
         said = functools.partial(
             self._desk.step, study=study, key=key, incarnation=incarnation, sequence=sequence, results=results, wanted=wanted,
-            reports=reports, node=node, leaving=leaving, load_error=load_error,
+            holding=holding, reports=reports, node=node, leaving=leaving, load_error=load_error,
         )  # fmt: skip
         reply = await self._desk.do(said)
         if reply["status"] == "gone":

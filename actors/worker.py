@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 import ray
@@ -95,44 +96,55 @@ class Worker:
             return
         beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         beat.start()
-        try:
-            self._work(self._executor)
-        finally:
-            self._left.set()
-            self._over.set()
-            self._reported.set()
-            beat.join()
-            self._executor.close()
+        with ThreadPoolExecutor(1, "ahead") as background:
+            try:
+                self._work(self._executor, background)
+            finally:
+                self._left.set()
+                self._not_wanted()
+                beat.join()
+                self._executor.close()
 
-    def _work(self, executor: Executor) -> None:
+    def _work(self, executor: Executor, background: ThreadPoolExecutor) -> None:
         results: list[list[Any]] = []
         idle_since_s = time.monotonic()
-        while not self._over.is_set():
-            reply = self._step(results=results, wanted=True)
-            if reply is None:
-                return
-            leases = reply["leases"]
+        reply = self._step(wanted=True)
+        while reply is not None:
+            leases, ahead = reply["leases"], reply["ahead"]
             if not leases:
                 if time.monotonic() - idle_since_s > _MAX_IDLE_S:
                     self._step(leaving=True)
                     return
-                results = []
                 time.sleep(reply["retry_in_s"])
+                reply = self._step(wanted=True)
                 continue
-            results = []
-            for trial, attempt, params in leases:
-                began_s = time.perf_counter()
-                outcome = executor.run(Assignment(trial, attempt, params))
-                if self._over.is_set():
-                    return
-                self._stop.discard(trial)
-                seconds = time.perf_counter() - began_s
-                results.append([trial, attempt, outcome.kind, outcome.value, seconds, outcome.error])
-            failpoints.reach("worker.before_step")
+            step: Future[dict[str, Any] | None] | None = None
+            if ahead or results:
+                # While these run: what came of the last ones is told, and the next are asked for.
+                step = background.submit(self._step, results=results, wanted=ahead, holding=len(leases))
+            results = self._run_all(executor, leases)
+            reply = None if step is None else step.result()
+            if step is None or (reply is not None and not reply["leases"]):
+                reply, results = self._step(results=results, wanted=True), []
             idle_since_s = time.monotonic()
+
+    def _run_all(self, executor: Executor, leases: list[list[Any]]) -> list[list[Any]]:
+        """Run what is leased, in order, to the end of it or of the study."""
+        results: list[list[Any]] = []
+        for trial, attempt, params in leases:
+            began_s = time.perf_counter()
+            outcome = executor.run(Assignment(trial, attempt, params))
+            if self._over.is_set():
+                break
+            self._stop.discard(trial)
+            seconds = time.perf_counter() - began_s
+            results.append([trial, attempt, outcome.kind, outcome.value, seconds, outcome.error])
+        return results
 
     def _step(self, **said: Any) -> dict[str, Any] | None:
         """Say one step until it is answered; None where this worker is not wanted any more."""
+        if said.get("results"):
+            failpoints.reach("worker.before_step")
         with self._stepping:
             if self._over.is_set():
                 return None
@@ -143,16 +155,20 @@ class Worker:
             )  # fmt: skip
             self._last_step_s = time.monotonic()
             if reply is None or reply["status"] == "gone":
-                self._over.set()
+                self._not_wanted()
                 return None
             self._stop.update(reply["stop"])
             answered: dict[str, Any] = reply
             return answered
 
+    def _not_wanted(self) -> None:
+        self._over.set()
+        self._reported.set()  # the heartbeat looks up, and ends what runs
+
     def _ask(self, method: str, **arguments: Any) -> Any:
         deadline_s = time.monotonic() + self._patience_s
         pause_s = 0.05
-        while time.monotonic() < deadline_s:
+        while time.monotonic() < deadline_s and not self._over.is_set():
             try:
                 reply = self._peers.call(self._tuner, method, arguments, timeout_s=_CALL_TIMEOUT_S)
                 if reply.get("status") != "unavailable":
@@ -164,7 +180,8 @@ class Worker:
                 return None
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 1.0)
-        logger.warning("worker %s: no tuner for %g s; it ends", self._key, self._patience_s)
+        if not self._over.is_set():
+            logger.warning("worker %s: no tuner for %g s; it ends", self._key, self._patience_s)
         return None
 
     def _take_report(self, assignment: Assignment, step: int, value: float) -> bool:

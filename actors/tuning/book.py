@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +33,9 @@ FINAL: Final = frozenset({COMPLETED, PRUNED, FAILED, TIMED_OUT})
 _LEASE_S = 0.025
 _MAX_LEASE = 256
 _RECENT = 8
+# Where the slowest of the last trials took no longer, a worker gets its next lease while it runs this one, so that it never
+# waits for an answer. What is leased waits behind what runs: where that may take longer, nothing is leased before its turn.
+_AHEAD_S = 0.1
 # The batch grows by this factor at most from reply to reply: eight quick trials say little about the next 256.
 _GROWTH = 4
 # A trial whose workers died this often is taken for the reason.
@@ -138,11 +141,18 @@ class TrialBook:
         counts = {state: self._counts[state] for state in (COMPLETED, PRUNED, FAILED, TIMED_OUT, CANCELLED)}
         return {PENDING: max(self.goal - self.done - self.running - counts[CANCELLED], 0), RUNNING: self.running, **counts}
 
-    def lease(self, worker: str, *, workers: int) -> list[Trial]:
-        """Hand trials to `worker`, one of `workers`; StrategyError where the strategy fails."""
+    @property
+    def ahead(self) -> bool:
+        """Whether a worker may be given its next trials while it runs some."""
+        return self._learner is None and len(self._recent) == _RECENT and max(self._recent) <= _AHEAD_S
+
+    def lease(self, worker: str, *, workers: int, held: Sequence[int] = ()) -> list[Trial]:
+        """Hand trials to `worker`, one of `workers`, which runs `held` meanwhile; StrategyError where the strategy fails."""
         leased: list[Trial] = []
+        if held and (not self.ahead or any(self.trials[trial].losses for trial in held)):
+            return leased
         size = self._size(max(workers, 1))
-        while len(leased) < size and (trial := self._take(alone=not leased)) is not None:
+        while len(leased) < size and (trial := self._take(alone=not leased and not held)) is not None:
             trial.attempts += 1
             self._set_state(trial, RUNNING)
             self._holder[trial.id] = worker

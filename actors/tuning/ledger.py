@@ -123,6 +123,7 @@ class StudyLedger:
         sequence: int,
         results: Sequence[Sequence[Any]],
         wanted: bool,
+        holding: int,
         reports: Sequence[Sequence[Any]],
         node: str | None,
         leaving: bool,
@@ -130,7 +131,10 @@ class StudyLedger:
         now_s: float,
         wall_s: float,
     ) -> dict[str, Any]:
-        """Take what a worker has to say and give it what it wants; see the wire in docs/tuning.md."""
+        """Take what a worker has to say and give it what it wants; see the wire in docs/tuning.md.
+
+        `holding` is how many leases it has in hand and does not report yet: it is told of those beyond.
+        """
         session = self._session(key, incarnation, sequence, node, wall_s)
         if session is None:
             return {"status": "gone"}
@@ -146,9 +150,9 @@ class StudyLedger:
                 self._end(STUDY_DONE)
             elif leaving:
                 self._drop(session)
-            elif wanted and not session.leases:
+            elif wanted and len(session.leases) <= holding:
                 self._lease(session)
-        return self._reply(session, wanted=wanted) if key in self.sessions else {"status": "gone"}
+        return self._reply(session, holding, wanted=wanted) if key in self.sessions else {"status": "gone"}
 
     def lost(self, key: str, reason: str | None, *, wall_s: float) -> None:
         """Take back what the worker `key` held: its process is gone. `reason` is what Ray says of it."""
@@ -230,16 +234,18 @@ class StudyLedger:
         return session if sequence >= session.sequence else None
 
     def _lease(self, session: Session) -> None:
-        leased = self.book.lease(session.key, workers=len(self.sessions))
+        held = [trial for trial, _ in session.leases]
+        leased = self.book.lease(session.key, workers=len(self.sessions), held=held)
         if leased:
-            session.leases = [(trial.id, trial.attempts) for trial in leased]
+            session.leases += [(trial.id, trial.attempts) for trial in leased]
             self._changed[session.key] = session
 
-    def _reply(self, session: Session, *, wanted: bool) -> dict[str, Any]:
+    def _reply(self, session: Session, holding: int, *, wanted: bool) -> dict[str, Any]:
         trials = self.book.trials
-        leases = [[trial, attempt, trials[trial].params] for trial, attempt in session.leases] if wanted else []
+        new = session.leases[holding:] if wanted else []
+        leases = [[trial, attempt, trials[trial].params] for trial, attempt in new]
         stop = [trial for trial, attempt in session.leases if (trial, attempt) in self._stop] if self._stop else []
-        reply: dict[str, Any] = {"status": "ok", "leases": leases, "stop": stop}
+        reply: dict[str, Any] = {"status": "ok", "leases": leases, "ahead": self.book.ahead, "stop": stop}
         if wanted and not leases:
             reply["retry_in_s"] = _IDLE_RETRY_S
         return reply

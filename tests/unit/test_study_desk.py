@@ -42,8 +42,8 @@ def run(storage: str, act: Callable[[StudyDesk], Awaitable[T]], ended: list[Stal
 
 
 async def step(desk: StudyDesk, study: str, key: str, sequence: int, results: Any = (), **said: Any) -> dict[str, Any]:
-    settings = {"key": key, "incarnation": "i", "sequence": sequence, "results": results, "wanted": True, "reports": (),
-                "node": "n", "leaving": False, "load_error": None} | said  # fmt: skip
+    settings = {"key": key, "incarnation": "i", "sequence": sequence, "results": results, "wanted": True, "holding": 0,
+                "reports": (), "node": "n", "leaving": False, "load_error": None} | said  # fmt: skip
     return await desk.do(lambda: desk.step(study=study, **settings))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -17,12 +18,22 @@ class Played:
     """A tuner with three trials, that fails to answer as often as it is told to."""
 
     def __init__(
-        self, objective: Callable[..., Any], *, trials: int = 3, lost_answers: int = 0, stop_at_reports: bool = False
+        self,
+        objective: Callable[..., Any],
+        *,
+        trials: int = 3,
+        lost_answers: int = 0,
+        stop_at_reports: bool = False,
+        ahead: bool = False,
+        mark: str | None = None,
     ) -> None:
         self.objective = objective
         self.left = list(range(trials))
         self.lost_answers = lost_answers
         self.stop_at_reports = stop_at_reports
+        self.ahead = ahead
+        self.mark = mark  # the path of a file per trial that the worker had in hand when it asked for the next
+        self.leased = -1
         self.heard: list[dict[str, Any]] = []
         self.values: dict[int, Any] = {}
         self.answers: dict[int, dict[str, Any]] = {}
@@ -53,10 +64,14 @@ class Played:
             self.values[trial] = value if error is None else error.splitlines()[0]
         if said.get("load_error") or said.get("leaving"):
             return {"status": "gone"}
+        if self.mark and said.get("holding"):
+            Path(f"{self.mark}-{self.leased}").touch()
         leases = [[self.left.pop(0), 1, '{"x": 2}']] if said.get("wanted") and self.left else []
-        if said.get("wanted") and not leases:
+        if said.get("wanted") and not leases and not said.get("holding"):
             return {"status": "gone"}
-        return {"status": "ok", "leases": leases, "stop": [0] if self.stop_at_reports and said["reports"] else []}
+        self.leased = leases[0][0] if leases else self.leased
+        stop = [0] if self.stop_at_reports and said["reports"] else []
+        return {"status": "ok", "leases": leases, "ahead": self.ahead, "stop": stop}
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +89,29 @@ def test_it_runs_what_it_is_given_until_it_is_not_wanted() -> None:
     assert played.values == {0: 2.0, 1: 3.0, 2: 4.0}
     assert [said["sequence"] for said in played.heard] == [1, 2, 3, 4]
     assert len({said["incarnation"] for said in played.heard}) == 1
+
+
+def test_where_it_may_it_asks_for_the_next_while_it_runs_some(tmp_path: Path) -> None:
+    asked = str(tmp_path / "asked")
+
+    def objective(_params: dict[str, Any], trial: Any) -> float:
+        import os
+        import select
+
+        while not os.path.exists(f"{asked}-{trial.id}"):  # noqa: PTH110  the tuner hears of the step that says: holding this one
+            select.select([], [], [], 0.002)
+        return float(trial.id)
+
+    played = Played(objective, ahead=True, mark=asked)
+    run(played)
+    assert played.values == {0: 0.0, 1: 1.0, 2: 2.0}
+    assert [(said.get("holding"), [result[0] for result in said.get("results", ())]) for said in played.heard] == [
+        (None, []),
+        (1, []),
+        (1, [0]),
+        (1, [1]),
+        (None, [2]),
+    ]
 
 
 def test_a_step_without_an_answer_is_said_again_with_the_same_number() -> None:

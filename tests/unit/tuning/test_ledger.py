@@ -31,19 +31,25 @@ class Worker:
         if not expected:
             ledger.expect(key, 0.0)
 
-    def step(self, results: Any = (), *, wanted: bool = True, again: bool = False, **said: Any) -> dict[str, Any]:
+    def step(
+        self, results: Any = (), *, wanted: bool = True, holding: int = 0, again: bool = False, **said: Any
+    ) -> dict[str, Any]:
         self.sequence += 0 if again else 1
         reply = self.ledger.step(
-            key=self.key, incarnation=self.incarnation, sequence=self.sequence, results=results, wanted=wanted,
+            key=self.key, incarnation=self.incarnation, sequence=self.sequence, results=results, wanted=wanted, holding=holding,
             **{"reports": (), "node": "n1", "leaving": False, "load_error": None, "now_s": 1.0, "wall_s": 100.0} | said,
         )  # fmt: skip
-        if reply["status"] == "ok" and wanted:
-            self.leases = reply["leases"]
+        if reply["status"] == "ok" and wanted and not again:
+            reported = {(result[0], result[1]) for result in results}
+            self.leases = [lease for lease in self.leases if (lease[0], lease[1]) not in reported] + reply["leases"]
         return reply
 
-    def results(self, outcome: str = "completed", value: float | None = 1.0, seconds: float = 1e-5) -> list[list[Any]]:
+    def results(
+        self, outcome: str = "completed", value: float | None = 1.0, seconds: float = 1e-5, of: int | None = None
+    ) -> list[list[Any]]:
+        """What came of all that it holds, or of the first `of`."""
         error = None if outcome == "completed" else "broken"
-        return [[trial, attempt, outcome, value, seconds, error] for trial, attempt, _ in self.leases]
+        return [[trial, attempt, outcome, value, seconds, error] for trial, attempt, _ in self.leases[:of]]
 
 
 def test_one_worker_runs_every_trial_once() -> None:
@@ -81,6 +87,51 @@ def test_quick_trials_go_in_batches_and_slow_ones_one_by_one() -> None:
     slow = worker.results(seconds=1e-5)
     slow[-3][4] = 0.5  # one slow trial among the last eight ends the batches
     assert len(worker.step(slow)["leases"]) == 1
+
+
+def after_eight(seconds: float, **changes: Any) -> tuple[StudyLedger, Worker]:
+    """A study whose last eight trials took `seconds`, and a worker that holds its next lease."""
+    ledger = StudyLedger("s", a_plan(**{"trials": 100} | changes))
+    worker = Worker(ledger)
+    worker.step()
+    while ledger.book.done < 8:
+        worker.step(worker.results(seconds=seconds))
+    return ledger, worker
+
+
+def test_a_worker_of_quick_trials_gets_the_next_while_it_runs_some_and_is_told_of_each_once() -> None:
+    ledger, worker = after_eight(0.05)
+    seen = []
+    for _ in range(5):
+        (running,) = worker.leases
+        reply = worker.step(holding=1)
+        assert reply["ahead"]
+        assert len(reply["leases"]) == 1
+        assert worker.step(holding=1, again=True) == reply
+        seen.append(running[0])
+        assert worker.step(worker.results(seconds=0.05, of=1), wanted=False, holding=1)["leases"] == []
+        del worker.leases[0]
+    assert seen == list(range(8, 13))
+    assert ledger.book.running == 1
+
+
+@pytest.mark.parametrize(("seconds", "changes"), [(0.5, {}), (0.001, {"strategy": "optuna:TPESampler"})])
+def test_nobody_waits_behind_a_slow_trial_and_a_learner_is_not_asked_ahead(seconds: float, changes: dict[str, Any]) -> None:
+    _, worker = after_eight(seconds, **changes)
+    reply = worker.step(holding=1)
+    assert (reply["ahead"], reply["leases"]) == (False, [])
+    assert len(worker.step(worker.results(seconds=seconds))["leases"]) == 1
+
+
+def test_what_died_with_its_worker_shares_a_worker_with_nothing_ahead_of_it_or_behind() -> None:
+    ledger, _ = after_eight(0.05)
+    other = Worker(ledger, "w2")
+    other.step()
+    ledger.lost("w1", None, wall_s=1.0)
+    assert other.step(holding=1)["leases"] == []
+    (suspect,) = other.step(other.results(seconds=0.05))["leases"]
+    assert suspect[:2] == [8, 2]
+    assert other.step(holding=1)["leases"] == []
 
 
 def test_the_last_trials_are_shared_out() -> None:
@@ -328,16 +379,18 @@ def test_whatever_dies_no_acknowledged_result_is_lost_and_none_is_run_again(  # 
         worker = workers[key]
         event = data.draw(st.sampled_from(["step", "step", "step", "step", "twice", "die", "restart", "rerun"]))
         if event in {"step", "twice"}:
+            done = data.draw(st.integers(0, len(worker.leases)))  # the rest it still runs
             results = [
                 [trial, attempt, *data.draw(st.sampled_from([("completed", 1.0 + trial), ("failed", None)])), 1e-4, None]
-                for trial, attempt, _ in worker.leases
+                for trial, attempt, _ in worker.leases[:done]
             ]
+            holding = len(worker.leases) - done
             for trial, _, _, _, _, _ in results:
                 assert trial not in acknowledged, "run again after it was acknowledged"
-            reply = worker.step(results)
+            reply = worker.step(results, holding=holding)
             store.write(ledger)  # the commit, then the reply
             if event == "twice":
-                assert worker.step(results, again=True) == reply
+                assert worker.step(results, holding=holding, again=True) == reply
                 store.write(ledger)
             if reply["status"] == "ok":
                 acknowledged |= {result[0]: result[3] for result in results if result[2] == "completed"}

@@ -110,10 +110,10 @@ class IsolatedExecutor:
         if self._exit >= 0:
             poll.register(self._exit, select.POLLIN)
         while True:
-            left_ms = None if deadline is None else max((deadline - time.monotonic()) * 1000, 0.0)
-            ready = {descriptor for descriptor, _ in poll.poll(left_ms)}
+            left_ms = None if deadline is None else (deadline - time.monotonic()) * 1000
+            ready = {descriptor for descriptor, _ in poll.poll(left_ms)} if left_ms is None or left_ms > 0 else set()
             try:
-                if not ready:
+                if not ready:  # nor would another report of one that reports all the time be waited for
                     self._discard_child()
                     return Outcome("timed_out", None, f"killed after {self._study.timeout_s:g} s")
                 if child.fileno() not in ready:

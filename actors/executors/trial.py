@@ -11,7 +11,7 @@ import pickle
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Final
 
 REFERENCE: Final = b"ref:"  # followed by module:function
@@ -76,11 +76,12 @@ class Trial:
         Costs microseconds and waits for nobody: the verdict comes with a later report. A value that is no finite number
         counts as the worst there is. Raises ValueError for a step or value that is no number.
         """
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        if isinstance(step, bool) or not isinstance(step, Integral) or step < 0:
             raise ValueError(f"step must be a whole number of at least 0, got {step!r:.80}")
-        if isinstance(value, bool) or not isinstance(value, Real):
+        number = _unboxed(value)
+        if isinstance(number, bool) or not isinstance(number, Real):
             raise ValueError(f"value must be a number, got {value!r:.80}")  # noqa: TRY004  ValueError is the rule for bad input
-        if not self._reported(step, float(value)):
+        if not self._reported(int(step), float(number)):
             self.stopped = True
         return not self.stopped
 
@@ -145,8 +146,7 @@ def wants_trial(objective: Callable[..., Any]) -> bool:
 
 def checked(value: object) -> float:
     """Give an objective's value as a finite float; ValueError otherwise."""
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()  # a numpy scalar, or a tensor of no dimension
+    value = _unboxed(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"the objective must return a number, got {type(value).__name__}: {_short(value)}")  # noqa: TRY004  ValueError is the rule for bad input
     try:
@@ -156,6 +156,11 @@ def checked(value: object) -> float:
     if not math.isfinite(number):
         raise ValueError(f"the objective must return a finite number, got {_short(value)}")
     return number
+
+
+def _unboxed(value: object) -> object:
+    """Give the number in a numpy scalar or in a tensor of no dimension, and anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 def _short(value: object) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pytest
 
 from actors.executors.create import Executor, create
@@ -250,6 +251,15 @@ def test_a_hang_is_killed_at_its_time_out_with_all_it_started(made: Any, executo
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("executor", CONTAINING)
+def test_one_that_reports_all_the_time_is_killed_at_its_time_out_too(made: Any, executor: str) -> None:
+    def objective(_params: dict[str, Any], trial: Any) -> float:
+        while True:
+            trial.report(1, 0.0)
+
+    assert made(executor, objective, timeout_s=0.2).run() == Outcome("timed_out", None, "killed after 0.2 s")
+
+
 def _runs(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
@@ -264,6 +274,8 @@ def test_a_trial_has_its_seed_context_and_reports(made: Any, executor: str) -> N
         assert (trial.id, trial.attempt, trial.seed, trial.context, trial.params) == (1, 1, 1001, {"k": 1}, params)
         assert trial.report(1, 0.5)
         assert trial.report(2, float("nan"))
+        assert trial.report(np.int64(3), np.float32(0.25))
+        assert trial.report(4, np.array(0.125))
         for step, value in ((-1, 1.0), (True, 1.0), (1, "x"), (1, None)):
             try:
                 trial.report(step, value)
@@ -274,7 +286,8 @@ def test_a_trial_has_its_seed_context_and_reports(made: Any, executor: str) -> N
 
     runner = made(executor, objective)
     assert runner.run(x=1) == Outcome("completed", 2.0, None)
-    assert [report[:2] for report in runner.reported] == [(1, 1), (1, 2)]
+    assert [report[:2] for report in runner.reported] == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    assert [report[2] for report in runner.reported if report[1] > 2] == [0.25, 0.125]
 
 
 @pytest.mark.parametrize("executor", ALL)

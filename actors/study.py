@@ -127,7 +127,7 @@ class Study:
         return target
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write a line per trial to `path`: the parameters in columns `params.NAME`."""
+        """Write a line per trial to `path`: the parameters in columns `params.NAME`, what is no number or text as JSON."""
         target = Path(path)
         names = list(self.space)
         fixed = ["id", "state", "value", "attempts", "seconds", "node", "finished_at", "error"]
@@ -137,7 +137,7 @@ class Study:
             for trial in self.trials:
                 cells = asdict(trial)
                 first, rest = [cells[name] for name in fixed[:3]], [cells[name] for name in fixed[3:]]
-                writer.writerow([*first, *(trial.params.get(name) for name in names), *rest])
+                writer.writerow([*first, *(_cell(trial.params[name]) for name in names), *rest])
         return target
 
     def plot(self, path: str | Path) -> Path:
@@ -150,3 +150,7 @@ class Study:
         sign = -1.0 if self.mode == "max" else 1.0
         valued = [trial for trial in trials if trial.value is not None and trial.state != PRUNED]
         return min(valued, key=lambda trial: (sign * (trial.value or 0.0), trial.id), default=None)
+
+
+def _cell(value: Any) -> str | float:
+    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)

@@ -35,7 +35,7 @@ def kept(folder: Path, *, trials: int = 40, mode: str = "min", only_fail: bool =
     ledger.expect("w", 0.0)
     results: list[list[Any]] = []
     for sequence in range(1, trials + 3):
-        said = {"key": "w", "incarnation": "i", "node": "n", "leaving": False, "load_error": None, "reports": ()}
+        said = {"key": "w", "incarnation": "i", "node": "n", "leaving": False, "load_error": None, "reports": (), "holding": 0}
         reply = ledger.step(sequence=sequence, results=results, wanted=True, now_s=1.0, wall_s=float(sequence), **said)
         with part.write() as connection:
             ChangeWriter().write(connection, ledger.study_id, ledger.take_changes(), ledger.book.trials, 2.0)
@@ -92,6 +92,7 @@ def test_exports_hold_every_trial(tmp_path: Path) -> None:
     assert list(rows[0]) == ["id", "state", "value", "params.lr", "params.n", "params.kind", "attempts", "seconds", "node",
                              "finished_at", "error"]  # fmt: skip
     assert float(rows[5]["params.lr"]) == study.trials[5].params["lr"]
+    assert {row["params.kind"] for row in rows} == {"rbf", "[1, 2]", "null"}
     document = json.loads(study.to_json(tmp_path / "kept.json").read_text())
     assert document["trials"][7]["params"] == study.trials[7].params
     assert document["state"] == "DONE"

@@ -103,7 +103,7 @@ class Tuning:
             "resources": dict(resources) if isinstance(resources, Mapping) else resources,
             "early_stopping": dict(early_stopping) if isinstance(early_stopping, Mapping) else early_stopping,
             "context": dict(context) if isinstance(context, Mapping) else context,
-            "first": [dict(params) if isinstance(params, Mapping) else params for params in first],
+            "first": list(first) if isinstance(first, Sequence) else first,
         }  # fmt: skip
         if name is None and seed is None:
             settings["seed"] = fresh_seed()  # so that a resent call asks for the same study

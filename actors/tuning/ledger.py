@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from actors.tuning.book import FINAL, Result, Trial, TrialBook
+from actors.tuning.book import COMPLETED, Result, Trial, TrialBook
 from actors.tuning.plan import Plan
 
 STUDY_RUNNING: Final = "RUNNING"
@@ -93,8 +93,7 @@ class StudyLedger:
         for report in reports:
             self._replay(report)
         for trial in self.book.trials.values():
-            if trial.state in FINAL:
-                self._rule.finish(trial.id)
+            self._tell_rule(trial)
         self._false_starts = 0
         self._changed: dict[str, Session] = {}
         self._gone: list[str] = []
@@ -254,8 +253,8 @@ class StudyLedger:
         for trial_id, attempt, outcome, value, seconds, error in results:
             result = Result(trial_id, attempt, outcome, value, seconds, error)
             trial = self.book.settle(session.key, result, node=session.node, now_s=wall_s)
-            if trial is not None and trial.state in FINAL:
-                self._rule.finish(trial.id)
+            if trial is not None:
+                self._tell_rule(trial)
             self._stop.discard((trial_id, attempt))
         if results:
             self._false_starts = 0
@@ -283,6 +282,10 @@ class StudyLedger:
         self._reports = report.number + 1
         if report.stop:
             self._stop.add((report.trial, report.attempt))
+
+    def _tell_rule(self, trial: Trial) -> None:
+        if trial.state == COMPLETED:
+            self._rule.complete(trial.id)
 
     def _lose_leases(self, session: Session, wall_s: float) -> None:
         self.book.lose(session.key, [trial for trial, _ in session.leases], now_s=wall_s)

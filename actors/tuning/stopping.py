@@ -27,7 +27,7 @@ class StoppingRule(Protocol):
     def report(self, trial: int, step: int, loss: float) -> Verdict:
         """Take a report; `loss` may be inf for a value that is no finite number."""
 
-    def finish(self, trial: int) -> None:
+    def complete(self, trial: int) -> None:
         """Take note that a trial has completed."""
 
 
@@ -38,7 +38,7 @@ class NeverStop:
         """Go on."""
         return Verdict(stop=False)
 
-    def finish(self, trial: int) -> None:
+    def complete(self, trial: int) -> None:
         """Nothing to note."""
 
 
@@ -71,7 +71,7 @@ class AsynchronousHalving:
                                                f"1/{self._reduction} of {len(ranked)}")  # fmt: skip
         return Verdict(stop=False)
 
-    def finish(self, trial: int) -> None:
+    def complete(self, trial: int) -> None:
         """Nothing to note: rungs count reports."""
 
 
@@ -86,7 +86,7 @@ class MedianStop:
         self._min_trials = _whole("min_trials", min_trials, 1)
         self._min_steps = _whole("min_steps", min_steps, 0)
         self._reports: dict[int, list[tuple[int, float]]] = {}
-        self._finished: set[int] = set()
+        self._completed: set[int] = set()
 
     def report(self, trial: int, step: int, loss: float) -> Verdict:
         """Judge against the completed trials."""
@@ -96,7 +96,7 @@ class MedianStop:
             return Verdict(stop=True, seen=f"step {step}: the value is no finite number")
         if step < self._min_steps:
             return Verdict(stop=False)
-        means = [mean for other in self._finished if (mean := self._mean_until(other, step)) is not None]
+        means = [mean for other in self._completed if (mean := self._mean_until(other, step)) is not None]
         if len(means) < self._min_trials:
             return Verdict(stop=False)
         best, median = min(value for _, value in own), statistics.median(means)
@@ -105,9 +105,9 @@ class MedianStop:
                                            "completed trials")  # fmt: skip
         return Verdict(stop=False)
 
-    def finish(self, trial: int) -> None:
+    def complete(self, trial: int) -> None:
         """Count the trial among the completed."""
-        self._finished.add(trial)
+        self._completed.add(trial)
 
     def _mean_until(self, trial: int, step: int) -> float | None:
         values = [value for at, value in self._reports.get(trial, ()) if at <= step and math.isfinite(value)]
@@ -121,7 +121,7 @@ def create(early_stopping: str | Mapping[str, Any] | None) -> StoppingRule:
     """Make the rule `early_stopping`: None, `asha`, `median`, or `{"name": ..., **options}`; ValueError otherwise."""
     if early_stopping is None:
         return NeverStop()
-    options: dict[str, Any] = {"name": early_stopping} if isinstance(early_stopping, str) else dict(early_stopping)
+    options = dict(early_stopping) if isinstance(early_stopping, Mapping) else {"name": early_stopping}
     name = options.pop("name", None)
     if not isinstance(name, str) or name not in _RULES:
         raise ValueError(f"early_stopping must be one of {', '.join(_RULES)}, got {name!r}")

@@ -33,7 +33,7 @@ class Worker:
     async def step(self, results: Any = (), **said: Any) -> dict[str, Any]:
         self.sequence += 1
         settings = {"key": self.key, "incarnation": "i", "sequence": self.sequence, "results": results, "wanted": True,
-                    "reports": (), "node": "n", "leaving": False, "load_error": None} | said  # fmt: skip
+                    "reports": (), "holding": 0, "node": "n", "leaving": False, "load_error": None} | said  # fmt: skip
         return await self.desk.do(lambda: self.desk.step(study=self.study, **settings))
 
 

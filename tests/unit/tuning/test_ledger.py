@@ -267,6 +267,18 @@ def test_early_stopping_rides_on_replies_and_is_written_with_what_it_saw() -> No
     assert replayed._stop == {(1, 1), (2, 1)}
 
 
+def test_the_median_is_that_of_completed_trials_whatever_failed_ones_had_reported() -> None:
+    ledger = StudyLedger("s", a_plan(early_stopping={"name": "median", "min_trials": 1}))
+    worker = Worker(ledger)
+    worker.step()
+    for outcome, value in (("failed", 0.1), ("completed", 5.0)):
+        trial, attempt, _ = worker.leases[0]
+        assert worker.step(reports=[[trial, attempt, 1, value]], wanted=False)["stop"] == []
+        worker.step(worker.results(outcome, value, seconds=1.0))
+    trial, attempt, _ = worker.leases[0]
+    assert worker.step(reports=[[trial, attempt, 1, 4.0]], wanted=False)["stop"] == []
+
+
 def test_reports_of_what_a_worker_does_not_hold_are_dropped() -> None:
     ledger = StudyLedger("s", a_plan(early_stopping="asha"))
     worker = Worker(ledger)

@@ -17,7 +17,8 @@ BAD = [
     ("timeout_s", math.inf), ("timeout_s", True), ("timeout_s", "3"), ("retries", -1), ("retries", 0.5),
     ("executor", "thread"), ("executor", None), ("resources", {"cpu": -1}), ("resources", {"gpu": math.nan}),
     ("resources", {"gpu": "1"}), ("resources", {"cpu": 1.5}), ("resources", [1]), ("resources", {1: 1}),
-    ("early_stopping", "never"), ("context", {"x": object()}), ("context", [1]), ("context", {"x": "y" * 70_000}),
+    ("early_stopping", "never"), ("early_stopping", 3), ("first", 3), ("first", [{"y": 1}]), ("first", [{"x": math.nan}]),
+    ("context", {"x": object()}), ("context", [1]), ("context", {"x": "y" * 70_000}),
     ("strategy", "nonsense"), ("strategy", {"points": 3}), ("space", {}), ("space", {"x": [1, 0]}),
 ]  # fmt: skip
 

@@ -33,7 +33,7 @@ def test_the_median_rule_compares_with_completed_trials_only() -> None:
             assert not rule.report(trial, step, loss).stop
     assert not rule.report(9, 2, 99.0).stop  # nobody has completed yet
     for trial in range(3):
-        rule.finish(trial)
+        rule.complete(trial)
     assert not rule.report(10, 1, 99.0).stop  # before min_steps
     assert not rule.report(10, 2, 2.0).stop  # equal to the median
     verdict = rule.report(11, 2, 2.1)
@@ -48,5 +48,5 @@ def test_the_median_rule_compares_with_completed_trials_only() -> None:
     ids=str,
 )
 def test_a_bad_rule_is_refused(bad: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match=r"early_stopping|int"):
+    with pytest.raises(ValueError, match="early_stopping"):
         create(bad)

@@ -25,7 +25,6 @@ def database() -> Iterator[Postgres]:
 
 def test_on_postgresql_nodes_come_and_go_and_a_new_cluster_carries_on(database: Postgres) -> None:
     told = alone(NODES, "postgresql", url=database.url)
-    print(told)
     assert told["logged_meanwhile"] > 0
 
 

@@ -44,8 +44,8 @@ _HEIGHT_AT_1, _HEIGHT_SLOPE = -1.9, 2.7  # squared threshold: intercept, and slo
 # alike; a little less serves shifts of 0.5 to 2 sd best.
 _PENALTY = 1.6
 _HEIGHT_MIN = 2.5  # however small the budget: below it the approximations behind the scores end
-# With few events neither scores nor mean nor autocorrelation are known well; n / (1 - sum phi)^2 is what the events
-# are worth.
+# With few events neither scores nor mean nor autocorrelation are known well; n (1 - s) / (1 + s) independent events are
+# what n autocorrelated ones are worth, s the sum of the coefficients, both for the mean and for s itself.
 _EARLY = 8.0
 _CAUTION = 2.0  # standard errors added to the autocorrelation
 _CAP_BELOW = 1.2  # a single score stays this far under the threshold: a lone outlier cannot alarm, nor nearly
@@ -92,7 +92,7 @@ class _Channel:
         return learned.whitened(scores)
 
     def _restart(self, learned: ScoreMap, whitened: Floats, *, n: int, total: float) -> None:
-        early = _EARLY / (1.0 - learned.lag_one) ** 2
+        early = _EARLY * (1.0 + learned.lag_one) / (1.0 - learned.lag_one)
         self.scan.restart(whitened, n=n, total=total, atoms=learned.atoms, early=early)
 
     def feed(self, values: Floats) -> Iterator[Excess]:

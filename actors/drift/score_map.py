@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from operator import mul
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +30,7 @@ _WARY_UNTIL = 400.0  # events; from then on a false alarm for want of data is ra
 _SUM_MAX = 0.97  # of the coefficients: no stream is taken for a random walk
 _EVIDENCE = 4.0  # of AIC, or a hundredth of the events where that is less
 _SCALE_MIN = 1e-6
+_ROUNDING = 1e-9  # relative difference to a constant below which a value is hardly another one
 _UNSEEN = 2.5  # score of a value that was never seen among about 100
 
 
@@ -65,11 +67,11 @@ class ScoreMap:
         y = untied if len(values) == n else normal_quantiles(rank[keep] / (n + 1))
         tail = _outer_slopes(x, y)
         scores = cls._build(x, y, tail=tail, cap=cap).raw_scores(sample)
-        phi, residual_sd = _autoregression(scores, caution)
+        phi, residual_sd, margin = _autoregression(scores, caution)
         if float(np.sum(counts * (counts - 1.0))) > _TIED * n * (n - 1.0):
             own = cls._build(x, y, tail=tail, cap=cap, phi=phi).whitened(scores)
-            return cls._build(x, y, tail=tail, cap=cap, phi=phi, atoms=_atoms(own / shrinkage))
-        return cls._build(x, y, tail=tail, cap=cap, phi=phi, scale=max(residual_sd / shrinkage, _SCALE_MIN))
+            return cls._build(x, y, tail=tail, cap=cap, phi=phi, atoms=_atoms(own * (margin / shrinkage)))
+        return cls._build(x, y, tail=tail, cap=cap, phi=phi, scale=max(residual_sd * margin / shrinkage, _SCALE_MIN))
 
     @classmethod
     def _build(
@@ -194,8 +196,9 @@ def _knot_positions(n: int) -> np.typing.NDArray[np.intp]:
 
 
 def _outer_slopes(x: Floats, y: Floats) -> tuple[float, float]:
-    if len(x) < 2:
-        return 0.0, 0.0
+    if len(x) < 2:  # a constant stream: anything else is as surprising as can be, but for rounding
+        wall = _UNSEEN / max(_ROUNDING * abs(float(x[0])), 1e-100)
+        return wall, wall
     # Not the last gap but the outer tenth: two close extremes must not make a wall.
     low = max(1, int(np.searchsorted(y, -1.28)))
     high = min(len(x) - 2, int(np.searchsorted(y, 1.28)))
@@ -215,8 +218,11 @@ def _atoms(whitened: Floats) -> Floats:
     return np.stack((values - float(np.sum(values * weights)), weights))
 
 
-def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], float]:
-    """Return the coefficients of the last events, and the standard deviation of what they leave unexplained.
+def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], float, float]:
+    """Return the coefficients of the last events, the deviation of what they leave unexplained, and a factor for that.
+
+    Without coefficients, for autocorrelation that is weak or has little evidence yet, the factor is what sums of
+    neighbours deviate by in the sample, relative to those of independent events.
 
     Yule-Walker from deviations within blocks, the order chosen by AIC (Akaike 1974).
     """
@@ -226,17 +232,29 @@ def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], 
     rows = scores[n - used :].reshape(-1, block)
     centred = rows - rows.mean(axis=1, keepdims=True)
     if float(np.sum(centred * centred)) <= 1e-12 * n:
-        return (), 0.0
+        return (), 0.0, 1.0
     top = min(ORDER_MAX, max(1, n // _EVENTS_PER_ORDER))
-    raw = np.array([np.sum(centred[:, k:] * centred[:, : block - k]) / (len(rows) * (block - k)) for k in range(top + 1)])
+    # Blocks end to end, zeros between them, so that a shifted product of the whole line is the sum over all blocks.
+    line = np.concatenate((centred, np.zeros((len(rows), top))), axis=1).ravel()
+    raw = [float(line[k:] @ line[: len(line) - k]) / (len(rows) * (block - k)) for k in range(top + 1)]
     # Demeaning a block takes away the variance of its mean, which depends on the answer: three rounds settle it.
-    covariance = raw * (block / (block - 1.0))
+    missing = raw[0] / (block - 1.0)
     phi: tuple[float, ...] = ()
     for _ in range(3):
+        covariance = [c + missing for c in raw]
         phi, noise = _levinson(covariance, used)
-        long_run = noise / max(1.0 - sum(phi), 1.0 - _SUM_MAX) ** 2
-        covariance = raw + min(long_run / block, 0.5 * float(raw[0]))
-    if phi:
+        if not phi:
+            break
+        missing = min(noise / max(1.0 - sum(phi), 1.0 - _SUM_MAX) ** 2 / block, 0.5 * raw[0])
+    sums = [_variance_of_sums(covariance[:k]) / covariance[0] for k in range(2, top + 2)]
+    margin = 1.0
+    if sums[-1] <= 1.0:
+        # Neighbours make up for each other, as in a pattern that repeats itself. That is foreseen by coefficients of any
+        # sum, also of one near 1, under which a lasting shift would look like more of the pattern.
+        phi, margin = (), max(1.0, *sums)
+    elif not phi:
+        margin = 1.0 + (sums[-1] - 1.0) * min(1.0, _WARY_UNTIL / used)
+    else:
         total = sum(phi)
         caution *= min(1.0, math.sqrt(_WARY_UNTIL / used))
         error = math.sqrt(max(1.0 - total * total, 0.0) / used)
@@ -247,20 +265,26 @@ def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], 
         residual -= coefficient * rows[:, len(phi) - k : block - k]
     residual -= residual.mean(axis=1, keepdims=True)
     degrees = residual.shape[0] * (residual.shape[1] - 1)
-    return phi, math.sqrt(float(np.sum(residual * residual)) / degrees)
+    return phi, math.sqrt(float(np.sum(residual * residual)) / degrees), math.sqrt(margin)
 
 
-def _levinson(covariance: Floats, n: int) -> tuple[tuple[float, ...], float]:
+def _variance_of_sums(covariance: list[float]) -> float:
+    """Return the variance of the sum of as many neighbours as there are covariances, over their number."""
+    m = len(covariance)
+    return covariance[0] + 2.0 * sum((m - k) / m * covariance[k] for k in range(1, m))
+
+
+def _levinson(covariance: list[float], n: int) -> tuple[tuple[float, ...], float]:
     """Return the coefficients and noise variance of the order with the least AIC (Levinson 1946, Durbin 1960).
 
     Order 0 unless the best other order beats it by _EVIDENCE: a spurious coefficient costs delay on every stream.
     """
     phi: list[float] = []
-    noise = float(covariance[0])
+    noise = covariance[0]
     nothing = n * math.log(noise) - min(_EVIDENCE, n / 100.0)
     best: tuple[float, tuple[float, ...], float] = (nothing, (), noise)
     for k in range(1, len(covariance)):
-        partial = (float(covariance[k]) - sum(p * float(covariance[k - j]) for j, p in enumerate(phi, start=1))) / noise
+        partial = (covariance[k] - sum(map(mul, phi, covariance[k - 1 : 0 : -1]))) / noise
         partial = min(max(partial, -_SUM_MAX), _SUM_MAX)
         phi = [p - partial * q for p, q in zip(phi, reversed(phi), strict=True)] + [partial]
         noise *= 1.0 - partial * partial

@@ -36,7 +36,8 @@ _BANDS = len(_BAND_EDGES) + 1
 _STRIDE = 2 ** np.floor(np.log2(np.maximum(np.concatenate(([1], _BAND_EDGES)) / 20.0, 1.0))).astype(np.int64)
 _STRIDES = _STRIDE.tolist()
 _BAND_NUMBERS = range(_BANDS)
-_NEVER = [math.inf] * _BANDS
+_NEVER = 1e300  # what no CUSUM reaches; an infinity could not be interpolated
+_STRETCH = 1.125  # factor of n for which one bound of the screen serves
 _STRIDE_OF_LENGTH = _STRIDE[_BAND]
 _FIRST_OF_BAND = np.searchsorted(_BAND, np.arange(_BANDS))
 _LAST_OF_BAND = np.searchsorted(_BAND, np.arange(_BANDS), side="right") - 1
@@ -81,9 +82,10 @@ class WindowScan:
             self._edge_up = self._edge_down = self._normal_edge
             self._pull_up = self._pull_down = self._normal_pull
         else:
-            self._edge_up = UNIT * _LENGTH * _rare_mean(atoms, self._rates)
-            self._edge_down = UNIT * _LENGTH * _rare_mean(atoms * [[-1.0], [1.0]], self._rates)
-            self._edge_up[0] = self._edge_down[0] = np.inf  # no single event, however rare it was
+            # However rare a value was, a single one is no alarm: scores stay below the height of a window of one event.
+            least = UNIT * self._heights[0]
+            self._edge_up = np.maximum(UNIT * _LENGTH * _rare_mean(atoms, self._rates), least)
+            self._edge_down = np.maximum(UNIT * _LENGTH * _rare_mean(atoms * [[-1.0], [1.0]], self._rates), least)
             self._pull_up, self._pull_down = _pull(self._edge_up), _pull(self._edge_down)
 
     def clear(self) -> None:
@@ -96,10 +98,10 @@ class WindowScan:
         self._end = 0
         self._lowest = [0.0] * _BANDS  # of sum - pull * n: what the upward CUSUM is measured from
         self._highest = [0.0] * _BANDS
-        self._trusted_to = -1  # the bounds of the screen hold up to this n ...
+        self._trusted_to = -1.0  # the bounds of the screen hold up to this n ...
         self._mean_low = self._mean_high = 0.0  # ... while the mean stays in here
-        self._up = [0.0] * _BANDS
-        self._down = [0.0] * _BANDS
+        self._one_to = -1.0  # the same of those for single scores
+        self._one_low = self._one_high = 0.0
 
     def restart(self, scores: Floats, *, n: int, total: float, atoms: Floats | None, early: float) -> None:
         """Continue after `n` events with the sum `total`, the last of which had these `scores: float64[<= n]`."""
@@ -146,8 +148,8 @@ class WindowScan:
         self.total = total = self.total + score
         self._sums[self._end] = total
         mean = total / n
-        if n > self._trusted_to or not self._mean_low <= mean <= self._mean_high:
-            self._bounds(n, n, mean, mean)
+        if n > self._one_to or not self._one_low <= mean <= self._one_high:
+            self._bounds_of_one(n, mean)
         suspect = False
         lowest, highest = self._lowest, self._highest
         for b, pull_up, pull_down, low, high, up, down in zip(
@@ -165,6 +167,17 @@ class WindowScan:
                 suspect = True
         return self._scan(self._end, np.zeros(1, dtype=np.intp), np.array([float(n)])) if suspect else ()
 
+    def _bounds_of_one(self, n: int, mean: float) -> None:
+        slack = 0.5 * UNIT / math.sqrt(n)
+        self._one_low, self._one_high, self._one_to = mean - slack, mean + slack, _STRETCH * n
+        n0, n1 = np.array([float(n)]), np.array([self._one_to])
+        low, high = self._bounds(n0, n1, self._one_low), self._bounds(n0, n1, self._one_high)
+        self._up, self._down = (np.minimum(a, b)[:, 0].tolist() for a, b in zip(low, high, strict=True))
+        if self._direction == "down":
+            self._up = [_NEVER] * _BANDS
+        if self._direction == "up":
+            self._down = [_NEVER] * _BANDS
+
     def worst(self) -> tuple[float, float]:
         """Return the statistic and threshold of the length that is closest to its limit now."""
         if self.n * SHARE < 1:
@@ -177,53 +190,64 @@ class WindowScan:
     # --- the screen -------------------------------------------------------------------------------------------
 
     def _suspects(self, sums: Floats, n: Floats) -> npt.NDArray[np.intp]:
-        mean = sums / n
-        up, down = self._bounds(int(n[0]), int(n[-1]), float(mean.min()), float(mean.max()))
-        suspect = np.zeros(len(sums), dtype=bool)
-        line = np.empty(len(sums) + 1)
-        for b in range(_BANDS):
-            over = np.zeros(len(sums), dtype=bool)
-            if self._direction != "down":
-                line[0] = self._lowest[b]
-                np.subtract(sums, self._pull_up[b] * n, out=line[1:])
-                low = np.minimum.accumulate(line)
-                np.greater_equal(line[1:] - low[1:], up[b], out=over)
-                self._lowest[b] = float(low[-1])
-            if self._direction != "up":
-                line[0] = self._highest[b]
-                np.add(sums, self._pull_down[b] * n, out=line[1:])
-                high = np.maximum.accumulate(line)
-                over |= high[1:] - line[1:] >= down[b]
-                self._highest[b] = float(high[-1])
-            stride = _STRIDES[b]
-            start = -(self.n + 1) % stride
-            suspect[start::stride] |= over[start::stride]
-        return np.flatnonzero(suspect)
-
-    def _bounds(self, n0: int, n1: int, mean_low: float, mean_high: float) -> tuple[list[float], list[float]]:
-        """Return per band what a CUSUM must reach before any length can be over, for n in [n0, n1] and such means.
-
-        They are made for somewhat more events and means than asked for, and kept until those are left.
-        """
-        if n1 <= self._trusted_to and self._mean_low <= mean_low and mean_high <= self._mean_high:
-            return self._up, self._down
-        slack = 0.5 * UNIT / math.sqrt(n0)
-        self._mean_low, self._mean_high = mean_low - slack, mean_high + slack
-        self._trusted_to = n1 + n0 // 8
-        self._up, self._down = self._bounds_between(n0, self._trusted_to, self._mean_low, self._mean_high)
-        return self._up, self._down
-
-    def _bounds_between(self, n0: int, n1: int, mean_low: float, mean_high: float) -> tuple[list[float], list[float]]:
-        factor = np.sqrt(np.maximum(1.0 - _LENGTH / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
-        factor[int(np.searchsorted(_LENGTH, SHARE * n1, side="right")) :] = np.inf
-        up = down = _NEVER
-        # Minus one for the rounding here; the sums themselves are exact.
+        """Return the events, as indices, that no CUSUM can clear; all bands at once, float64[bands, m]."""
+        up, down = self._limits(n, sums / n)
+        over = np.zeros((_BANDS, len(n)), dtype=bool)
+        line = np.empty((_BANDS, len(n) + 1))
         if self._direction != "down":
-            pull = np.take(self._pull_up, _BAND)
-            up = np.minimum.reduceat(self._edge_up * factor - (pull - mean_low) * _LENGTH - 1.0, _FIRST_OF_BAND).tolist()
+            line[:, 0] = self._lowest
+            np.subtract(sums, np.multiply.outer(self._pull_up, n), out=line[:, 1:])
+            low = np.minimum.accumulate(line, axis=1)
+            np.greater_equal(line[:, 1:] - low[:, 1:], up, out=over)
+            self._lowest = low[:, -1].tolist()
         if self._direction != "up":
-            pull = np.take(self._pull_down, _BAND)
-            down = np.minimum.reduceat(self._edge_down * factor - (pull + mean_high) * _LENGTH - 1.0, _FIRST_OF_BAND).tolist()
+            line[:, 0] = self._highest
+            np.add(sums, np.multiply.outer(self._pull_down, n), out=line[:, 1:])
+            high = np.maximum.accumulate(line, axis=1)
+            over |= high[:, 1:] - line[:, 1:] >= down
+            self._highest = high[:, -1].tolist()
+        found = over[0]  # the band that is looked at every time
+        for stride, band in zip(_STRIDES[1:], over[1:], strict=True):
+            start = -(self.n + 1) % stride
+            found[start::stride] |= band[start::stride]
+        return np.flatnonzero(found)
+
+    def _limits(self, n: Floats, mean: Floats) -> tuple[Floats, Floats]:
+        """Return what the CUSUMs must reach before any length can be over, either way: float64[bands, m or 1].
+
+        The bounds are made for stretches of n and for two means, and kept until n or a mean leaves those.
+        """
+        low, high = float(mean.min()), float(mean.max())
+        if not (n[-1] <= self._trusted_to and self._mean_low <= low and high <= self._mean_high):
+            slack = 0.5 * UNIT / math.sqrt(n[0])
+            self._mean_low, self._mean_high = low - slack, high + slack
+            count = 1 + int(math.log(n[-1] / n[0]) / math.log(_STRETCH))
+            edges = n[0] * _STRETCH ** np.arange(count + 1)
+            self._trusted_to, self._stretches = float(edges[-1]), edges[1:-1]
+            self._at_low = self._bounds(edges[:-1], edges[1:], self._mean_low)
+            self._at_high = self._bounds(edges[:-1], edges[1:], self._mean_high)
+        (up, down), (up_high, down_high) = self._at_low, self._at_high
+        if len(self._stretches) == 0:
+            return np.minimum(up, up_high), np.minimum(down, down_high)
+        # A bound is the least of several lines in the mean, hence concave, hence nowhere below its chord.
+        share = (mean - self._mean_low) / (self._mean_high - self._mean_low)
+        at = np.searchsorted(self._stretches, n)
+        return (
+            np.take(up, at, axis=1) + share * np.take(up_high - up, at, axis=1),
+            np.take(down, at, axis=1) + share * np.take(down_high - down, at, axis=1),
+        )
+
+    def _bounds(self, n0: Floats, n1: Floats, mean: float) -> tuple[Floats, Floats]:
+        """Return those limits for every n in [n0, n1] and this mean: float64[bands, k], as n0 and n1 are float64[k].
+
+        They bound the limit that the lengths have; minus one for the rounding here, the sums themselves are exact.
+        """
+        n0, n1 = n0[:, np.newaxis], n1[:, np.newaxis]
+        factor = np.sqrt(np.maximum(1.0 - _LENGTH / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
+        factor[SHARE * n1 < _LENGTH] = np.inf
+        up = self._edge_up * factor - (np.take(self._pull_up, _BAND) - mean) * _LENGTH - 1.0
+        down = self._edge_down * factor - (np.take(self._pull_down, _BAND) + mean) * _LENGTH - 1.0
+        up, down = (np.minimum(np.minimum.reduceat(b, _FIRST_OF_BAND, axis=1).T, _NEVER) for b in (up, down))
         return up, down
 
     # --- the decision -----------------------------------------------------------------------------------------

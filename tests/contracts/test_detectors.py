@@ -196,6 +196,26 @@ def test_a_constant_stream_never_alarms(kind):
     json.dumps(detector.progress())
 
 
+REGULAR = {  # streams without chance, by the number of the event
+    "constant": lambda i: 0.93 + 0.0 * i,
+    "two values in turn": lambda i: 0.93 + 0.01 * (i % 2),
+    "five values in turn": lambda i: 0.93 + 0.01 * (i % 5 - 2),
+    "a sine": lambda i: 0.93 + 0.01 * np.sin(0.7 * i),
+    "a ramp": lambda i: 0.92 + 2e-5 * i,
+}
+
+
+@pytest.mark.parametrize("before", REGULAR)
+@pytest.mark.parametrize("n", [400, 5000])
+@pytest.mark.parametrize("kind", OWN)
+def test_a_drop_is_found_however_regular_the_stream_was(kind, before, n):
+    detector = make(kind)
+    alarms = detector.update(REGULAR[before](np.arange(n)))
+    if before != "a ramp":  # which is a drift itself
+        assert alarms == []
+    assert alarms or detector.update(np.full(400, 0.6))
+
+
 def test_a_given_baseline_ends_the_learning(kind):
     detector = make(kind)
     detector.update(stream(kind, 333, level=0.6))

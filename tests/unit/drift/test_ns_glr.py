@@ -129,6 +129,27 @@ def test_one_deviation_from_a_constant_is_no_alarm_but_a_few_are():
     assert len(detector.update(np.full(6, 0.97))) == 1
 
 
+@pytest.mark.parametrize("n", [60, 500, 5000])
+def test_the_second_or_third_deviation_from_a_constant_is_an_alarm_however_long_it_was_constant(n):
+    detector = NormalScoresGLR()
+    assert detector.update(np.ones(n)) == []
+    assert detector.update(1.0 + 1e-12 * np.arange(20)) == []  # rounding is no deviation
+    alarms = detector.update(np.full(3, 0.97))
+    assert len(alarms) == 1
+    assert alarms[0].index >= 1
+
+
+def test_a_pattern_that_repeats_itself_hides_no_shift():
+    for period in (2, 3, 4, 5, 6, 7, 9, 12):
+        detector = NormalScoresGLR()
+        pattern = 0.93 + 0.01 * (np.arange(400) % period)
+        assert detector.update(pattern) == []
+        alarms = detector.update(pattern - 0.02)
+        assert alarms
+        assert alarms[0].direction == "down"
+        assert alarms[0].index < 5 * period
+
+
 def test_a_change_smaller_than_min_effect_is_no_alarm_and_a_larger_one_is():
     values = np.concatenate((noise(2000), noise(2000, seed=1) - 0.02))
     assert NormalScoresGLR().update(values)

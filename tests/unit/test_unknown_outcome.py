@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from actors import failpoints, wire
+from actors import config, failpoints, wire
 from actors.clock import Instant
 from actors.detection import Change, Detection, Ingest, UnavailableError
 from actors.storage import Store, detector_tables
@@ -22,6 +22,8 @@ NOW = 1_795_000_000.0
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(f"sqlite:///{tmp_path}/store")
+    # No false alarm of the good part: these tests are about the one request of the drifted part.
+    config.store_settings(opened, config.parse({"defaults": {"false_alarm_every": 1e9}}, "test"), NOW)
     yield opened
     opened.close()
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     delete,
     func,
     select,
@@ -149,9 +150,17 @@ def read_history(connection: Connection, *, model: str | None, limit: int, state
     return [_order(row) for row in reversed(connection.execute(wanted).all())]
 
 
+# Built once: for what every request passes through, building a statement costs more than running it.
+_ORDER: Final = select(retrains).where(retrains.c.id == bindparam("of"))
+_ACTIVE_ORDER: Final = select(retrains).where(retrains.c.model == bindparam("of"), retrains.c.state.in_(orders.ACTIVE))
+_COOLDOWN: Final = select(cooldowns).where(cooldowns.c.model == bindparam("of"))
+_SILENCES: Final = select(silences).where(silences.c.expired_at.is_(None)).order_by(silences.c.created_at)
+_UPDATE: Final = retrains.update().where(retrains.c.id == bindparam("of"))
+
+
 def read_order(connection: Connection, id_: str) -> Order | None:
     """Give one order by its id."""
-    row = connection.execute(select(retrains).where(retrains.c.id == id_)).first()
+    row = connection.execute(_ORDER, {"of": id_}).first()
     return None if row is None else _order(row)
 
 
@@ -180,8 +189,7 @@ def read_attempts(connection: Connection, id_: str) -> list[dict[str, Any]]:
 
 def active_order(connection: Connection, model: str) -> Order | None:
     """Give the model's pending or running order: there is at most one."""
-    wanted = select(retrains).where(retrains.c.model == model, retrains.c.state.in_(orders.ACTIVE))
-    row = connection.execute(wanted).first()
+    row = connection.execute(_ACTIVE_ORDER, {"of": model}).first()
     return None if row is None else _order(row)
 
 
@@ -213,7 +221,7 @@ def _of_channel(channel: bool) -> Select[Any]:  # noqa: FBT001
 
 def read_cooldown(connection: Connection, model: str) -> Cooldown | None:
     """Give the model's cooldown, over or not."""
-    row = connection.execute(select(cooldowns).where(cooldowns.c.model == model)).first()
+    row = connection.execute(_COOLDOWN, {"of": model}).first()
     return None if row is None else Cooldown(row.retrain, _countdown(row, "armed"))
 
 
@@ -224,10 +232,9 @@ def read_cooldowns(connection: Connection) -> dict[str, Cooldown]:
 
 def read_silences(connection: Connection) -> list[tuple[Silence, float]]:
     """Give the silences that nobody has ended, each with when it was made; some may be over."""
-    wanted = select(silences).where(silences.c.expired_at.is_(None)).order_by(silences.c.created_at)
     return [
         (Silence(row.id, row.pattern, _countdown(row, "armed"), row.comment), row.created_at)
-        for row in connection.execute(wanted)
+        for row in connection.execute(_SILENCES)
     ]
 
 
@@ -262,12 +269,12 @@ def rebase_countdowns(connection: Connection, now: Instant, pace: Instant) -> No
 
 def put_new(connection: Connection, order: Order) -> None:
     """Insert an order or decision; keep the one that is there."""
-    connection.execute(insert_or_keep(connection, retrains).values(_values(order)))
+    connection.execute(insert_or_keep(connection, retrains), _values(order))
 
 
 def put(connection: Connection, order: Order) -> None:
     """Write an order's changed state."""
-    connection.execute(retrains.update().where(retrains.c.id == order.id).values(_values(order)))
+    connection.execute(_UPDATE, {"of": order.id, **_values(order)})
 
 
 def put_attempt(connection: Connection, order: Order, now: Instant) -> None:
@@ -288,7 +295,7 @@ def end_attempt(connection: Connection, order: Order, outcome: str, reason: str,
 def put_cooldown(connection: Connection, model: str, order: str, countdown: Countdown) -> None:
     """Arm the model's cooldown."""
     values = {"model": model, "retrain": order, **_countdown_values("armed", countdown)}
-    connection.execute(upsert(connection, cooldowns, *(name for name in values if name != "model")).values(values))
+    connection.execute(upsert(connection, cooldowns, *(name for name in values if name != "model")), values)
 
 
 def put_silence(connection: Connection, silence: Silence, now: Instant) -> None:

@@ -26,7 +26,8 @@ _ATOMS_PER_SD = 32.0  # how finely the distribution of tied scores is kept
 _BLOCK = 100  # events: a slow wander or a step in the sample moves few block means, so it hardly inflates phi
 _EVENTS_PER_ORDER = 12  # of the sample, for each coefficient
 _SURE = 3.0  # standard errors from zero at which autocorrelation gets the whole of the caution
-_WARY_UNTIL = 400.0  # events; from then on a false alarm for want of data is rare, and caution costs delay
+_WARY_UNTIL = 800.0  # events; from then on a false alarm for want of data is rare, and caution costs delay
+_UNSURE, _UNSURE_UNTIL = 2.0, 100.0  # weight of autocorrelation that no coefficient accounts for, and events until it fades
 _SUM_MAX = 0.97  # of the coefficients: no stream is taken for a random walk
 _EVIDENCE = 4.0  # of AIC, or a hundredth of the events where that is less
 _SCALE_MIN = 1e-6
@@ -219,10 +220,7 @@ def _atoms(whitened: Floats) -> Floats:
 
 
 def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], float, float]:
-    """Return the coefficients of the last events, the deviation of what they leave unexplained, and a factor for that.
-
-    Without coefficients, for autocorrelation that is weak or has little evidence yet, the factor is what sums of
-    neighbours deviate by in the sample, relative to those of independent events.
+    """Return the coefficients of the last events, the deviation of what they leave unexplained, and a margin, a factor, for it.
 
     Yule-Walker from deviations within blocks, the order chosen by AIC (Akaike 1974).
     """
@@ -230,48 +228,56 @@ def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], 
     block = min(_BLOCK, n)
     used = n - n % block
     rows = scores[n - used :].reshape(-1, block)
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    if float(np.sum(centred * centred)) <= 1e-12 * n:
+    raw = _covariances(rows)
+    if raw[0] <= 1e-12:
         return (), 0.0, 1.0
-    top = min(ORDER_MAX, max(1, n // _EVENTS_PER_ORDER))
-    # Blocks end to end, zeros between them, so that a shifted product of the whole line is the sum over all blocks.
-    line = np.concatenate((centred, np.zeros((len(rows), top))), axis=1).ravel()
-    raw = [float(line[k:] @ line[: len(line) - k]) / (len(rows) * (block - k)) for k in range(top + 1)]
+    sums = [_spread_of_sums(raw[:k], block) for k in range(2, len(raw) + 1)]
     # Demeaning a block takes away the variance of its mean, which depends on the answer: three rounds settle it.
     missing = raw[0] / (block - 1.0)
     phi: tuple[float, ...] = ()
     for _ in range(3):
         covariance = [c + missing for c in raw]
-        phi, noise = _levinson(covariance, used)
+        phi, noise = _levinson(covariance[: max(1, n // _EVENTS_PER_ORDER) + 1], used)
         if not phi:
             break
         missing = min(noise / max(1.0 - sum(phi), 1.0 - _SUM_MAX) ** 2 / block, 0.5 * raw[0])
-    sums = [_variance_of_sums(covariance[:k]) / covariance[0] for k in range(2, top + 2)]
-    margin = 1.0
     if sums[-1] <= 1.0:
         # Neighbours make up for each other, as in a pattern that repeats itself. That is foreseen by coefficients of any
         # sum, also of one near 1, under which a lasting shift would look like more of the pattern.
-        phi, margin = (), max(1.0, *sums)
-    elif not phi:
-        margin = 1.0 + (sums[-1] - 1.0) * min(1.0, _WARY_UNTIL / used)
-    else:
+        return (), math.sqrt(raw[0] * block / (block - 1.0)), math.sqrt(max(1.0, *sums))
+    if phi:
         total = sum(phi)
-        caution *= min(1.0, math.sqrt(_WARY_UNTIL / used))
+        caution *= min(1.0, _WARY_UNTIL / used)
         error = math.sqrt(max(1.0 - total * total, 0.0) / used)
         wary = min(max(total + caution * min(error, max(total, 0.0) / _SURE), 0.0), _SUM_MAX)
         phi = (phi[0] + wary - total, *phi[1:])
     residual = rows[:, len(phi) :].copy()
     for k, coefficient in enumerate(phi, start=1):
         residual -= coefficient * rows[:, len(phi) - k : block - k]
-    residual -= residual.mean(axis=1, keepdims=True)
-    degrees = residual.shape[0] * (residual.shape[1] - 1)
-    return phi, math.sqrt(float(np.sum(residual * residual)) / degrees), math.sqrt(margin)
+    left = _covariances(residual)
+    length = residual.shape[1]
+    if left[0] <= 1e-12:
+        return phi, 0.0, 1.0
+    # The first fits see only the strongest autocorrelation; what else makes neighbours add up counts as noise.
+    unseen = max(_spread_of_sums(left, length) - 1.0, 0.0) * _UNSURE * min(1.0, _UNSURE_UNTIL / used)
+    return phi, math.sqrt(left[0] * length / (length - 1.0)), math.sqrt(1.0 + unseen)
 
 
-def _variance_of_sums(covariance: list[float]) -> float:
-    """Return the variance of the sum of as many neighbours as there are covariances, over their number."""
+def _covariances(rows: Floats) -> list[float]:
+    """Return the autocovariances within the `rows: float64[blocks, events]`, at lags 0 to ORDER_MAX."""
+    count, block = rows.shape
+    # Blocks end to end with zeros between them: a shifted product of the whole line is the sum over all blocks.
+    line = np.zeros((count, block + ORDER_MAX))
+    np.subtract(rows, rows.mean(axis=1, keepdims=True), out=line[:, :block])
+    line = line.ravel()
+    return [float(line[k:] @ line[: len(line) - k]) / (count * (block - k)) for k in range(ORDER_MAX + 1)]
+
+
+def _spread_of_sums(covariance: list[float], block: int) -> float:
+    """Return the variance of a sum of so many neighbours within a block, in that of as many independent events."""
     m = len(covariance)
-    return covariance[0] + 2.0 * sum((m - k) / m * covariance[k] for k in range(1, m))
+    variance = covariance[0] + 2.0 * sum((m - k) / m * covariance[k] for k in range(1, m))
+    return variance / covariance[0] / (1.0 - m / block)
 
 
 def _levinson(covariance: list[float], n: int) -> tuple[tuple[float, ...], float]:

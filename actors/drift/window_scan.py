@@ -72,7 +72,6 @@ class WindowScan:
         self._sums = np.zeros(512)  # sums up to each of the last events; [end] is the newest, the first ones a past
         self._rates = (0.5 * heights**2 + _TIED_SURPLUS) / _LENGTH  # of a mean that alarms: how improbable it is, per event
         self._normal_edge = UNIT * heights * _SQRT_LENGTH
-        self._normal_pull = _pull(self._normal_edge)
         self.clear()
 
     def _set_distribution(self, atoms: Floats | None) -> None:
@@ -83,17 +82,16 @@ class WindowScan:
         """
         if atoms is None:
             self._edge_up = self._edge_down = self._normal_edge
-            self._pull_up = self._pull_down = self._normal_pull
         else:
             # However rare a value was, a single one is no alarm: scores stay below the height of a window of one event.
             least = UNIT * self._heights[0]
             self._edge_up = np.maximum(UNIT * _LENGTH * _rare_mean(atoms, self._rates), least)
             self._edge_down = np.maximum(UNIT * _LENGTH * _rare_mean(atoms * [[-1.0], [1.0]], self._rates), least)
-            self._pull_up, self._pull_down = _pull(self._edge_up), _pull(self._edge_down)
 
     def clear(self) -> None:
         """Forget all scores."""
         self._set_distribution(None)
+        self._pull_up = self._pull_down = [UNIT] * _BANDS
         self._early = 0.0
         self.n = 0
         self.total = 0.0  # sum of all scores, exact
@@ -111,6 +109,9 @@ class WindowScan:
         self.clear()
         self._set_distribution(atoms)
         self._early = early
+        self._pull_up = self._pull_down = _pull(self._edge_up, n)
+        if atoms is not None:
+            self._pull_down = _pull(self._edge_down, n)
         self.n, self.total = n, total
         scores = scores[-LONGEST:]
         m = len(scores)
@@ -309,9 +310,9 @@ class WindowScan:
         self._sums, self._end = sums, keep
 
 
-def _pull(edge: Floats) -> list[float]:
+def _pull(edge: Floats, n: int) -> list[float]:
     """Return per band the pull at which a CUSUM's bound is tightest for its middle length: half of the mean that alarms."""
-    mean = edge / _LENGTH
+    mean = edge * np.sqrt(np.maximum(1.0 - _LENGTH / (1.4 * n), 1.0 - SHARE)) / _LENGTH
     middle = mean[_MIDDLE_OF_BAND]
     middle = np.where(np.isfinite(middle), middle, mean[_LAST_OF_BAND])  # of ties so rare that no shorter window alarms
     pull: list[float] = np.where(np.isfinite(middle), np.round(0.5 * middle), UNIT).tolist()

@@ -47,7 +47,7 @@ _HEIGHT_MIN = 2.5  # however small the budget: below it the approximations behin
 # With few events neither scores nor mean nor autocorrelation are known well; n (1 - s) / (1 + s) independent events are
 # what n autocorrelated ones are worth, s the sum of the coefficients, both for the mean and for s itself.
 _EARLY = 6.0
-_CAUTION = 2.2  # standard errors added to the autocorrelation
+_CAUTION = 2.5  # standard errors added to the autocorrelation
 _CAP_BELOW = 1.2  # a single score stays this far under the threshold: a lone outlier cannot alarm, nor nearly
 
 

@@ -27,7 +27,7 @@ _BLOCK = 100  # events: a slow wander or a step in the sample moves few block me
 _EVENTS_PER_ORDER = 12  # of the sample, for each coefficient
 _SURE = 3.0  # standard errors from zero at which autocorrelation gets the whole of the caution
 _WARY_UNTIL = 800.0  # events; from then on a false alarm for want of data is rare, and caution costs delay
-_UNSURE, _UNSURE_UNTIL = 2.0, 100.0  # weight of autocorrelation that no coefficient accounts for, and events until it fades
+_UNSURE, _UNSURE_UNTIL = 4.0, 100.0  # weight of autocorrelation that no coefficient accounts for, and events until it fades
 _SUM_MAX = 0.97  # of the coefficients: no stream is taken for a random walk
 _EVIDENCE = 4.0  # of AIC, or a hundredth of the events where that is less
 _SCALE_MIN = 1e-6
@@ -259,7 +259,7 @@ def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], 
     if left[0] <= 1e-12:
         return phi, 0.0, 1.0
     # The first fits see only the strongest autocorrelation; what else makes neighbours add up counts as noise.
-    unseen = max(_spread_of_sums(left, length) - 1.0, 0.0) * _UNSURE * min(1.0, _UNSURE_UNTIL / used)
+    unseen = max(_spread_of_sums(left, length) - 1.0, 0.0) * _UNSURE * min(1.0, _UNSURE_UNTIL / used) ** 2
     return phi, math.sqrt(left[0] * length / (length - 1.0)), math.sqrt(1.0 + unseen)
 
 

@@ -80,14 +80,18 @@ class _Channel:
         if self._fold:
             self.centre = float(np.median(sample))
         sample = self.folded(sample)
-        middle = float(sample.mean())
-        learned = ScoreMap.fit(middle + inflation * (sample - middle), cap=self._cap, caution=_CAUTION)
-        whitened = self._score(learned, sample)
+        if inflation == 1.0:
+            learned, scores = ScoreMap.fit(sample, cap=self._cap, caution=_CAUTION)
+        else:
+            middle = float(sample.mean())
+            learned, _ = ScoreMap.fit(middle + inflation * (sample - middle), cap=self._cap, caution=_CAUTION)
+            scores = learned.raw_scores(sample)
+        whitened = self._use(learned, scores)
         self._restart(learned, whitened, n=len(sample), total=float(whitened.sum()))
 
-    def _score(self, learned: ScoreMap, values: Floats) -> Floats:
+    def _use(self, learned: ScoreMap, scores: Floats) -> Floats:
+        """Take the map, and the raw scores by it of the last events; return the prewhitened ones."""
         self.map = learned
-        scores = learned.raw_scores(values)
         self._past = [*self._past, *scores[-ORDER_MAX:].tolist()][-ORDER_MAX:]
         return learned.whitened(scores)
 
@@ -127,7 +131,7 @@ class _Channel:
             return
         self.centre = float(saved["centre"])
         learned = ScoreMap.from_dict(saved["map"])
-        whitened = self._score(learned, self.folded(values))
+        whitened = self._use(learned, learned.raw_scores(self.folded(values)))
         whitened = whitened[max(0, len(values) - LONGEST) :]  # of these all predecessors are known
         self._restart(learned, whitened, n=n, total=float(saved["total"]))
 

@@ -52,8 +52,8 @@ class ScoreMap:
     slope: Floats  # between knots, 0 in front and at the end
 
     @classmethod
-    def fit(cls, sample: Floats, *, cap: float, caution: float) -> Self:
-        """Learn from `sample: float64[n]`, n >= 2, in the order of the stream.
+    def fit(cls, sample: Floats, *, cap: float, caution: float) -> tuple[Self, Floats]:
+        """Learn from `sample: float64[n]`, n >= 2, in the order of the stream; return the raw scores of the sample too.
 
         `caution` standard errors are added to the autocorrelation: one that is too small makes false alarms, one that
         is too large only costs a little delay.
@@ -71,8 +71,8 @@ class ScoreMap:
         phi, residual_sd, margin = _autoregression(scores, caution)
         if float(np.sum(counts * (counts - 1.0))) > _TIED * n * (n - 1.0):
             own = cls._build(x, y, tail=tail, cap=cap, phi=phi).whitened(scores)
-            return cls._build(x, y, tail=tail, cap=cap, phi=phi, atoms=_atoms(own * (margin / shrinkage)))
-        return cls._build(x, y, tail=tail, cap=cap, phi=phi, scale=max(residual_sd * margin / shrinkage, _SCALE_MIN))
+            return cls._build(x, y, tail=tail, cap=cap, phi=phi, atoms=_atoms(own * (margin / shrinkage))), scores
+        return cls._build(x, y, tail=tail, cap=cap, phi=phi, scale=max(residual_sd * margin / shrinkage, _SCALE_MIN)), scores
 
     @classmethod
     def _build(
@@ -231,7 +231,6 @@ def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], 
     raw = _covariances(rows)
     if raw[0] <= 1e-12:
         return (), 0.0, 1.0
-    sums = [_spread_of_sums(raw[:k], block) for k in range(2, len(raw) + 1)]
     # Demeaning a block takes away the variance of its mean, which depends on the answer: three rounds settle it.
     missing = raw[0] / (block - 1.0)
     phi: tuple[float, ...] = ()
@@ -241,23 +240,24 @@ def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], 
         if not phi:
             break
         missing = min(noise / max(1.0 - sum(phi), 1.0 - _SUM_MAX) ** 2 / block, 0.5 * raw[0])
-    if sums[-1] <= 1.0:
+    if _spread_of_sums(raw, block) <= 1.0:
         # Neighbours make up for each other, as in a pattern that repeats itself. That is foreseen by coefficients of any
         # sum, also of one near 1, under which a lasting shift would look like more of the pattern.
-        return (), math.sqrt(raw[0] * block / (block - 1.0)), math.sqrt(max(1.0, *sums))
+        worst = max(_spread_of_sums(raw[:k], block) for k in range(1, len(raw) + 1))
+        return (), math.sqrt(raw[0] * block / (block - 1.0)), math.sqrt(worst)
+    left, length = raw, block
     if phi:
         total = sum(phi)
         caution *= min(1.0, _WARY_UNTIL / used)
         error = math.sqrt(max(1.0 - total * total, 0.0) / used)
         wary = min(max(total + caution * min(error, max(total, 0.0) / _SURE), 0.0), _SUM_MAX)
         phi = (phi[0] + wary - total, *phi[1:])
-    residual = rows[:, len(phi) :].copy()
-    for k, coefficient in enumerate(phi, start=1):
-        residual -= coefficient * rows[:, len(phi) - k : block - k]
-    left = _covariances(residual)
-    length = residual.shape[1]
-    if left[0] <= 1e-12:
-        return phi, 0.0, 1.0
+        residual = rows[:, len(phi) :].copy()
+        for k, coefficient in enumerate(phi, start=1):
+            residual -= coefficient * rows[:, len(phi) - k : block - k]
+        left, length = _covariances(residual), residual.shape[1]
+        if left[0] <= 1e-12:
+            return phi, 0.0, 1.0
     # The first fits see only the strongest autocorrelation; what else makes neighbours add up counts as noise.
     unseen = max(_spread_of_sums(left, length) - 1.0, 0.0) * _UNSURE * min(1.0, _UNSURE_UNTIL / used) ** 2
     return phi, math.sqrt(left[0] * length / (length - 1.0)), math.sqrt(1.0 + unseen)

@@ -63,7 +63,7 @@ def test_single_scores_equal_those_of_a_batch_bit_for_bit(kind):
         "ties": rng.binomial(20, 0.95, 700) / 20,
         "correlated": np.convolve(rng.standard_normal(760), 0.8 ** np.arange(61), "valid"),
     }[kind]
-    learned = ScoreMap.fit(x[:400], cap=3.6, caution=2.0)
+    learned, _ = ScoreMap.fit(x[:400], cap=3.6, caution=2.0)
     assert (len(learned.phi) > 0) == (kind == "correlated")
     assert (learned.atoms is not None) == (kind == "ties")
     raw = learned.raw_scores(x)
@@ -80,7 +80,7 @@ def test_scores_of_new_values_are_standard_normal_and_independent_whatever_the_s
     rng = np.random.default_rng(2)
     ar = np.convolve(rng.standard_normal(20_100), 0.5 ** np.arange(101), "valid")
     for x in (rng.lognormal(0, 0.5, 20_000), rng.standard_t(3, 20_000), ar):
-        learned = ScoreMap.fit(x[:3200], cap=3.6, caution=0.0)
+        learned, _ = ScoreMap.fit(x[:3200], cap=3.6, caution=0.0)
         z = learned.whitened(learned.raw_scores(x[3200:]))[10:] / UNIT
         assert abs(z.mean()) < 0.05
         assert abs(z.std() - 1.0) < 0.04

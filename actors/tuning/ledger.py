@@ -74,7 +74,6 @@ class StudyLedger:
         study_id: str,
         plan: Plan,
         *,
-        state: str = STUDY_RUNNING,
         trials: Iterable[Trial] = (),
         sessions: Iterable[Session] = (),
         reports: Sequence[Report] = (),
@@ -82,7 +81,7 @@ class StudyLedger:
         """Take up a study with what the store has kept of it."""
         self.study_id = study_id
         self.plan = plan
-        self.state = state
+        self.state = STUDY_RUNNING
         self.error: str | None = None
         self.sessions = {session.key: session for session in sessions}
         holders = {trial: key for key, session in self.sessions.items() for trial, _ in session.leases}
@@ -99,8 +98,7 @@ class StudyLedger:
         self._gone: list[str] = []
         self._new_reports: list[Report] = []
         self._state_changed = False
-        if state == STUDY_RUNNING and self.book.finished:
-            self._end(STUDY_DONE)
+        self._end_if_finished()
 
     def missing_workers(self, limit: int) -> int:
         """Say how many workers more could be used, where `limit` may run at once."""

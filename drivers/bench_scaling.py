@@ -20,7 +20,7 @@ from typing import Any, Final
 from drivers.arguments import FINE, Parser, run
 from drivers.output import Output
 
-SECTIONS: Final = ("producers", "batches", "models", "nodes", "requests", "idle", "trials")
+SECTIONS: Final = ("producers", "batches", "callers", "models", "nodes", "requests", "idle", "trials")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +43,7 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
         runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
             "producers": lambda: scaling.producers(stage, plan, output.note),
             "batches": lambda: scaling.batches(stage, plan, output.note),
+            "callers": lambda: scaling.callers(stage, plan, output.note),
             "models": lambda: scaling.models(stage, plan, output.note),
             "nodes": lambda: scaling.nodes(stage, plan, output.note),
             "requests": lambda: scaling.requests(stage, plan, output.note),

@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Plan:
     seconds: float = 3.0
     laps: int = 3
     producers: tuple[int, ...] = (1, 2, 4, 8)
+    callers: tuple[int, ...] = (1, 16, 128)
     batch_sizes: tuple[int, ...] = (1, 10, 100, 1_000, 5_000, 20_000)
     models: tuple[int, ...] = (10, 100, 1_000, 5_000)
     nodes: tuple[int, ...] = (1, 2, 4, 8)
@@ -48,7 +50,7 @@ class Plan:
     @classmethod
     def quick(cls) -> Plan:
         """Give a short one."""
-        return cls(2.0, 1, (1, 4), (1, 100, 5_000), (10, 1_000), (1, 4), 500, 500)
+        return cls(2.0, 1, (1, 4), (1, 16), (1, 100, 5_000), (10, 1_000), (1, 4), 500, 500)
 
 
 class Stage:
@@ -123,6 +125,27 @@ def produce(namespace: str, models: list[str], size: int, seconds: float) -> dic
     }
 
 
+@ray.remote(num_cpus=0)
+def flush_alone(namespace: str, callers_: int, seconds: float) -> list[float]:
+    """Be so many producers, each of which logs one event and waits for its acknowledgement; give the waits of all."""
+
+    def call(number: int) -> list[float]:
+        waits = []
+        with actors.connect(namespace=namespace) as system:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                began = time.monotonic()
+                system.metrics.log({"accuracy": 0.93}, model=f"m{number % 4}", version="1")
+                told = system.metrics.flush(timeout_s=60)
+                waits.append(time.monotonic() - began)
+        if told["pending"] or told["dropped"]:
+            raise RuntimeError(f"not everything was acknowledged: {told}")
+        return waits
+
+    with ThreadPoolExecutor(callers_) as threads:
+        return [wait for waits in threads.map(call, range(callers_)) for wait in waits]
+
+
 def cpu_s(system: System) -> dict[str, float]:
     """Give the processor seconds that each process has spent so far; all detectors' together."""
     spent: dict[str, float] = {}
@@ -192,6 +215,34 @@ def _ingest(stage: Stage, plan: Plan, say: Say, head: Row, *, at_once: int, size
     with stage.system(defaults=_BUDGET) as system:
         laps = [_logging(system, at_once, [f"m{n}" for n in range(4)], size, plan.seconds) for _ in range(plan.laps)]
     return _ingest_row(head, laps)
+
+
+def callers(stage: Stage, plan: Plan, say: Say) -> list[Row]:
+    """More producers that each wait for the acknowledgement of every event: each event is a call of its own."""
+    rows = []
+    for count in plan.callers:
+        say(f"callers: {count}")
+        processes = min(count, 4)
+        with stage.system(defaults=_BUDGET) as system:
+            laps = []
+            for seconds in (0.5, *[plan.seconds] * plan.laps):
+                before = cpu_s(system)
+                told = [flush_alone.remote(system.namespace, count // processes, seconds) for _ in range(processes)]
+                waits = np.concatenate(ray.get(told))
+                spent = spent_since(system, before)
+                costs = {role: spent[role] / len(waits) * 1e6 for role in ("broadcaster", "detector")}
+                laps.append(costs | {"calls_s": len(waits) / seconds, "wait_ms": float(np.median(waits)) * 1e3})
+        laps = laps[1:]  # the first made the detectors and the callers' processes
+        each_us = [lap["broadcaster"] for lap in laps]
+        rows.append({
+            "producers": count,
+            "events/s": [lap["calls_s"] for lap in laps],
+            "one event, flushed: p50 ms": [lap["wait_ms"] for lap in laps],
+            "broadcaster us/event": each_us,
+            "detectors us/event": [lap["detector"] for lap in laps],
+            "broadcaster ends at events/s": 1e6 / float(np.median(each_us)),
+        })  # fmt: skip
+    return rows
 
 
 def models(stage: Stage, plan: Plan, say: Say) -> list[Row]:

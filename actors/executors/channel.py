@@ -39,8 +39,10 @@ class Channel:
         except (BrokenPipeError, ConnectionResetError) as error:
             raise Closed(str(error)) from error
 
-    def receive(self) -> Any:
-        """Wait for one message; Closed at the end."""
+    def receive(self, *, within_s: float | None = None) -> Any:
+        """Wait for one message; Closed at the end, TimeoutError where nothing more of it comes `within_s`."""
+        if within_s is not None:
+            self._socket.settimeout(within_s)
         while len(self._received) < _LENGTH.size:
             self._more()
         (length,) = _LENGTH.unpack_from(self._received)
@@ -48,6 +50,8 @@ class Channel:
         while len(self._received) < whole:
             self._more()
         message, self._received = self._received[_LENGTH.size : whole], self._received[whole:]
+        if within_s is not None:
+            self._socket.settimeout(None)
         return msgpack.unpackb(message, strict_map_key=False)
 
     def receive_with_descriptor(self) -> tuple[Any, int]:

@@ -114,14 +114,17 @@ class IsolatedExecutor:
             ready = {descriptor for descriptor, _ in poll.poll(left_ms)} if left_ms is None or left_ms > 0 else set()
             try:
                 if not ready:  # nor would another report of one that reports all the time be waited for
-                    self._discard_child()
-                    return Outcome("timed_out", None, f"killed after {self._study.timeout_s:g} s")
+                    raise TimeoutError
                 if child.fileno() not in ready:
                     raise Closed("ended")
-                message = child.receive()
+                # What has come need not be a message: the objective may have written into a descriptor that is not its own.
+                message = child.receive(within_s=None if left_ms is None else left_ms / 1000)
                 if message[0] == "report":
                     child.send(self._reported(assignment, message[1], message[2]))
                     continue
+            except TimeoutError:
+                self._discard_child()
+                return Outcome("timed_out", None, f"killed after {self._study.timeout_s:g} s")
             except Closed:
                 return Outcome("failed", None, self._obituary())
             _, kind, value, error = message

@@ -260,6 +260,24 @@ def test_one_that_reports_all_the_time_is_killed_at_its_time_out_too(made: Any, 
     assert made(executor, objective, timeout_s=0.2).run() == Outcome("timed_out", None, "killed after 0.2 s")
 
 
+@pytest.mark.parametrize("executor", CONTAINING)
+def test_one_that_writes_half_a_message_to_its_worker_is_killed_at_its_time_out(made: Any, executor: str) -> None:
+    def objective(params: dict[str, Any]) -> float:
+        if params["n"] < 0:
+            return 0.25
+        import contextlib
+
+        for descriptor in range(3, 64):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"\xff\x00\x00\x00half")
+        time.sleep(3600)
+        return 1.0
+
+    runner = made(executor, objective, timeout_s=0.5)
+    assert runner.run(n=0) == Outcome("timed_out", None, "killed after 0.5 s")
+    assert runner.run(n=-1) == Outcome("completed", 0.25, None)
+
+
 def _runs(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123

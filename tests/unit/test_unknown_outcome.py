@@ -33,7 +33,7 @@ def at(seconds: float = 0.0) -> Instant:
 
 
 def batch(level: float, n: int) -> bytes:
-    values = level + np.random.default_rng(1).normal(0.0, 0.01, n)
+    values = level + np.random.default_rng(2).normal(0.0, 0.01, n)
     return wire.pack(wire.batch_of_columns({"accuracy": values}, version="v1", timestamps=NOW, now_s=NOW))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -80,7 +81,10 @@ def _order_of(store: Any, record: Mapping[str, Any]) -> dict[str, Any] | None:
     with store.part("dispatcher").read() as connection:
         table = dispatcher_tables.retrains
         row = connection.execute(table.select().where(table.c.id == record["order"]["order"])).mappings().first()
-    return None if row is None else dict(row)
+    if row is None:
+        return None
+    texts = ("explanation", "handler_settings", "tuning")  # kept as JSON
+    return dict(row) | {name: json.loads(row[name]) for name in texts if row[name] is not None}
 
 
 def in_words(record: Mapping[str, Any], order: Mapping[str, Any] | None = None) -> Iterator[str]:
@@ -128,7 +132,8 @@ def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iter
         if told["reason"]:
             yield f"    {told['reason']}"
         if order is not None and order.get("tuning"):
-            yield f"    study: {order['tuning']}"
+            study, trial, params, value = (order["tuning"].get(key) for key in ("study", "trial", "params", "value"))
+            yield f"    study {study}: trial {trial} with {params}, value {value}"
     if record["recovered"]:
         yield f"  recovered: {', '.join(record['recovered'])}"
     elif record["closed_at"] is not None:

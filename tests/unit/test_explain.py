@@ -10,7 +10,9 @@ import pytest
 from actors import wire
 from actors.clock import Instant
 from actors.detection import Change, Detection, Ingest
+from actors.retraining.orders import DONE, Order, Request
 from actors.storage import Store
+from actors.storage.dispatcher_tables import put_new
 from drivers import explain
 
 NOW = 1_795_000_000.0
@@ -48,3 +50,14 @@ def test_an_episode_is_told_with_its_numbers_and_what_came_of_it(tmp_path: Path)
         explain.find(store, "none")
     with pytest.raises(KeyError, match="of model 'other'"):
         explain.find(store, "last", "other")
+
+
+def test_the_order_is_told_with_its_study_as_values_and_not_as_text(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/store")
+    asked = Request("m", "v1", "accuracy", 4.0, NOW, "e-1", {"window_mean": 0.6})
+    tuning = {"study": "s-1", "trial": 3, "params": {"lr": 0.01}, "value": 0.2}
+    with store.part("dispatcher").write() as connection:
+        put_new(connection, Order("o-1", asked, DONE, "", "tune", {"trials": 4}, NOW, tuning=tuning))
+    order = explain._order_of(store, {"order": {"order": "o-1"}})
+    assert order is not None
+    assert (order["tuning"], order["explanation"], order["handler_settings"]) == (tuning, {"window_mean": 0.6}, {"trials": 4})

@@ -31,6 +31,7 @@ _UNSURE, _UNSURE_UNTIL = 4.0, 100.0  # weight of autocorrelation that no coeffic
 _SUM_MAX = 0.97  # of the coefficients: no stream is taken for a random walk
 _EVIDENCE = 4.0  # of AIC, or a hundredth of the events where that is less
 _SCALE_MIN = 1e-6
+_SORTED_FROM = 1024  # values looked up at once
 _ROUNDING = 1e-9  # relative difference to a constant below which a value is hardly another one
 _UNSEEN = 2.5  # score of a value that was never seen among about 100
 
@@ -105,7 +106,7 @@ class ScoreMap:
 
     def raw_scores(self, values: Floats) -> Floats:
         """Return the normal scores of `values: float64[n]`, bounded, not yet prewhitened."""
-        i = np.searchsorted(self.x, values, side="right")
+        i = _places(self.x, values)
         left = np.maximum(i - 1, 0)
         scores = self.y[left] + self.slope[i] * (values - self.x[left])
         low, high = self.x[0], self.x[-1]
@@ -187,6 +188,20 @@ def _scores_without_ties(n: int) -> tuple[Floats, float]:
     at_knots = scores[_knot_positions(n)]
     at_knots.flags.writeable = False
     return at_knots, math.sqrt(float(np.mean(scores * scores)))
+
+
+def _places(x: Floats, values: Floats) -> np.typing.NDArray[np.intp]:
+    """Return `np.searchsorted(x, values, side="right")`.
+
+    Many values: sort them instead, which vector units do, and look the few knots up among them; a third of the time.
+    """
+    if len(values) < _SORTED_FROM:
+        return np.searchsorted(x, values, side="right")
+    order = np.argsort(values)
+    before = np.searchsorted(values[order], x)
+    places = np.empty(len(values), dtype=np.intp)
+    places[order] = np.repeat(np.arange(len(x) + 1), np.diff(before, prepend=0, append=len(values)))
+    return places
 
 
 def _knot_positions(n: int) -> np.typing.NDArray[np.intp]:

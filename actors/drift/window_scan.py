@@ -45,6 +45,7 @@ _MIDDLE_OF_BAND = np.searchsorted(LENGTHS, np.sqrt(_LENGTH[_FIRST_OF_BAND] * _LE
 # By how much more improbable a sum of tied scores must be than one of normal scores: their distribution is learned too,
 # and large deviations are exact but for a factor. Found by simulation on binomial streams.
 _TIED_SURPLUS = 0.25
+_SCREENED_AT_ONCE = 2048  # events; 2,048 x 6 sums are not yet so large that malloc gets new pages for them every time
 _SCANNED_AT_ONCE = 128  # events; 128 x 80 sums stay in the second-level cache
 
 
@@ -136,9 +137,13 @@ class WindowScan:
         sums = self._sums[first : first + m]
         np.add.accumulate(np.concatenate((self._sums[self._end : first], scores)), out=self._sums[first - 1 : first + m])
         n = np.arange(self.n + 1, self.n + m + 1, dtype=np.float64)
-        suspects = self._suspects(sums, n)
-        for start in range(0, len(suspects), _SCANNED_AT_ONCE):
-            yield from self._scan(first, suspects[start : start + _SCANNED_AT_ONCE], n)
+        mean = sums / n
+        self._make_bounds(float(n[0]), float(n[-1]), float(mean.min()), float(mean.max()))
+        for some in range(0, m, _SCREENED_AT_ONCE):
+            part = slice(some, some + _SCREENED_AT_ONCE)
+            suspects = some + self._suspects(sums[part], n[part], mean[part])
+            for start in range(0, len(suspects), _SCANNED_AT_ONCE):
+                yield from self._scan(first, suspects[start : start + _SCANNED_AT_ONCE], n)
         self.total = float(sums[-1])
         self.n += m
         self._end += m
@@ -193,9 +198,9 @@ class WindowScan:
 
     # --- the screen -------------------------------------------------------------------------------------------
 
-    def _suspects(self, sums: Floats, n: Floats) -> npt.NDArray[np.intp]:
+    def _suspects(self, sums: Floats, n: Floats, mean: Floats) -> npt.NDArray[np.intp]:
         """Return the events, as indices, that no CUSUM can clear; all bands at once, float64[bands, m]."""
-        up, down = self._limits(n, sums / n)
+        up, down = self._limits(n, mean)
         over = np.zeros((_BANDS, len(n)), dtype=bool)
         line = np.empty((_BANDS, len(n) + 1))
         if self._direction != "down":
@@ -212,24 +217,27 @@ class WindowScan:
             self._highest = high[:, -1].tolist()
         found = over[0]  # the band that is looked at every time
         for stride, band in zip(_STRIDES[1:], over[1:], strict=True):
-            start = -(self.n + 1) % stride
+            start = -int(n[0]) % stride
             found[start::stride] |= band[start::stride]
         return np.flatnonzero(found)
 
-    def _limits(self, n: Floats, mean: Floats) -> tuple[Floats, Floats]:
-        """Return what the CUSUMs must reach before any length can be over, either way: float64[bands, m or 1].
+    def _make_bounds(self, n0: float, n1: float, mean_low: float, mean_high: float) -> None:
+        """Make the bounds for n in [n0, n1] and such means, unless those at hand hold there.
 
-        The bounds are made for stretches of n and for two means, and kept until n or a mean leaves those.
+        They are made for stretches of n and for two means that lie somewhat further apart.
         """
-        low, high = float(mean.min()), float(mean.max())
-        if not (n[-1] <= self._trusted_to and self._mean_low <= low and high <= self._mean_high):
-            slack = 0.5 * UNIT / math.sqrt(n[0])
-            self._mean_low, self._mean_high = low - slack, high + slack
-            count = 1 + int(math.log(n[-1] / n[0]) / math.log(_STRETCH))
-            edges = n[0] * _STRETCH ** np.arange(count + 1)
-            self._trusted_to, self._stretches = float(edges[-1]), edges[1:-1]
-            self._at_low = self._bounds(edges[:-1], edges[1:], self._mean_low)
-            self._at_high = self._bounds(edges[:-1], edges[1:], self._mean_high)
+        if n1 <= self._trusted_to and self._mean_low <= mean_low and mean_high <= self._mean_high:
+            return
+        slack = 0.5 * UNIT / math.sqrt(n0)
+        self._mean_low, self._mean_high = mean_low - slack, mean_high + slack
+        count = 1 + int(math.log(n1 / n0) / math.log(_STRETCH))
+        edges: Floats = np.geomspace(n0, n0 * _STRETCH**count, count + 1)
+        self._trusted_to, self._stretches = float(edges[-1]), edges[1:-1]
+        self._at_low = self._bounds(edges[:-1], edges[1:], self._mean_low)
+        self._at_high = self._bounds(edges[:-1], edges[1:], self._mean_high)
+
+    def _limits(self, n: Floats, mean: Floats) -> tuple[Floats, Floats]:
+        """Return what the CUSUMs must reach before any length can be over, either way: float64[bands, m or 1]."""
         (up, down), (up_high, down_high) = self._at_low, self._at_high
         if len(self._stretches) == 0:
             return np.minimum(up, up_high), np.minimum(down, down_high)

@@ -151,6 +151,10 @@ def _real(plt: Any, streams: list[dict[str, Any]]) -> Any:
             start = at - alarm["estimated_start"] + 1
             axis.plot([start, at], [alarm["window_mean"]] * 2, color="#d1495b", lw=2)
         axis.set_ylabel(stream["unit"])
-        axis.set_title(f"{stream['what']}: {len(stream['alarms'])} alarm{'' if len(stream['alarms']) == 1 else 's'}", loc="left", fontsize=10)
+        axis.set_title(
+            f"{stream['what']}: {len(stream['alarms'])} alarm{'' if len(stream['alarms']) == 1 else 's'}",
+            loc="left",
+            fontsize=10,
+        )
     figure.tight_layout()
     return figure

@@ -76,6 +76,14 @@ def test_single_scores_equal_those_of_a_batch_bit_for_bit(kind):
         past = [*past[1:], score]
 
 
+def test_many_values_have_the_scores_that_few_have():
+    rng = np.random.default_rng(3)
+    for x in (rng.standard_t(3, 5000), rng.binomial(20, 0.95, 5000) / 20, np.ones(5000)):
+        learned, _ = ScoreMap.fit(x[:400], cap=3.6, caution=2.0)
+        few = np.concatenate([learned.raw_scores(part) for part in np.array_split(x, 50)])
+        assert np.array_equal(learned.raw_scores(x), few)
+
+
 def test_scores_of_new_values_are_standard_normal_and_independent_whatever_the_stream():
     rng = np.random.default_rng(2)
     ar = np.convolve(rng.standard_normal(20_100), 0.5 ** np.arange(101), "valid")

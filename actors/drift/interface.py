@@ -1,7 +1,7 @@
 """What every drift detector offers, and the checks and records they share."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypedDict, get_args
 
 import msgpack
@@ -37,7 +37,7 @@ class Alarm:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as a dict of plain values, as the wire and the store take them."""
-        return asdict(self)
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"extra": dict(self.extra)}
 
 
 class Progress(TypedDict):

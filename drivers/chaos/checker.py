@@ -25,7 +25,7 @@ from drivers.chaos.scenario import CHANNELS, HOOK, MODELS, Floats, sources_of
 from drivers.chaos.zombies import SOURCE as ZOMBIE
 
 # Two machines' clocks need not agree; here it is one, and a launch is noted a moment after it was made.
-_CLOCK_S: Final = 0.05
+CLOCK_S: Final = 0.05
 _SHOWN: Final = 5
 
 
@@ -273,7 +273,7 @@ def _check_cooldowns(
         own = seen if model == HOOK else first
         times = sorted((own[id_], id_) for id_, row in given.items() if row.model == model and not row.manual and id_ in own)
         for (before_s, before), (after_s, after) in itertools.pairwise(times):
-            if after_s - before_s < cooldown_s - _CLOCK_S:
+            if after_s - before_s < cooldown_s - CLOCK_S:
                 findings.within_cooldown += 1
                 how = "taken" if model in CHANNELS else "launched"
                 findings.say(f"{model}: {after} was {how} {after_s - before_s:.2f} s after {before}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -77,6 +78,7 @@ class Receiver:
         self._first: dict[str, float] = {}  # when each order was posted for the first time
         self._posts = 0
         self._taken: Counter[str] = Counter()  # how often each order was posted and not put off
+        self._launched: list[tuple[float, bool]] = []  # when each order was launched, and whether that was late
         self._lock = Lock()
         receiver = self
 
@@ -109,6 +111,8 @@ class Receiver:
             if is_late and now_s < first_s + self._late_s:
                 return 503
             self._posts += 1
+            if order not in self._taken:
+                self._launched.append((now_s, is_late))
             self._taken[order] += 1
             number = self._posts
             if event["id"] not in self._seen:
@@ -122,6 +126,11 @@ class Receiver:
         """Count the orders that were posted so often at least, posts that were put off left out."""
         with self._lock:
             return sum(posted >= times for posted in self._taken.values())
+
+    def after_late(self) -> list[float]:
+        """Give the seconds from each late launch to the one that came next."""
+        with self._lock:
+            return [after_s - before_s for (before_s, late), (after_s, _) in itertools.pairwise(self._launched) if late]
 
     def close(self) -> None:
         """Listen no more."""

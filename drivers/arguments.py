@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from typing import Final, NoReturn
 
 from drivers.output import Output
 
@@ -18,7 +20,13 @@ FINE = 0
 FAILED = 1
 USAGE = 2
 
+_JSON: Final = re.compile(r"(^| )(-o[ =]?|--output[ =])json( |$)")
+
 Act = Callable[[argparse.Namespace, Output], int]
+
+
+class UsageError(ValueError):
+    """The command line is wrong."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +42,11 @@ class Parser(argparse.ArgumentParser):
         """Give the help, the example first."""
         return f"{self._example}\n\n{super().format_help()}"
 
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError, so that a program hears of it as of any other error."""
+        self.print_usage(sys.stderr)
+        raise UsageError(message)
+
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
     """Add which Ray cluster and which system on it."""
@@ -45,10 +58,9 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 
 def run(parser: Parser, argv: Sequence[str] | None, act: Act) -> int:
     """Parse, act, and turn whatever goes wrong into one line and an exit code."""
-    try:
-        arguments = parser.parse_args(argv)
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else USAGE
+    arguments = _parsed(parser, argv)
+    if isinstance(arguments, int):
+        return arguments
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     output = Output(arguments.output)
     try:
@@ -67,6 +79,18 @@ def run(parser: Parser, argv: Sequence[str] | None, act: Act) -> int:
     except (RuntimeError, OSError) as error:  # no system, a conflict, no Ray, no reply in time
         output.error(_told(error))
         return FAILED
+
+
+def _parsed(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace | int:
+    """Give what was asked for, or the exit code of a help that was printed or of a wrong command line."""
+    try:
+        return parser.parse_args(argv)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else USAGE
+    except UsageError as error:  # nothing has been parsed then, the wanted format neither
+        asked = " ".join(sys.argv[1:] if argv is None else argv)
+        Output("json" if _JSON.search(asked) else "text").error(str(error))
+        return USAGE
 
 
 def _told(error: Exception) -> str:

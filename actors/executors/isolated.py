@@ -7,6 +7,7 @@ trial alone; a time-out or a cancellation kills the child with all that it start
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -19,6 +20,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from actors.executors.channel import Channel, Closed
 from actors.executors.trial import Assignment, LoadError, Outcome, Study
@@ -29,6 +32,9 @@ logger = logging.getLogger(__name__)
 # Of what a trial prints, so much is passed on to the worker's log, and so much stands in the error of a crash.
 _MAX_PASSED_ON_BYTES = 64 * 1024
 _MAX_TAIL_BYTES = 1500
+# How often is looked whether a trial that prints and prints has filled more than this of the disk.
+_MAX_OUTPUT_BYTES = 4 * 2**20
+_LOOK_S = 1.0
 # How long opening the objective may take where trials have a shorter time-out: imports are not the trial's fault.
 _LOAD_TIMEOUT_S = 120.0
 # How often a zygote that dies by itself is started again for one trial.
@@ -63,6 +69,7 @@ class IsolatedExecutor:
         self._dead_pid = 0  # to be reaped with the next fork
         self._asked = False  # the zygote has been told to fork, and its answer not yet been taken
         self._spare: tuple[int, int] | None = None  # the next child: its pid and the socket to it
+        self._look_s = 0.0  # when the output is looked at again, by the monotonic clock
         self._cancelled = threading.Event()
         self._killing = threading.Lock()
         self._start_zygote()
@@ -104,33 +111,37 @@ class IsolatedExecutor:
         child = self._child
         if child is None:
             raise RuntimeError("no child")
-        deadline = None if self._study.timeout_s is None else time.monotonic() + self._study.timeout_s
+        deadline_s = math.inf if self._study.timeout_s is None else time.monotonic() + self._study.timeout_s
+        try:
+            while (message := self._heard(child, deadline_s))[0] == "report":
+                child.send(self._reported(assignment, message[1], message[2]))
+        except TimeoutError:
+            self._discard_child()
+            return Outcome("timed_out", None, f"killed after {self._study.timeout_s:g} s")
+        except Closed:
+            return Outcome("failed", None, self._obituary())
+        _, kind, value, error = message
+        if self._one_trial:
+            self._retire_child()
+        return Outcome(kind, value, error)
+
+    def _heard(self, child: Channel, deadline_s: float) -> Any:
+        """Wait for the child's next message; TimeoutError at the deadline, Closed where it has ended."""
         poll = select.poll()
         poll.register(child.fileno(), select.POLLIN)
         if self._exit >= 0:
             poll.register(self._exit, select.POLLIN)
-        while True:
-            left_ms = None if deadline is None else (deadline - time.monotonic()) * 1000
-            ready = {descriptor for descriptor, _ in poll.poll(left_ms)} if left_ms is None or left_ms > 0 else set()
-            try:
-                if not ready:  # nor would another report of one that reports all the time be waited for
-                    raise TimeoutError
-                if child.fileno() not in ready:
-                    raise Closed("ended")
+        while (left_s := deadline_s - time.monotonic()) > 0:  # one that reports all the time comes to its deadline too
+            ready = {descriptor for descriptor, _ in poll.poll(min(left_s, _LOOK_S) * 1000)}
+            if time.monotonic() >= self._look_s:
+                self._bound_output()
+                self._look_s = time.monotonic() + _LOOK_S
+            if child.fileno() in ready:
                 # What has come need not be a message: the objective may have written into a descriptor that is not its own.
-                message = child.receive(within_s=None if left_ms is None else left_ms / 1000)
-                if message[0] == "report":
-                    child.send(self._reported(assignment, message[1], message[2]))
-                    continue
-            except TimeoutError:
-                self._discard_child()
-                return Outcome("timed_out", None, f"killed after {self._study.timeout_s:g} s")
-            except Closed:
-                return Outcome("failed", None, self._obituary())
-            _, kind, value, error = message
-            if self._one_trial:
-                self._retire_child()
-            return Outcome(kind, value, error)
+                return child.receive(within_s=None if math.isinf(left_s) else left_s)
+            if ready:
+                raise Closed("ended")
+        raise TimeoutError
 
     def _fork(self) -> Channel:
         if self._cancelled.is_set():
@@ -202,6 +213,20 @@ class IsolatedExecutor:
         tail = self._tail()
         return f"{text}\n{tail}" if tail else text
 
+    def _bound_output(self) -> None:
+        """Drop what was printed, but for its end, where it has become too much."""
+        size = os.fstat(self._output.fileno()).st_size
+        if size > _MAX_OUTPUT_BYTES:
+            self._output.seek(size - _MAX_PASSED_ON_BYTES)
+            kept = self._output.read(_MAX_PASSED_ON_BYTES)
+            self._output.truncate(0)
+            with self._for_appending() as output:
+                output.write(b"[much that was printed before was dropped]\n" + kept)
+
+    def _for_appending(self) -> BinaryIO:
+        """Open the output again as those do that write there: several processes, under whose hands it is emptied."""
+        return Path(f"/proc/self/fd/{self._output.fileno()}").open("ab")
+
     def _tail(self) -> str:
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(size - _MAX_TAIL_BYTES, 0))
@@ -221,8 +246,7 @@ class IsolatedExecutor:
 
     def _start_zygote(self) -> None:
         ours, theirs = socket.socketpair()
-        # Opened for appending: several processes write here, and it is emptied under their hands.
-        output = os.open(f"/proc/self/fd/{self._output.fileno()}", os.O_WRONLY | os.O_APPEND)
+        output = self._for_appending()
         try:
             self._zygote = subprocess.Popen(  # noqa: S603  our own interpreter and our own text
                 [sys.executable, "-X", "faulthandler", "-c", _ZYGOTE, str(theirs.fileno())],
@@ -234,7 +258,7 @@ class IsolatedExecutor:
             )
         finally:
             theirs.close()
-            os.close(output)
+            output.close()
         self._control = Channel(ours)
         try:
             self._control.send({"path": sys.path, "study": asdict(self._study), "objective": self._shipped})

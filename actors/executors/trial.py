@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pickle
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class Trial:
         self.stopped = False
         self._seed = seed
         self._reported = reported
+        self._reporting = threading.Lock()  # an objective may report from threads of its own
+        self._ended = False
 
     @property
     def seed(self) -> int:
@@ -74,16 +77,25 @@ class Trial:
         """Tell how it goes at `step` (1, 2, ...); False means: not worth going on, return what there is.
 
         Costs microseconds and waits for nobody: the verdict comes with a later report. A value that is no finite number
-        counts as the worst there is. Raises ValueError for a step or value that is no number.
+        counts as the worst there is. Raises ValueError for a step or value that is no number, RuntimeError where the trial has
+        ended, in a thread that the objective left running.
         """
         if isinstance(step, bool) or not isinstance(step, Integral) or step < 0:
             raise ValueError(f"step must be a whole number of at least 0, got {step!r:.80}")
         number = _unboxed(value)
         if isinstance(number, bool) or not isinstance(number, Real):
             raise ValueError(f"value must be a number, got {value!r:.80}")  # noqa: TRY004  ValueError is the rule for bad input
-        if not self._reported(int(step), float(number)):
-            self.stopped = True
+        with self._reporting:
+            if self._ended:
+                raise RuntimeError(f"trial {self.id} has ended and reports nothing any more")
+            if not self._reported(int(step), float(number)):
+                self.stopped = True
         return not self.stopped
+
+    def end(self) -> None:
+        """Take no more reports: the objective has returned."""
+        with self._reporting:
+            self._ended = True
 
 
 class LoadError(RuntimeError):
@@ -118,6 +130,7 @@ class Objective:
             outcome = Outcome("failed", None, _described(error))
         if os.getpid() != pid:
             os._exit(0)  # the objective forked and its child came back here: only the parent answers
+        trial.end()
         return outcome
 
 

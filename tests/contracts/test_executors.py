@@ -15,6 +15,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
+from actors.executors import isolated
 from actors.executors.create import Executor, create
 from actors.executors.trial import Assignment, LoadError, Outcome, Study, wants_trial
 
@@ -258,6 +259,64 @@ def test_one_that_reports_all_the_time_is_killed_at_its_time_out_too(made: Any, 
             trial.report(1, 0.0)
 
     assert made(executor, objective, timeout_s=0.2).run() == Outcome("timed_out", None, "killed after 0.2 s")
+
+
+@pytest.mark.parametrize("executor", ALL)
+def test_threads_of_an_objective_report_together_and_not_after_its_end(made: Any, executor: str) -> None:
+    def objective(_params: dict[str, Any], trial: Any) -> float:
+        import threading
+
+        def report(first: int) -> None:
+            for step in range(first, first + 50):
+                assert trial.report(step, 1.0)
+
+        def report_on() -> None:
+            try:
+                while True:
+                    trial.report(1000, 1.0)
+                    time.sleep(0.001)
+            except RuntimeError:  # the trial has ended
+                pass
+
+        threads = [threading.Thread(target=report, args=(100 * number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        threading.Thread(target=report_on, daemon=True).start()
+        return 1.0
+
+    runner = made(executor, objective)
+    for trial in (1, 2, 3):
+        assert runner.run() == Outcome("completed", 1.0, None)
+        steps = sorted(step for number, step, _ in runner.reported if number == trial and step < 1000)
+        assert steps == [100 * thread + step for thread in range(8) for step in range(50)]
+
+
+@pytest.mark.parametrize("executor", CONTAINING)
+def test_what_a_trial_prints_for_ever_does_not_fill_the_disk(made: Any, executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def objective(_params: dict[str, Any]) -> float:
+        deadline_s = time.monotonic() + 2.0
+        while time.monotonic() < deadline_s:
+            sys.stdout.write("x" * 99_999 + "\n")
+            time.sleep(0.0005)
+        sys.stdout.write("the end\n")
+        sys.stdout.flush()
+        os._exit(7)
+
+    sizes: list[int] = []
+    runner = made(executor, objective)
+    bound = runner.executor._bound_output
+
+    def bounded() -> None:
+        bound()
+        sizes.append(os.fstat(runner.executor._output.fileno()).st_size)
+
+    monkeypatch.setattr(isolated, "_LOOK_S", 0.05)
+    monkeypatch.setattr(runner.executor, "_bound_output", bounded)
+    assert str(runner.run().error).endswith("the end")
+    assert len(sizes) > 5
+    assert max(sizes) < 2 * isolated._MAX_OUTPUT_BYTES
 
 
 @pytest.mark.parametrize("executor", CONTAINING)

@@ -60,6 +60,15 @@ def test_whatever_goes_wrong_is_one_line_and_an_exit_code(
     assert json.loads(captured.out) == {"error": told}
 
 
+@pytest.mark.parametrize("asked", [["-o", "json"], ["--output=json"], ["-ojson"], []])
+def test_a_wrong_command_line_is_told_to_a_program_too(asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Parser("x", None, example="visutility x"), ["--no-such", *asked], raising(AssertionError())) == USAGE
+    captured = capsys.readouterr()
+    assert captured.err.startswith("usage: visutility x")
+    assert captured.err.endswith("error: unrecognized arguments: --no-such\n")
+    assert captured.out == ('{"error": "unrecognized arguments: --no-such"}\n' if asked else "")
+
+
 def raising(error: BaseException) -> Callable[[argparse.Namespace, Output], int]:
     def act(_arguments: argparse.Namespace, _output: Output) -> int:
         raise error

@@ -175,11 +175,12 @@ def postgresql(url: str) -> dict[str, Any]:
 
 
 def drift(system: System, model: str) -> None:
-    """Log until the model has drifted."""
+    """Log until the model has drifted, and the dispatcher knows."""
     for level in (0.93, 0.6):
         noise = np.random.default_rng(7).normal(level, 0.01, 500)
         system.metrics.log_batch({"accuracy": noise}, model=model, version="v1")
     assert system.metrics.flush(timeout_s=60)["pending"] == 0
+    assert eventually(lambda: not system.status()["models"][model]["undelivered"], "the request of its episode is recorded")
 
 
 def remembered(system: System) -> dict[str, Any]:

@@ -89,10 +89,16 @@ class RayLink:
         self._handle = None
         self._forked_worker = _worker()
 
+    def _is_connected(self) -> bool:
+        """Tell whether this process is on a cluster; where it is not, Ray's functions would start one by themselves."""
+        if not ray.is_initialized():
+            self._handle = None
+        return ray.is_initialized()
+
     def _found(self) -> Any:
-        if self._handle is None and time.monotonic() >= self._look_at_s:
+        if self._is_connected() and self._handle is None and time.monotonic() >= self._look_at_s:
             self._look_at_s = time.monotonic() + _FIND_S
-            if ray.is_initialized() and _worker() is not self._forked_worker:
+            if _worker() is not self._forked_worker:
                 try:
                     self._handle = ray.get_actor("broadcaster", namespace=self._namespace)
                 except (ValueError, RayError):
@@ -112,6 +118,8 @@ class RayLink:
 
     def wait(self, tickets: list[Any], timeout_s: float) -> list[Any]:
         """Wait for the first of them."""
+        if not self._is_connected():
+            return list(tickets)
         try:
             ready, _ = ray.wait(tickets, num_returns=1, timeout=timeout_s)
             if ready and len(tickets) > 1:
@@ -123,6 +131,8 @@ class RayLink:
 
     def reply(self, ticket: Any) -> list[dict[str, Any]] | None:
         """Take a reply."""
+        if not self._is_connected():
+            return None
         try:
             found: list[dict[str, Any]] = ray.get(ticket, timeout=0)
         except (RayActorError, RayTaskError, GetTimeoutError) as error:
@@ -389,15 +399,24 @@ class Metrics:
         self._names.add(key)
 
     def _rouse(self) -> None:
-        """See to it that the thread runs and looks at what is new."""
+        """See to it that the thread runs and looks at what is new, whatever the caller does with his reference meanwhile."""
+        _owing.add(self)
         thread = self._thread
         if thread is None or not thread.is_alive():
             with _starting:
                 if self._thread is None or not self._thread.is_alive():
                     self._closed = False
-                    self._thread = threading.Thread(target=_run, args=(weakref.ref(self),), name="metrics", daemon=True)
+                    wake = self._wake
+                    reference = weakref.ref(self, lambda _: wake.set())  # the thread need not sleep on for nobody
+                    self._thread = threading.Thread(target=_run, args=(reference,), name="metrics", daemon=True)
                     self._thread.start()
         self._wake.set()
+
+    def _rest(self) -> None:
+        """Hold on to itself no longer than something is to be acknowledged."""
+        with self._lock:  # who logs now comes after, and makes it hold on again
+            if self._counts["logged"] == self._settled():
+                _owing.discard(self)
 
     def _warn(self, once: str, text: str, *arguments: object) -> None:
         if once not in self._warned:
@@ -653,10 +672,11 @@ class Metrics:
 _LONGEST: Final = 100_000  # rows of one packed batch: a column of it is 800 KB
 _starting = threading.Lock()
 _living: weakref.WeakSet[Metrics] = weakref.WeakSet()
+_owing: set[Metrics] = set()  # with events that nobody has acknowledged: those live on where the caller holds them no more
 
 
 def _run(reference: weakref.ref[Metrics]) -> None:
-    """Work for a client for as long as it lives; a client that nobody holds any more takes its thread with it."""
+    """Work for a client for as long as it lives; one that nobody holds and that owes nothing takes its thread with it."""
     while (metrics := reference()) is not None:
         wake, hurry = metrics._wake, metrics._hurry  # noqa: SLF001  the thread of this very class
         wake.clear()
@@ -665,6 +685,7 @@ def _run(reference: weakref.ref[Metrics]) -> None:
         except Exception:
             logger.exception("logging goes on in a moment")
             pause_s = 0.5
+        metrics._rest()  # noqa: SLF001
         if metrics._closed and not metrics._calls and not metrics._ready:  # noqa: SLF001
             return
         del metrics
@@ -714,6 +735,7 @@ def _revived(namespace: str, on_full: Literal["drop", "wait"], buffer_bytes: int
 def _after_fork() -> None:
     global _starting  # noqa: PLW0603  a lock that another thread held in the parent stays held for ever here
     _starting = threading.Lock()
+    _owing.clear()
     for metrics in list(_living):
         metrics._begin()  # noqa: SLF001
         if isinstance(metrics._link, RayLink):  # noqa: SLF001

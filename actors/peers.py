@@ -67,6 +67,9 @@ class BlockingPeers:
 
         NoSystemError where no system is meant to run in the namespace.
         """
+        # Ray would make a cluster of its own for whoever asks after the caller has left his: a thread of ours that goes on.
+        if not ray.is_initialized():
+            raise PeerUnavailableError(f"{name}.{method}: this process is connected to no Ray cluster (any more)")
         try:
             handle = self._handles.get(name) or self._found(name)
             return ray.get(getattr(handle, method).remote(**arguments), timeout=timeout_s)

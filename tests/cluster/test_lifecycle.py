@@ -22,6 +22,7 @@ from actors import build, card, connection, deployment
 from actors.deployment import ConflictError, NoSystemError
 from actors.storage import StoreError
 from actors.system import System
+from tests.cluster.alone import alone
 from tests.cluster.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -310,3 +311,8 @@ def children_with(address: str) -> list[int]:
             if address in words:
                 found.append(int(folder.name))
     return found
+
+
+def test_our_threads_start_no_ray_for_a_process_that_has_left_its_own(tmp_path: Path) -> None:
+    told = alone("tests.cluster.scenarios.leaving", "after_shutdown", storage=f"sqlite:///{tmp_path}/store")
+    assert told == {"order": "fraud", "asked for another Ray": 0}

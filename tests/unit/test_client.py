@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -385,6 +386,28 @@ def test_a_client_that_nobody_holds_takes_its_thread_with_it(made: Any, system: 
     gc.collect()
     thread.join(5.0)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_what_was_logged_arrives_though_nobody_holds_the_client_any_more(system: FakeSystem, up: bool) -> None:
+    system.up = up
+
+    def job() -> tuple[weakref.ref[Metrics], threading.Thread]:
+        metrics = Metrics(link=system)
+        metrics.log({"accuracy": 0.9}, model="m")
+        metrics.log_batch({"accuracy": np.full(10, 0.9)}, model="m")
+        assert metrics._thread is not None
+        return weakref.ref(metrics), metrics._thread
+
+    reference, thread = job()
+    gc.collect()
+    if not up:  # it waits for the system, however long that takes
+        time.sleep(0.05)
+        assert reference() is not None
+        system.up = True
+    thread.join(10.0)
+    assert system.rows == {"m": 11}
+    assert reference() is None
 
 
 @pytest.mark.parametrize("options", [{"on_full": "block"}, {"buffer_bytes": 0}, {"buffer_bytes": True}, {"producer": ""}])

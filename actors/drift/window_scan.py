@@ -166,13 +166,13 @@ class WindowScan:
         ):
             level = total - pull_up * n
             if level < low:
-                lowest[b] = level
-            elif level - low >= up and n % _STRIDES[b] == 0:
+                low = lowest[b] = level  # noqa: PLW2901  the CUSUM is at its lowest here
+            if level - low >= up and n % _STRIDES[b] == 0:
                 suspect = True
             level = total + pull_down * n
             if level > high:
-                highest[b] = level
-            elif high - level >= down and n % _STRIDES[b] == 0:
+                high = highest[b] = level  # noqa: PLW2901
+            if high - level >= down and n % _STRIDES[b] == 0:
                 suspect = True
         return self._scan(self._end, np.zeros(1, dtype=np.intp), np.array([float(n)])) if suspect else ()
 

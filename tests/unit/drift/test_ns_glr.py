@@ -55,6 +55,21 @@ def test_the_screen_never_hides_an_alarm(seed, direction, shift, batch):
     assert found == slow_first_alarm(scores, heights, 8.0, direction, 60)
 
 
+@pytest.mark.parametrize("largest", [1, 3, 40])
+def test_rare_hits_alarm_alike_however_they_are_cut(largest):
+    # Their scores are so uneven that a limit of the screen is at or below zero, where a CUSUM at its lowest is a suspect too.
+    rng = np.random.default_rng(5)
+    values = (rng.random(30_000) < 0.01) * 1.0
+    whole, cut = NormalScoresGLR(false_alarm_every=1000), NormalScoresGLR(false_alarm_every=1000)
+    alarms, at = [], 0
+    while at < len(values):
+        part = values[at : at + int(rng.integers(1, largest + 1))]
+        alarms += [dataclasses.replace(alarm, index=at + alarm.index) for alarm in cut.update(part)]
+        at += len(part)
+    assert alarms == whole.update(values)
+    assert len(alarms) > 5
+
+
 @pytest.mark.parametrize("kind", ["continuous", "ties", "correlated"])
 def test_single_scores_equal_those_of_a_batch_bit_for_bit(kind):
     rng = np.random.default_rng(1)

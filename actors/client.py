@@ -148,6 +148,8 @@ class RayLink:
         """Call and wait."""
         self._look_at_s = 0.0
         handle = self._found()
+        if not ray.is_initialized():
+            raise ConnectionError("this process is connected to no Ray cluster: ray.init() or actors.connect() comes first")
         if handle is None:
             raise ConnectionError(f"no broadcaster is running in namespace {self._namespace!r}")
         try:

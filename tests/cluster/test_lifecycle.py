@@ -313,6 +313,7 @@ def children_with(address: str) -> list[int]:
     return found
 
 
-def test_our_threads_start_no_ray_for_a_process_that_has_left_its_own(tmp_path: Path) -> None:
-    told = alone("tests.cluster.scenarios.leaving", "after_shutdown", storage=f"sqlite:///{tmp_path}/store")
-    assert told == {"order": "fraud", "asked for another Ray": 0}
+def test_our_threads_start_no_ray_for_a_process_that_has_left_its_own(start: Callable[..., System], cluster: str) -> None:
+    system = start(defaults={"handler": {"kind": "channel", "lease": "1s"}})
+    told = alone("tests.cluster.scenarios.leaving", "after_shutdown", address=cluster, namespace=system.namespace)
+    assert told == {"order": "left", "asked for another Ray": 0}

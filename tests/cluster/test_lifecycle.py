@@ -315,5 +315,11 @@ def children_with(address: str) -> list[int]:
 
 def test_our_threads_start_no_ray_for_a_process_that_has_left_its_own(start: Callable[..., System], cluster: str) -> None:
     system = start(defaults={"handler": {"kind": "channel", "lease": "1s"}})
-    told = alone("tests.cluster.scenarios.leaving", "after_shutdown", address=cluster, namespace=system.namespace)
+    told = alone(
+        "tests.cluster.scenarios.leaving",
+        "after_shutdown",
+        environment={"RAY_AUTH_MODE": "token"},  # Ray's default, and so that of the suite's own Ray
+        address=cluster,
+        namespace=system.namespace,
+    )
     assert told == {"order": "left", "asked for another Ray": 0}

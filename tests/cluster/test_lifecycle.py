@@ -184,7 +184,9 @@ class TestAStartThatFails:
         assert card.read(namespace) is None
 
     def test_an_interrupted_start_leaves_nothing(self, cluster: str, namespace: str, settings: dict[str, Any]) -> None:
-        code = f"import actors; actors.start({settings!r}, namespace={namespace!r})"
+        # A shell has what it runs in the background ignore SIGINT, which is inherited: by a suite that runs there, and by this.
+        heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"{heeding}; import actors; actors.start({settings!r}, namespace={namespace!r})"
         begun = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment(cluster), stderr=subprocess.DEVNULL)
         eventually(lambda: deployment.names(namespace), "the first actor of the start")
         begun.send_signal(signal.SIGINT)

@@ -41,9 +41,9 @@ format: .venv/.installed ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 bench: .venv/.bench ## the benchmarks, beside what one would otherwise do
-	$(BIN)/visutility bench ingest
-	$(BIN)/visutility bench detection
-	$(BIN)/visutility bench tuning
+	$(BIN)/python -m tests.bench ingest
+	$(BIN)/python -m tests.bench detection
+	$(BIN)/python -m tests.bench tuning
 
 wheel: .venv/.installed ## dist/visutility-<version>-py3-none-any.whl, for the nodes of a cluster
 	rm -f dist/visutility-*.whl
@@ -54,11 +54,11 @@ test-launch: .venv/.installed ## cluster.yaml launched for real on pretend machi
 	$(BIN)/python -m tests.launch.ray_up || test $$? -eq 77
 
 chaos: .venv/.installed ## kill, freeze, cut off, compare: both stores, three seeds, a million events each; then the controls (40 minutes)
-	for seed in 1 2 3; do $(BIN)/visutility chaos --seed $$seed --seconds 165 --events 1100000 || exit 1; done
-	for seed in 1 2 3; do $(BIN)/visutility chaos --seed $$seed --seconds 330 --events 1100000 --storage postgresql || exit 1; done
-	$(BIN)/visutility chaos --control all
-	$(BIN)/visutility chaos --control all --storage postgresql
-	$(BIN)/visutility chaos --control none
+	for seed in 1 2 3; do $(BIN)/python -m tests.chaos --seed $$seed --seconds 165 --events 1100000 || exit 1; done
+	for seed in 1 2 3; do $(BIN)/python -m tests.chaos --seed $$seed --seconds 330 --events 1100000 --storage postgresql || exit 1; done
+	$(BIN)/python -m tests.chaos --control all
+	$(BIN)/python -m tests.chaos --control all --storage postgresql
+	$(BIN)/python -m tests.chaos --control none
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,7 +10,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
-from actors.storage import Store, detector_tables, dispatcher_tables, tuner_tables
+from actors.detection import tables as detector_tables
+from actors.retraining import tables as dispatcher_tables
+from actors.storage import Store
+from actors.tuning import tables as tuner_tables
 
 Result = TypeVar("Result")
 

@@ -20,19 +20,20 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sqlalchemy import select
 
-from actors import card, config, connection, deployment, status
-from actors.build import BUILD
-from actors.card import Card
+from actors import config, status
 from actors.clock import SystemClock
-from actors.deployment import ConflictError
-from actors.peers import BlockingPeers
+from actors.cluster import card, connection, deployment
+from actors.cluster.build import BUILD
+from actors.cluster.card import Card
+from actors.cluster.deployment import ConflictError
+from actors.cluster.peers import BlockingPeers
 from actors.storage import Store, StoreError, is_local, redacted, schema
 
 if TYPE_CHECKING:
-    from actors.client import Metrics
     from actors.events import MetricObserver
-    from actors.retrains import Retrains
-    from actors.tuning_client import Tuning
+    from actors.metrics.client import Metrics
+    from actors.retraining.client import Retrains
+    from actors.tuning.client import Tuning
 
 logger = logging.getLogger(__name__)
 
@@ -81,21 +82,21 @@ class System:
     @functools.cached_property
     def metrics(self) -> Metrics:
         """Where a job logs: `log`, `log_batch`, `baseline`, `flush`."""
-        from actors.client import Metrics  # noqa: PLC0415 each part is imported by those who use it
+        from actors.metrics.client import Metrics  # noqa: PLC0415 each part is imported by those who use it
 
         return Metrics(self.namespace, on_full=self._on_full, buffer_bytes=self._buffer_bytes)
 
     @functools.cached_property
     def retrains(self) -> Retrains:
         """Retrain orders: `stream`, `trigger`, `silence`, `history`, ..."""
-        from actors.retrains import Retrains  # noqa: PLC0415
+        from actors.retraining.client import Retrains  # noqa: PLC0415
 
         return Retrains(BlockingPeers(self.namespace))
 
     @functools.cached_property
     def tuner(self) -> Tuning:
         """Hyper-parameter studies: `run`, ..."""
-        from actors.tuning_client import Tuning  # noqa: PLC0415
+        from actors.tuning.client import Tuning  # noqa: PLC0415
 
         return Tuning(self.namespace)
 
@@ -104,13 +105,13 @@ class System:
 
         TypeError for an object without `on_event`. An observer that is to stay belongs into the configuration.
         """
-        from actors import observers  # noqa: PLC0415
+        from actors.metrics import observer_host as observers  # noqa: PLC0415
 
         observers.register(self.namespace, observer, name=name)
 
     def unregister(self, *, name: str) -> None:
         """Take the observer `name` out again."""
-        from actors import observers  # noqa: PLC0415
+        from actors.metrics import observer_host as observers  # noqa: PLC0415
 
         observers.unregister(self.namespace, name=name)
 

@@ -23,9 +23,10 @@ from sqlalchemy import Connection, func, select
 
 from actors import status
 from actors.clock import Clock, Instant
-from actors.storage import UNAVAILABLE, Store, dispatcher_tables
-from actors.storage.detector_tables import episodes, unpack
-from actors.storage.dispatcher_tables import retrains
+from actors.detection.tables import episodes, unpack
+from actors.retraining import tables as dispatcher_tables
+from actors.retraining.tables import retrains
+from actors.storage import UNAVAILABLE, Store
 
 logger = logging.getLogger(__name__)
 

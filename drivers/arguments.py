@@ -32,9 +32,9 @@ class UsageError(ValueError):
 class Parser(argparse.ArgumentParser):
     """A parser whose help begins with a command that works when it is pasted."""
 
-    def __init__(self, name: str, description: str, *, example: str) -> None:
-        """Make the parser of `visutility NAME`; it has `-o`."""
-        super().__init__(prog=f"visutility {name}", description=description, formatter_class=argparse.RawTextHelpFormatter)
+    def __init__(self, name: str, description: str, *, example: str, program: str = "visutility") -> None:
+        """Make the parser of `visutility NAME`, or of `NAME` of another program; it has `-o`."""
+        super().__init__(prog=f"{program} {name}", description=description, formatter_class=argparse.RawTextHelpFormatter)
         self._example = example
         self.add_argument("-o", "--output", choices=("text", "json"), default="text", help="json: for a program to read")
 

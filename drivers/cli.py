@@ -12,7 +12,7 @@ from typing import Final
 
 COMMANDS: Final = (
     "demo", "up", "down", "start", "stop", "reload", "status", "watch", "replay", "tune", "retrains", "silence", "explain",
-    "config", "reference", "bench", "chaos",
+    "config", "reference",
 )  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     if arguments[0] == "--version":
-        print(importlib.import_module("actors.build").BUILD)
+        print(importlib.import_module("actors.cluster.build").BUILD)
         return 0
     name, *rest = arguments
     if name not in COMMANDS or find_spec(f"drivers.{name}") is None:

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _down(_arguments: argparse.Namespace, output: Output) -> int:
-    from actors import connection  # noqa: PLC0415 --help needs no Ray
+    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
 
     known = connection.remembered()
     if known is None:

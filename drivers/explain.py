@@ -25,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explain(arguments: argparse.Namespace, output: Output) -> int:
     import ray  # noqa: PLC0415 --help needs no Ray
 
-    from actors import card, connection, system  # noqa: PLC0415
-    from actors.deployment import no_system  # noqa: PLC0415
-    from actors.peers import BlockingPeers  # noqa: PLC0415
+    from actors import system  # noqa: PLC0415
+    from actors.cluster import card, connection  # noqa: PLC0415
+    from actors.cluster.deployment import no_system  # noqa: PLC0415
+    from actors.cluster.peers import BlockingPeers  # noqa: PLC0415
     from actors.storage import Store  # noqa: PLC0415
 
     connection.attach(arguments.address, otherwise="look")
@@ -54,7 +55,7 @@ def _explain(arguments: argparse.Namespace, output: Output) -> int:
 
 def find(store: Any, episode: str, model: str | None = None) -> dict[str, Any]:
     """Give an episode's record from the store, `last` the newest one. KeyError where there is none such."""
-    from actors.storage import detector_tables  # noqa: PLC0415
+    from actors.detection import tables as detector_tables  # noqa: PLC0415
 
     newest: dict[str, Any] | None = None
     for part in store.detector_parts():
@@ -74,7 +75,7 @@ def find(store: Any, episode: str, model: str | None = None) -> dict[str, Any]:
 
 def _order_of(store: Any, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """Give what the dispatcher has on record of the episode's order, the study of a `tune` handler included."""
-    from actors.storage import dispatcher_tables  # noqa: PLC0415
+    from actors.retraining import tables as dispatcher_tables  # noqa: PLC0415
 
     if record["order"] is None:
         return None

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from actors.peers import BlockingPeers
-from actors.retrains import RetrainOrder
+from actors.cluster.peers import BlockingPeers
+from actors.retraining.client import RetrainOrder
 from actors.system import System
 from drivers import flights as fl
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from actors.executors.trial import Trial
+from actors.tuning.executors.trial import Trial
 
 DAY_S = 86_400.0
 NEW_YEAR_S = datetime(2013, 1, 1, 5, tzinfo=UTC).timestamp()  # midnight in New York

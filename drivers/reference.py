@@ -18,7 +18,7 @@ from drivers.arguments import FAILED, FINE, Parser, add_cluster, run
 from drivers.output import Output
 
 if TYPE_CHECKING:
-    from actors.retrains import RetrainOrder
+    from actors.retraining.client import RetrainOrder
     from actors.system import System
 
 MODEL: Final = "object-detector"
@@ -45,7 +45,7 @@ def _reference(arguments: argparse.Namespace, output: Output) -> int:
     import ray  # noqa: PLC0415 --help needs no Ray
 
     import actors  # noqa: PLC0415
-    from actors import connection  # noqa: PLC0415
+    from actors.cluster import connection  # noqa: PLC0415
 
     private = connection.attach(arguments.address, otherwise="private")
     with tempfile.TemporaryDirectory(prefix="visutility-reference-") as folder:

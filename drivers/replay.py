@@ -16,8 +16,8 @@ from drivers.output import Output
 
 if TYPE_CHECKING:
     from actors.config import Settings
+    from actors.rehearsal import Outcome, Rehearsal
     from actors.storage import Store
-    from actors.whatif import Outcome, Rehearsal
     from actors.wire import Batch, Bools, Floats
 
 _FLUSH_S: Final = 600.0
@@ -81,7 +81,8 @@ def _replay(arguments: argparse.Namespace, output: Output) -> int:
 
 def _send(arguments: argparse.Namespace, since_s: float | None, output: Output) -> int:
     import actors  # noqa: PLC0415
-    from actors import connection, system  # noqa: PLC0415
+    from actors import system  # noqa: PLC0415
+    from actors.cluster import connection  # noqa: PLC0415
     from drivers import event_files  # noqa: PLC0415
 
     connection.attach(arguments.address, otherwise="look")
@@ -157,7 +158,7 @@ class Source:
 
 def _rehearse(arguments: argparse.Namespace, since_s: float | None, output: Output) -> int:
     from actors import config  # noqa: PLC0415
-    from actors.whatif import Rehearsal  # noqa: PLC0415
+    from actors.rehearsal import Rehearsal  # noqa: PLC0415
 
     takes_s = config.parse_duration(arguments.takes)
     source = _source(arguments, since_s)
@@ -230,7 +231,8 @@ def _running_settings(arguments: argparse.Namespace) -> Settings | None:
         from actors import config  # noqa: PLC0415
 
         return config.load_stored(_store(arguments))
-    from actors import connection, deployment, system  # noqa: PLC0415
+    from actors import system  # noqa: PLC0415
+    from actors.cluster import connection, deployment  # noqa: PLC0415
 
     try:
         connection.attach(arguments.address, otherwise="look")
@@ -242,7 +244,8 @@ def _running_settings(arguments: argparse.Namespace) -> Settings | None:
 
 
 def _store(arguments: argparse.Namespace) -> Store:
-    from actors import card, config, connection, deployment, system  # noqa: PLC0415
+    from actors import config, system  # noqa: PLC0415
+    from actors.cluster import card, connection, deployment  # noqa: PLC0415
     from actors.storage import Store, is_local  # noqa: PLC0415
 
     url = arguments.storage
@@ -276,7 +279,7 @@ def _stored_parts(
 ) -> Iterator[Part]:
     """Read the log, model by model, from snapshots: whoever writes it is not disturbed."""
     from actors import wire  # noqa: PLC0415
-    from actors.storage import detector_tables  # noqa: PLC0415
+    from actors.detection import tables as detector_tables  # noqa: PLC0415
 
     for part in store.detector_parts():
         with part.read() as connection:

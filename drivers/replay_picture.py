@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from actors.whatif import Outcome
+from actors.rehearsal import Outcome
 
 VALUE: Final = "#9a9a9a"
 LEVEL: Final = "#444444"

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _act(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import connection, system  # noqa: PLC0415 --help needs no Ray
+    from actors import system  # noqa: PLC0415 --help needs no Ray
+    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
 
     if arguments.action != "ls" and arguments.what is None:
         raise ValueError(f"{arguments.action} needs {'a model' if arguments.action == 'trigger' else 'the id of an order'}")

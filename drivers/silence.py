@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _act(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import connection, system  # noqa: PLC0415 --help needs no Ray
+    from actors import system  # noqa: PLC0415 --help needs no Ray
+    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
 
     if arguments.action == "add" and not (arguments.what and arguments.duration):
         raise ValueError("add needs a model and --duration, like: visutility silence add fraud --duration 2h")

@@ -19,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import config, connection, system  # noqa: PLC0415 --help needs no Ray
+    from actors import config, system  # noqa: PLC0415 --help needs no Ray
+    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
 
     if arguments.file is not None:
         config.load(arguments.file)  # a mistake in the file is told before any Ray is looked for

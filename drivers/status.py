@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import connection, system  # noqa: PLC0415 --help needs no Ray
+    from actors import system  # noqa: PLC0415 --help needs no Ray
+    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
 
     connection.attach(arguments.address, otherwise="look")
     told = system.System(arguments.namespace or system.DEFAULT_NAMESPACE).status()

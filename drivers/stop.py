@@ -18,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stop(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import card, connection, system  # noqa: PLC0415 --help needs no Ray
+    from actors import system  # noqa: PLC0415 --help needs no Ray
+    from actors.cluster import card, connection  # noqa: PLC0415 --help needs no Ray
 
     namespace = arguments.namespace or system.DEFAULT_NAMESPACE
     connection.attach(arguments.address, otherwise="look")

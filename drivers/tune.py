@@ -12,8 +12,8 @@ from drivers.arguments import FAILED, FINE, Parser, add_cluster, run
 from drivers.output import Output
 
 if TYPE_CHECKING:
-    from actors.study import Study
-    from actors.tuning_client import Tuning
+    from actors.tuning.client import Tuning
+    from actors.tuning.study import Study
 
 STUDY_COLUMNS: Final = ("study", "state", "begun", "error")
 TRIAL_COLUMNS: Final = ("trial", "state", "value", "parameters", "attempts", "seconds", "error")
@@ -108,13 +108,14 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _objective(target: str) -> Any:
-    from actors import shipping  # noqa: PLC0415  --help needs none of it
+    from actors.tuning import shipping  # noqa: PLC0415  --help needs none of it
 
     return shipping.load(target)  # by value, so that workers need not have the file
 
 
 def _tuning(arguments: argparse.Namespace) -> Tuning:
-    from actors import connection, system  # noqa: PLC0415  --help needs no Ray
+    from actors import system  # noqa: PLC0415  --help needs no Ray
+    from actors.cluster import connection  # noqa: PLC0415  --help needs no Ray
 
     connection.attach(arguments.address, otherwise="look")
     tuning: Tuning = system.connect(namespace=arguments.namespace or system.DEFAULT_NAMESPACE).tuner
@@ -122,7 +123,7 @@ def _tuning(arguments: argparse.Namespace) -> Tuning:
 
 
 def _offline(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import studies  # noqa: PLC0415  --help needs none of it
+    from actors.tuning import stored as studies  # noqa: PLC0415  --help needs none of it
 
     if arguments.list:
         return _listed(studies.list_studies(arguments.storage), output)

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _up(arguments: argparse.Namespace, output: Output) -> int:
     if arguments.hold:
         return _hold(arguments)
-    from actors import config, connection, system  # noqa: PLC0415 --help needs no Ray
+    from actors import config, system  # noqa: PLC0415 --help needs no Ray
+    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
 
     if arguments.file is not None:
         config.load(arguments.file)
@@ -94,7 +95,8 @@ def _hold(arguments: argparse.Namespace) -> int:
     """Be the process that stays: begin Ray and the system, note them, wait for the signal to end."""
     import ray  # noqa: PLC0415 --help needs no Ray
 
-    from actors import config, connection, system  # noqa: PLC0415
+    from actors import config, system  # noqa: PLC0415
+    from actors.cluster import connection  # noqa: PLC0415
 
     endings = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in endings:

@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _watch(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import connection, system  # noqa: PLC0415 --help needs no Ray
+    from actors import system  # noqa: PLC0415 --help needs no Ray
+    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
 
     if not arguments.every > 0:
         raise ValueError(f"--every must be > 0 seconds, got {arguments.every}")

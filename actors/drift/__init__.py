@@ -7,7 +7,6 @@ how well each of them does it.
 from actors.drift.budget import share_budget
 from actors.drift.interface import Alarm, Direction, DriftStrategy, Progress
 from actors.drift.ns_glr import NormalScoresGLR
-from actors.drift.recovery import RecoveryWatch, events_needed, level_like
 from actors.drift.registry import check, create, describe, names
 from actors.drift.sliding_window import SlidingWindowDriftDetector
 
@@ -17,13 +16,10 @@ __all__ = [
     "DriftStrategy",
     "NormalScoresGLR",
     "Progress",
-    "RecoveryWatch",
     "SlidingWindowDriftDetector",
     "check",
     "create",
     "describe",
-    "events_needed",
-    "level_like",
     "names",
     "share_budget",
 ]

@@ -37,7 +37,7 @@ _KEEP = LONGEST + ORDER_MAX  # values: those of the longest window, and the ones
 _SEASON_MAX = 1024  # events: four seasons, the fewest to learn from, must fit into the values kept
 _SEASONS_LEARNED = 4
 
-# Found by simulation; `python -m drivers.bench_detection --section arl` shows what they give.
+# Found by simulation; `python -m tests.bench.detection --section arl` shows what they give.
 _HEIGHT_AT_1, _HEIGHT_SLOPE = -1.9, 2.7  # squared threshold: intercept, and slope in ln(false_alarm_every)
 # Windows twice as long are half as many, so their threshold can be lower at the same rate of false alarms: by this
 # much of ln L in the square. 0 would be a plain GLR, which finds 0.25 sd in twice the time; 2 treats all lengths

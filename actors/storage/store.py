@@ -21,9 +21,6 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchM
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from actors.storage import schema
-from actors.storage.detector_tables import DETECTOR
-from actors.storage.dispatcher_tables import DISPATCHER
-from actors.storage.tuner_tables import TUNER
 
 # What a database that is full, read-only, locked or gone raises; the caller may try again later. PostgreSQL's InternalError
 # is one that may only be read (a standby), and a session that it ended because its process stood still inside a transaction.
@@ -162,6 +159,10 @@ def _checked(url: str) -> URL:
 
 
 def _kind(name: str) -> tuple[str, MetaData]:
+    from actors.detection.tables import DETECTOR  # noqa: PLC0415
+    from actors.retraining.tables import DISPATCHER  # noqa: PLC0415
+    from actors.tuning.tables import TUNER  # noqa: PLC0415
+
     kinds = {"system": schema.SYSTEM, "dispatcher": DISPATCHER, "tuner": TUNER, "detector": DETECTOR}
     kind = "detector" if _SLOT.fullmatch(name) else name
     if kind not in kinds:

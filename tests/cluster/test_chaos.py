@@ -21,11 +21,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def chaos(*arguments: str, timeout_s: float) -> dict[str, Any]:
-    """Run `visutility chaos ARGUMENTS -o json` and give what it told."""
+    """Run `python -m tests.chaos ARGUMENTS -o json` and give what it told."""
     folder = tempfile.mkdtemp(prefix="vc-", dir="/tmp")  # short: the path of Ray's sockets below it may have 107 characters
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "VISUTILITY_"))}
     settings = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "drivers.chaos", *arguments, "-o", "json"]
+    command = [sys.executable, "-m", "tests.chaos", *arguments, "-o", "json"]
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=inherited | settings, capture_output=True, text=True, timeout=timeout_s, check=False

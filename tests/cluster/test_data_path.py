@@ -15,7 +15,7 @@ import ray
 
 from actors import MetricsEvent
 from actors import failpoints as points
-from actors.client import Metrics
+from actors.metrics.client import Metrics
 from actors.system import System
 
 

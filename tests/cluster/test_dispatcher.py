@@ -21,7 +21,7 @@ import drivers.reference
 import drivers.retrains
 import drivers.silence
 from actors import failpoints as points
-from actors.peers import BlockingPeers, PeerUnavailableError
+from actors.cluster.peers import BlockingPeers, PeerUnavailableError
 from actors.system import System
 from tests.cluster.waiting import eventually
 

@@ -18,8 +18,8 @@ import pytest
 import ray
 
 import actors
-from actors import build, card, connection, deployment
-from actors.deployment import ConflictError, NoSystemError
+from actors.cluster import build, card, connection, deployment
+from actors.cluster.deployment import ConflictError, NoSystemError
 from actors.storage import StoreError
 from actors.system import System
 from tests.cluster.alone import alone

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 import ray
 
-from actors import deployment, failpoints
-from actors.studies import list_studies, read_study
-from actors.study import Study
-from actors.tuning_client import StudyError, Tuning
+from actors import failpoints
+from actors.cluster import deployment
+from actors.tuning.client import StudyError, Tuning
+from actors.tuning.stored import list_studies, read_study
+from actors.tuning.study import Study
 
 SPACE = {"x": [0.0, 1.0], "n": [1, 9, "int"]}
 
@@ -166,7 +167,7 @@ def test_a_killed_runner_costs_only_what_ran(tuners: Tuners, log: Path) -> None:
 
 DRIVER = """
 import sys, time, ray
-from actors.tuning_client import Tuning
+from actors.tuning.client import Tuning
 
 address, namespace, path = sys.argv[1:]
 ray.init(address=address, logging_level="ERROR", log_to_driver=False)

@@ -15,9 +15,9 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from actors.executors import isolated
-from actors.executors.create import Executor, create
-from actors.executors.trial import Assignment, LoadError, Outcome, Study, wants_trial
+from actors.tuning.executors import isolated
+from actors.tuning.executors.create import Executor, create
+from actors.tuning.executors.trial import Assignment, LoadError, Outcome, Study, wants_trial
 
 CONTAINING = ["child", "fork"]
 ALL = ["inline", *CONTAINING]
@@ -219,8 +219,8 @@ def test_what_kills_its_process_costs_its_trial_with_the_reason(made: Any, execu
 def test_inline_a_crash_takes_the_worker_which_is_documented() -> None:
     code = (
         "import json, sys; sys.path.insert(0, '.')\n"
-        "from actors.executors.create import create\n"
-        "from actors.executors.trial import Assignment, Study\n"
+        "from actors.tuning.executors.create import create\n"
+        "from actors.tuning.executors.trial import Assignment, Study\n"
         "e = create('inline', b'ref:os:_exit', Study(None), reported=lambda *_: True, seed_of=int)\n"
         "e.run(Assignment(0, 1, '9'))"
     )

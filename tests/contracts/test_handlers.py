@@ -23,15 +23,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from actors import config, handlers
+from actors import config
 from actors.clock import Instant
-from actors.dispatcher import RetrainDispatcher
-from actors.handlers import ray_job, webhook
-from actors.handlers.interface import Surroundings, event_fields
-from actors.peers import PeerUnavailableError
-from actors.retraining import orders
-from actors.retraining.delivery import Done, Failed, Launched, Retry, Stop
-from actors.retraining.orders import Order, Request
+from actors.cluster.peers import PeerUnavailableError
+from actors.retraining import handlers
+from actors.retraining.dispatcher import RetrainDispatcher
+from actors.retraining.handlers import ray_job, webhook
+from actors.retraining.handlers.interface import Surroundings, event_fields
+from actors.retraining.rules import orders
+from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
+from actors.retraining.rules.orders import Order, Request
 from actors.storage import Store
 
 MODEL = 'fraud/eu: "v2" $(touch pwned) ;\''  # a name that a careless template would hand to the shell
@@ -633,7 +634,7 @@ def test_the_resources_of_a_job_are_those_of_its_entrypoint():
 
 
 def test_a_class_without_on_retrain_is_named_in_the_dead_letter():
-    from actors.handlers import custom
+    from actors.retraining.handlers import custom
 
     with pytest.raises(TypeError, match=r"handler builtins:dict must have a method on_retrain\(event\), got dict"):
         custom.run(target="builtins:dict", options={}, event={})

@@ -19,8 +19,9 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, event, select, 
 
 from actors import wire
 from actors.clock import Instant
-from actors.detection import Detection, Ingest, UnavailableError
-from actors.storage import UNAVAILABLE, Fence, SchemaError, StaleEpochError, Store, StoreError, detector_tables, schema
+from actors.detection import tables as detector_tables
+from actors.detection.state import Detection, Ingest, UnavailableError
+from actors.storage import UNAVAILABLE, Fence, SchemaError, StaleEpochError, Store, StoreError, schema
 from tests.database import Postgres, free_port
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,9 @@ from sqlalchemy import event, select, text
 
 from actors import failpoints, wire
 from actors.clock import Instant
-from actors.detection import Detection, Ingest, UnavailableError
-from actors.storage import Store, detector_tables
+from actors.detection import tables as detector_tables
+from actors.detection.state import Detection, Ingest, UnavailableError
+from actors.storage import Store
 from actors.storage import store as stores
 from tests.database import Postgres, free_port
 

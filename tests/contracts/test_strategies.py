@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from actors.tuning import ExhaustedError, Learner, PastTrial, TuningStrategy, create
-from actors.tuning.interface import resume
-from actors.tuning.space import parse
+from actors.tuning.strategies.interface import resume
+from actors.tuning.strategies.space import parse
 
 SPACE = {
     "x": [-1.0, 1.0],

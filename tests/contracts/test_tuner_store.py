@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from actors.clock import SystemClock
-from actors.storage import Fence, StaleEpochError, Store, tuner_tables
-from actors.studies import list_studies, read_study
-from actors.study_desk import OWNER, StudyDesk
-from actors.tuning.plan import check
+from actors.storage import Fence, StaleEpochError, Store
+from actors.tuning import tables as tuner_tables
+from actors.tuning.rules.plan import check
+from actors.tuning.state import OWNER, StudyDesk
+from actors.tuning.stored import list_studies, read_study
 from tests.database import Postgres, free_port
 
 

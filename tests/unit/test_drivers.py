@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from drivers import bench, cli, config
+from drivers import cli, config
 from drivers.arguments import FAILED, FINE, USAGE, Parser, run
 from drivers.output import Output
+from tests.bench import __main__ as bench
 
 ROOT = Path(__file__).parents[2]
 PRESENT = [name for name in cli.COMMANDS if find_spec(f"drivers.{name}") is not None]

@@ -9,10 +9,10 @@ import pytest
 
 from actors import wire
 from actors.clock import Instant
-from actors.detection import Change, Detection, Ingest
-from actors.retraining.orders import DONE, Order, Request
+from actors.detection.state import Change, Detection, Ingest
+from actors.retraining.rules.orders import DONE, Order, Request
+from actors.retraining.tables import put_new
 from actors.storage import Store
-from actors.storage.dispatcher_tables import put_new
 from drivers import explain
 
 NOW = 1_795_000_000.0

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from actors.clock import Instant
-from actors.storage import Store, detector_tables, dispatcher_tables
-from actors.storage.detector_tables import pack
+from actors.detection import tables as detector_tables
+from actors.detection.tables import pack
+from actors.retraining import tables as dispatcher_tables
+from actors.storage import Store
 from actors.telemetry import OTHERS, STATES, Facts, Reader, Sample, Telemetry
 
 NOW = Instant(1_700_000_000.0, 1000.0, "boot")

@@ -128,7 +128,7 @@ def postgresql(url: str) -> dict[str, Any]:
         assert len(homes) == len(MODELS)
         workers = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU")}
         assert {list(homes.values()).count(node) for node in workers} == {3}, ("the nodes with CPUs take turns", homes, workers)
-        assert len({nodes_of(system, name)[name] for name in actors.deployment.CORE}) == 2
+        assert len({nodes_of(system, name)[name] for name in actors.cluster.deployment.CORE}) == 2
         run_trials_on(system, workers)
         assert system.status()["pinned_to"] is None
 
@@ -211,7 +211,7 @@ def sqlite(folder: str) -> dict[str, Any]:
         except StoreError as error:
             refused = str(error)
         assert "absolute path" in refused
-        assert actors.deployment.names("visutility") == []
+        assert actors.cluster.deployment.names("visutility") == []
         system = actors.start({"storage": f"sqlite:///{folder}/store"})
         logged = on_every_node("model-0", 5) + on_every_node("model-1", 5)
         assert sum(events_of(system).values()) == logged
@@ -242,6 +242,6 @@ def unreachable(url: str) -> dict[str, Any]:
             actors.start({"storage": url})
         except StoreError as error:
             said = str(error)
-        assert actors.deployment.names("visutility") == []
-        assert actors.card.read("visutility") is None
+        assert actors.cluster.deployment.names("visutility") == []
+        assert actors.cluster.card.read("visutility") is None
     return {"said": said, "apart": apart.node_id}

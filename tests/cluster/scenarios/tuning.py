@@ -9,8 +9,8 @@ from typing import Any
 
 import ray
 
-from actors import deployment
-from actors.tuning_client import Tuning
+from actors.cluster import deployment
+from actors.tuning.client import Tuning
 from tests.cluster.scenarios.nodes import cluster_of
 from tests.cluster.waiting import eventually
 

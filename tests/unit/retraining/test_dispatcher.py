@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from actors import failpoints
-from actors.order_book import OrderBook
-from actors.retraining.delivery import Done, Failed, Launched, Retry, Stop
+from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
+from actors.retraining.state import OrderBook
 
 _SPEC = importlib.util.spec_from_file_location("retraining_world", Path(__file__).with_name("world.py"))
 world = importlib.util.module_from_spec(_SPEC)
@@ -375,7 +375,7 @@ def test_a_dispatcher_that_was_succeeded_ends_itself_and_commits_nothing(url, mo
         place = make(url, CHANNEL)
         await place.request("e-1")
         ended = []
-        monkeypatch.setattr("actors.deployment.end_stale_process", ended.append)
+        monkeypatch.setattr("actors.cluster.deployment.end_stale_process", ended.append)
         old = place.dispatcher
         place.start()
         await place.rows()

@@ -10,9 +10,9 @@ from typing import Any
 
 from actors import config, failpoints
 from actors.clock import Instant
-from actors.dispatcher import RetrainDispatcher
-from actors.retraining.delivery import Done, Launched, Outcome, Retry
-from actors.retraining.orders import Order
+from actors.retraining.dispatcher import RetrainDispatcher
+from actors.retraining.rules.delivery import Done, Launched, Outcome, Retry
+from actors.retraining.rules.orders import Order
 from actors.storage import Store
 
 

@@ -1,0 +1,90 @@
+"""What a Ray cluster remembers of the systems on it: one card a namespace, in the cluster's own key-value store.
+
+The card is how two drivers that start at once make one system (it is put if absent), how any process learns the store and the
+build of the system it has come to, and how a watchdog knows that the system is meant to run. It is lost with the cluster, as
+the actors are; the store is not, and the next `start` writes a new card.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from ray.experimental import internal_kv
+
+_PREFIX: Final = "system:"
+_KV_NAMESPACE: Final = b"visutility"
+_ELSEWHERE_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One system: where it keeps what it knows, on which node that is pinned, who started it, what it was told.
+
+    `node` is the id of the node that holds a SQLite store, None on PostgreSQL. `document` is the stored configuration.
+    `token` tells this start of the system from any other.
+    """
+
+    build: str
+    storage: str
+    node: str | None
+    document: str
+    token: str
+    state: Literal["running", "stopping"] = "running"
+
+
+def read(namespace: str) -> Card | None:
+    """Give the card of `namespace`; None where no system was started there."""
+    value = internal_kv._internal_kv_get(_key(namespace), namespace=_KV_NAMESPACE)  # noqa: SLF001 Ray has no public one
+    return None if value is None else Card(**json.loads(value))
+
+
+def claim(namespace: str, card: Card) -> Card:
+    """Put `card` if there is none yet; give the one that stands there now."""
+    internal_kv._internal_kv_put(_key(namespace), _text(card), overwrite=False, namespace=_KV_NAMESPACE)  # noqa: SLF001
+    return read(namespace) or claim(namespace, card)
+
+
+def replace(namespace: str, card: Card) -> None:
+    """Put `card` whatever stands there."""
+    internal_kv._internal_kv_put(_key(namespace), _text(card), overwrite=True, namespace=_KV_NAMESPACE)  # noqa: SLF001
+
+
+def remove(namespace: str) -> None:
+    """Forget the system of `namespace`."""
+    internal_kv._internal_kv_del(_key(namespace), namespace=_KV_NAMESPACE)  # noqa: SLF001
+
+
+def elsewhere(address: str, namespace: str) -> Card | None:
+    """Give the card of a namespace on another cluster; None where none answers within 15 s.
+
+    Asked by a process of its own: Ray's client of a control store ends the process where something else listens there.
+    """
+    command = [sys.executable, "-m", "actors.cluster.card", address, namespace]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_ELSEWHERE_S, check=False)  # noqa: S603 ourselves
+        return Card(**json.loads(done.stdout)) if done.returncode == 0 and done.stdout else None
+    except (subprocess.TimeoutExpired, ValueError, TypeError):
+        return None
+
+
+def _print_elsewhere(address: str, namespace: str) -> None:
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # noqa: PLC0415 in the process that `elsewhere` makes
+
+    value = GcsClient(address=address).internal_kv_get(_key(namespace), _KV_NAMESPACE, timeout=5.0)
+    sys.stdout.write("" if value is None else value.decode())
+
+
+def _key(namespace: str) -> bytes:
+    return f"{_PREFIX}{namespace}".encode()
+
+
+def _text(card: Card) -> bytes:
+    return json.dumps(asdict(card)).encode()
+
+
+if __name__ == "__main__":
+    _print_elsewhere(*sys.argv[1:])

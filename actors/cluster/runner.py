@@ -1,0 +1,208 @@
+"""Runner: submits Ray tasks for others, who may be restarted meanwhile.
+
+A task dies with the process that submitted it, so whoever wants one to outlive its own restart has it submitted here. Each
+key is launched once. On restart: nothing is kept and nothing needs to be, since the tasks died with their submitter; `state`
+then says `unknown`, and a new `instance` tells watchers that everything launched before has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import uuid
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from actors import failpoints
+from actors.clock import Clock, boot_id
+from actors.cluster.build import BUILD
+from actors.cluster.peers import Peers
+from actors.storage import SCHEMA_VERSION
+
+logger = logging.getLogger(__name__)
+
+# So many ended tasks are remembered, by key and in order.
+_MAX_ENDED: Final = 10_000
+_MAX_ERROR: Final = 4000
+_MAX_WAIT_S: Final = 30.0
+# What a caller may ask of Ray for a task, beside resources.
+_OPTIONS: Final = {"max_retries", "spread", "name", "resources", "runtime_env"}
+
+
+@dataclass(slots=True)
+class _Task:
+    reference: Any
+    state: str = "running"
+    error: str | None = None
+    result: Any = None
+
+
+class Runner:
+    """Launches tasks put-if-absent by key, and says what became of them."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        namespace: str,  # noqa: ARG002  every actor is made alike
+        storage: str,  # noqa: ARG002
+        slot: int | None = None,  # noqa: ARG002
+        clock: Clock | None = None,  # noqa: ARG002
+        peers: Peers | None = None,  # noqa: ARG002
+    ) -> None:
+        self._name = name
+        self._instance = uuid.uuid4().hex
+        self._tasks: dict[str, _Task] = {}
+        self._ended: deque[tuple[str, str | None]] = deque(maxlen=_MAX_ENDED)
+        self._ended_before = 0  # of all that ended, those that the deque has dropped
+        self._news = asyncio.Event()
+        self._following: set[asyncio.Task[None]] = set()
+
+    async def hello(self) -> dict[str, Any]:
+        """Say who is here."""
+        return {
+            "actor": self._name,
+            "build": BUILD,
+            "epoch": 0,
+            "schema": SCHEMA_VERSION,
+            "pid": os.getpid(),
+            "node": str(ray.get_runtime_context().get_node_id()),
+            "boot_id": boot_id(),
+        }
+
+    async def reload(self) -> dict[str, Any]:
+        """Nothing of the configuration is kept here."""
+        return {"status": "reloaded"}
+
+    async def launch(
+        self, *, key: str, target: str, kwargs: dict[str, Any], options: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run `target` (`module:function`) with `kwargs` as a Ray task, unless `key` has been launched already.
+
+        `options`: `resources` (of one task: `cpu`, `gpu`, `memory_bytes`, custom ones), `max_retries` (0), `spread`, `name`,
+        `runtime_env`. Replies `{"status": "launched" | "exists", "instance"}`. ValueError: unknown option, malformed target.
+        """
+        if key in self._tasks:
+            return {"status": "exists", "instance": self._instance}
+        module, _, function = target.partition(":")
+        if not module or not function:
+            raise ValueError(f"target must be module:function, got {target!r}")
+        unknown = set(options or {}) - _OPTIONS
+        if unknown:
+            raise ValueError(f"options must be among {', '.join(sorted(_OPTIONS))}, got {', '.join(sorted(unknown))}")
+        failpoints.reach("runner.before_launch")
+        reference = _launchable().options(**_ray_options(options or {})).remote(target, kwargs)
+        self._tasks[key] = task = _Task(reference)
+        following = asyncio.ensure_future(self._follow(key, task))
+        self._following.add(following)
+        following.add_done_callback(self._following.discard)
+        return {"status": "launched", "instance": self._instance}
+
+    async def state(self, *, key: str) -> dict[str, Any]:
+        """Say what became of a task: running, done (with its result), failed (with its error) or unknown."""
+        task = self._tasks.get(key)
+        if task is None:
+            return {"state": "unknown", "error": None, "result": None}
+        return {"state": task.state, "error": task.error, "result": task.result}
+
+    async def ended(self, *, after: int = 0, wait_s: float = 0.0) -> dict[str, Any]:
+        """Give the tasks that ended since number `after`, waiting up to `wait_s` (at most 30) for one.
+
+        `{"instance", "ended": [[key, error or None]], "next"}`; ask again with `next`. A new `instance` means that all tasks
+        launched before have ended without being listed.
+        """
+        if self._ended_before + len(self._ended) <= after and wait_s > 0:
+            self._news.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), min(wait_s, _MAX_WAIT_S))
+        skip = max(after - self._ended_before, 0)
+        ended = [list(entry) for entry in self._ended][skip:] if after <= self._ended_before + len(self._ended) else []
+        return {"instance": self._instance, "ended": ended, "next": self._ended_before + len(self._ended)}
+
+    async def cancel(self, *, key: str, force: bool = False) -> dict[str, Any]:
+        """Stop a task; with `force` its process is killed. `{"status": "cancelled" | "unknown"}`."""
+        task = self._tasks.get(key)
+        if task is None:
+            return {"status": "unknown"}
+        if task.state == "running":
+            await asyncio.to_thread(ray.cancel, task.reference, force=force)
+        return {"status": "cancelled"}
+
+    async def forget(self, *, key: str) -> dict[str, Any]:
+        """Drop what is known of a task that has ended, so that its key may be launched again."""
+        task = self._tasks.get(key)
+        if task is not None and task.state != "running":
+            del self._tasks[key]
+        return {"status": "forgotten" if key not in self._tasks else "running"}
+
+    async def capacity(self, *, resources: dict[str, float]) -> dict[str, Any]:
+        """Say how many tasks that need `resources` the nodes of the cluster could run at once, were they idle."""
+        nodes = await asyncio.to_thread(ray.nodes)
+        return {"tasks": capacity([node["Resources"] for node in nodes if node["Alive"]], resources)}
+
+    async def _follow(self, key: str, task: _Task) -> None:
+        try:
+            task.result = await task.reference
+            task.state = "done"
+        except RayTaskError as error:
+            task.state, task.error = "failed", str(error.cause or error)[:_MAX_ERROR]
+        except RayError as error:
+            task.state, task.error = "failed", f"{type(error).__name__}: {error}"[:_MAX_ERROR]
+        except asyncio.CancelledError:
+            task.state, task.error = "failed", "cancelled"
+        task.reference = None
+        if len(self._ended) == _MAX_ENDED:
+            oldest, _ = self._ended[0]
+            self._tasks.pop(oldest, None)
+            self._ended_before += 1
+        self._ended.append((key, task.error))
+        self._news.set()
+
+
+def capacity(nodes: list[dict[str, float]], resources: dict[str, float]) -> int:
+    """Say how many tasks of one shape fit on `nodes` (Ray's totals by resource name)."""
+    needs = {name: amount for name, amount in _as_ray(resources).items() if amount > 0}
+    if not needs:
+        return int(sum(node.get("CPU", 0.0) for node in nodes))  # a task that needs nothing still needs a processor
+    return sum(min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items()) for node in nodes)
+
+
+def _as_ray(resources: dict[str, float]) -> dict[str, float]:
+    names = {"cpu": "CPU", "gpu": "GPU", "memory_bytes": "memory"}
+    return {"CPU": 1.0} | {names.get(name, name): amount for name, amount in resources.items()}
+
+
+def _ray_options(options: dict[str, Any]) -> dict[str, Any]:
+    needs = _as_ray(options.get("resources") or {})
+    asked: dict[str, Any] = {
+        "num_cpus": needs.pop("CPU"),
+        "num_gpus": needs.pop("GPU", 0),
+        "max_retries": options.get("max_retries", 0),
+        "name": options.get("name", "task"),
+    }
+    if "memory" in needs:
+        asked["memory"] = int(needs.pop("memory"))
+    if needs:
+        asked["resources"] = needs
+    if options.get("spread"):
+        asked["scheduling_strategy"] = "SPREAD"
+    if options.get("runtime_env"):
+        asked["runtime_env"] = options["runtime_env"]
+    return asked
+
+
+def _run(target: str, kwargs: dict[str, Any]) -> Any:
+    """Run on a worker what `launch` was asked for."""
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)(**kwargs)
+
+
+def _launchable() -> Any:
+    return ray.remote(_run)

@@ -1,0 +1,153 @@
+"""Decides when an actor that does not answer is replaced; the loop that asks and acts stands below the decision.
+
+Ray restarts an actor whose process died. It does not notice a process that is frozen (stopped, stuck in the kernel, out of
+memory on a swapping host): there an outside ping and a kill are needed. An actor that is gone for good is made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, Protocol
+
+from ray.exceptions import GetTimeoutError, RayError
+
+from actors.cluster import deployment
+
+logger = logging.getLogger(__name__)
+
+Heard = Literal["answered", "silent", "restarting", "gone"]
+Decision = Literal["leave", "replace", "spawn"]
+
+# Three pings at two seconds: a frozen actor is replaced within 6 to 8 s, and a loaded one gets time to answer.
+PERIOD_S: Final = 2.0
+MISSES: Final = 3
+# A kill takes its time (Ray asks a process to go, and ends it 5 s later), and so does the new process.
+AFTER_S: Final = 20.0
+
+
+class Watchdog:
+    """Replaces an actor after `misses` silent pings in a row, and not again before the replacement had time to answer."""
+
+    def __init__(self, *, misses: int = MISSES, after_s: float = AFTER_S) -> None:
+        self._allowed = misses
+        self._after_s = after_s
+        self._misses: dict[str, int] = {}
+        self._replaced_at_s: dict[str, float] = {}
+
+    def decide(self, name: str, heard: Heard, now_s: float) -> Decision:
+        """Take the outcome of one ping at `now_s` (a clock that only runs forward); say what to do."""
+        self._misses[name] = self._misses.get(name, 0) + 1 if heard == "silent" else 0
+        if heard == "gone":
+            return "spawn"
+        if self._misses[name] < self._allowed or now_s - self._replaced_at_s.get(name, -math.inf) < self._after_s:
+            return "leave"
+        self._misses[name] = 0
+        self._replaced_at_s[name] = now_s
+        return "replace"
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop what is known of actors that are not watched any more."""
+        for name in list(names):
+            self._misses.pop(name, None)
+            self._replaced_at_s.pop(name, None)
+
+    @property
+    def watched(self) -> frozenset[str]:
+        """The names that have been pinged."""
+        return frozenset(self._misses)
+
+
+class Hands(Protocol):
+    """What the loop does to actors; a unit test brings its own."""
+
+    async def ping(self, name: str, timeout_s: float) -> Heard:
+        """Ask `name` for a sign of life."""
+
+    async def replace(self, name: str) -> None:
+        """Kill the process of `name`; Ray makes another."""
+
+    async def spawn(self, name: str, slot: int | None) -> None:
+        """Make `name` again."""
+
+
+async def watch(
+    expected: Callable[[], dict[str, int | None]],
+    *,
+    namespace: str,
+    storage: str,
+    now_s: Callable[[], float],
+    hands: Hands | None = None,
+    period_s: float = PERIOD_S,
+) -> None:
+    """Watch the actors that `expected()` names (with their slots) until cancelled; run in the watcher's event loop.
+
+    `expected` is called in a thread, so it may read the store. `now_s` only runs forward (`Clock.now().boot_s`).
+    """
+    watchdog = Watchdog()
+    hands = hands or RayHands(namespace, storage)
+    await asyncio.sleep(period_s)  # a start makes one actor after the other: none is missing yet
+    while True:
+        try:
+            await _round(watchdog, hands, await asyncio.to_thread(expected), now_s, period_s)
+        except Exception:
+            logger.exception("one round of the watch failed; the next is in %.0f s", period_s)
+            await asyncio.sleep(period_s)
+
+
+async def _round(
+    watchdog: Watchdog, hands: Hands, expected: dict[str, int | None], now_s: Callable[[], float], period_s: float
+) -> None:
+    watchdog.forget(watchdog.watched - expected.keys())
+    rest = asyncio.create_task(asyncio.sleep(period_s))
+    heard = await asyncio.gather(*(hands.ping(name, period_s) for name in expected))
+    for name, outcome in zip(expected, heard, strict=True):
+        match watchdog.decide(name, outcome, now_s()):
+            case "replace":
+                logger.warning("%s has not answered %d pings in a row: it is replaced", name, MISSES)
+                await hands.replace(name)
+            case "spawn":
+                logger.warning("%s is gone: it is made again", name)
+                await hands.spawn(name, expected[name])
+            case "leave":
+                pass
+    await rest
+
+
+class RayHands:
+    """The hands of a real system."""
+
+    def __init__(self, namespace: str, storage: str) -> None:
+        self._namespace = namespace
+        self._storage = storage
+        self._handles: dict[str, Any] = {}
+
+    async def ping(self, name: str, timeout_s: float) -> Heard:
+        """Call `hello`; where no reply comes, the cluster's record tells a frozen process from one that is being made."""
+        handle = self._handles.get(name) or await asyncio.to_thread(deployment.find, name, self._namespace)
+        if handle is None:
+            return "gone"
+        self._handles[name] = handle
+        try:
+            await asyncio.wait_for(handle.hello.remote(), timeout_s)
+        except (TimeoutError, GetTimeoutError, RayError):
+            # Ray says "unavailable" of a frozen process too, after a while (measured: 17 s), so the error alone tells nothing.
+            match (await asyncio.to_thread(deployment.record, handle))["state"]:
+                case "ALIVE":
+                    return "silent"
+                case "DEAD":
+                    self._handles.pop(name, None)
+                    return "gone"
+                case _:
+                    return "restarting"
+        return "answered"
+
+    async def replace(self, name: str) -> None:
+        """Kill without ending: Ray restarts it on a node of its choice."""
+        await asyncio.to_thread(deployment.kill, self._handles[name], restart=True)
+
+    async def spawn(self, name: str, slot: int | None) -> None:
+        """Make it again, unless the system is being stopped."""
+        await asyncio.to_thread(deployment.spawn_if_wanted, name, namespace=self._namespace, storage=self._storage, slot=slot)

@@ -1,0 +1,447 @@
+"""Decides what becomes of alarms: when an episode opens, what it asks for, when it closes, and when a person must look.
+
+Pure: values and instants in, decisions out. An episode is open at most once for a model and version; all alarms of its metrics
+meanwhile are its evidence. It asks for one order. A request that was skipped (cooldown, silence) is asked again when the time
+that was named is over, if the episode is still open and never got an order. The order's end (`done`), a new version or recovery
+closes it. One that was answered by a retrain is held on to until the level that it saw has come back, or has not: then it is
+flagged. Everything decided is on the episode's record with its numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from actors.clock import Instant
+from actors.detection.rules.monitor import Feed
+from actors.detection.rules.recovery import RecoveryWatch
+from actors.drift import Alarm
+from actors.wire import Floats
+
+MAX_EVIDENCE: Final = 32  # alarms kept with all their numbers; of the others the count
+MAX_DECISIONS: Final = 200  # the first and the newest are kept
+MAX_HELD: Final = 64  # of one model; a version that drifts again and again must not fill the memory
+_FINAL: Final = frozenset({"done", "failed", "dead", "expired", "dry_run"})
+# After a retrain the level may wander for a while: as often the events that recovery needs, before a person is asked.
+_PATIENCE: Final = 3
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask for a retrain order of this episode."""
+
+    episode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """Tell that this version has come, so that an order that nobody has begun may expire."""
+
+    version: str
+    over: tuple[str, ...]  # the versions that it came after: an order for a later one is none of its business
+
+
+@dataclass(frozen=True, slots=True)
+class Rearm:
+    """Let a metric learn its level afresh, if what its detector has learned since the alarm is the drifted one."""
+
+    version: str
+    metric: str
+    baseline_mean: float
+    margin: float
+    since_alarm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell people: `kind` is opened, closed, flagged, skipped or ordered."""
+
+    kind: str
+    episode: str
+    text: str
+
+
+Effect = Ask | Overtaken | Rearm | Tell
+
+
+def episode_id(store_id: str, model: str, version: str, ordinal: int) -> str:
+    """Name the episode: the same after any restart."""
+    # Each part with its length: no two different triples read the same.
+    named = f"{len(model)}:{model}{len(version)}:{version}{ordinal}".encode()
+    return f"{store_id}-e-{hashlib.sha256(named).hexdigest()[:16]}"
+
+
+class EpisodeBook:
+    """The episodes of one model that are not settled yet."""
+
+    def __init__(self, store_id: str, model: str, ordinal: int = 0, records: Iterable[Record] = ()) -> None:
+        self._store_id = store_id
+        self._model = model
+        self.ordinal = ordinal
+        self._held: dict[str, Record] = {record["id"]: record for record in records}
+        self._dirty: dict[str, Record] = {}
+
+    # --- questions
+
+    def open_of(self, version: str) -> Record | None:
+        """Give the open episode of a version."""
+        return next((r for r in self._held.values() if r["version"] == version and r["closed_at"] is None), None)
+
+    @property
+    def open_episodes(self) -> list[Record]:
+        """The episodes that are open."""
+        return [record for record in self._held.values() if record["closed_at"] is None]
+
+    @property
+    def flagged(self) -> list[str]:
+        """The episodes that a person must look at."""
+        return [record["id"] for record in self._held.values() if record["flagged"] and record["acknowledged_at"] is None]
+
+    def drifting(self, version: str) -> dict[str, float]:
+        """Give the metrics of the version that have drifted and not recovered, and what their baselines were."""
+        record = self.open_of(version)
+        return {} if record is None else {metric: watch["baseline_mean"] for metric, watch in record["watches"].items()}
+
+    def followed(self) -> list[str]:
+        """Give the episodes whose order's state is worth asking for."""
+        return [r["id"] for r in self._held.values() if r["order"] is not None and not _order_is_settled(r)]
+
+    def get(self, episode: str) -> Record | None:
+        """Give an episode that is held."""
+        return self._held.get(episode)
+
+    def changed(self) -> list[Record]:
+        """Give the records that changed since they were written; `held` tells whether the book still needs them."""
+        return list(self._dirty.values())
+
+    def written(self) -> None:
+        """Learn that the changed records are in the store."""
+        self._dirty.clear()
+
+    # --- events
+
+    def new_version(self, version: str, known: Iterable[str], now: Instant) -> list[Effect]:
+        """Learn that `version` was seen for the first time; `known` are the versions before it."""
+        effects: list[Effect] = []
+        over = tuple(name for name in known if name != version)
+        if not over:
+            return effects
+        for record in list(self._held.values()):
+            if record["closed_at"] is None:
+                effects += self._close(record, "new version", f"version {version} came", now)
+                if record["order"] is not None:
+                    record["after"] = {"version": version}
+            elif record["after"] is not None and record["after"]["version"] is None and record["order"]:
+                record["after"] = {"version": version}
+            self._settle(record)
+        effects.append(Overtaken(version, over))
+        return effects
+
+    def feed(self, feed: Feed, now: Instant) -> list[Effect]:
+        """Take what a metric saw: its alarms open an episode or add to it, its values tell whether it has recovered."""
+        effects: list[Effect] = []
+        for record in [r for r in self._held.values() if _follows(r, feed)]:
+            effects += self._follow_up(record, feed, now)
+        start = 0
+        for alarm in feed.alarms:
+            effects += self._observe(feed.version, feed.metric, feed.values[start : alarm.index + 1], now)
+            effects += self._alarm(feed.version, feed.metric, alarm, float(feed.times[alarm.index]), now)
+            start = alarm.index + 1
+        return effects + self._observe(feed.version, feed.metric, feed.values[start:], now)
+
+    def _alarm(self, version: str, metric: str, alarm: Alarm, time: float, now: Instant) -> list[Effect]:
+        record = self.open_of(version)
+        effects: list[Effect] = []
+        if record is None:
+            record = self._opened(version, metric, alarm, time, now)
+            effects = [
+                Tell("opened", record["id"], in_words(self._model, version, metric, alarm.as_dict())),
+                Ask(record["id"]),
+            ]
+        record["alarms"] += 1
+        if len(record["evidence"]) < MAX_EVIDENCE:
+            numbers = alarm.as_dict()
+            del numbers["index"]
+            record["evidence"].append({"metric": metric, "at": now.wall_s, "time": time, **numbers})
+        if metric not in record["watches"]:
+            record["watches"][metric] = RecoveryWatch.after(alarm).as_dict()
+        self._dirty[record["id"]] = record
+        return effects
+
+    def _opened(self, version: str, metric: str, alarm: Alarm, time: float, now: Instant) -> Record:
+        self.ordinal += 1
+        record: Record = {
+            "id": episode_id(self._store_id, self._model, version, self.ordinal),
+            "model": self._model,
+            "version": version,
+            "ordinal": self.ordinal,
+            "metric": metric,
+            "opened_at": now.wall_s,
+            "time": time,
+            "closed_at": None,
+            "closed_by": None,
+            "alarms": 0,
+            "evidence": [],
+            "watches": {},
+            "recovered": [],
+            "request": {"state": "asking", "reason": None, "asks": 1, "skipped": None},
+            "order": None,
+            "after": None,
+            "acknowledged_at": None,
+            "flagged": None,
+            "decisions": [],
+            "held": True,
+        }
+        self._decide(record, "open", f"{alarm.statistic:.3g} > {alarm.threshold:.3g}", now, _numbers(alarm))
+        self._decide(record, "ask", "an episode asks for one order", now)
+        self._held[record["id"]] = record
+        for old in sorted(self._held.values(), key=lambda r: int(r["ordinal"]))[: len(self._held) - MAX_HELD]:
+            if old["closed_at"] is None:
+                self._close(old, "too many", f"more than {MAX_HELD} episodes of the model are unsettled", now)
+            self._let_go(old)
+        return record
+
+    def _observe(self, version: str, metric: str, values: Floats, now: Instant) -> list[Effect]:
+        record = self.open_of(version)
+        if record is None or metric not in record["watches"] or not len(values):
+            return []
+        watch = RecoveryWatch.from_dict(record["watches"][metric])
+        recovered = watch.update(values)
+        record["watches"][metric] = watch.as_dict()
+        self._dirty[record["id"]] = record
+        if not recovered:
+            return []
+        del record["watches"][metric]
+        record["recovered"].append(metric)
+        numbers = {"metric": metric, "level": watch.level, "baseline_mean": watch.baseline_mean, "margin": watch.margin}
+        self._decide(record, "recovered", f"{metric} is back at {watch.level:.4g}", now, numbers | {"events": watch.seen})
+        effects: list[Effect] = [_rearm(version, metric, watch)]
+        if not record["watches"]:
+            effects += self._close(record, "recovery", "every metric that had drifted is back at its baseline", now)
+        return effects
+
+    def _follow_up(self, record: Record, feed: Feed, now: Instant) -> list[Effect]:
+        """Look, after a retrain, whether the level from before the episode has come back."""
+        watch = RecoveryWatch.from_dict(record["watches"][feed.metric])
+        needed = watch.events
+        recovered = watch.update(feed.values)
+        self._dirty[record["id"]] = record
+        if not recovered and watch.seen < _PATIENCE * needed:
+            record["watches"][feed.metric] = watch.as_dict()
+            return []
+        del record["watches"][feed.metric]
+        numbers = {"metric": feed.metric, "level": watch.level, "baseline_mean": watch.baseline_mean, "events": watch.seen}
+        effects: list[Effect] = []
+        if recovered:
+            record["recovered"].append(feed.metric)
+            self._decide(record, "recovered", f"{feed.metric} is back at {watch.level:.4g} after the retrain", now, numbers)
+        else:
+            why = f"{feed.metric} is at {watch.level:.4g} after the retrain, its baseline was {watch.baseline_mean:.4g}"
+            effects.append(self._flag(record, f"not recovered: {why}", now, numbers))
+        if not record["watches"]:
+            record["after"] = None
+        self._settle(record)
+        return effects
+
+    # --- the order
+
+    def reply(self, episode: str, reply: Mapping[str, Any], now: Instant, pace: Instant | None = None) -> list[Effect]:
+        """Take the dispatcher's reply to the request of an episode; what is skipped waits on the clock of `pace`, or `now`."""
+        record = self._held.get(episode)
+        if record is None or record["order"] is not None:
+            return []
+        self._dirty[episode] = record
+        if reply["decision"] == "skipped":
+            after_s = reply.get("retry_in_s")
+            wait = None if after_s is None else {"s": float(after_s), **_instant(pace or now)}
+            record["request"].update(state="skipped", reason=reply["reason"], skipped=wait)
+            self._decide(record, "skip", str(reply["reason"]), now, {"retry_in_s": after_s})
+            return [Tell("skipped", episode, str(reply["reason"]))]
+        record["request"].update(state="ordered", reason=reply.get("reason"), skipped=None)
+        record["order"] = {"order": reply["order"], "state": reply["decision"], "reason": None, "new_version": None}
+        self._decide(record, "order", f"{reply['decision']}: order {reply['order']}", now, {"order": reply["order"]})
+        if record["closed_at"] is not None:
+            record["after"] = record["after"] or {"version": None}
+        self._settle(record)
+        return [Tell("ordered", episode, str(reply["order"]))]
+
+    def order(self, episode: str, order: Mapping[str, Any], now: Instant) -> list[Effect]:
+        """Take what the dispatcher says of the order of an episode now."""
+        record = self._held.get(episode)
+        if record is None or record["order"] is None:
+            return []
+        told = {key: order.get(key) for key in ("order", "state", "reason", "new_version")}
+        if told == record["order"]:
+            return []
+        before = record["order"]["state"]
+        record["order"] = told
+        self._dirty[episode] = record
+        effects: list[Effect] = []
+        if told["state"] != before:
+            self._decide(record, f"order {told['state']}", str(told["reason"] or ""), now, dict(told))
+            if told["state"] == "done":
+                effects += self._done(record, told["new_version"], now)
+            elif told["state"] == "expired":
+                effects += self._close(record, "expired", "the order expired before anybody had begun it", now)
+            elif told["state"] in {"failed", "dead"} and record["closed_at"] is None:
+                effects.append(self._flag(record, f"the retrain {told['state']}: {told['reason']}", now, dict(told)))
+        self._settle(record)
+        return effects
+
+    def _done(self, record: Record, new_version: str | None, now: Instant) -> list[Effect]:
+        if record["after"] is None and record["watches"]:
+            record["after"] = {"version": new_version}
+        if record["closed_at"] is not None:
+            return []
+        why = "the retrain is done" if new_version is None else f"the retrain is done: version {new_version}"
+        effects = self._close(record, "done", why, now)
+        if new_version is None:
+            # The same version goes on: what was learned since the alarm is the drifted level.
+            record["after"] = {"version": record["version"]}
+            effects += [_rearm(record["version"], m, RecoveryWatch.from_dict(w)) for m, w in record["watches"].items()]
+        return effects
+
+    def has_due(self, pace: Instant) -> bool:
+        """Whether `tick` would ask again."""
+        return any(_is_due(record, pace) for record in self._held.values())
+
+    def tick(self, now: Instant, pace: Instant | None = None) -> list[Effect]:
+        """Ask again for what was skipped, where the time that was named is over on the clock of `pace`, or `now`."""
+        effects: list[Effect] = []
+        for record in self._held.values():
+            if _is_due(record, pace or now):
+                wait = record["request"]["skipped"]
+                due_at = wait["wall_s"] + wait["s"]
+                record["request"].update(state="asking", skipped=None, asks=record["request"]["asks"] + 1, due_at=due_at)
+                self._decide(record, "ask again", f"what it was skipped for is over: {record['request']['reason']}", now)
+                self._dirty[record["id"]] = record
+                effects.append(Ask(record["id"]))
+        return effects
+
+    # --- people
+
+    def acknowledge(self, episode: str, now: Instant) -> bool:
+        """Learn that a person has seen it: it asks no more, its flag is taken down. False where it is settled already."""
+        record = self._held.get(episode)
+        if record is None:
+            return False
+        if record["acknowledged_at"] is None:
+            record["acknowledged_at"] = now.wall_s
+            self._decide(record, "acknowledged", "a person has seen it", now)
+            self._dirty[episode] = record
+            self._settle(record)
+        return True
+
+    # --- records
+
+    def _close(self, record: Record, by: str, why: str, now: Instant) -> list[Effect]:
+        if record["closed_at"] is not None:
+            return []
+        record["closed_at"], record["closed_by"] = now.wall_s, by
+        record["request"]["skipped"] = None
+        self._decide(record, "close", why, now)
+        self._dirty[record["id"]] = record
+        self._settle(record)
+        return [Tell("closed", record["id"], why)]
+
+    def _flag(self, record: Record, why: str, now: Instant, numbers: Mapping[str, Any]) -> Effect:
+        record["flagged"] = why
+        self._decide(record, "flag", why, now, numbers)
+        self._dirty[record["id"]] = record
+        return Tell("flagged", record["id"], why)
+
+    def _decide(self, record: Record, decision: str, why: str, now: Instant, numbers: Mapping[str, Any] | None = None) -> None:
+        entries: list[Record] = record["decisions"]
+        entries.append({"at": now.wall_s, "decision": decision, "why": why, "numbers": dict(numbers or {})})
+        if len(entries) > MAX_DECISIONS:
+            del entries[MAX_DECISIONS // 2]
+
+    def _settle(self, record: Record) -> None:
+        """Let go of a closed episode of which nothing more is to be learned."""
+        waits_for_order = record["order"] is not None and not _order_is_settled(record)
+        asked = record["request"]["state"] == "asking"  # its request may be on its way: the reply belongs on the record
+        follows = record["after"] is not None and bool(record["watches"])
+        flagged = record["flagged"] is not None and record["acknowledged_at"] is None
+        if record["closed_at"] is not None and not (waits_for_order or asked or follows or flagged):
+            self._let_go(record)
+
+    def _let_go(self, record: Record) -> None:
+        record["held"] = False
+        self._dirty[record["id"]] = record
+        self._held.pop(record["id"], None)
+
+
+def in_words(model: str, version: str, metric: str, alarm: Mapping[str, Any]) -> str:
+    """Say an alarm in one line."""
+    way = "fell" if alarm["direction"] == "down" else "rose"
+    return (
+        f"{model} {version}: {metric} {way} from {alarm['baseline_mean']:.4g} (of {alarm['baseline_n']}) to "
+        f"{alarm['window_mean']:.4g} (of {alarm['window_n']}), {alarm['detector']} {alarm['statistic']:.3g} "
+        f"> {alarm['threshold']:.3g}"
+    )
+
+
+def observed_drift(evidence: Mapping[str, Any]) -> float | None:
+    """Give the size of a drift in deviations of the baseline; None against a constant one."""
+    sd = evidence["baseline_sd"]
+    return abs(evidence["window_mean"] - evidence["baseline_mean"]) / sd if sd > 0 else None
+
+
+def asks_at(record: Mapping[str, Any]) -> float:
+    """Give the event time at which an episode asks: that of its alarm, or that at which what held it back was over.
+
+    It depends on no cut of the events into batches, so a replay decides the same however fast it is. Rounded up, so that no
+    rounding error asks a moment too early.
+    """
+    due_at = record["request"].get("due_at")
+    return float(record["time"]) if due_at is None else float(math.ceil(due_at))
+
+
+def explanation(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the numbers behind the request of an episode: those of its first alarm, and which metrics alarmed."""
+    first: dict[str, Any] = dict(record["evidence"][0])
+    return {**first, "episode": record["id"], "alarms": record["alarms"], "metrics": _metrics(record["evidence"])}
+
+
+def _metrics(evidence: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(str(entry["metric"]) for entry in evidence))
+
+
+def _follows(record: Record, feed: Feed) -> bool:
+    after = record["after"]
+    return (
+        record["closed_at"] is not None
+        and after is not None
+        and after["version"] == feed.version
+        and feed.metric in record["watches"]
+    )
+
+
+def _rearm(version: str, metric: str, watch: RecoveryWatch) -> Rearm:
+    return Rearm(version, metric, watch.baseline_mean, watch.margin, watch.seen)
+
+
+def _is_due(record: Record, now: Instant) -> bool:
+    wait = record["request"]["skipped"]
+    if wait is None or record["closed_at"] is not None or record["order"] is not None or record["acknowledged_at"] is not None:
+        return False
+    return now.seconds_since(Instant(wait["wall_s"], wait["boot_s"], wait["boot_id"])) >= float(wait["s"])
+
+
+def _order_is_settled(record: Record) -> bool:
+    # A failed or dead order may be put back by a person while its episode is open.
+    state = record["order"]["state"]
+    return state in _FINAL and (state not in {"failed", "dead"} or record["closed_at"] is not None)
+
+
+def _instant(now: Instant) -> dict[str, Any]:
+    return {"wall_s": now.wall_s, "boot_s": now.boot_s, "boot_id": now.boot_id}
+
+
+def _numbers(alarm: Alarm) -> dict[str, Any]:
+    return {key: value for key, value in alarm.as_dict().items() if key not in {"index", "extra"}} | dict(alarm.extra)

@@ -1,0 +1,147 @@
+"""ObserverHost: the process in which one observer sees the events, and how drivers register theirs.
+
+An observer that a driver registers is owned by that driver and ends with it. One that the configuration names is detached and
+made again by the broadcaster. A failing `on_event` is logged and counted, and the next event follows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import uuid
+from typing import Any, Final
+
+import ray
+from ray import cloudpickle
+
+from actors import wire
+from actors.clock import SystemClock
+from actors.cluster.peers import BlockingPeers
+from actors.events import MetricObserver, MetricsEvent
+
+logger = logging.getLogger(__name__)
+
+_REGISTER_S: Final = 30.0
+
+
+class ObserverHost:
+    """Holds one observer and shows it one event after another."""
+
+    def __init__(self, *, name: str, pickled: bytes | None = None, target: str | None = None) -> None:
+        self._name = name
+        self._pickled = pickled
+        self._target = target
+        self._observer: MetricObserver | None = None
+
+    def on_batch(self, *, model: str, payload: bytes, skip: int) -> dict[str, Any]:
+        """Show the accepted events of a packed batch: `{"delivered", "failed", "error"}`."""
+        observer = self._opened()
+        delivered = failed = 0
+        error = ""
+        for event in events_of(model, payload, skip, SystemClock().now().wall_s):
+            try:
+                observer.on_event(event)
+                delivered += 1
+            except Exception as raised:  # noqa: BLE001  an observer's failure is its own: the next event follows
+                failed += 1
+                error = f"{type(raised).__name__}: {raised}"
+        return {"delivered": delivered, "failed": failed, "error": error}
+
+    def check(self) -> str:
+        """Say that the observer could be made; raises what it raised."""
+        self._opened()
+        return self._name
+
+    def _opened(self) -> MetricObserver:
+        if self._observer is None:
+            if self._pickled is not None:
+                self._observer = cloudpickle.loads(self._pickled)
+            else:
+                self._observer = make(str(self._target))
+        return self._observer
+
+
+def make(target: str) -> MetricObserver:
+    """Make the observer that `module:Class` names. ValueError where that cannot be imported or has no `on_event`."""
+    module, _, name = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"observer must be importable as module:Class, got {target!r}: {error}") from None
+    made = found() if isinstance(found, type) else found
+    check_observer(made)
+    return made  # type: ignore[no-any-return]
+
+
+def check_observer(observer: object) -> None:
+    """Raise TypeError unless the object can take events."""
+    if isinstance(observer, type) or not callable(getattr(observer, "on_event", None)):
+        raise TypeError(f"observer must be an object with a method on_event(event), got {observer!r:.80}")
+
+
+def events_of(model: str, payload: bytes, skip: int, now_s: float) -> list[MetricsEvent]:
+    """Give the events of a packed batch that count, from row `skip` on."""
+    batch = wire.unpack(payload)
+    ok = wire.check(batch, now_s, skip).ok
+    events = []
+    for row in range(skip, batch.rows):
+        if ok is not None and not ok[row]:
+            continue
+        cells: dict[str, float | str | None] = {
+            name: None if column.present is not None and not column.present[row] else float(column.values[row])
+            for name, column in batch.columns.items()
+        }
+        cells.update({name: texts[row] for name, texts in batch.texts.items() if texts[row] is not None})
+        named: dict[str, Any] = {name: cells.pop(name, None) for name in wire.NAMED}
+        extras = {name: cell for name, cell in cells.items() if cell is not None}
+        version = batch.versions[0 if batch.which is None else int(batch.which[row])]
+        events.append(MetricsEvent(model, version, float(batch.times[row]), **named, extras=extras))
+    return events
+
+
+def register(namespace: str, observer: object, *, name: str) -> None:
+    """Let `observer` see every accepted event in an actor of its own that ends with this driver. TypeError, ValueError."""
+    check_observer(observer)
+    if not isinstance(name, str) or not 1 <= len(name) <= 100:
+        raise ValueError(f"name must be a text of 1 to 100 characters, got {wire.shown(name)!r}")
+    from actors.cluster import deployment  # noqa: PLC0415  Ray's side
+
+    # A name of its own each time: Ray takes a moment to give the name of a killed actor free.
+    actor = f"observer:{name}:{uuid.uuid4().hex[:8]}"
+    pickled = cloudpickle.dumps(observer)  # type: ignore[no-untyped-call]
+    handle = deployment.spawn_observer(actor, namespace=namespace, detached=False, pickled=pickled)
+    ray.get(handle.check.remote(), timeout=_REGISTER_S)
+    arguments = {"name": name, "observer": actor}
+    BlockingPeers(namespace).call("broadcaster", "register", arguments, timeout_s=_REGISTER_S)
+    old = _owned.pop((namespace, name), None)
+    _owned[namespace, name] = handle
+    if old is not None:
+        deployment.kill(old, restart=False)
+
+
+def unregister(namespace: str, *, name: str) -> None:
+    """Take an observer out. KeyError where there is none of that name."""
+    from actors.cluster import deployment  # noqa: PLC0415
+
+    BlockingPeers(namespace).call("broadcaster", "unregister", {"name": name}, timeout_s=_REGISTER_S)
+    handle = _owned.pop((namespace, name), None)
+    if handle is not None:
+        deployment.kill(handle, restart=False)
+
+
+def spawn(namespace: str, name: str, target: str) -> str:
+    """Have the actor of an observer that the configuration names; give its name."""
+    from actors.cluster import deployment  # noqa: PLC0415
+
+    actor = f"observer:{name}"
+    handle = deployment.find(actor, namespace)
+    if handle is None:
+        handle = deployment.spawn_observer(actor, namespace=namespace, detached=True, target=target)
+    ray.get(handle.check.remote(), timeout=_REGISTER_S)
+    return actor
+
+
+# Ray ends an actor that nobody holds; these live as long as the driver that registered them.
+_owned: dict[tuple[str, str], Any] = {}

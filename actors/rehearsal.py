@@ -1,0 +1,226 @@
+"""What would have happened: one model's events through one configuration, on their own time, touching nothing that runs.
+
+The detectors, the episodes and the gate are those of the live system; only the clock is the events'. What a retrain would have
+changed nobody can know: the events stay as they were logged. An order counts as carried out `takes_s` after it was given, and
+what is logged then counts as the new normal, unless a new version came first, as it did in the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from actors.clock import event_instant
+from actors.config import ModelSettings
+from actors.detection.rules.episodes import Ask, Effect, EpisodeBook, Rearm, asks_at, observed_drift
+from actors.detection.rules.monitor import Monitor
+from actors.retraining.rules.countdown import Countdown
+from actors.retraining.rules.gate import AlreadyActive, Cooldown, CoolingDown, Dispatch, DryRun, admit
+from actors.wire import Batch, Bools, Column, Floats
+
+# A decision is made at the end of such a piece; live, at the end of a batch.
+PIECE_ROWS: Final = 20
+
+
+@dataclass(slots=True)
+class Seen:
+    """One episode: `alarm` are the numbers of the alarm that opened it, times are those of the events.
+
+    `delay_events` is how many events the alarm came after the estimated change. `ordered_at` is None where it never got an
+    order, and `skips` are the reasons why it had to wait.
+    """
+
+    id: str
+    version: str
+    metric: str
+    opened_at: float
+    alarm: dict[str, Any]
+    delay_events: int
+    drift: float | None
+    ordered_at: float | None = None
+    skips: list[str] = field(default_factory=list)
+    closed_at: float | None = None
+    closed_by: str | None = None
+    alarms: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one configuration made of the events of one model."""
+
+    model: str
+    events: int
+    first_at: float | None
+    last_at: float | None
+    versions: list[str]
+    episodes: list[Seen]
+
+    def summary(self) -> dict[str, Any]:
+        """Give the figures that are compared: counts, and medians over the episodes (None where there is none)."""
+        orders = [each for each in self.episodes if each.ordered_at is not None]
+        waits = [each.ordered_at - each.opened_at for each in orders if each.ordered_at is not None]
+        return {
+            "events": self.events,
+            "alarms": sum(len(each.alarms) for each in self.episodes),
+            "episodes": len(self.episodes),
+            "retrains": len(orders),
+            "skipped": sum(len(each.skips) for each in self.episodes),
+            "median_delay_events": _median(each.delay_events for each in self.episodes),
+            "median_wait_s": _median(waits),
+            "first_alarm_at": self.episodes[0].opened_at if self.episodes else None,
+        }
+
+
+class Rehearsal:
+    """One model under one configuration. Events are taken in the order in which they are given."""
+
+    def __init__(
+        self,
+        model: str,
+        settings: ModelSettings,
+        *,
+        takes_s: float = 0.0,
+        baselines: Mapping[str, Mapping[str, Floats]] | None = None,
+    ) -> None:
+        """`baselines`: samples that were given to versions (float64[n] by version and metric), learned from when these come."""
+        if not takes_s >= 0:
+            raise ValueError(f"takes_s must be >= 0, got {takes_s}")
+        self._model = model
+        self._settings = settings
+        self._takes_s = takes_s
+        self._baselines = dict(baselines or {})
+        self._monitor = Monitor(settings)
+        self._book = EpisodeBook("what-if", model)
+        self._seen: dict[str, Seen] = {}
+        self._cooldown: Cooldown | None = None
+        self._running: tuple[str, float] | None = None  # the episode whose order is being carried out, and until when
+        self._events = 0
+        self._first_at: float | None = None
+        self._now = event_instant(0.0)
+
+    def take(self, batch: Batch, ok: Bools | None = None, skip: int = 0) -> None:
+        """Take the rows of a batch from `skip` on that are `ok` (None: all)."""
+        for piece in _pieces(batch, ok, skip):
+            self._take(piece)
+
+    def outcome(self) -> Outcome:
+        """Give what came of it so far."""
+        return Outcome(
+            self._model, self._events, self._first_at, self._now.wall_s if self._events else None,
+            list(self._monitor.versions), list(self._seen.values()),
+        )  # fmt: skip
+
+    def _take(self, piece: Batch) -> None:
+        for version in piece.versions:
+            given = self._baselines.pop(version, None)
+            if given is not None:
+                self._monitor.give_baseline(version, given)
+        if self._first_at is None:
+            self._first_at = float(piece.times.min())
+        self._events += piece.rows
+        known = list(self._monitor.versions)
+        taken = self._monitor.take(piece, None, 0)
+        self._now = event_instant(max(self._now.wall_s, float(piece.times.max())))
+        effects: list[Effect] = []
+        for version in taken.new_versions:
+            effects += self._book.new_version(version, known, self._now)
+            known.append(version)
+            self._running = None  # whoever was retraining is overtaken, or this is what came of it
+        for feed in taken.feeds:
+            effects += self._book.feed(feed, self._now)
+        effects += self._finished()
+        self._carry_out(effects)
+        self._carry_out(self._book.tick(self._now))
+        self._note()
+
+    def _finished(self) -> list[Effect]:
+        """Let the order that is being carried out be done when its time is over."""
+        if self._running is None or self._now.wall_s < self._running[1]:
+            return []
+        episode, self._running = self._running[0], None
+        return self._book.order(episode, {"order": episode, "state": "done", "reason": None, "new_version": None}, self._now)
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Ask(episode=episode):
+                    self._ask(episode)
+                case Rearm(version=version, metric=metric):
+                    if self._monitor.learned_drift(version, metric, effect.baseline_mean, effect.margin, effect.since_alarm):
+                        self._monitor.reset(version, metric)
+                case _:
+                    pass  # what is told to people live
+
+    def _ask(self, episode: str) -> None:
+        self._note()
+        record = self._book.get(episode)
+        seen, now = self._seen[episode], self._now if record is None else event_instant(asks_at(record))
+        decision = admit(
+            self._model,
+            now=now,
+            active=None if self._running is None else self._running[0],
+            cooldown=self._cooldown,
+            silences=(),
+            dry_run=self._settings.dry_run,
+        )
+        match decision:
+            case Dispatch() | DryRun():
+                self._cooldown = Cooldown(episode, Countdown(now, self._settings.cooldown_s))
+                seen.ordered_at = now.wall_s
+                self._running = (episode, now.wall_s + self._takes_s)
+                reply: dict[str, Any] = {"decision": "dispatched", "order": episode, "reason": ""}
+            case CoolingDown(order=other, retry_in_s=retry_in_s):
+                why = f"cooling down after the order of {other}"
+                reply = {"decision": "skipped", "reason": why, "retry_in_s": retry_in_s}
+                seen.skips.append(why)
+            case AlreadyActive(order=other, retry_in_s=retry_in_s):
+                why = f"the order of {other} is not finished"
+                reply = {"decision": "skipped", "reason": why, "retry_in_s": retry_in_s}
+                seen.skips.append(why)
+            case _:
+                raise AssertionError(f"no silence was given, got {decision}")
+        self._carry_out(self._book.reply(episode, reply, self._now, now))
+        if self._takes_s == 0.0:
+            self._carry_out(self._finished())
+
+    def _note(self) -> None:
+        """Copy what has changed on the episodes' records."""
+        for record in self._book.changed():
+            first = record["evidence"][0]
+            seen = self._seen.get(record["id"])
+            if seen is None:
+                seen = self._seen[record["id"]] = Seen(
+                    record["id"], record["version"], record["metric"], record["time"], dict(first),
+                    int(first["estimated_start"]), observed_drift(first),
+                )  # fmt: skip
+            seen.alarms = [{"metric": alarm["metric"], "time": alarm["time"]} for alarm in record["evidence"]]
+            if record["closed_at"] is not None and seen.closed_at is None:
+                seen.closed_at, seen.closed_by = record["closed_at"], record["closed_by"]
+        self._book.written()
+
+
+def _pieces(batch: Batch, ok: Bools | None, skip: int) -> Iterator[Batch]:
+    """Cut a batch into pieces of one version each, in order, without the rows that do not count."""
+    which = np.zeros(batch.rows, dtype=np.uint16) if batch.which is None else batch.which
+    counted = np.ones(batch.rows, dtype=bool) if ok is None else ok.copy()
+    counted[:skip] = False
+    index = np.flatnonzero(counted)
+    if not len(index):
+        return
+    cuts = np.flatnonzero(np.diff(which[index])) + 1
+    for run in np.split(index, cuts):
+        for start in range(0, len(run), PIECE_ROWS):
+            rows = run[start : start + PIECE_ROWS]
+            columns = {
+                name: Column(column.values[rows], None if column.present is None else column.present[rows])
+                for name, column in batch.columns.items()
+            }
+            yield Batch(len(rows), [batch.versions[which[rows[0]]]], batch.times[rows], columns)
+
+
+def _median(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return float(np.median(found)) if found else None

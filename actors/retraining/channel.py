@@ -1,0 +1,142 @@
+"""`channel`: the order stands in the store until a consumer takes it, under a lease that the consumer renews.
+
+Nothing is launched by the dispatcher: the consumer is the retrain. One live lease a time; a consumer that is gone stops
+renewing, the lease runs out, and the order goes to the next one with a raised `attempt`, which is the fencing token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from actors import failpoints
+from actors.clock import Instant
+from actors.retraining.handlers.interface import event_fields
+from actors.retraining.rules.delivery import Done, Failed
+from actors.retraining.state import Handed, OrderBook
+
+# Each waiting call holds one of the actor's places; the others must find one too, a health ping above all.
+_MAX_WAITING: Final = 500
+# Runs a function of the book in the thread that owns it.
+InStore = Callable[[Callable[[OrderBook, Instant], Any]], Awaitable[Any]]
+
+
+class Waiter:
+    """A consumer's call that waits for an order, of `model` or of any."""
+
+    def __init__(self, consumer: str, model: str | None) -> None:
+        self.consumer = consumer
+        self.model = model
+        self.fate: asyncio.Future[Handed | None] = asyncio.get_running_loop().create_future()
+
+    def settle(self, handed: Handed | None) -> None:
+        """Give it an order, or None: look again."""
+        if not self.fate.done():
+            self.fate.set_result(handed)
+
+
+class ChannelRetrainHandler:
+    """Hands orders to consumers who wait: a waiting call returns as soon as an order is committed."""
+
+    def __init__(self, in_store: InStore) -> None:
+        self._in_store = in_store
+        self._waiting: list[Waiter] = []
+        self._offers = 0
+
+    def offer(self) -> None:
+        """Let every waiting consumer look: an order may have come, or come back."""
+        self._offers += 1
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.settle(None)
+
+    def reserve(self, model: str) -> Waiter | None:
+        """Take a waiting consumer out, to be given the order of `model` in the commit that makes it; then `settle` it.
+
+        Who waits for this model alone goes first; among others, who came first.
+        """
+        fitting = [waiter for waiter in self._waiting if waiter.model in {None, model}]
+        if not fitting:
+            return None
+        chosen = next((waiter for waiter in fitting if waiter.model == model), fitting[0])
+        self._waiting.remove(chosen)
+        return chosen
+
+    async def take(self, *, consumer: str, model: str | None, timeout_s: float) -> dict[str, Any]:
+        """Wait up to `timeout_s` for an order, and hand it over under a lease."""
+        if len(self._waiting) >= _MAX_WAITING:
+            return {"status": "unavailable", "reason": f"{_MAX_WAITING} consumers wait already", "retry_in_s": 1.0}
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + timeout_s
+        while True:
+            offers = self._offers
+            handed = await self._in_store(lambda book, now: _taken(book, consumer, model, now))
+            if handed is None and self._offers == offers and (left_s := give_up_at - loop.time()) > 0:
+                handed = await self._wait(Waiter(consumer, model), left_s)
+            if handed is not None:
+                return _reply(handed)
+            if loop.time() >= give_up_at:
+                return {"status": "none"}
+
+    async def _wait(self, waiter: Waiter, left_s: float) -> Handed | None:
+        self._waiting.append(waiter)
+        try:
+            await asyncio.wait({waiter.fate}, timeout=left_s)
+        finally:
+            reserved = waiter not in self._waiting
+            if not reserved:
+                self._waiting.remove(waiter)
+        # One that was reserved gets its answer with a commit that is under way: leaving now would lose the order for a lease.
+        return await waiter.fate if reserved else None
+
+    async def renew(self, *, order: str, token: int) -> dict[str, Any]:
+        """Keep an order; "lost" where somebody else has it, or it has ended."""
+        lease_s = await self._in_store(lambda book, now: book.renew(order, token, now))
+        if lease_s is None:
+            return {"status": "lost", "reason": "the lease ran out and the order was handed on, or it has ended"}
+        return {"status": "renewed", "lease_s": lease_s}
+
+    async def finish(
+        self, *, order: str, token: int | None, outcome: str, reason: str | None, new_version: str | None
+    ) -> dict[str, Any]:
+        """Record how a retrain ended; safe to say again until it is recorded."""
+        match outcome:
+            case "done":
+                ending: Done | Failed = Done(new_version, reason or "")
+            case "failed":
+                ending = Failed(reason or "the consumer gave no reason")
+            case _:
+                raise ValueError(f"outcome must be 'done' or 'failed', got {outcome!r}")
+
+        def act(book: OrderBook, now: Instant) -> tuple[str, str]:
+            failpoints.reach("dispatcher.before_finish")
+            said = book.finish(order, token, ending, now)
+            failpoints.reach("dispatcher.after_finish")
+            return said
+
+        status, why = await self._in_store(act)
+        return {"status": status, "reason": why}
+
+
+def _taken(book: OrderBook, consumer: str, model: str | None, now: Instant) -> Handed | None:
+    failpoints.reach("dispatcher.before_take")
+    handed = book.take(consumer, model, now)
+    if handed is not None:
+        failpoints.reach("dispatcher.after_take")
+    return handed
+
+
+def _reply(handed: Handed) -> dict[str, Any]:
+    order = handed.order
+    return {
+        "status": "order",
+        "order": {
+            "id": order.id,
+            "attempt": order.attempts,
+            "requested_at": order.requested_at,
+            "event": event_fields(order),
+        },
+        "token": order.attempts,
+        "lease_s": handed.lease_s,
+    }

@@ -1,0 +1,671 @@
+"""RetrainDispatcher: from a drift episode's request to a launched retrain, effectively once.
+
+Its book (`order_book.py`) decides and commits; its handlers (`handlers/`) launch. In between stands the order of things that
+makes it effectively once: claim and cooldown committed, the attempt on record, the effect put-if-absent by the order's id,
+what came of it committed and the cooldown re-armed. Whatever is killed in between, the successor reads the book and goes on.
+
+On restart: everything is read from the store; orders that were begun are followed up first. Two dispatchers at once (a zombie
+on a lost node, a thawed process) are told apart by the fence: the older one ends at its next commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import ray
+from sqlalchemy import select
+
+from actors import config, failpoints, telemetry
+from actors.clock import Clock, EventClock, Instant, SystemClock
+from actors.cluster import build, deployment, watchdog
+from actors.cluster.peers import Peers, RayPeers
+from actors.retraining import handlers
+from actors.retraining.channel import ChannelRetrainHandler
+from actors.retraining.handlers.interface import Handler, Surroundings
+from actors.retraining.rules.delivery import Backoff, Launched, Outcome, Retry
+from actors.retraining.rules.orders import STATES, Order, Request
+from actors.retraining.state import Admission, Handed, OrderBook, Plan
+from actors.storage import SCHEMA_VERSION, UNAVAILABLE, Fence, SchemaError, StaleEpochError, Store, StoreError, schema
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+OWNER: Final = "dispatcher"
+# How often the book is looked through when nobody wakes the loop: leases that ran out, pauses that are over, jobs to follow.
+_ROUND_S: Final = 1.0
+# What runs is asked after again when this share of its time so far has passed: short work soon, long training seldom.
+_FOLLOW_SHARE: Final = 0.05
+_LONGEST_FOLLOW_S: Final = 15.0
+# A countdown loses at most this much progress in a reboot, for one small commit each time.
+_HOUSEKEEPING_S: Final = 30.0
+# After the store was away.
+_STORE_RETRY_S: Final = 1.0
+# Attempts under way at once; a webhook that hangs holds a place for its time-out, the others wait a round.
+_MAX_ATTEMPTS_AT_ONCE: Final = 64
+# What the configuration says of a model, worked out once: patterns and documents cost a millisecond.
+_MAX_PLANS: Final = 20_000
+_LONGEST_TAKE_S: Final = 300.0
+_LONGEST_SILENCE_S: Final = 10 * 365 * 86_400.0
+_MAX_EXPLANATION_CHARACTERS: Final = 256 * 1024
+_MAX_EPISODES: Final = 1000
+_MAX_HISTORY: Final = 10_000
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class RetrainDispatcher:
+    """Gives at most one order per drift episode, at most one at a time and per cooldown for a model, and loses none.
+
+    All methods take keywords and plain values. Where the store cannot be reached they answer
+    `{"status": "unavailable", "reason", "retry_in_s"}` and nothing has changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        namespace: str,
+        storage: str,
+        slot: int | None = None,
+        clock: Clock | None = None,
+        peers: Peers | None = None,
+        environment: Mapping[str, str] | None = None,
+        make_handler: Callable[[Any, Surroundings], Handler] = handlers.create,
+        seed: int | None = None,
+    ) -> None:
+        del slot
+        self._name = name
+        self._namespace = namespace
+        self._storage = storage
+        self._clock = clock or SystemClock()
+        self._surroundings = Surroundings(
+            namespace,
+            peers or RayPeers(namespace),
+            os.environ if environment is None else environment,
+            # Apart from the default executor, which a handful of hanging receivers would fill.
+            ThreadPoolExecutor(_MAX_ATTEMPTS_AT_ONCE, thread_name_prefix="dispatcher-handler"),
+        )
+        self._make_handler = make_handler
+        self._jitter = np.random.default_rng(seed)
+        # One thread owns the store, so that commits follow each other and the loop answers while one waits for the disk.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dispatcher-store")
+        self._book: OrderBook | None = None
+        self._fence: Fence | None = None
+        self._store: Store | None = None
+        self._settings = config.Settings()
+        self._plans: dict[str, Plan] = {}
+        self._channel = ChannelRetrainHandler(self._in_store)
+        self._nudge = asyncio.Event()
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._follow_at: dict[str, float] = {}
+        self._loop_task: asyncio.Task[None] | None = None
+        # Only the actor watches: a unit test that brings its own peers has nothing to watch.
+        self._watches = peers is None
+        self._watch_task: asyncio.Task[None] | None = None
+        self._export_task: asyncio.Task[None] | None = None
+        self._start_loop()
+
+    # --- requests
+
+    async def request(
+        self,
+        *,
+        episode: str,
+        model: str,
+        version: str,
+        metric: str,
+        observed_drift: float | None,
+        triggered_at: float,
+        explanation: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Ask for the one order of a drift episode; say it again until it is recorded.
+
+        Gives `{"status": "recorded", "decision": "dispatched"|"pending"|"skipped", "order", "reason", "retry_in_s"}`. A
+        skipped episode may ask again after `retry_in_s`; None: there is nothing to ask again for. Where the system runs on
+        event time (`clock: event`), that passes by `triggered_at`.
+        """
+        asked = Request(
+            model=_text("model", model, 200),
+            version=_text("version", version, 200),
+            metric=_text("metric", metric, 200),
+            observed_drift=_number_or_none("observed_drift", observed_drift),
+            triggered_at=_number("triggered_at", triggered_at),
+            episode=_text("episode", episode, 200),
+            explanation=_explanation(explanation),
+        )
+
+        waiter = self._channel.reserve(model)
+        handed: Handed | None = None
+
+        def act(book: OrderBook, now: Instant) -> Admission:
+            nonlocal handed
+            if book.events is not None:
+                book.events.advance_to(asked.triggered_at)
+            failpoints.reach("dispatcher.before_claim")
+            admission, handed = book.request_for(asked, None if waiter is None else waiter.consumer, now)
+            failpoints.reach("dispatcher.after_claim")
+            if handed is not None:
+                failpoints.reach("dispatcher.after_take")
+            return admission
+
+        try:
+            return await self._admitted(act, model, wakes=lambda: handed is None)
+        finally:
+            if waiter is not None:
+                waiter.settle(handed)
+
+    async def trigger(self, *, model: str, reason: str, version: str | None = None, key: str | None = None) -> dict[str, Any]:
+        """Ask for an order by hand: it passes a cooldown and a silence, never another order of the model.
+
+        `key` makes it safe to send again. The reply is that of `request`.
+        """
+        asked = Request(
+            model=_text("model", model, 200),
+            version="" if version is None else _text("version", version, 200),
+            metric="manual",
+            observed_drift=None,
+            triggered_at=self._clock.now().wall_s,
+            episode="",
+            explanation={},
+        )
+        why = f"manual: {_text('reason', reason, 1000)}"
+        once = uuid.uuid4().hex if key is None else _text("key", key, 200)
+        return await self._admitted(lambda book, now: book.trigger(asked, once, now, reason=why), model)
+
+    async def retry(self, *, order: str) -> dict[str, Any]:
+        """Put a failed, dead or expired order back. KeyError: no such order; ValueError: it ended otherwise."""
+        return await self._admitted(lambda book, now: book.retry(order, now), order)
+
+    async def overtaken(self, *, model: str, version: str, over: list[str] | None = None) -> dict[str, Any]:
+        """Learn that a new version of `model` has come: an order that nobody has begun yet expires.
+
+        `over` names the versions before it (None: all others); an order for a later one, which this word has come too late
+        for, stays.
+        """
+        _text("model", model, 200)
+        _text("version", version, 200)
+        if over is not None and not isinstance(over, list):
+            raise ValueError(f"over must be a list of versions, got {_shown(over)}")
+
+        async def act() -> dict[str, Any]:
+            expired = await self._in_store(lambda book, now: book.overtaken(model, version, now, over))
+            if expired is not None:
+                logger.info("order %s of %s expired: version %s came first", expired.id, model, version)
+            return {"status": "recorded", "expired": None if expired is None else expired.id}
+
+        return await self._or_unavailable(act())
+
+    # --- the channel
+
+    async def take(self, *, consumer: str, model: str | None = None, timeout_s: float = 20.0) -> dict[str, Any]:
+        """Wait up to `timeout_s` for an order of the channel (of `model`, or of any).
+
+        Gives `{"status": "order", "order": {"id", "attempt", "requested_at", "event"}, "token", "lease_s"}` or
+        `{"status": "none"}`. The consumer renews within `lease_s` for as long as it works on the order.
+        """
+        _text("consumer", consumer, 200)
+        if model is not None:
+            _text("model", model, 200)
+        if not 0 <= _number("timeout_s", timeout_s) <= _LONGEST_TAKE_S:
+            raise ValueError(f"timeout_s must be from 0 to {_LONGEST_TAKE_S:.0f}, got {timeout_s}")
+        return await self._or_unavailable(self._channel.take(consumer=consumer, model=model, timeout_s=timeout_s))
+
+    async def renew(self, *, order: str, token: int) -> dict[str, Any]:
+        """Keep an order: `{"status": "renewed", "lease_s"}`, or "lost" where the token is not the newest any more."""
+        return await self._or_unavailable(self._channel.renew(order=order, token=token))
+
+    async def finish(
+        self, *, order: str, outcome: str, token: int | None = None, reason: str | None = None, new_version: str | None = None
+    ) -> dict[str, Any]:
+        """Record how a retrain ended: `outcome` "done" or "failed"; without a token it is a person's word, of any handler.
+
+        Gives status "recorded" (also when it is said again), or "stale" where somebody else has the order. KeyError: no such
+        order.
+        """
+        if new_version is not None:
+            _text("new_version", new_version, 200)
+        finished = self._channel.finish(order=order, token=token, outcome=outcome, reason=reason, new_version=new_version)
+        return await self._or_unavailable(finished)
+
+    # --- silences
+
+    async def silence(self, *, model: str, duration_s: float, comment: str = "", key: str | None = None) -> dict[str, Any]:
+        """Hold back the orders of `model` (a name, or a pattern like `fraud-*`) for `duration_s` seconds."""
+        pattern = _text("model", model, 200)
+        if not 0 < _number("duration_s", duration_s) <= _LONGEST_SILENCE_S:
+            raise ValueError(f"duration_s must be above 0 and at most ten years, got {duration_s}")
+        said = "" if not comment else _text("comment", comment, 1000)
+        once = uuid.uuid4().hex if key is None else _text("key", key, 200)
+
+        async def act() -> dict[str, Any]:
+            id_ = await self._in_store(lambda book, now: book.silence(pattern, float(duration_s), said, once, now))
+            return {"status": "recorded", "silence": id_}
+
+        return await self._or_unavailable(act())
+
+    async def unsilence(self, *, silence: str) -> dict[str, Any]:
+        """End a silence. KeyError: no such silence."""
+
+        async def act() -> dict[str, Any]:
+            await self._in_store(lambda book, now: book.unsilence(silence, now))
+            return {"status": "recorded"}
+
+        return await self._or_unavailable(act())
+
+    async def silences(self) -> dict[str, Any]:
+        """Give the silences in force: `{"status", "silences": [{"id", "model", "comment", "created_at", "remaining_s"}]}`."""
+
+        async def act() -> dict[str, Any]:
+            return {"status": "ok", "silences": await self._in_store(lambda book, now: book.silences(now))}
+
+        return await self._or_unavailable(act())
+
+    # --- questions
+
+    async def orders(self, *, episodes: list[str]) -> dict[str, Any]:
+        """Give, for each episode that has an order, `{"order", "state", "reason", "new_version"}`."""
+        if not isinstance(episodes, list) or len(episodes) > _MAX_EPISODES:
+            raise ValueError(f"episodes must be a list of at most {_MAX_EPISODES} ids, got {_shown(episodes)}")
+
+        async def act() -> dict[str, Any]:
+            found: dict[str, Order] = await self._in_store(lambda book, _now: book.of_episodes(episodes))
+            return {
+                episode: {
+                    "order": order.id,
+                    "state": order.state,
+                    "reason": order.reason,
+                    "new_version": order.new_version,
+                }
+                for episode, order in found.items()
+            }
+
+        return await self._or_unavailable(act())
+
+    async def history(self, *, model: str | None = None, limit: int = 1000, state: str | None = None) -> dict[str, Any]:
+        """Give the newest `limit` orders and skipped decisions, oldest first: `{"status": "ok", "rows": [...]}`."""
+        if not 1 <= limit <= _MAX_HISTORY:
+            raise ValueError(f"limit must be from 1 to {_MAX_HISTORY}, got {limit}")
+        if state is not None and state not in STATES:
+            raise ValueError(f"state must be one of {', '.join(STATES)}, got {state!r}")
+
+        async def act() -> dict[str, Any]:
+            found = await self._in_store(lambda book, _now: book.history(model, limit, state))
+            return {"status": "ok", "rows": [_row(order) for order in found]}
+
+        return await self._or_unavailable(act())
+
+    async def order(self, *, order: str) -> dict[str, Any]:
+        """Give one order with its explanation and attempts. KeyError: no such order."""
+
+        async def act() -> dict[str, Any]:
+            found, attempts = await self._in_store(lambda book, _now: book.order(order))
+            explanation = dict(found.request.explanation)
+            return _row(found) | {"status": "ok", "explanation": explanation, "tuning": found.tuning, "attempt_log": attempts}
+
+        return await self._or_unavailable(act())
+
+    async def cooldowns(self) -> dict[str, Any]:
+        """Give the seconds that are left of every cooldown in force: `{"status": "ok", "cooldowns": {model: seconds}}`."""
+
+        async def act() -> dict[str, Any]:
+            return {"status": "ok", "cooldowns": await self._in_store(lambda book, now: book.cooldowns(now))}
+
+        return await self._or_unavailable(act())
+
+    # --- the process
+
+    async def hello(self) -> dict[str, Any]:
+        """Say who this is; answered while commits and handlers are under way."""
+        self._start_loop()
+        return {
+            "actor": self._name,
+            "build": build.BUILD,
+            "epoch": 0 if self._fence is None else self._fence.epoch,
+            "schema": SCHEMA_VERSION,
+            "pid": os.getpid(),
+            "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
+            "boot_id": self._clock.now().boot_id,
+        }
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again; a pending order goes to the handler that it names now."""
+
+        async def act() -> dict[str, Any]:
+            await self._in_store(self._reloaded)
+            self._wake()
+            return {"status": "reloaded"}
+
+        return await self._or_unavailable(act())
+
+    # --- delivery
+
+    async def _work(self) -> None:
+        """Carry the orders out, round by round, for as long as the process lives."""
+        housekeeping_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            self._nudge.clear()
+            try:
+                await self._round()
+                if loop.time() >= housekeeping_at:
+                    housekeeping_at = loop.time() + _HOUSEKEEPING_S
+                    await self._in_store(self._keep_house)
+            except (*UNAVAILABLE, StoreError, SchemaError) as error:
+                logger.warning("the store is unavailable, trying again in %.0f s: %s", _STORE_RETRY_S, _brief(error))
+                await asyncio.sleep(_STORE_RETRY_S)
+                continue
+            except Exception:
+                logger.exception("a round of deliveries failed; the next one follows in %.0f s", _ROUND_S)
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it can swallow the cancellation of this loop.
+                async with asyncio.timeout(_ROUND_S):
+                    await self._nudge.wait()
+
+    async def _round(self) -> None:
+        """Take back what was lost, begin what is due, follow what runs."""
+
+        def look(book: OrderBook, now: Instant) -> tuple[list[Order], list[Order], list[Order]]:
+            return book.lapse(now), book.running(), book.due(now)
+
+        back, running, due = await self._in_store(look)
+        for order in back:
+            logger.warning("order %s of %s came back: %s", order.id, order.model, order.reason)
+        if back:
+            self._channel.offer()
+        loop_s = asyncio.get_running_loop().time()
+        for order in running:
+            if loop_s >= self._follow_at.get(order.id, 0.0):
+                ran_s = self._clock.now().wall_s - (order.dispatched_at or 0.0)
+                self._follow_at[order.id] = loop_s + min(max(ran_s * _FOLLOW_SHARE, _ROUND_S), _LONGEST_FOLLOW_S)
+                self._begin(order, self._follow(order))
+        self._follow_at = {order.id: self._follow_at[order.id] for order in running}
+        for order in due:
+            self._begin(order, self._attempt(order))
+
+    def _begin(self, order: Order, work: Any) -> None:
+        if order.id in self._attempts or len(self._attempts) >= _MAX_ATTEMPTS_AT_ONCE:
+            work.close()
+            return
+        task = asyncio.get_running_loop().create_task(work)
+        self._attempts[order.id] = task
+        task.add_done_callback(lambda done: self._ended(order.id, done))
+
+    def _ended(self, id_: str, task: asyncio.Task[None]) -> None:
+        del self._attempts[id_]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("order %s: the attempt broke off, its outcome is looked for", id_, exc_info=error)
+
+    async def _attempt(self, order: Order) -> None:
+        def begin(book: OrderBook, now: Instant) -> Order | None:
+            failpoints.reach("dispatcher.before_attempt")
+            begun = book.begin(order.id, now)
+            failpoints.reach("dispatcher.after_attempt")
+            return begun
+
+        begun = await self._in_store(begin)
+        if begun is None:
+            return
+        failpoints.reach("dispatcher.before_effect")
+        try:
+            outcome: Outcome = await self._handler(begun).launch(begun)
+        except Exception as error:  # noqa: BLE001  whatever a handler raises is the reason of a failed attempt
+            outcome = Retry(_told(error))
+        failpoints.reach("dispatcher.after_effect")
+        await self._settle(begun, outcome)
+
+    async def _follow(self, order: Order) -> None:
+        try:
+            outcome = await self._handler(order).follow(order)
+        except Exception as error:  # noqa: BLE001  whatever it is, the attempt may go on: a second one must not begin beside it
+            unknown = handlers.without_secrets(Retry(_told(error)), order, self._surroundings.environment)
+            logger.warning("order %s: nobody can tell how it goes, asking again: %s", order.id, unknown)
+            return
+        if not (isinstance(outcome, Launched) and order.launched):
+            await self._settle(order, outcome)
+
+    def _handler(self, order: Order) -> Handler:
+        return self._make_handler(handlers.settings_of(order), self._surroundings)
+
+    async def _settle(self, order: Order, outcome: Outcome) -> None:
+        """Record an outcome, however long the store is away: it is known here alone."""
+        outcome = handlers.without_secrets(outcome, order, self._surroundings.environment)
+
+        def act(book: OrderBook, now: Instant) -> Order | None:
+            failpoints.reach("dispatcher.before_done")
+            after = book.settle(order.id, order.attempts, outcome, now)
+            failpoints.reach("dispatcher.after_done")
+            return after
+
+        while True:
+            try:
+                after = await self._in_store(act)
+            except UNAVAILABLE as error:
+                logger.warning("order %s: outcome not recorded yet: %s", order.id, _brief(error))
+                await asyncio.sleep(_STORE_RETRY_S)
+                continue
+            break
+        if not isinstance(outcome, Launched):
+            await self._forget(order)
+        if after is not None:
+            logger.info("order %s of %s, attempt %d: %s %s", after.id, after.model, after.attempts, after.state, after.reason)
+            self._wake()
+
+    async def _forget(self, order: Order) -> None:
+        try:
+            await self._handler(order).forget(order)
+        except Exception as error:  # noqa: BLE001  what is not cleared up costs room, no order
+            logger.info("order %s: not cleared up: %s", order.id, error)
+
+    # --- the store
+
+    def _start_loop(self) -> None:
+        """Start the loop, once there is one to run on: Ray makes the object inside it, a unit test perhaps outside."""
+        if self._loop_task is not None and not self._loop_task.done():
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._loop_task = loop.create_task(self._work())
+        if self._watches and self._watch_task is None:
+            watched = watchdog.watch(
+                self._watched, namespace=self._namespace, storage=self._storage, now_s=lambda: self._clock.now().boot_s
+            )
+            self._watch_task = loop.create_task(watched)
+            exported = telemetry.export(lambda: Store(self._storage), self._clock, build=build.BUILD)
+            self._export_task = loop.create_task(exported)
+
+    def _watched(self) -> dict[str, int | None]:
+        """Give every other actor of the system, with its slot; called in a thread."""
+        wanted: dict[str, int | None] = dict.fromkeys(name for name in deployment.CORE if name != self._name)
+        store = self._store
+        if store is not None:
+            with store.part("system").read() as connection:
+                rows = connection.execute(select(schema.placements.c.process, schema.placements.c.slot).distinct())
+                wanted |= {row.process: row.slot for row in rows}
+        return wanted
+
+    async def _in_store(self, act: Callable[[OrderBook, Instant], T]) -> T:
+        """Run `act` on the book in the thread that owns it; a process that has been succeeded ends here."""
+        self._start_loop()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._on_book, act)
+        except StaleEpochError as error:
+            self._end_stale(error)
+            raise
+
+    def _on_book(self, act: Callable[[OrderBook, Instant], T]) -> T:
+        return act(self._book or self._open(), self._clock.now())
+
+    def _open(self) -> OrderBook:
+        self._store = self._store or Store(self._storage)
+        self._settings = _stored_settings(self._store)
+        self._fence = self._fence or Fence.raise_epoch(self._store.part("dispatcher"), OWNER)
+        book = OrderBook(
+            self._fence,
+            self._store.store_id,
+            plan_of=self._plan_of,
+            backoff=_backoff(self._settings),
+            jitter=self._jitter,
+        )
+        self._set_clock(book)
+        book.start(self._clock.now())
+        self._book = book
+        return book
+
+    def _reloaded(self, book: OrderBook, _now: Instant) -> None:
+        if self._store is not None:
+            self._settings = _stored_settings(self._store)
+            self._plans.clear()
+            book.backoff = _backoff(self._settings)
+            if self._set_clock(book):
+                book.start(self._clock.now())
+            book.reassign()
+
+    def _set_clock(self, book: OrderBook) -> bool:
+        """Let cooldowns run on the clock that is configured; tell whether that is another one than before."""
+        wanted = self._settings.clock == "event"
+        changed = wanted != (book.events is not None)
+        if changed:
+            book.events = EventClock() if wanted else None
+        return changed
+
+    def _keep_house(self, book: OrderBook, now: Instant) -> None:
+        retention = self._settings.retention
+        book.keep_house(now, keep_rows=retention.rows, keep_s=retention.age_s)
+
+    def _plan_of(self, model: str) -> Plan:
+        if model in self._plans:
+            return self._plans[model]
+        settings = self._settings.for_model(model)
+        handler = settings.handler
+        lease_s = handler.lease_s if isinstance(handler, config.ChannelHandler) else config.ChannelHandler().lease_s
+        plan = Plan(settings.cooldown_s, settings.dry_run, handler.kind, handlers.document_of(handler), lease_s)
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        self._plans[model] = plan
+        return plan
+
+    def _end_stale(self, error: StaleEpochError) -> None:
+        deployment.end_stale_process(error)
+
+    async def _admitted(
+        self, act: Callable[[OrderBook, Instant], Admission], what: str, *, wakes: Callable[[], bool] = lambda: True
+    ) -> dict[str, Any]:
+        async def acted() -> dict[str, Any]:
+            admission = await self._in_store(act)
+            if admission.decision != "skipped" and wakes():
+                self._wake()
+            if admission.decision == "skipped":
+                logger.warning("retrain of %s skipped: %s", what, admission.reason)
+            else:
+                logger.info("retrain of %s %s: order %s", what, admission.decision, admission.order)
+            return {
+                "status": "recorded",
+                "decision": admission.decision,
+                "order": admission.order,
+                "reason": admission.reason,
+                "retry_in_s": admission.retry_in_s,
+            }
+
+        return await self._or_unavailable(acted())
+
+    async def _or_unavailable(self, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return await work
+        except (*UNAVAILABLE, StoreError, SchemaError) as error:
+            return {"status": "unavailable", "reason": _brief(error), "retry_in_s": _STORE_RETRY_S}
+
+    def _wake(self) -> None:
+        self._nudge.set()
+        self._channel.offer()
+
+
+def _stored_settings(store: Store) -> config.Settings:
+    try:
+        return config.load_stored(store)
+    except ValueError as error:  # what another build has stored is no mistake of whoever calls now
+        raise StoreError(str(error)) from error
+
+
+def _backoff(settings: config.Settings) -> Backoff:
+    said = settings.delivery
+    return Backoff(
+        first_s=said.backoff_s,
+        ceiling_s=max(said.max_backoff_s, said.backoff_s),
+        max_failures=said.attempts,
+    )
+
+
+def _row(order: Order) -> dict[str, Any]:
+    asked = order.request
+    return {
+        "id": order.id,
+        "model": asked.model,
+        "version": asked.version,
+        "metric": asked.metric,
+        "episode": asked.episode,
+        "observed_drift": asked.observed_drift,
+        "state": order.state,
+        "reason": order.reason,
+        "handler": order.handler,
+        "requested_at": order.requested_at,
+        "dispatched_at": order.dispatched_at,
+        "finished_at": order.finished_at,
+        "attempts": order.attempts,
+        "new_version": order.new_version,
+        "consumer": order.consumer,
+    }
+
+
+def _text(field: str, value: object, longest: int) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= longest or _CONTROL.search(value):
+        raise ValueError(f"{field} must be a text of 1 to {longest} characters, none a control character, got {_shown(value)}")
+    return value
+
+
+def _number(field: str, value: object) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"{field} must be a number, got {_shown(value)}")  # noqa: TRY004  ValueError is the wire's rule
+    if not math.isfinite(value):
+        raise ValueError(f"{field} must be finite, got {value}")
+    return float(value)
+
+
+def _number_or_none(field: str, value: object) -> float | None:
+    """Take a number; one that is not finite (drift against a constant baseline) must not keep an order from being given."""
+    if value is None or (isinstance(value, (float, np.floating)) and not math.isfinite(value)):
+        return None
+    return _number(field, value)
+
+
+def _explanation(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"explanation must be a mapping, got {_shown(value)}")  # noqa: TRY004  ValueError is the wire's rule
+    if len(str(value)) > _MAX_EXPLANATION_CHARACTERS:
+        raise ValueError(f"explanation must have at most {_MAX_EXPLANATION_CHARACTERS} characters, got {len(str(value))}")
+    return value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _told(error: Exception) -> str:
+    """Give kind and text of a handler's error."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _brief(error: Exception) -> str:
+    """Give a database's error without its statement and parameters."""
+    return str(getattr(error, "orig", None) or error)[:500]

@@ -1,0 +1,68 @@
+"""The ways to launch a retrain, one a file; `create` makes one from its settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from actors import config
+from actors.retraining.handlers.custom import CustomHandler
+from actors.retraining.handlers.interface import Handler, Surroundings, event_fields, event_of
+from actors.retraining.handlers.ray_job import RayJobHandler
+from actors.retraining.handlers.task import TaskHandler
+from actors.retraining.handlers.tune import TuneHandler
+from actors.retraining.handlers.webhook import WebhookHandler
+from actors.retraining.rules.delivery import Outcome
+from actors.retraining.rules.orders import Order
+
+__all__ = ["Handler", "Surroundings", "create", "document_of", "event_fields", "event_of", "settings_of", "without_secrets"]
+
+_REFERENCE: Final = re.compile(r"\$\{(\w+)\}|\"secret_env\": \"(\w+)\"")
+_MAX_REASON_CHARACTERS: Final = 1000
+
+
+def create(settings: Any, surroundings: Surroundings) -> Handler:
+    """Make the handler that `settings` describe. ValueError for `channel`: consumers come for its orders themselves."""
+    match settings:
+        case config.TaskHandler():
+            return TaskHandler(settings, surroundings)
+        case config.RayJobHandler():
+            return RayJobHandler(settings, surroundings)
+        case config.WebhookHandler():
+            return WebhookHandler(settings, surroundings)
+        case config.TuneHandler():
+            return TuneHandler(settings, surroundings)
+        case config.CustomHandler():
+            return CustomHandler(settings, surroundings)
+        case _:
+            raise ValueError(f"handler must be one that the dispatcher launches, got {settings.kind!r}")
+
+
+def document_of(handler: Any) -> dict[str, object]:
+    """Give a handler's settings as the document that says them, to stand with an order; `${NAME}` stays a reference."""
+    said = config.Settings(defaults=config.ModelEntry(handler=handler))
+    document: dict[str, object] = json.loads(config.document(said))
+    return document
+
+
+def settings_of(order: Order) -> Any:
+    """Give the settings that stand with an order: those it is launched and followed by, also after a reload."""
+    return config.parse(dict(order.handler_settings), f"order {order.id}").defaults.handler
+
+
+def without_secrets(outcome: Outcome, order: Order, environment: Mapping[str, str]) -> Outcome:
+    """Give the outcome with a reason that may go on record: short, and without what the settings took from the environment.
+
+    A handler's errors may quote a header or an option, and a job's message ends with the job's own output.
+    """
+    reason = getattr(outcome, "reason", "")
+    if not reason:
+        return outcome
+    names = {first or second for first, second in _REFERENCE.findall(json.dumps(order.handler_settings))}
+    for value in sorted({environment.get(name, "") for name in names}, key=len, reverse=True):
+        for secret in {value, value.strip(), repr(value)[1:-1]} - {""}:
+            reason = reason.replace(secret, "***")
+    return replace(outcome, reason=reason[:_MAX_REASON_CHARACTERS])  # type: ignore[arg-type]  # HandOn has none

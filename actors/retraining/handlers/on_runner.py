@@ -1,0 +1,67 @@
+"""What `task` and `module:Class` share: an attempt is one Ray task, submitted by the `runner` so that it outlives us.
+
+At most one attempt a time: its key holds the attempt's number, which is on record before it starts, and the runner puts a
+key but once. The next attempt begins only when the runner says that the last one has ended, or knows nothing of it (then
+the runner itself was lost, and its tasks with it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from actors.cluster.peers import PeerUnavailableError
+from actors.retraining.handlers.interface import Surroundings
+from actors.retraining.rules.delivery import Done, Launched, Outcome, Retry
+from actors.retraining.rules.orders import Order
+
+_CALL_S: Final = 20.0
+# The configuration speaks like Ray, the runner with units.
+_NAMES: Final = {"num_cpus": "cpu", "num_gpus": "gpu", "memory": "memory_bytes"}
+
+
+def key_of(order: Order) -> str:
+    """Name the present attempt of an order."""
+    return f"{order.id}:{order.attempts}"
+
+
+def task_options(resources: Mapping[str, float]) -> dict[str, Any]:
+    """Give the runner's options of a task that needs `resources`; Ray must not repeat it on its own, attempts are ours."""
+    return {"resources": {_NAMES.get(name, name): amount for name, amount in resources.items()}, "max_retries": 0}
+
+
+async def launched(
+    surroundings: Surroundings, order: Order, target: str, kwargs: dict[str, Any], options: dict[str, Any]
+) -> Outcome:
+    """Have the runner run `target(**kwargs)`; no reply means that `follow` will find out."""
+    try:
+        await surroundings.peers.call(
+            "runner", "launch", timeout_s=_CALL_S, key=key_of(order), target=target, kwargs=kwargs, options=options
+        )
+    except PeerUnavailableError:
+        return Launched()
+    return Launched()
+
+
+async def followed(surroundings: Surroundings, order: Order) -> Outcome:
+    """Ask the runner how the present attempt goes."""
+    try:
+        state = await surroundings.peers.call("runner", "state", timeout_s=_CALL_S, key=key_of(order))
+    except PeerUnavailableError:
+        return Launched()
+    match state["state"]:
+        case "running":
+            return Launched()
+        case "done":
+            result = state.get("result")
+            version = result.get("new_version") if isinstance(result, Mapping) else None
+            return Done(new_version=None if version is None else str(version))
+        case "failed":
+            return Retry(f"the attempt failed: {state.get('error')}")
+        case _:
+            return Retry("the attempt was lost with the process that ran it, or never started", after_s=0)
+
+
+async def forgotten(surroundings: Surroundings, order: Order) -> None:
+    """Let the runner drop what it knows of the attempt."""
+    await surroundings.peers.call("runner", "forget", timeout_s=_CALL_S, key=key_of(order))

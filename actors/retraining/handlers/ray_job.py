@@ -1,0 +1,172 @@
+"""`ray_job`: the retrain is a Ray job whose submission id is the order's id.
+
+Put-if-absent by that id: a job that is there is taken up, never submitted beside; Ray itself refuses a second job of one id.
+The order follows its job: done when that succeeds, failed when it fails. The job finds the order in its environment:
+VISUTILITY_ORDER (the id) and VISUTILITY_EVENT (the event as JSON).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import ray
+
+from actors import config
+from actors.retraining.handlers.interface import Surroundings, event_fields
+from actors.retraining.rules.delivery import Done, Failed, Launched, Outcome, Retry
+from actors.retraining.rules.orders import Order
+from actors.retraining.tables import plain
+
+# Longer than a submission that uploads a working directory may take; then the next attempt looks what came of it.
+_CALL_S: Final = 60.0
+# Linux gives one variable of the environment 128 KiB.
+_MAX_EVENT_BYTES: Final = 64 * 1024
+_ROUND: Final = "visutility_round"
+_PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|(?<!\$)\{(\w+)\}")
+_ENDED: Final = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+class Jobs(Protocol):
+    """The part of Ray's JobSubmissionClient that is used here."""
+
+    def get_job_info(self, job_id: str) -> Any:
+        """Give a job's `status`, `message` and `metadata`; RuntimeError (404) where there is none."""
+
+    def submit_job(self, **job: Any) -> str:
+        """Submit a job; RuntimeError where one of its submission id exists."""
+
+    def delete_job(self, job_id: str) -> bool:
+        """Delete a job that has ended."""
+
+
+class RayJobHandler:
+    """Submits a job once per order, however often it is asked to; Ray's token authentication is obeyed by Ray's client."""
+
+    def __init__(
+        self,
+        settings: config.RayJobHandler,
+        surroundings: Surroundings,
+        connect: Callable[[str | None], Jobs] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._surroundings = surroundings
+        self._connect = connect or _jobs_api
+
+    async def launch(self, order: Order) -> Outcome:
+        """Submit the job, unless it is there."""
+        settings = self._settings.expanded(self._surroundings.environment)
+        return await self._surroundings.in_thread(lambda: self._launched(settings, order), timeout_s=_CALL_S)
+
+    async def follow(self, order: Order) -> Outcome:
+        """Ask how the job goes; while the Jobs API cannot be asked, it goes on."""
+        settings = self._settings.expanded(self._surroundings.environment)
+        try:
+            return await self._surroundings.in_thread(lambda: self._followed(settings, order), timeout_s=_CALL_S)
+        except (OSError, RuntimeError, TimeoutError, ValueError):
+            return Launched()
+
+    async def forget(self, order: Order) -> None:
+        """Leave the job where it is, for people to look at."""
+
+    def _launched(self, settings: config.RayJobHandler, order: Order) -> Outcome:
+        jobs = self._connect(settings.address)
+        known = _find(jobs, order.id)
+        if known is not None and known.status in _ENDED and not _of_this_round(known, order):
+            jobs.delete_job(order.id)  # put back by hand: the job of the round before has ended and makes room
+            known = None
+        if known is None:
+            try:
+                jobs.submit_job(**job_of(settings, order))
+            except RuntimeError:
+                if _find(jobs, order.id) is None:
+                    raise
+            return Launched()
+        return _outcome(known)
+
+    def _followed(self, settings: config.RayJobHandler, order: Order) -> Outcome:
+        known = _find(self._connect(settings.address), order.id)
+        if known is None:
+            return Retry("the cluster has no job of this order", after_s=0)
+        if known.status in _ENDED and not _of_this_round(known, order):
+            return Retry("only the job of an earlier round is there", after_s=0)
+        return _outcome(known)
+
+
+def job_of(settings: config.RayJobHandler, order: Order) -> dict[str, Any]:
+    """Give the arguments of `submit_job` for an order."""
+    asked = order.request
+    values = {"model": asked.model, "version": asked.version, "order": order.id, "metric": asked.metric}
+    event = json.dumps(plain(event_fields(order)))
+    if len(event) > _MAX_EVENT_BYTES:
+        event = json.dumps(plain(event_fields(order) | {"explanation": {}}))
+    runtime_env = dict(settings.runtime_env)
+    known = runtime_env.get("env_vars") or {}
+    runtime_env["env_vars"] = {**known, "VISUTILITY_ORDER": order.id, "VISUTILITY_EVENT": event}
+    resources = dict(settings.resources)
+    job: dict[str, Any] = {
+        "entrypoint": filled(settings.entrypoint, values),
+        "submission_id": order.id,
+        "runtime_env": runtime_env,
+        "metadata": {**settings.metadata, _ROUND: str(order.rounds)},
+        "entrypoint_num_cpus": resources.pop("num_cpus", None),
+        "entrypoint_num_gpus": resources.pop("num_gpus", None),
+        "entrypoint_memory": int(resources.pop("memory", 0)) or None,
+        "entrypoint_resources": resources or None,
+    }
+    return {name: value for name, value in job.items() if value is not None}
+
+
+def filled(template: str, values: Mapping[str, str]) -> str:
+    """Put values in the place of `{name}`, quoted for the shell that will read them; `{{` and `}}` are braces."""
+
+    def put(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0][0]
+        try:
+            return shlex.quote(values[match[1]])
+        except KeyError:
+            raise ValueError(f"entrypoint may hold {', '.join(values)} in braces, got {match[1]!r}") from None
+
+    return _PLACEHOLDER.sub(put, template)
+
+
+def _find(jobs: Jobs, id_: str) -> Any | None:
+    try:
+        return jobs.get_job_info(id_)
+    except RuntimeError as error:
+        if "404" in str(error):
+            return None
+        raise
+
+
+def _of_this_round(job: Any, order: Order) -> bool:
+    return (job.metadata or {}).get(_ROUND) == str(order.rounds)
+
+
+def _outcome(job: Any) -> Outcome:
+    match str(getattr(job.status, "value", job.status)):
+        case "SUCCEEDED":
+            return Done()
+        case "FAILED":
+            return Failed(f"the job failed: {job.message}")
+        case "STOPPED":
+            return Failed("the job was stopped")
+        case _:
+            return Launched()
+
+
+def _jobs_api(address: str | None) -> Jobs:
+    try:
+        from ray.job_submission import JobSubmissionClient  # noqa: PLC0415  an extra: only where it is used
+    except ImportError as error:
+        raise RuntimeError(f"the Jobs API needs: pip install 'visutility[jobs]' ({error})") from None
+    try:
+        client: Any = JobSubmissionClient(address or ray.get_runtime_context().gcs_address)
+    except ConnectionError as error:
+        raise ConnectionError(f"the Jobs API cannot be reached: {type(error).__name__}") from None
+    jobs: Jobs = client  # narrower than Ray's signature, which names every argument
+    return jobs

@@ -1,0 +1,159 @@
+"""`webhook`: the order is posted as a CloudEvent 1.0 (JSON, structured mode), with the same id on every resend.
+
+How far "once" goes: a receiver that keeps the ids it has seen acts once. 2xx is done; 410 stops for good; 429 and 503 are
+tried again not before their Retry-After; everything else, a time-out and a lost connection too, by the delivery schedule.
+Redirects are not followed. With a secret, `X-Visutility-Signature: sha256=HEX` is the HMAC of the body under it. Neither
+the secret nor the URL, which may hold one, is ever part of a reason or a log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import hashlib
+import hmac
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from actors import config
+from actors.retraining.handlers.interface import Surroundings, event_fields
+from actors.retraining.rules.delivery import Done, Outcome, Retry, Stop
+from actors.retraining.rules.orders import Order
+from actors.retraining.tables import plain
+
+TYPE: Final = "io.visutility.drift.detected.v1"
+TYPE_MANUAL: Final = "io.visutility.retrain.requested.v1"
+_MAX_ANSWER_BYTES: Final = 64 * 1024
+# The socket's own time-outs are per read; this ends an answer that drips.
+_BEYOND_TIMEOUT_S: Final = 2.0
+
+
+class WebhookHandler:
+    """Posts an order until it is taken; the receiver tells resends by the id."""
+
+    def __init__(
+        self,
+        settings: config.WebhookHandler,
+        surroundings: Surroundings,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._surroundings = surroundings
+        self._now_s = now_s  # for a Retry-After that names a date
+
+    async def launch(self, order: Order) -> Outcome:
+        """Post once."""
+        settings = self._settings.expanded(self._surroundings.environment)
+        body = json.dumps(cloud_event(order, self._surroundings.namespace), allow_nan=False).encode()
+        headers = {
+            **settings.headers,
+            "Content-Type": "application/cloudevents+json; charset=utf-8",
+            "User-Agent": "visutility",
+            **self._signature(body),
+        }
+        try:
+            status, retry_after = await self._surroundings.in_thread(
+                lambda: _post(settings.url, body, headers, settings.timeout_s),
+                timeout_s=settings.timeout_s + _BEYOND_TIMEOUT_S,
+            )
+        except TimeoutError:
+            return Retry(f"no answer within {settings.timeout_s:g} s")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # Only the kind: the text may quote the URL or a header.
+            return Retry(f"no answer: {type(error).__name__}")
+        return judged(status, retry_after, self._now_s())
+
+    async def follow(self, order: Order) -> Outcome:
+        """Nobody knows what an attempt came to whose process died; the id makes it safe to send again."""
+        return Retry(f"the outcome of attempt {order.attempts} is unknown: sent again with the same id", after_s=0)
+
+    async def forget(self, order: Order) -> None:
+        """Nothing is kept."""
+
+    def _signature(self, body: bytes) -> dict[str, str]:
+        name = self._settings.secret_env
+        if name is None:
+            return {}
+        secret = self._surroundings.environment.get(name)
+        if not secret:
+            raise ValueError(f"secret_env: the environment of the dispatcher has no {name}")
+        return {"X-Visutility-Signature": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
+
+
+def cloud_event(order: Order, namespace: str) -> dict[str, Any]:
+    """Give an order as a CloudEvent 1.0; `id` is the order's, so every resend is the same event."""
+    asked = order.request
+    fields = plain(event_fields(order))
+    return {
+        "specversion": "1.0",
+        "id": order.id,
+        "source": f"/visutility/{quote(namespace, safe='')}",
+        "type": TYPE_MANUAL if order.manual else TYPE,
+        "subject": f"{asked.model}/{asked.version}",
+        "time": datetime.fromtimestamp(asked.triggered_at, UTC).isoformat().replace("+00:00", "Z"),
+        "datacontenttype": "application/json",
+        "data": fields,
+    }
+
+
+def judged(status: int, retry_after: str | None, now_s: float) -> Outcome:
+    """Say what an HTTP status means for the order."""
+    if 200 <= status < 300:
+        return Done(reason=f"HTTP {status}")
+    if status == http.HTTPStatus.GONE:
+        return Stop("HTTP 410: the receiver is gone for good")
+    if status in {http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE}:
+        return Retry(f"HTTP {status}", after_s=_seconds(retry_after, now_s))
+    return Retry(f"HTTP {status}")
+
+
+def _seconds(retry_after: str | None, now_s: float) -> float | None:
+    """Read Retry-After: seconds, or a date. At least a moment, since 0 would mean: ask again at once."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdigit():
+        return max(float(retry_after), _MOMENT_S)
+    try:
+        return max(email.utils.parsedate_to_datetime(retry_after).timestamp() - now_s, _MOMENT_S)
+    except (TypeError, ValueError):
+        return None
+
+
+_MOMENT_S: Final = 0.001
+
+
+def _post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, str | None]:
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = make(parts.hostname or "", parts.port, timeout=timeout_s)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    cut = threading.Event()
+    end = threading.Timer(timeout_s, _cut, [connection, cut])
+    end.start()
+    try:
+        connection.request("POST", path, body=body, headers=dict(headers))
+        answer = connection.getresponse()
+        answer.read(_MAX_ANSWER_BYTES)
+        if cut.is_set():  # the end of the stream looks like the end of an answer
+            raise TimeoutError
+        return answer.status, answer.headers.get("Retry-After")
+    finally:
+        end.cancel()
+        connection.close()
+
+
+def _cut(connection: http.client.HTTPConnection, cut: threading.Event) -> None:
+    """End a connection from another thread: its reader gets an error, or the end of the stream."""
+    cut.set()
+    sock = connection.sock
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,107 @@
+"""Whether a request becomes an order now: the one place where that is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from actors.clock import Instant
+from actors.retraining.rules.countdown import Countdown
+
+# While another order of the model is under way, an episode is told to ask again after this time; asking costs one read.
+ASK_AGAIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """The pause after a dispatched order of a model."""
+
+    order: str
+    countdown: Countdown
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No order of its own accord for the models that `pattern` matches, until the countdown is over."""
+
+    id: str
+    pattern: str
+    countdown: Countdown
+    comment: str
+
+    def covers(self, model: str, now: Instant) -> bool:
+        """Tell whether it holds `model` back at `now`."""
+        return (self.pattern == model or fnmatchcase(model, self.pattern)) and not self.countdown.is_over(now)
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Launch it. `passed` names what a person's order has passed by."""
+
+    passed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CoolingDown:
+    """The model's last order is too recent."""
+
+    order: str
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Silenced:
+    """A person has silenced the model."""
+
+    silence: str
+    comment: str
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyActive:
+    """Another order of the model is pending or running."""
+
+    order: str
+    retry_in_s: float = ASK_AGAIN_S
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """It would be launched, and is only put on record."""
+
+    passed: tuple[str, ...] = ()
+
+
+Decision = Dispatch | CoolingDown | Silenced | AlreadyActive | DryRun
+
+
+def admit(
+    model: str,
+    *,
+    now: Instant,
+    active: str | None,
+    cooldown: Cooldown | None,
+    silences: Sequence[Silence],
+    manual: bool = False,
+    dry_run: bool = False,
+) -> Decision:
+    """Decide on a request for `model`.
+
+    `active` is the id of its pending or running order. A person's request (`manual`) passes a cooldown and a silence, never
+    an active order. A dry run stands last: it records exactly what would have been launched.
+    """
+    if active is not None:
+        return AlreadyActive(active)
+    passed: list[str] = []
+    silence = next((silence for silence in silences if silence.covers(model, now)), None)
+    if silence is not None:
+        if not manual:
+            return Silenced(silence.id, silence.comment, silence.countdown.remaining_s(now))
+        passed.append(f"silence {silence.id}")
+    if cooldown is not None and not cooldown.countdown.is_over(now):
+        if not manual:
+            return CoolingDown(cooldown.order, cooldown.countdown.remaining_s(now))
+        passed.append(f"cooldown of {cooldown.order}")
+    return DryRun(tuple(passed)) if dry_run else Dispatch(tuple(passed))

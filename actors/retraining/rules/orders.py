@@ -1,0 +1,193 @@
+"""A retrain order: its states, and the only ways from one to the next.
+
+    pending --> running --> done | failed
+       ^           |------> dead        (launching failed too often, or the receiver is gone for good)
+       |-----------|                    (an attempt failed, or a lease ran out: again, later)
+       |------> expired                 (a new version came first)
+
+`skipped` and `dry_run` are decisions on the record that launched nothing. `failed` and `dead` orders may be put back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from actors.clock import Instant
+from actors.retraining.rules.countdown import Countdown
+from actors.retraining.rules.delivery import Backoff, Done, Failed, HandOn, Jitter, Launched, Outcome, Retry, Stop
+
+PENDING: Final = "pending"
+RUNNING: Final = "running"
+DONE: Final = "done"
+FAILED: Final = "failed"
+DEAD: Final = "dead"
+EXPIRED: Final = "expired"
+SKIPPED: Final = "skipped"
+DRY_RUN: Final = "dry_run"
+
+STATES: Final = (PENDING, RUNNING, DONE, FAILED, DEAD, EXPIRED, SKIPPED, DRY_RUN)
+ACTIVE: Final = (PENDING, RUNNING)
+RETRYABLE: Final = (FAILED, DEAD, EXPIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a drift episode or a person asks for. `episode` is empty for a person's order."""
+
+    model: str
+    version: str
+    metric: str
+    observed_drift: float | None
+    triggered_at: float
+    episode: str
+    explanation: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One retrain order, or the record of a decision not to give one. Times are wall-clock seconds, for people.
+
+    `attempts` counts every hand-over and never goes back: it is the fencing token of a lease too. `failures` counts those
+    in a row that failed, for the delivery schedule. `wait` is the pause before the next attempt of a pending order, the
+    lease of a running one. `launched` says that the effect is known to have happened: of the present attempt, on the
+    channel of any. `tuning` is what a study found.
+    """
+
+    id: str
+    request: Request
+    state: str
+    reason: str
+    handler: str
+    handler_settings: Mapping[str, object]
+    requested_at: float
+    dispatched_at: float | None = None
+    finished_at: float | None = None
+    attempts: int = 0
+    failures: int = 0
+    rounds: int = 0
+    launched: bool = False
+    wait: Countdown | None = None
+    consumer: str | None = None
+    overtaken_by: str | None = None
+    new_version: str | None = None
+    tuning: Mapping[str, object] | None = None
+    manual: bool = False
+
+    @property
+    def model(self) -> str:
+        """The model to retrain."""
+        return self.request.model
+
+    @property
+    def is_active(self) -> bool:
+        """Tell whether it is pending or running: a model has at most one such order."""
+        return self.state in ACTIVE
+
+    def is_due(self, now: Instant) -> bool:
+        """Tell whether a pending order may be attempted now."""
+        return self.state == PENDING and (self.wait is None or self.wait.is_over(now))
+
+
+def order_id(store_id: str, episode: str) -> str:
+    """Name the one order of an episode: the same after any restart and on every resend."""
+    return f"{store_id}-r-{_digest(episode)}"
+
+
+def skip_id(store_id: str, episode: str, cause: str) -> str:
+    """Name the record that `episode` was skipped because of `cause`: one each, however often it asks."""
+    return f"{store_id}-k-{_digest(episode, cause)}"
+
+
+def begun(order: Order, now: Instant, *, lease: Countdown | None = None, consumer: str | None = None) -> Order:
+    """Start the next attempt; it goes on record before anything is handed over."""
+    return replace(
+        order,
+        state=RUNNING,
+        attempts=order.attempts + 1,
+        dispatched_at=now.wall_s if order.dispatched_at is None else order.dispatched_at,
+        wait=lease,
+        consumer=consumer,
+    )
+
+
+def settled(order: Order, outcome: Outcome, now: Instant, backoff: Backoff, jitter: Jitter) -> Order:
+    """Apply what came of the present attempt to a running order."""
+    match outcome:
+        case Launched():
+            return replace(order, launched=True)
+        case Done(new_version=new_version, reason=reason):
+            return _ended(
+                replace(order, launched=True, new_version=new_version or order.new_version), DONE, reason or order.reason, now
+            )
+        case Failed(reason=reason):
+            return _ended(order, FAILED, reason, now)
+        case Stop(reason=reason):
+            return _ended(order, DEAD, reason, now)
+        case HandOn(tuning=tuning, handler=handler, handler_settings=settings):
+            return replace(
+                order,
+                state=PENDING,
+                tuning=tuning,
+                handler=handler,
+                handler_settings=settings,
+                failures=0,
+                wait=None,
+                consumer=None,
+            )
+        case Retry(reason=reason, after_s=after_s):
+            delay_s = backoff.delay_s(order.failures + 1, jitter, at_least_s=after_s)
+            return _again(order, reason, delay_s, now)
+
+
+def overtaken(order: Order, version: str, now: Instant, over: Sequence[str] | None = None) -> Order:
+    """Note that `version` has come: a pending order expires, a running one is not started over again.
+
+    `over`: the versions that it came after (None: all others). The word may come late, when a later version still has drifted.
+    """
+    if not order.is_active or order.request.version in {"", version}:
+        return order
+    if over is not None and order.request.version not in over:
+        return order
+    if order.state == PENDING:
+        return _ended(replace(order, overtaken_by=version), EXPIRED, f"version {version!r} came first", now)
+    return replace(order, overtaken_by=version)
+
+
+def put_back(order: Order, reason: str) -> Order:
+    """Make a failed, dead or expired order pending again, with a fresh delivery schedule."""
+    if order.state not in RETRYABLE:
+        raise ValueError(f"order {order.id!r} must be one of {', '.join(RETRYABLE)} to be put back, got {order.state!r}")
+    return replace(
+        order,
+        state=PENDING,
+        reason=reason,
+        failures=0,
+        rounds=order.rounds + 1,
+        finished_at=None,
+        wait=None,
+        consumer=None,
+        overtaken_by=None,
+        launched=False,
+    )
+
+
+def _again(order: Order, reason: str, delay_s: float | None, now: Instant) -> Order:
+    failures = order.failures + 1
+    if order.overtaken_by is not None:
+        return _ended(order, EXPIRED, f"{reason}; version {order.overtaken_by!r} has come since", now)
+    failed = replace(order, failures=failures)
+    if delay_s is None:
+        return _ended(failed, DEAD, f"given up after {failures} failed attempts: {reason}", now)
+    wait = Countdown(now, delay_s) if delay_s > 0 else None
+    return replace(failed, state=PENDING, reason=reason, wait=wait, consumer=None)
+
+
+def _ended(order: Order, state: str, reason: str, now: Instant) -> Order:
+    return replace(order, state=state, reason=reason, finished_at=now.wall_s, wait=None, consumer=None)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

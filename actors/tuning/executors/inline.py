@@ -1,0 +1,40 @@
+"""The fastest executor: the objective runs in the worker itself, and can take the worker with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from actors.tuning.executors.trial import Assignment, Objective, Outcome, Study, Trial
+
+
+class InlineExecutor:
+    """Runs trials in this process. It cannot interrupt one: no time-out, and a crash costs the worker."""
+
+    def __init__(
+        self,
+        shipped: bytes,
+        study: Study,
+        *,
+        reported: Callable[[Assignment, int, float], bool],
+        seed_of: Callable[[int], int],
+    ) -> None:
+        """Open the objective; LoadError where it cannot be opened."""
+        self._objective = Objective(shipped)
+        self._context = study.context
+        self._reported = reported
+        self._seed_of = seed_of
+
+    def run(self, assignment: Assignment) -> Outcome:
+        """Run one attempt."""
+        seed = partial(self._seed_of, assignment.trial)
+        return self._objective(
+            Trial(assignment, seed=seed, context=self._context, reported=partial(self._reported, assignment))
+        )
+
+    def cancel(self) -> bool:
+        """Say that nothing can be interrupted here."""
+        return False
+
+    def close(self) -> None:
+        """Nothing to close."""

@@ -1,0 +1,52 @@
+"""Reads studies from a store, whether a system runs or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, make_url
+
+from actors.storage import Store, is_local, redacted
+from actors.tuning import tables as tuner_tables
+from actors.tuning.rules.book import as_row
+from actors.tuning.study import Study
+
+T = TypeVar("T")
+
+
+def read_study(storage: str, name: str) -> Study:
+    """Read the study `name` from the store at the URL `storage`; KeyError where there is none."""
+
+    def of_study(read: Callable[[Connection, Row[Any]], T]) -> T:
+        store = _existing(storage)
+        try:
+            with store.part("tuner").read() as connection:
+                row = tuner_tables.read_study(connection, name)
+                if row is None:
+                    raise KeyError(f"study must be the name of a study in {redacted(storage)}, got {name!r}")
+                return read(connection, row)
+        finally:
+            store.close()
+
+    return Study(
+        lambda: of_study(tuner_tables.read_summary),
+        lambda: of_study(lambda connection, row: list(map(as_row, tuner_tables.read_trials(connection, row.study)))),
+    )
+
+
+def list_studies(storage: str) -> list[dict[str, Any]]:
+    """Give name, state and times of every study in the store, the newest first."""
+    store = _existing(storage)
+    try:
+        with store.part("tuner").read() as connection:
+            return tuner_tables.read_studies(connection)
+    finally:
+        store.close()
+
+
+def _existing(storage: str) -> Store:
+    if is_local(storage) and not Path(make_url(storage).database or "").is_dir():
+        raise KeyError(f"storage must be a folder that is there, got {redacted(storage)!r}")
+    return Store(storage)

@@ -1,0 +1,112 @@
+"""The patches of the negative controls: each takes one protection away, so that a run shows whether the checker can fail.
+
+They are applied in every worker process by Ray's `worker_process_setup_hook` (and in the process that drives the run), never
+code in the actors. The environment variable names them, with commas between; without it `apply` does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+VARIABLE: Final = "VISUTILITY_CHAOS_CONTROL"
+HOOK: Final = "tests.chaos.controls.apply"
+
+
+def apply() -> None:
+    """Apply the controls that the environment names."""
+    for name in filter(None, os.environ.get(VARIABLE, "").split(",")):
+        _PATCHES[name]()
+
+
+def _no_trim() -> None:
+    """Count an overlapping resend again."""
+    from actors.detection.state import Detection
+
+    honest: Any = Detection._ingest
+
+    def ingest(self: Any, work: Any, changes: Any, now: Any) -> Any:
+        known = self._models.get(work.model)
+        high = 0 if work.producer is None or known is None else known.high.get(work.producer, 0)
+        if work.producer is None or work.sequence >= high:
+            return honest(self, work, changes, now)
+        reply = honest(self, replace(work, producer=None, sequence=0), changes, now)
+        return reply | {"high_water": high}
+
+    Detection._ingest = ingest  # type: ignore[method-assign]
+
+
+def _no_fence() -> None:
+    """Commit without looking at the epoch."""
+    from actors.storage.fence import Fence
+
+    @contextlib.contextmanager
+    def write(self: Fence) -> Iterator[Any]:
+        with self.part.write() as connection:
+            yield connection
+
+    Fence.write = write  # type: ignore[method-assign]
+
+
+def _early_reply() -> None:
+    """Acknowledge before the commit."""
+    from actors import wire
+    from actors.detection.detector import DriftDetector
+    from actors.detection.state import Ingest
+
+    honest: Any = DriftDetector._replied
+    begun: set[Any] = set()
+
+    async def replied(self: Any, work: Any) -> Any:
+        if not isinstance(work, Ingest):
+            return await honest(self, work)
+        task = asyncio.get_running_loop().create_task(honest(self, work))
+        begun.add(task)
+        task.add_done_callback(begun.discard)
+        rows = wire.unpack(work.payload).rows
+        counts = {"status": "accepted", "accepted": rows, "duplicates": 0, "rejected": []}
+        return {**counts, "high_water": work.sequence + rows, "epoch": 0}
+
+    DriftDetector._replied = replied  # type: ignore[method-assign]
+
+
+def _new_id() -> None:
+    """Send every attempt under an id of its own, so that nobody can tell a resend."""
+    from actors.retraining.handlers import webhook
+
+    honest = webhook.cloud_event
+
+    def cloud_event(order: Any, namespace: str) -> dict[str, Any]:
+        event = honest(order, namespace)
+        return event | {"id": f"{order.id}.{order.attempts}"}
+
+    webhook.cloud_event = cloud_event
+
+
+def _no_rearm() -> None:
+    """Let the cooldown count from the claim, not from the effect."""
+    from actors.retraining.state import OrderBook
+
+    honest: Any = OrderBook._settle
+
+    def settle(self: Any, connection: Any, order: Any, outcome: Any, now: Any) -> Any:
+        self._arm = lambda *_: None
+        try:
+            return honest(self, connection, order, outcome, now)
+        finally:
+            del self._arm
+
+    OrderBook._settle = settle  # type: ignore[method-assign]
+
+
+_PATCHES: Final[dict[str, Callable[[], None]]] = {
+    "no-trim": _no_trim,
+    "no-fence": _no_fence,
+    "early-reply": _early_reply,
+    "no-put-if-absent": _new_id,
+    "no-rearm": _no_rearm,
+}

@@ -1,0 +1,113 @@
+"""Which Ray a process uses, as far as that is decided without one; where a system's store lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from actors import config, system
+from actors.cluster import build, connection
+from actors.storage import StoreError
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://127.0.0.1:8265", "https://x"])
+def test_an_address_that_cannot_carry_what_we_promise_is_refused_with_the_way_to_go(address: str) -> None:
+    with pytest.raises(ValueError, match=r"address must be HOST:PORT of the cluster.*ray job submit"):
+        connection.attach(address, otherwise="look")
+
+
+def test_the_address_of_the_environment_is_checked_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(ValueError, match="ray:// client is not supported"):
+        connection.attach(None, otherwise="private")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:none", "127.0.0.1:1"])
+def test_an_address_where_nobody_listens_is_named_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConnectionError, match=f"no Ray answers at {address}"):
+        connection.attach(address, otherwise="look")
+
+
+def test_where_no_ray_runs_one_sentence_says_how_to_begin_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nowhere(**_options: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance. Please specify the one to connect to")
+
+    monkeypatch.setattr(connection.ray, "init", nowhere)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConnectionError, match=r"^no Ray runs on this machine: begin one .*\(--address, RAY_ADDRESS\)$"):
+        connection.attach(None, otherwise="look")
+
+
+def test_what_up_noted_is_found_and_a_broken_note_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert connection.remembered() is None
+    connection.note().parent.mkdir()
+    connection.note().write_text("{")
+    assert connection.remembered() is None
+    connection.note().write_text('{"address": "a:1", "pid": 1}')
+    assert connection.remembered() == {"address": "a:1", "pid": 1}
+
+
+def test_a_process_is_told_alive_and_apart_from_a_later_one_of_its_number() -> None:
+    assert connection.alive(os.getpid())
+    assert connection.began(os.getpid()) > 0
+    assert not connection.alive(2**22 + 1)
+
+
+def storage(source: Path | dict[str, str]) -> str | None:
+    return system._storage(config.load(source), source)
+
+
+class TestWhereTheStoreLies:
+    def test_a_relative_path_is_relative_to_the_configuration_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "v.yaml"
+        path.write_text("storage: sqlite:///./data")
+        assert storage(path) == f"sqlite:///{tmp_path}/data"
+
+    def test_without_a_file_to_the_working_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert storage({"storage": "sqlite:///data"}) == f"sqlite:///{tmp_path}/data"
+
+    def test_one_that_is_not_named_is_told_apart(self) -> None:
+        assert storage({}) is None
+
+    def test_in_a_job_s_folder_it_is_refused(self) -> None:
+        folder = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1")
+        with pytest.raises(StoreError, match="a job, whose working directory is temporary"):
+            system._resolved("sqlite:///./data", folder)
+
+    def test_on_several_nodes_it_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ray.is_initialized", lambda: True)
+        monkeypatch.setattr(connection, "alive_nodes", lambda: ["a", "b"])
+        with pytest.raises(StoreError, match=r"absolute path .* on a cluster of 2 nodes, got 'sqlite:///\./data'"):
+            storage({"storage": "sqlite:///./data"})
+        assert storage({"storage": "sqlite:////var/data"}) == "sqlite:////var/data"
+
+    def test_the_environment_may_name_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("STORE_URL", "postgresql://u:p@h/d")
+        assert storage({"storage": "${STORE_URL}"}) == "postgresql://u:p@h/d"
+        monkeypatch.delenv("STORE_URL")
+        with pytest.raises(ValueError, match="the environment of this process has no STORE_URL"):
+            storage({"storage": "${STORE_URL}"})
+
+
+@pytest.mark.parametrize("options", [{"on_full": "block"}, {"buffer_bytes": 0}, {"buffer_bytes": True}, {"buffer_bytes": 1.5}])
+def test_connect_checks_its_options_before_it_looks_for_a_ray(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        system.connect(**options)  # type: ignore[arg-type]
+
+
+def test_the_build_s_version_is_the_package_s() -> None:
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{build.VERSION}"' in text
+
+
+def test_a_changed_source_is_another_build(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1")
+    before = build._hash(tmp_path)
+    (tmp_path / "a.py").write_text("x = 2")
+    assert build._hash(tmp_path) != before

@@ -1,0 +1,107 @@
+"""The watchdog: whom it replaces, whom it makes again, whom it leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.cluster import watchdog
+from actors.cluster.watchdog import Heard, Watchdog
+
+
+def test_three_silent_pings_in_a_row_replace_an_actor_that_had_answered() -> None:
+    dog = Watchdog()
+    assert dog.decide("tuner", "answered", 0.0) == "leave"
+    assert [dog.decide("tuner", "silent", at) for at in (2.0, 4.0, 6.0)] == ["leave", "leave", "replace"]
+
+
+def test_an_answer_in_between_begins_the_count_anew() -> None:
+    dog = Watchdog()
+    heard: list[Heard] = ["answered", "silent", "silent", "answered", "silent", "silent"]
+    assert {dog.decide("tuner", each, float(at)) for at, each in enumerate(heard)} == {"leave"}
+
+
+def test_the_replacement_gets_time_to_answer() -> None:
+    dog = Watchdog(after_s=20.0)
+    decisions = [dog.decide("tuner", "silent", 2.0 * at) for at in range(13)]
+    assert [at for at, each in enumerate(decisions) if each == "replace"] == [2, 12]
+
+
+def test_an_actor_that_ray_restarts_is_left_to_ray() -> None:
+    dog = Watchdog()
+    dog.decide("tuner", "answered", 0.0)
+    heard: list[Heard] = ["silent", "silent", "restarting", "silent", "silent"]
+    assert {dog.decide("tuner", each, float(at)) for at, each in enumerate(heard)} == {"leave"}
+
+
+def test_an_actor_that_is_gone_is_made_again_at_once() -> None:
+    dog = Watchdog()
+    dog.decide("tuner", "answered", 0.0)
+    assert dog.decide("tuner", "gone", 2.0) == "spawn"
+
+
+def test_one_actor_s_silence_is_not_another_s() -> None:
+    dog = Watchdog()
+    for name in ("a", "b"):
+        dog.decide(name, "answered", 0.0)
+    dog.decide("a", "silent", 2.0)
+    dog.decide("a", "silent", 4.0)
+    assert dog.decide("b", "silent", 6.0) == "leave"
+    assert dog.decide("a", "silent", 6.0) == "replace"
+
+
+@given(st.lists(st.sampled_from(["answered", "silent", "restarting"]), max_size=60))
+def test_nobody_is_replaced_without_so_many_misses_since_the_last_answer(heard: list[Heard]) -> None:
+    dog, silent = Watchdog(), 0
+    for at, each in enumerate(heard):
+        silent = silent + 1 if each == "silent" else 0
+        if dog.decide("x", each, at * 2.0) == "replace":
+            assert silent >= watchdog.MISSES
+            silent = 0
+
+
+class FakeHands:
+    """Actors that answer as the test says."""
+
+    def __init__(self, heard: Mapping[str, list[Heard]]) -> None:
+        self._heard = {name: list(each) for name, each in heard.items()}
+        self.done: list[tuple[str, str, int | None]] = []
+
+    async def ping(self, name: str, timeout_s: float) -> Heard:
+        return self._heard[name].pop(0) if self._heard[name] else "answered"
+
+    async def replace(self, name: str) -> None:
+        self.done.append(("replace", name, None))
+
+    async def spawn(self, name: str, slot: int | None) -> None:
+        self.done.append(("spawn", name, slot))
+
+
+def watch(hands: FakeHands, rounds: int, expected: dict[str, int | None]) -> None:
+    """Run the loop for so many rounds, without waiting."""
+    looks = 0
+
+    def names() -> dict[str, int | None]:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise RuntimeError("the store is away for a moment")
+        if looks > rounds:
+            raise asyncio.CancelledError
+        return expected
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await watchdog.watch(names, namespace="n", storage="s", now_s=lambda: 100.0 * looks, hands=hands, period_s=0.0)
+
+    asyncio.run(main())
+
+
+def test_the_loop_carries_out_what_is_decided_and_survives_a_store_that_is_away() -> None:
+    hands = FakeHands({"tuner": ["answered", "silent", "silent", "silent"], "detector:m": ["gone"]})
+    watch(hands, 6, {"tuner": None, "detector:m": 3})
+    assert hands.done == [("spawn", "detector:m", 3), ("replace", "tuner", None)]

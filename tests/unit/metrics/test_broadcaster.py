@@ -1,0 +1,336 @@
+"""MetricBroadcaster, built directly: detectors that the test plays, a store in a folder for the placements."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors import wire
+from actors.clock import EventClock
+from actors.cluster.peers import PeerUnavailableError
+from actors.config import parse, store_settings
+from actors.metrics import observers as observing
+from actors.metrics.broadcaster import MetricBroadcaster
+from actors.metrics.observer_host import ObserverHost, check_observer, events_of, make
+from actors.metrics.placement import Places, TooManyModelsError
+from actors.storage import Store
+
+NOW = 1_795_000_000.0
+
+
+class FakeDetectors:
+    """Accepts what comes, by process; may be away."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[str]] = {}
+        self.away: set[str] = set()
+        self.spawned: list[tuple[str, int]] = []
+        self.shown: list[tuple[str, int]] = []
+        self.observer_reply: Any = None
+        self.release: asyncio.Event | None = None
+
+    def spawn(self, process: str, slot: int) -> None:
+        self.spawned.append((process, slot))
+
+    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+        if name in self.away:
+            raise PeerUnavailableError(name)
+        if method == "on_batch":
+            if self.release is not None:
+                await self.release.wait()
+            rows = len(events_of(arguments["model"], arguments["payload"], arguments["skip"], NOW))
+            self.shown.append((name, rows))
+            return self.observer_reply or {"delivered": rows, "failed": 0, "error": ""}
+        if method == "ingest_many":
+            return [self._taken(name, batch) for batch in arguments["batches"]]
+        if method == "high_water":
+            return {"status": "ok", "high_water": 7}
+        if method == "explain":
+            raise KeyError("no such episode")
+        return {"status": method}
+
+    def _taken(self, name: str, batch: dict[str, Any]) -> dict[str, Any]:
+        self.seen.setdefault(name, []).append(batch["model"])
+        found = wire.unpack(batch["payload"])
+        verdict = wire.check(found, NOW)
+        return {
+            "status": "accepted",
+            "accepted": found.rows - verdict.rejected,
+            "duplicates": 0,
+            "rejected": verdict.listed,
+            "high_water": (batch["sequence"] or 0) + found.rows,
+            "epoch": 1,
+        }
+
+
+class World:
+    def __init__(self, folder: Path, **document: Any) -> None:
+        self.url = f"sqlite:///{folder}/store"
+        store = Store(self.url)
+        store_settings(store, parse(document, "test"), NOW)
+        store.close()
+        self.detectors = FakeDetectors()
+
+    def broadcaster(self) -> MetricBroadcaster:
+        return MetricBroadcaster(
+            name="broadcaster",
+            namespace="test",
+            storage=self.url,
+            clock=EventClock(NOW),
+            peers=self.detectors,
+            spawn=self.detectors.spawn,
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, detectors={"max_processes": 4, "max_models": 6})
+
+
+@pytest.fixture
+def run() -> Iterator[Any]:
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
+def event(model: str = "m", accuracy: Any = 0.9) -> dict[str, Any]:
+    return {"model_name": model, "accuracy": accuracy}
+
+
+def payload(n: int = 3) -> bytes:
+    return wire.pack(wire.batch_of_columns({"accuracy": np.full(n, 0.9)}, version="v1", timestamps=None, now_s=NOW))
+
+
+def test_events_go_to_the_detector_of_their_model(world: World, run: Any) -> None:
+    reply = run(world.broadcaster().broadcast(events=[event("a"), event("b"), event("a")]))
+    assert reply == {"accepted": 3, "duplicates": 0, "rejected": []}
+    assert world.detectors.seen == {"detector:a": ["a"], "detector:b": ["b"]}
+
+
+def test_the_first_models_have_processes_of_their_own_and_the_rest_share(world: World, run: Any) -> None:
+    broadcaster = world.broadcaster()
+    run(broadcaster.broadcast(events=[event(name) for name in "abcdef"]))
+    assert world.detectors.seen == {
+        "detector:a": ["a"],
+        "detector:b": ["b"],
+        "detectors:0": ["c", "e"],
+        "detectors:1": ["d", "f"],
+    }
+    assert sorted(world.detectors.spawned, key=lambda each: each[1]) == [
+        ("detector:a", 0),
+        ("detector:b", 1),
+        ("detectors:0", 2),
+        ("detectors:1", 3),
+    ]
+
+
+def test_another_broadcaster_finds_the_same_places(world: World, run: Any) -> None:
+    run(world.broadcaster().broadcast(events=[event(name) for name in "abc"]))
+    run(world.broadcaster().broadcast(events=[event(name) for name in "cba"]))
+    assert world.detectors.seen["detectors:0"] == ["c", "c"]
+
+
+def test_one_model_too_many_is_refused_and_the_setting_named(world: World, run: Any) -> None:
+    broadcaster = world.broadcaster()
+    run(broadcaster.broadcast(events=[event(name) for name in "abcdef"]))
+    reply = run(broadcaster.broadcast(events=[event("a"), event("g")]))
+    assert reply["accepted"] == 1
+    assert reply["rejected"][0]["index"] == 1
+    assert "detectors.max_models is 6" in reply["rejected"][0]["rule"]
+    with pytest.raises(ValueError, match=r"detectors\.max_models is 6"):
+        run(broadcaster.ingest(model="g", producer=None, sequence=None, payload=payload()))
+    with pytest.raises(ValueError, match="max_models"):
+        run(broadcaster.baseline(model="g", version="v1", values={"accuracy": [0.9]}))
+
+
+@given(st.lists(st.sampled_from([f"m{i}" for i in range(40)]), max_size=40, unique=True), st.integers(1, 12))
+def test_processes_never_exceed_the_limit_and_slots_are_theirs_alone(models: list[str], limit: int) -> None:
+    places = Places({}, max_processes=limit, max_models=1000)
+    held = {model: places.next(model) for model in models}
+    slots = {place.process: place.slot for place in held.values()}
+    assert len(slots) <= limit
+    assert len(set(slots.values())) == len(slots)
+    again = Places(held, max_processes=limit + 3, max_models=len(held) + 1).next("new")
+    assert again.slot not in slots.values() or slots.get(again.process) == again.slot
+    with pytest.raises(TooManyModelsError):
+        Places(held, max_processes=limit, max_models=len(held)).next("new")
+
+
+def test_bad_events_are_rejected_alone_with_their_index(world: World, run: Any) -> None:
+    bad = event("a", 1.2)
+    reply = run(world.broadcaster().broadcast(events=[event("a"), bad, event("b"), {"model_name": "a"}]))
+    assert reply["accepted"] == 2
+    assert [(r["index"], r["field"]) for r in reply["rejected"]] == [(1, "accuracy"), (3, "metrics")]
+
+
+def test_a_call_of_bad_events_reaches_the_detector_of_a_known_model_alone(world: World, run: Any) -> None:
+    async def scenario() -> Any:
+        broadcaster = world.broadcaster()
+        await broadcaster.broadcast(events=[event("a")])
+        return await broadcaster.broadcast(events=[event("a", 1.2), event("new", 1.2)])
+
+    reply = run(scenario())
+    assert (reply["accepted"], [r["index"] for r in reply["rejected"]]) == (0, [0, 1])
+    assert [model for seen in world.detectors.seen.values() for model in seen] == ["a", "a"]
+
+
+def test_a_bad_envelope_raises(world: World, run: Any) -> None:
+    broadcaster = world.broadcaster()
+    with pytest.raises(ValueError, match="events must be a list"):
+        run(broadcaster.broadcast(events="all"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="payload must be bytes"):
+        run(broadcaster.ingest(model="m", producer="p", sequence=0, payload="text"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sequence"):
+        run(broadcaster.broadcast(events=[event()], producer="p", sequence=-1))
+    with pytest.raises(ValueError, match="model_name must not hold"):
+        run(broadcaster.ingest(model="a*", producer=None, sequence=None, payload=payload()))
+    assert world.detectors.seen == {}
+
+
+def test_a_detector_that_is_away_is_named_and_made_again(world: World, run: Any) -> None:
+    broadcaster = world.broadcaster()
+    world.detectors.away.add("detector:a")
+    reply = run(broadcaster.broadcast(events=[event("a"), event("b")]))
+    assert reply["status"] == "unavailable"
+    assert reply["accepted"] == 1
+    assert {model: each["status"] for model, each in reply["models"].items()} == {"a": "unavailable", "b": "accepted"}
+    world.detectors.away.clear()
+    assert run(broadcaster.broadcast(events=[event("a")]))["accepted"] == 1
+    assert world.detectors.spawned.count(("detector:a", 0)) == 2
+
+
+def test_too_much_in_flight_is_busy(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.metrics.broadcaster._MAX_BYTES", 10)
+    reply = run(world.broadcaster().ingest(model="m", producer="p", sequence=0, payload=payload()))
+    assert (reply["status"], reply["accepted"]) == ("busy", 0)
+    assert reply["retry_in_s"] > 0
+
+
+def test_a_store_that_is_away_is_unavailable_and_recovers(tmp_path: Path, run: Any) -> None:
+    world = World(tmp_path)
+    hidden = tmp_path / "hidden"
+    (tmp_path / "store").rename(hidden)
+    (tmp_path / "store").write_text("no folder")
+    broadcaster = world.broadcaster()
+    assert run(broadcaster.broadcast(events=[event()]))["status"] == "unavailable"
+    (tmp_path / "store").unlink()
+    hidden.rename(tmp_path / "store")
+    assert run(broadcaster.broadcast(events=[event()]))["accepted"] == 1
+
+
+def test_questions_for_a_model_go_to_its_detector(world: World, run: Any) -> None:
+    broadcaster = world.broadcaster()
+    assert run(broadcaster.high_water(model="m", producer="p"))["high_water"] == 0
+    run(broadcaster.broadcast(events=[event()]))
+    assert run(broadcaster.high_water(model="m", producer="p"))["high_water"] == 7
+    assert run(broadcaster.pin(model="m", version="v1"))["status"] == "pin"
+    with pytest.raises(KeyError, match="model must be one"):
+        run(broadcaster.pin(model="other", version="v1"))
+    with pytest.raises(KeyError, match="episode must be one"):
+        run(broadcaster.explain(episode="none"))
+
+
+# --- observers -------------------------------------------------------------------------------------------------
+
+
+async def settled() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def test_an_observer_sees_what_was_accepted(world: World, run: Any) -> None:
+    async def story() -> dict[str, Any]:
+        broadcaster = world.broadcaster()
+        await broadcaster.register(name="pager", observer="observer:pager")
+        await broadcaster.broadcast(events=[event(), event(accuracy=7), event()])
+        await settled()
+        return await broadcaster.observers()
+
+    counts = run(story())
+    assert world.detectors.shown == [("observer:pager", 2)]
+    assert counts["pager"]["delivered"] == 2
+
+
+def test_a_slow_observer_drops_its_own_and_holds_nobody_up(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "QUEUE_BYTES", 3 * len(payload()))
+
+    async def story() -> dict[str, Any]:
+        world.detectors.release = asyncio.Event()
+        broadcaster = world.broadcaster()
+        await broadcaster.register(name="slow", observer="observer:slow")
+        for i in range(10):
+            reply = await broadcaster.ingest(model="m", producer="p", sequence=3 * i, payload=payload())
+            assert reply["accepted"] == 3
+            await settled()
+        world.detectors.release.set()
+        await settled()
+        return await broadcaster.observers()
+
+    counts = run(story())["slow"]
+    assert counts["dropped"] > 0
+    assert counts["delivered"] + counts["dropped"] == 30
+
+
+def test_a_failing_observer_is_counted_and_a_dead_one_taken_out(world: World, run: Any) -> None:
+    async def story() -> dict[str, Any]:
+        broadcaster = world.broadcaster()
+        broadcaster._observers._pause_s = 0
+        await broadcaster.register(name="failing", observer="observer:failing")
+        await broadcaster.register(name="dead", observer="observer:dead")
+        await broadcaster.register(name="pinned", observer="observer:dead", pinned=True)
+        world.detectors.observer_reply = {"delivered": 1, "failed": 2, "error": "ValueError: no"}
+        world.detectors.away.add("observer:dead")
+        for i in range(5):
+            await broadcaster.ingest(model="m", producer="p", sequence=3 * i, payload=payload())
+            await settled()  # each is delivered by a task of its own
+        with pytest.raises(KeyError, match="registered observer"):
+            await broadcaster.unregister(name="dead")
+        return await broadcaster.observers()
+
+    counts = run(story())
+    assert counts["failing"]["failed"] == 10
+    assert counts["pinned"]["dropped"] == 15
+
+
+def test_an_observer_host_goes_on_after_a_failure() -> None:
+    class Picky:
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def on_event(self, event: Any) -> None:
+            if event.extras["n"] == 1.0:
+                raise RuntimeError("not this one")
+            self.seen.append(event.extras["n"])
+
+    host = ObserverHost(name="picky")
+    host._observer = picky = Picky()
+    batch = wire.batch_of_columns({"accuracy": [0.9] * 4, "n": [0.0, 1.0, 2.0, 3.0]}, version="v", timestamps=1.0, now_s=NOW)
+    assert host.on_batch(model="m", payload=wire.pack(batch), skip=0)["failed"] == 1
+    assert picky.seen == [0.0, 2.0, 3.0]
+
+
+def test_events_of_a_batch_are_those_that_count() -> None:
+    rows = [("v1", 1.0, {"accuracy": 0.5, "region": "eu"}), ("v2", 2.0, {"accuracy": 7}), ("v2", 3.0, {"loss": 0.1})]
+    first, last = events_of("m", wire.pack(wire.batch_of_rows(rows)), 0, NOW)
+    assert (first.model_version, first.accuracy, first.recall, dict(first.extras)) == ("v1", 0.5, None, {"region": "eu"})
+    assert (last.model_version, last.accuracy, dict(last.extras)) == ("v2", None, {"loss": 0.1})
+
+
+@pytest.mark.parametrize("observer", [object(), None, "pager", dict])
+def test_an_observer_without_on_event_is_refused(observer: object) -> None:
+    with pytest.raises(TypeError, match="on_event"):
+        check_observer(observer)
+
+
+def test_an_observer_that_cannot_be_imported_is_refused() -> None:
+    with pytest.raises(ValueError, match="importable as module:Class"):
+        make("no.such:Thing")
+    with pytest.raises(TypeError, match="on_event"):
+        make("collections:OrderedDict")

@@ -1,0 +1,417 @@
+"""Metrics against a broadcaster that loses, refuses and answers late; every event is counted once."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import pickle
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors import wire
+from actors.metrics import client
+from actors.metrics.client import Metrics, WrongTypeError
+
+NOW = 4e9  # what the fake takes for now: no time of a test is ahead of it
+
+
+class FakeSystem:
+    """The broadcaster, the detectors and their store, behind a link that can fail in every way."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.high: dict[tuple[str, str], int] = {}
+        self.rows: dict[str, int] = {}
+        self.values: list[float] = []
+        self.epoch = 1
+        self.outcomes: list[str] = []  # of the next calls: lost, unknown, busy, refused
+        self.calls = 0
+        self.clients: dict[str, dict[str, Any]] = {}
+        self.hold = False
+        self.shuffled: np.random.Generator | None = None
+        self.done: dict[int, Any] = {}
+
+    # --- the link
+
+    def send(self, batches: list[dict[str, Any]]) -> Any | None:
+        if not self.up:
+            return None
+        self.calls += 1
+        outcome = self.outcomes.pop(0) if self.outcomes else "taken"
+        if outcome == "lost":
+            return ("reply", None)
+        if outcome == "busy":
+            return ("reply", [self._reply("busy", 0, retry_in_s=0.001) for _ in batches])
+        if outcome == "refused":
+            return ("reply", [self._reply("refused", 0, reason="no room for another model") for _ in batches])
+        if self.shuffled is not None:
+            return ("later", batches, outcome)
+        replies = [self._take(batch) for batch in batches]
+        return ("reply", None if outcome == "unknown" else replies)
+
+    def wait(self, tickets: list[Any], timeout_s: float) -> list[Any]:
+        if self.hold:
+            time.sleep(min(timeout_s, 0.001))
+            return []
+        if self.shuffled is not None:  # carried out in any order, and answered in another
+            for i in self.shuffled.permutation(len(tickets)):
+                ticket = tickets[i]
+                if ticket[0] == "later" and id(ticket) not in self.done:
+                    replies = [self._take(batch) for batch in ticket[1]]
+                    self.done[id(ticket)] = ticket, None if ticket[2] == "unknown" else replies
+            return [ticket for ticket in tickets if self.shuffled.random() < 0.5]
+        return list(tickets)
+
+    def reply(self, ticket: Any) -> Any:
+        return self.done.pop(id(ticket))[1] if ticket[0] == "later" else ticket[1]
+
+    def call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
+        if not self.up:
+            raise ConnectionError("down")
+        if method == "high_water":
+            return {"status": "ok", "high_water": self.high.get((arguments["model"], arguments["producer"]), 0)}
+        return {"status": "learned", "arguments": arguments}
+
+    def _take(self, batch: dict[str, Any]) -> dict[str, Any]:
+        key = batch["model"], batch["producer"]
+        high = self.high.get(key, 0)
+        self.clients[batch["producer"]] = batch["client"]
+        if batch["sequence"] > high:
+            return self._reply("gap", high)
+        found = wire.unpack(batch["payload"])
+        skip = min(high - batch["sequence"], found.rows)
+        verdict = wire.check(found, NOW, skip)
+        self.high[key] = max(high, batch["sequence"] + found.rows)
+        accepted = found.rows - skip - verdict.rejected
+        self.rows[batch["model"]] = self.rows.get(batch["model"], 0) + accepted
+        if "n" in found.columns:
+            self.values += found.columns["n"].values[skip:].tolist()
+        return {**self._reply("accepted", self.high[key]), "accepted": accepted, "duplicates": skip, "rejected": verdict.listed}
+
+    def _reply(self, status: str, high: int, **more: Any) -> dict[str, Any]:
+        empty = {"accepted": 0, "duplicates": 0, "rejected": []}
+        return {"status": status, "high_water": high, "epoch": self.epoch, **empty, **more}
+
+
+@pytest.fixture
+def system() -> FakeSystem:
+    return FakeSystem()
+
+
+@pytest.fixture
+def made(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Metrics]]:
+    monkeypatch.setattr(client, "_BACKOFF_S", (0.001,))
+    monkeypatch.setattr(client, "_FIND_S", 0.005)
+    monkeypatch.setattr(client, "_LINGER_S", 0.001)
+    every: list[Metrics] = []
+
+    def make(**options: Any) -> Metrics:
+        every.append(Metrics(link=system, **options))
+        return every[-1]
+
+    yield make
+    for metrics in every:
+        metrics.close(0.0)
+
+
+def test_what_was_logged_is_counted(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    for n in range(1000):
+        metrics.log({"accuracy": 0.9, "n": n}, model="m", version="v1")
+    assert metrics.flush() == {"accepted": 1000, "duplicate": 0, "rejected": 0, "dropped": 0, "pending": 0}
+    assert system.values == [float(n) for n in range(1000)]
+
+
+@pytest.mark.parametrize("outcome", ["lost", "unknown", "busy"])
+def test_whatever_happens_to_a_call_each_event_is_counted_once(system: FakeSystem, made: Any, outcome: str) -> None:
+    metrics = made()
+    system.outcomes = [outcome, "taken", outcome, outcome, "taken", outcome]
+    for n in range(300):
+        metrics.log({"accuracy": 0.9, "n": n}, model="m")
+        if n % 50 == 0:
+            metrics.flush(0.0)
+    counts = metrics.flush()
+    assert counts["pending"] == 0
+    assert counts["accepted"] + counts["duplicate"] == 300
+    assert system.values == [float(n) for n in range(300)]
+
+
+def test_many_models_and_batches_with_losses_are_counted_once_in_order(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    random = np.random.default_rng(0)
+    system.outcomes = random.choice(["taken", "lost", "unknown", "busy"], 200).tolist()
+    for i in range(60):
+        metrics.log_batch({"n": np.arange(100.0) + 100 * i}, model=f"m{i % 3}")
+        if i % 5 == 0:
+            metrics.log({"n": -1}, model="m0")
+    assert metrics.flush(30)["pending"] == 0
+    assert system.rows == {"m0": 2012, "m1": 2000, "m2": 2000}
+    assert sorted(v for v in system.values if v >= 0) == [float(n) for n in range(6000)]
+
+
+def test_calls_that_overtake_each_other_are_counted_once_and_the_producer_stays_the_same(
+    system: FakeSystem, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_CALL_BYTES", 1)
+    metrics = made()
+    producer = metrics.producer
+    system.shuffled = np.random.default_rng(1)
+    system.outcomes = system.shuffled.choice(["taken", "unknown", "lost", "busy"], 100).tolist()
+    for i in range(50):
+        metrics.log_batch({"n": np.arange(10.0) + 10 * i}, model=f"m{i % 2}")
+    assert metrics.flush(30)["pending"] == 0
+    assert sorted(system.values) == [float(n) for n in range(500)]
+    assert metrics.producer == producer
+
+
+def test_a_batch_comes_after_what_was_logged_before_it(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    for i in range(20):
+        metrics.log({"n": 2 * i}, model="m")
+        metrics.log_batch({"n": [2 * i + 1]}, model="m")
+    metrics.flush()
+    assert system.values == [float(n) for n in range(40)]
+
+
+def test_logging_works_before_the_system_is_up_and_across_its_restart(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    system.up = False
+    for _ in range(100):
+        metrics.log({"accuracy": 0.9}, model="m")
+    assert metrics.flush(0.05)["pending"] == 100
+    system.up = True
+    assert metrics.flush()["accepted"] == 100
+    system.up = False
+    metrics.log({"accuracy": 0.9}, model="m")
+    metrics.flush(0.02)
+    system.up, system.epoch = True, 2
+    assert metrics.flush()["accepted"] == 101
+
+
+def test_a_full_buffer_drops_and_counts_within_its_bound(system: FakeSystem, made: Any) -> None:
+    system.up = False
+    metrics = made(buffer_bytes=100_000)
+    for _ in range(5000):
+        metrics.log({"accuracy": 0.9}, model="m")
+        assert metrics._bytes <= 100_000
+    metrics.log_batch({"accuracy": np.full(50_000, 0.5) + np.arange(50_000) * 1e-9}, model="m")
+    counts = metrics.flush(0.02)
+    assert counts["dropped"] > 50_000
+    assert counts["pending"] + counts["dropped"] == 55_000
+    system.up = True
+    counts = metrics.flush()
+    assert counts["accepted"] + counts["dropped"] == 55_000
+
+
+def test_a_full_buffer_waits_where_it_is_told_to(system: FakeSystem, made: Any) -> None:
+    system.up = False
+    metrics = made(buffer_bytes=20_000, on_full="wait")
+    threading.Timer(0.05, lambda: setattr(system, "up", True)).start()
+    for _ in range(500):
+        metrics.log({"accuracy": 0.9}, model="m")
+    counts = metrics.flush()
+    assert (counts["accepted"], counts["dropped"]) == (500, 0)
+
+
+def test_several_threads_log_at_once(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+
+    def work(k: int) -> None:
+        for n in range(500):
+            metrics.log({"n": 1000 * k + n}, model="m")
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert metrics.flush()["accepted"] == 2000
+    assert len(set(system.values)) == 2000
+
+
+@pytest.mark.parametrize("value", [True, "0.9", [0.9], {"a": 1}, object(), 1j, np.array([0.5]), b"0.9"])
+def test_a_wrong_type_raises_at_once_and_logs_nothing(made: Any, value: Any) -> None:
+    metrics = made()
+    with pytest.raises(WrongTypeError, match="accuracy must be a number"):
+        metrics.log({"accuracy": value}, model="m")
+    with pytest.raises((TypeError, ValueError)):
+        metrics.log({"accuracy": value}, model="m")
+    assert metrics.counts()["pending"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metrics": [0.9]}, "metrics must be a mapping"),
+        ({"metrics": {7: 0.9}}, "metric name must be a text"),
+        ({"metrics": {"": 0.9}}, "metric name must have 1 to 200"),
+        ({"metrics": {"timestamp": 0.9}}, "must not be the name of a field"),
+        ({"model": ""}, "model_name must have 1 to 200"),
+        ({"model": "x" * 10_000}, "model_name must have 1 to 200"),
+        ({"model": "a\0"}, "control character"),
+        ({"model": 7}, "model_name must be a text"),
+        ({"version": 7}, "model_version must be a text"),
+        ({"version": None}, "model_version must be a text"),
+        ({"timestamp": "now"}, "timestamp must be seconds"),
+        ({"timestamp": True}, "timestamp must be seconds"),
+    ],
+)
+def test_a_mistake_in_the_program_raises_at_once(made: Any, arguments: dict[str, Any], message: str) -> None:
+    metrics = made()
+    given = {"metrics": {"accuracy": 0.9}, "model": "m", **arguments}
+    with pytest.raises(WrongTypeError, match=message):
+        metrics.log(given.pop("metrics"), **given)
+
+
+def test_a_bad_value_never_raises_and_is_counted_and_warned_about_once(made: Any, caplog: pytest.LogCaptureFixture) -> None:
+    metrics = made()
+    for _ in range(3):
+        for bad in (1.2, -0.1, float("nan"), float("inf"), None, 10**400):
+            metrics.log({"accuracy": bad}, model="m")
+        metrics.log({"accuracy": 0.9}, model="m", timestamp=-1.0)
+        metrics.log({}, model="m")
+        metrics.log({"loss": float("nan")}, model="m")
+        metrics.log({"accuracy": 0.9}, model="m")
+        metrics.flush()
+    counts = metrics.flush()
+    assert (counts["accepted"], counts["rejected"]) == (3, 27)
+    assert 1 <= len([r for r in caplog.records if "rejected and counted" in r.message]) <= 4
+
+
+def test_numpy_numbers_and_texts_are_taken(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    metrics.log(
+        {"accuracy": np.float32(0.5), "steps": np.int64(3), "region": "eu", "recall": None}, model="m", timestamp=np.int64(7)
+    )
+    assert metrics.flush()["accepted"] == 1
+
+
+def test_a_refused_batch_is_given_up_and_the_next_ones_follow(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    system.outcomes = ["refused"]
+    metrics.log({"n": 1}, model="m")
+    assert metrics.flush()["rejected"] == 1
+    metrics.log({"n": 2}, model="m")
+    assert metrics.flush()["accepted"] == 1
+    assert system.values == [2.0]
+
+
+def test_a_producer_that_is_named_goes_on_where_it_was(system: FakeSystem, made: Any) -> None:
+    first = made(producer="job-7")
+    first.log_batch({"n": np.arange(10.0)}, model="m")
+    first.flush()
+    again = made(producer="job-7")
+    again.log_batch({"n": np.arange(10.0)}, model="m")
+    assert again.flush()["accepted"] == 10
+    assert system.high["m", "job-7"] == 20
+
+
+def test_a_store_that_forgot_the_producer_gets_the_rest_from_a_new_one(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    metrics.log({"n": 1}, model="m")
+    metrics.flush()
+    before = metrics.producer
+    system.high.clear()
+    metrics.log({"n": 2}, model="m")
+    assert metrics.flush()["accepted"] == 2
+    assert metrics.producer != before
+    assert system.values == [1.0, 2.0]
+
+
+def test_counters_travel_with_the_batches(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    metrics.log({"accuracy": 7}, model="m")
+    metrics.flush()
+    metrics.log({"accuracy": 0.7}, model="m")
+    metrics.flush()
+    assert system.clients[metrics.producer]["rejected"] == 1
+
+
+def test_a_baseline_is_checked_and_sent(made: Any) -> None:
+    metrics = made()
+    reply = metrics.baseline({"accuracy": [0.9, 0.8]}, model="m", version="v1")
+    assert reply["arguments"]["values"]["accuracy"].tolist() == [0.9, 0.8]
+    with pytest.raises(ValueError, match="accuracy must have one dimension"):
+        metrics.baseline({"accuracy": [[0.9]]}, model="m", version="v1")
+
+
+def test_a_baseline_without_a_system_says_so(system: FakeSystem, made: Any) -> None:
+    system.up = False
+    with pytest.raises(ConnectionError, match="nothing within"):
+        made().baseline({"accuracy": [0.9]}, model="m", version="v1", timeout_s=0.0)
+
+
+def test_a_pickled_copy_is_another_producer_with_its_own_counts(made: Any) -> None:
+    metrics = made()
+    metrics.log({"n": 1}, model="m")
+    metrics.flush()
+    copy = pickle.loads(pickle.dumps(metrics))
+    assert copy.producer != metrics.producer
+    assert copy.counts()["accepted"] == 0
+
+
+def _child(metrics: Metrics, pipe: Any) -> None:
+    for _ in range(5):
+        metrics.log({"accuracy": 0.9}, model="m")
+    pipe.send((metrics.producer, metrics.flush(5.0)))
+
+
+def test_a_fork_is_another_producer_with_its_own_counts(made: Any) -> None:
+    metrics = made()
+    for _ in range(10):
+        metrics.log({"accuracy": 0.9}, model="m")
+    here, there = multiprocessing.Pipe()
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_child, args=(metrics, there))
+    process.start()
+    producer, counts = here.recv()
+    process.join()
+    assert producer != metrics.producer
+    assert counts["accepted"] == 5
+    assert metrics.flush()["accepted"] == 10
+
+
+def test_a_client_that_nobody_holds_takes_its_thread_with_it(made: Any, system: FakeSystem) -> None:
+    metrics = Metrics(link=system)
+    metrics.log({"accuracy": 0.9}, model="m")
+    metrics.flush()
+    thread = metrics._thread
+    assert thread is not None
+    del metrics
+    gc.collect()
+    thread.join(5.0)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_what_was_logged_arrives_though_nobody_holds_the_client_any_more(system: FakeSystem, up: bool) -> None:
+    system.up = up
+
+    def job() -> tuple[weakref.ref[Metrics], threading.Thread]:
+        metrics = Metrics(link=system)
+        metrics.log({"accuracy": 0.9}, model="m")
+        metrics.log_batch({"accuracy": np.full(10, 0.9)}, model="m")
+        assert metrics._thread is not None
+        return weakref.ref(metrics), metrics._thread
+
+    reference, thread = job()
+    gc.collect()
+    if not up:  # it waits for the system, however long that takes
+        time.sleep(0.05)
+        assert reference() is not None
+        system.up = True
+    thread.join(10.0)
+    assert system.rows == {"m": 11}
+    assert reference() is None
+
+
+@pytest.mark.parametrize("options", [{"on_full": "block"}, {"buffer_bytes": 0}, {"buffer_bytes": True}, {"producer": ""}])
+def test_bad_options_raise(options: Any) -> None:
+    with pytest.raises(ValueError, match=r"on_full|buffer_bytes|producer"):
+        Metrics(**options)

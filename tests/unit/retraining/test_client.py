@@ -1,0 +1,144 @@
+"""What a consumer holds: leases that are kept, words that are said until they are recorded, a system that goes and comes."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from actors.cluster.deployment import NoSystemError
+from actors.cluster.peers import PeerUnavailableError
+from actors.retraining import client as module
+from actors.retraining.client import Retrains
+
+EVENT = {
+    "id": "s-r-1",
+    "model_name": "fraud",
+    "model_version": "1",
+    "metric": "accuracy",
+    "observed_drift": 4.0,
+    "triggered_at": 1.8e9,
+    "episode": "s-e-1",
+    "explanation": {"n": 1},
+}
+ORDER = {
+    "status": "order",
+    "order": {"id": "s-r-1", "attempt": 1, "requested_at": 1.8e9, "event": EVENT},
+    "token": 1,
+    "lease_s": 10.0,
+}
+RECORDED = {"status": "recorded", "reason": ""}
+
+
+class Script:
+    """Plays the dispatcher: gives each method's replies in turn, the last for ever; an exception is raised."""
+
+    def __init__(self, **replies):
+        self.replies = {name: list(given) for name, given in replies.items()}
+        self.asked = []
+        self.lock = threading.Lock()
+        self.called = threading.Condition(self.lock)
+
+    def call(self, name, method, arguments, *, timeout_s):
+        assert name == "dispatcher"
+        assert timeout_s > 0
+        with self.called:
+            self.asked.append((method, dict(arguments)))
+            self.called.notify_all()
+            given = self.replies.get(method, [{"status": "renewed", "lease_s": 60.0}])
+            reply = given.pop(0) if len(given) > 1 else given[0]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def wait_for(self, method, times=1):
+        with self.called:
+            assert self.called.wait_for(lambda: sum(asked == method for asked, _ in self.asked) >= times, timeout=20)
+
+    def said(self, method):
+        return [arguments for asked, arguments in self.asked if asked == method]
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(module.time, "sleep", lambda _seconds: None)
+
+
+def test_an_order_comes_with_its_event_and_is_finished_with_its_token():
+    script = Script(take=[ORDER, {"status": "none"}], finish=[RECORDED])
+    (order,) = Retrains(script).stream(timeout_s=0)
+    assert (order.id, order.attempt, order.event.model_name, order.event.explanation) == ("s-r-1", 1, "fraud", {"n": 1})
+    assert order.done("2") is True
+    assert script.said("finish") == [{"order": "s-r-1", "token": 1, "outcome": "done", "reason": None, "new_version": "2"}]
+
+
+def test_a_lease_is_renewed_at_once_and_again():
+    script = Script(take=[ORDER], renew=[{"status": "renewed", "lease_s": 0.03}])
+    order = next(Retrains(script).stream())
+    script.wait_for("renew", 3)
+    assert script.said("renew")[0] == {"order": "s-r-1", "token": 1}
+    assert not order.lost
+
+
+def test_leaving_the_stream_gives_nothing_back():
+    script = Script(take=[ORDER], renew=[{"status": "renewed", "lease_s": 0.03}])
+    stream = Retrains(script).stream()
+    next(stream)
+    stream.close()
+    script.wait_for("renew", 2)
+    assert {method for method, _ in script.asked} == {"take", "renew"}
+
+
+def test_done_is_said_until_it_is_recorded():
+    away = [PeerUnavailableError("away"), NoSystemError("stopped"), {"status": "unavailable", "reason": "disk full"}]
+    script = Script(take=[ORDER], finish=[*away, RECORDED])
+    order = next(Retrains(script).stream())
+    assert order.done() is True
+    assert len(script.said("finish")) == 4
+
+
+def test_an_order_that_is_lost_says_so_and_its_word_is_not_recorded():
+    script = Script(
+        take=[ORDER],
+        renew=[{"status": "lost", "reason": "handed on"}],
+        finish=[{"status": "stale", "reason": "attempt 2 has been handed to another consumer"}],
+    )
+    order = next(Retrains(script).stream())
+    script.wait_for("renew")
+    deadline = threading.Event()
+    for _ in range(500):
+        if order.lost:
+            break
+        deadline.wait(0.01)
+    assert order.lost
+    assert order.failed("nan") is False
+
+
+def test_a_stream_outlasts_a_system_that_is_away_and_ends_when_it_is_quiet():
+    script = Script(take=[NoSystemError("none yet"), PeerUnavailableError("restarting"), ORDER, {"status": "none"}])
+    assert [order.id for order in Retrains(script).stream(timeout_s=0.2)][:1] == ["s-r-1"]
+
+
+def test_other_calls_say_that_no_system_runs():
+    with pytest.raises(NoSystemError, match="none runs"):
+        Retrains(Script(history=[NoSystemError("none runs")])).history()
+
+
+def test_a_trigger_that_is_sent_again_has_the_same_key():
+    script = Script(trigger=[PeerUnavailableError("?"), {"status": "recorded", "decision": "dispatched", "order": "s-r-1"}])
+    Retrains(script).trigger("fraud", "because")
+    first, second = script.said("trigger")
+    assert first["key"] == second["key"]
+
+
+def test_a_silence_takes_a_duration_as_people_write_it():
+    script = Script(silence=[{"status": "recorded", "silence": "s-q-1"}])
+    assert Retrains(script).silence("fraud", "2h", comment="sale") == "s-q-1"
+    assert script.said("silence")[0]["duration_s"] == 7200.0
+    with pytest.raises(ValueError, match="duration must be a duration like 30m, 6h or 90d, got 'soon'"):
+        Retrains(script).silence("fraud", "soon")
+
+
+def test_a_time_out_that_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="timeout_s must be >= 0 or None, got nan"):
+        next(Retrains(Script()).stream(timeout_s=float("nan")))

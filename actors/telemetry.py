@@ -6,17 +6,21 @@ but never a counter, whose old process would then be summed with its successor f
 `rate` and `increase` work on them as on counters. A second series of a dispatcher that was replaced lives on for those 30 s:
 take the `max by (...)` of a name, as the shipped rules and dashboard do.
 
-Ray puts `ray_` before every name.
+Ray puts `ray_` before every name. Its tags are ASCII, and one that is not raises: so a label's value is percent-encoded
+(`modèle` is exported as `mod%C3%A8le`, `urllib.parse.unquote` gives it back), and a series that cannot be exported all the
+same is skipped, counted in `visutility_series_skipped` and logged once. The others arrive.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
+from urllib.parse import unquote
 
 from ray.util.metrics import Gauge
 from sqlalchemy import Connection, func, select
@@ -38,6 +42,10 @@ _CHUNK: Final = 500  # names in one IN list
 MAX_MODELS: Final = 1000
 OTHERS: Final = "(others)"
 
+SKIPPED: Final = "visutility_series_skipped"
+# Each series that cannot be exported is logged once, and only so many of them.
+_MAX_LOGGED: Final = 1000
+
 # The higher, the more it wants a person; `visutility_drift_state` is this number.
 STATES: Final = {"learning": 0, "stable": 1, "warning": 2, "drifting": 3, "no_data": 4, "unwatched": 5}
 
@@ -51,7 +59,11 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_model_info": ("1, with the version seen last", ("model", "version")),
     "visutility_running_trials": ("Trials that run now", ()),
     "visutility_build_info": ("1, with the build that runs", ("build",)),
+    SKIPPED: ("Series that the last export had to leave out; the log names them", ()),
 }
+
+# What a label's value cannot hold as it is: anything but printable ASCII, and the sign of the escape itself.
+_ESCAPED: Final = re.compile(r"[^ -$&-~]")
 
 
 _Series = tuple[str, tuple[tuple[str, str], ...]]  # name, labels
@@ -66,6 +78,31 @@ class Sample:
     value: float
 
 
+def label(name: str) -> str:
+    """Return `name` as a label's value: percent-encoded UTF-8 in place of everything but printable ASCII.
+
+    Two names never share a label, and no name becomes the label that sums the models without series of their own.
+
+    >>> label("modèle 50%")
+    'mod%C3%A8le 50%25'
+    """
+    escaped = _ESCAPED.sub(_percent, name)
+    return f"%{ord(escaped[0]):02X}{escaped[1:]}" if escaped == OTHERS else escaped
+
+
+def name_of(label: str) -> str:
+    """Return the name that `label` was made of.
+
+    >>> name_of("mod%C3%A8le 50%25")
+    'modèle 50%'
+    """
+    return unquote(label, errors="surrogatepass")
+
+
+def _percent(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode(errors="surrogatepass"))
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the store says at one moment, as plain values; counts by key."""
@@ -74,6 +111,7 @@ class Facts:
     detections: Mapping[tuple[str, str], int]  # (model, metric): episodes
     retrains: Mapping[tuple[str, str], int]  # (model, state): orders and decisions
     cooldowns: Mapping[str, float]  # model: seconds left
+    unreadable: int = 0  # rows of the store that were skipped
 
 
 class Telemetry:
@@ -88,15 +126,24 @@ class Telemetry:
         self._max_models = max_models
         self._named: set[str] = set()
         self._told: dict[_Series, float] = {}
+        self._unreadable: set[str] = set()  # models whose state on record cannot be exported; each is logged once
+        self.skipped = 0  # of the last samples: what the store holds and cannot be exported
 
     def samples(self, facts: Facts) -> list[Sample]:
         """Give every series and its value. Remembers which models have series of their own, and what it told last."""
         models = facts.stored["models"]
         self._name(models)
-        found = [Sample("visutility_build_info", {"build": self._build}, 1.0)]
+        found = [Sample("visutility_build_info", {"build": label(self._build)}, 1.0)]
         found.append(Sample("visutility_running_trials", {}, float(facts.stored["tuner"].get("running_trials", 0))))
+        self.skipped = facts.unreadable
         for model, told in models.items():
-            found += self._of_model(model, told, facts)
+            try:
+                found += self._of_model(model, told, facts)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                self.skipped += 1
+                if model not in self._unreadable:
+                    self._unreadable.add(model)
+                    logger.exception("the state of model %r on record cannot be exported; the others are", model)
         for (model, metric), count in facts.detections.items():
             found.append(self._sample("visutility_drift_detections_total", model, count, metric=metric))
         for (model, state), count in facts.retrains.items():
@@ -119,15 +166,17 @@ class Telemetry:
         found.append(self._sample("visutility_last_event_timestamp_seconds", model, told["last_at"]))
         found.append(self._sample("visutility_cooldown_remaining_seconds", model, facts.cooldowns.get(model, 0.0)))
         if model in self._named and told["versions"]:
-            found.append(Sample("visutility_model_info", {"model": model, "version": next(reversed(told["versions"]))}, 1.0))
+            newest = next(reversed(told["versions"]))
+            found.append(Sample("visutility_model_info", {"model": label(model), "version": label(newest)}, 1.0))
         return found
 
     def _sample(self, name: str, model: str, value: float, **labels: str) -> Sample:
-        return Sample(name, {"model": model if model in self._named else OTHERS, **labels}, float(value))
+        shown = {"model": label(model) if model in self._named else OTHERS}
+        return Sample(name, shown | {key: label(text) for key, text in labels.items()}, float(value))
 
 
 def _state(told: Mapping[str, Any]) -> int:
-    return STATES.get(told["state"], STATES["learning"])
+    return STATES.get(told.get("state", ""), STATES["learning"])
 
 
 def _summed(found: Iterable[Sample]) -> dict[_Series, float]:
@@ -151,6 +200,7 @@ class Reader:
         # Only an episode's record holds its metric: each is unpacked once. One that retention takes away stays counted.
         self._counted: set[str] = set()
         self._detections: Counter[tuple[str, str]] = Counter()
+        self._unreadable = 0
 
     def read(self, now: Instant) -> Facts:
         """Give what the store says now."""
@@ -162,28 +212,54 @@ class Reader:
             by_state = {(str(model), str(state)): int(count) for model, state, count in connection.execute(grouped)}
             armed = dispatcher_tables.read_cooldowns(connection)
         cooldowns = {model: cooldown.countdown.remaining_s(now) for model, cooldown in armed.items()}
-        return Facts(status.read(self._store), dict(self._detections), by_state, cooldowns)
+        return Facts(status.read(self._store), dict(self._detections), by_state, cooldowns, self._unreadable)
 
     def _count(self, connection: Connection) -> None:
         new = set(connection.execute(select(episodes.c.id)).scalars()) - self._counted
         names: Sequence[str] = sorted(new)
         for start in range(0, len(names), _CHUNK):
-            some = select(episodes.c.model, episodes.c.record).where(episodes.c.id.in_(names[start : start + _CHUNK]))
-            for model, record in connection.execute(some):
-                self._detections[str(model), str(unpack(record)["metric"])] += 1
+            columns = select(episodes.c.id, episodes.c.model, episodes.c.record)
+            for name, model, record in connection.execute(columns.where(episodes.c.id.in_(names[start : start + _CHUNK]))):
+                try:
+                    metric = str(unpack(record)["metric"])
+                except Exception:
+                    self._unreadable += 1
+                    logger.exception("episode %s on record cannot be read; it is not counted", name)
+                else:
+                    self._detections[str(model), metric] += 1
         self._counted |= new
 
 
+class Settable(Protocol):
+    """The part of Ray's Gauge that is used here."""
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        """Set one series."""
+
+
 class Gauges:
-    """The thin part: hands samples to Ray's exporter."""
+    """The thin part: hands samples to Ray's exporter, each by itself, so that one that it refuses takes no other along."""
 
-    def __init__(self) -> None:
-        self._gauges = {name: Gauge(name, description=text, tag_keys=labels) for name, (text, labels) in NAMES.items()}
+    def __init__(self, make: Callable[..., Settable] = Gauge) -> None:
+        self._gauges = {name: make(name, description=text, tag_keys=labels) for name, (text, labels) in NAMES.items()}
+        self._refused: set[_Series] = set()
 
-    def set(self, samples: Iterable[Sample]) -> None:
-        """Set every series; one that is left out from now on disappears from the exporter by itself, after some 30 s."""
+    def set(self, samples: Iterable[Sample], *, skipped: int = 0) -> int:
+        """Set every series, and count those that had to be left out, `skipped` before among them; return the count.
+
+        A series that is left out from now on disappears from the exporter by itself, after some 30 s.
+        """
         for sample in samples:
-            self._gauges[sample.name].set(sample.value, tags=dict(sample.labels))
+            try:
+                self._gauges[sample.name].set(sample.value, tags=dict(sample.labels))
+            except Exception:  # whatever Ray has against this series
+                skipped += 1
+                series = sample.name, tuple(sorted(sample.labels.items()))
+                if series not in self._refused and len(self._refused) < _MAX_LOGGED:
+                    self._refused.add(series)
+                    logger.exception("the series %s %r cannot be exported; the others are", *series)
+        self._gauges[SKIPPED].set(float(skipped), tags={})
+        return skipped
 
 
 async def export(store: Callable[[], Store], clock: Clock, *, build: str, period_s: float = PERIOD_S) -> None:
@@ -195,7 +271,7 @@ async def export(store: Callable[[], Store], clock: Clock, *, build: str, period
         try:
             reader = reader or Reader(await asyncio.to_thread(store))
             facts = await asyncio.to_thread(reader.read, clock.now())
-            gauges.set(telemetry.samples(facts))
+            gauges.set(telemetry.samples(facts), skipped=telemetry.skipped)
         except UNAVAILABLE as error:
             logger.warning("metrics are not exported while the store is away: %s", type(error).__name__)
         except Exception:

@@ -59,7 +59,8 @@ _LONGEST_SILENCE_S: Final = 10 * 365 * 86_400.0
 _MAX_EXPLANATION_CHARACTERS: Final = 256 * 1024
 _MAX_EPISODES: Final = 1000
 _MAX_HISTORY: Final = 10_000
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Control characters, and halves of characters that no encoding can carry.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class RetrainDispatcher:

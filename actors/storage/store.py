@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from actors.storage import schema
+from actors.storage import schema, texts
 
 # What a database that is full, read-only, locked or gone raises; the caller may try again later. PostgreSQL's InternalError
 # is one that may only be read (a standby), and a session that it ended because its process stood still inside a transaction.
@@ -172,6 +172,7 @@ def _kind(name: str) -> tuple[str, MetaData]:
 
 def _sqlite(path: Path) -> Engine:
     engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": _LOCK_WAIT_S})
+    texts.clean_all(engine)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
@@ -206,7 +207,7 @@ def _to_wal(cursor: Any) -> None:
 def _postgresql(url: URL) -> Engine:
     settings = f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS} -c lock_timeout={int(_LOCK_WAIT_S * 1000)}"
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             pool_pre_ping=True,
             pool_size=2,
@@ -216,3 +217,5 @@ def _postgresql(url: URL) -> Engine:
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(f"storage on PostgreSQL needs: pip install 'visutility[postgres]' ({error})") from None
+    texts.clean_all(engine)
+    return engine

@@ -270,6 +270,30 @@ def test_names_of_any_letters_are_kept_apart(store: Store) -> None:
     assert {name: found[name]["events"] for name in names} == {name: i + 1 for i, name in enumerate(names)}
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("killed\x00by a signal", "killed\\x00by a signal"),
+        ("no such file: \udc80.csv", "no such file: \\udc80.csv"),
+        ("modèle 名前 🙂 \t\n \\x00", "modèle 名前 🙂 \t\n \\x00"),
+    ],
+)
+def test_a_text_that_no_database_can_hold_is_kept_readable_and_found_again(store: Store, said: str, kept: str) -> None:
+    part = store.part("tuner")
+    studies = part.metadata.tables["studies"]
+    row = {"objective": b"", "created_at": NOW}
+    rows = [row | {"study": f"s-{n}", "name": f"{n} {said}", "plan": "{}", "state": "FAILED", "error": said} for n in range(2)]
+    with part.write() as connection:
+        connection.execute(studies.insert(), rows)
+    with part.write() as connection:
+        connection.execute(
+            studies.insert().values(**row | {"study": "s-2", "name": said, "plan": "{}", "state": "x", "error": said})
+        )
+    with part.read() as connection:
+        assert set(connection.execute(select(studies.c.error)).scalars()) == {kept}
+        assert connection.execute(select(studies.c.study).where(studies.c.name == said)).scalars().all() == ["s-2"]
+
+
 def test_processes_of_one_database_leave_each_other_alone(store: Store, url: str) -> None:
     first, second = detection(store, "detectors:0", 0), detection(Store(url), "detectors:1", 1)
     first.commit([Ingest("a", "p", 0, payload())], at())

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.util.metrics import Gauge
 
 from actors.clock import Instant
 from actors.detection import tables as detector_tables
 from actors.detection.tables import pack
 from actors.retraining import tables as dispatcher_tables
 from actors.storage import Store
-from actors.telemetry import OTHERS, STATES, Facts, Reader, Sample, Telemetry
+from actors.telemetry import OTHERS, STATES, Facts, Gauges, Reader, Sample, Telemetry, label, name_of
 
 NOW = Instant(1_700_000_000.0, 1000.0, "boot")
 
@@ -121,3 +127,100 @@ def test_the_reader_gives_what_is_left_of_a_cooldown(tmp_path):
     later = Instant(NOW.wall_s + 86_400.0, NOW.boot_s + 40.0, NOW.boot_id)
     assert Reader(store).read(later).cooldowns == {"fraud": 60.0}
     store.close()
+
+
+def one_more_episode(number: int, record: bytes) -> dict[str, Any]:
+    row = {"id": f"s-e-{number}", "model": "fraud", "version": "1", "ordinal": number, "open": 0, "opened_at": 1.0}
+    return row | {"record": record}
+
+
+class RayGauge:
+    """Ray's own gauge, which checks and encodes what it is given, and notes what it has taken."""
+
+    taken: list[tuple[str, dict[str, str], float]]
+
+    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+        self._name = name
+        self._gauge = Gauge(name, description=description, tag_keys=tag_keys)
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        self._gauge.set(value, tags=tags)
+        self.taken.append((self._name, tags, value))
+
+
+@pytest.fixture
+def gauges(monkeypatch) -> Gauges:
+    monkeypatch.setattr(RayGauge, "taken", [], raising=False)
+    return Gauges(RayGauge)
+
+
+ODD_NAMES = ["modèle", "50%", "名前", "a\x00b", "line\nbreak", "\udc80", '"quoted"', "back\\slash", OTHERS, "🙂"]
+
+
+def test_models_of_any_name_are_exported_by_rays_own_gauge(gauges):
+    models = {name: told(5, "drifting", (f"{name}-v1",)) for name in [*ODD_NAMES, "plain"]}
+    telemetry = Telemetry(build="0.1.0+é")
+    wanted = telemetry.samples(
+        facts(
+            models,
+            detections={(name, f"{name}-metric"): 2 for name in models},
+            retrains={(name, "done"): 3 for name in models},
+        )
+    )
+    assert gauges.set(wanted, skipped=telemetry.skipped) == 0
+    events = {
+        name_of(tags["model"]): value
+        for name, tags, value in RayGauge.taken
+        if name == "visutility_events_total" and tags["outcome"] == "accepted"
+    }
+    assert events == dict.fromkeys(models, 5.0)
+    assert {name_of(tags["metric"]) for _, tags, _ in RayGauge.taken if "metric" in tags} == {f"{m}-metric" for m in models}
+    assert len(RayGauge.taken) == len(wanted) + 1
+    assert RayGauge.taken[-1] == ("visutility_series_skipped", {}, 0.0)
+
+
+def test_a_series_that_rays_gauge_refuses_is_skipped_and_counted_and_the_others_arrive(gauges, caplog):
+    bad = Sample("visutility_drift_state", {"model": "modèle"}, 1.0)
+    incomplete = Sample("visutility_events_total", {"model": "m"}, 1.0)
+    good = [Sample("visutility_drift_state", {"model": name}, 1.0) for name in ("first", "last")]
+    for _ in range(2):
+        with caplog.at_level(logging.ERROR):
+            assert gauges.set([good[0], bad, incomplete, good[1]], skipped=1) == 3
+    assert [(name, tags) for name, tags, _ in RayGauge.taken[:2]] == [(each.name, dict(each.labels)) for each in good]
+    assert RayGauge.taken[2] == ("visutility_series_skipped", {}, 3.0)
+    assert len(caplog.records) == 2, "each is logged once"
+
+
+def test_a_model_whose_state_cannot_be_exported_takes_no_other_along(gauges, caplog):
+    telemetry = Telemetry(build="b")
+    with caplog.at_level(logging.ERROR):
+        found = telemetry.samples(facts({"broken": {"state": "stable", "events": 1}, "fine": told(10)}))
+    assert telemetry.skipped == 1
+    assert series(found)["events_total", "fine", "accepted"] == 10
+    assert "broken" in caplog.text
+
+
+def test_an_episode_that_cannot_be_read_is_skipped_and_counted(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/store")
+    fine = pack({"metric": "recall"})
+    with store.part("detector-0").write() as connection:
+        rows = [one_more_episode(n, record) for n, record in enumerate([fine, b"\xc1", pack({}), fine])]
+        connection.execute(detector_tables.episodes.insert(), rows)
+    reader = Reader(store)
+    for _ in range(2):
+        found = reader.read(NOW)
+        assert (found.detections, found.unreadable) == ({("fraud", "recall"): 2}, 2)
+    store.close()
+
+
+@given(st.text(st.characters(codec=None), max_size=40))
+def test_a_label_is_ascii_and_gives_its_name_back(name):
+    assert label(name).isascii()
+    assert label(name).isprintable()
+    assert name_of(label(name)) == name
+    assert label(name) != OTHERS
+
+
+@given(st.text("ab%é(oth2FrsC\x00", max_size=9), st.text("ab%é(oth2FrsC\x00", max_size=9))
+def test_two_names_never_share_a_label(one, other):
+    assert (label(one) == label(other)) == (one == other)

@@ -255,6 +255,18 @@ def test_a_handler_that_raises_is_a_failed_attempt_with_its_reason(url):
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("answer", [Failed("no such file: \udc80.csv"), Done("2", "wrote \udc80.csv"), Stop("gone: \udc80")])
+def test_an_outcome_whose_text_no_database_can_hold_is_recorded_all_the_same(url, answer):
+    async def story():
+        place = make(url)
+        place.receiver.answer = lambda _order: answer
+        await place.request("e-1")
+        rows = await place.until(lambda rows: rows[0]["finished_at"] is not None)
+        assert rows[0]["reason"] == answer.reason.replace("\udc80", "\\udc80")
+
+    asyncio.run(story())
+
+
 def test_where_nobody_can_tell_how_an_attempt_goes_no_second_one_is_begun(url, monkeypatch):
     async def story():
         place = make(url)
@@ -396,6 +408,7 @@ BAD = [
     ("request", {"explanation": []}, "explanation must be a mapping"),
     ("request", {"explanation": {"x": "y" * 300_000}}, "explanation must have at most"),
     ("request", {"episode": "a\nb"}, "episode must be a text"),
+    ("request", {"version": "v\udc80"}, r"version must be a text .* got 'v\\udc80'"),
     ("take", {"consumer": "", "timeout_s": 0}, "consumer must be a text"),
     ("take", {"consumer": "c", "timeout_s": 1e6}, "timeout_s must be from 0 to 300"),
     ("finish", {"order": "x", "outcome": "perhaps"}, "outcome must be 'done' or 'failed', got 'perhaps'"),

@@ -4,7 +4,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help demo test test-launch wheel unit check format bench chaos clean
+.PHONY: help demo test test-launch wheel unit check format docs docs-serve bench chaos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -13,7 +13,7 @@ help: ## list the targets
 .venv/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "visutility needs python3 3.11 to 3.13 on the PATH" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev,docs]'
 	@touch $@
 
 .venv/.bench: .venv/.installed
@@ -40,6 +40,12 @@ format: .venv/.installed ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: .venv/.installed ## the documentation as a site, in site/; what leads nowhere fails
+	$(BIN)/python -m docs.build
+
+docs-serve: .venv/.installed ## the documentation while you write it, at localhost:8000
+	$(BIN)/python -m zensical serve
+
 bench: .venv/.bench ## the benchmarks, beside what one would otherwise do
 	$(BIN)/python -m tests.bench ingest
 	$(BIN)/python -m tests.bench detection
@@ -61,4 +67,4 @@ chaos: .venv/.installed ## kill, freeze, cut off, compare: both stores, three se
 	$(BIN)/python -m tests.chaos --control none
 
 clean: ## remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

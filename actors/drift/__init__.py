@@ -1,6 +1,6 @@
 """Drift detection: pure logic, one detector a file, made by name with `create`.
 
-A detector is fed one metric's values in the order of the events and answers with alarms. `docs/detection.md` says
+A detector is fed one metric's values in the order of the events and answers with alarms. `docs/explanation/detection.md` says
 how well each of them does it.
 """
 

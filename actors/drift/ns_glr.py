@@ -3,7 +3,7 @@
 Sources: Conover, Tercero-Gomez, Cordero-Franco 2017 (sequential normal scores); Hawkins, Qiu, Kang 2003 (the
 change-point model: nothing about the level is known beforehand); Lai 1995 (window-limited GLR). Ours: the threshold
 falls with the window's length, so that every octave of lengths has its share of the false alarms; the scores are
-prewhitened; tied scores are judged by their own distribution. How it compares: docs/detection.md.
+prewhitened; tied scores are judged by their own distribution. How it compares: docs/explanation/detection.md.
 """
 
 import math

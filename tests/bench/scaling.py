@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("scaling", __doc__ or "", example="python -m tests.bench scaling --quick", program="python -m tests.bench")
     parser.add_argument("--quick", action="store_true", help="fewer points, shorter runs: about two minutes")
     parser.add_argument("--section", action="append", choices=SECTIONS, help="only this one; may be given again")
-    parser.add_argument("--markdown", action="store_true", help="print the tables as docs/scaling.md holds them")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as docs/results/scaling.md holds them")
     parser.add_argument("--storage", help="postgresql://... (default: a SQLite store that is removed afterwards)")
     return run(parser, argv, _bench)
 

@@ -70,7 +70,7 @@ def test_every_registered_detector_is_in_this_suite():
 
 def test_it_is_quiet_on_a_stationary_stream(kind):
     if kind == "river:EDDM":
-        pytest.skip("alarms on stationary streams: docs/detection.md shows how often")
+        pytest.skip("alarms on stationary streams: docs/explanation/detection.md shows how often")
     assert make(kind).update(stream(kind, 1500, seed=3)) == []
 
 

@@ -227,7 +227,7 @@ def no_secret(nodes: list[machines.Machine]) -> None:
 def take_down(nodes: list[machines.Machine]) -> None:
     step("ray down -y cluster.yaml")
     claim(not ray_processes(nodes[0]), "`ray down` ended Ray on the head")
-    for worker in nodes[1:]:  # machines of one's own go on running: docs/cluster.md says so
+    for worker in nodes[1:]:  # machines of one's own go on running: docs/how-to/run-on-a-cluster.md says so
         on(worker, "ray stop")
     claim(not any(ray_processes(node) for node in nodes), "`ray stop` on each worker ended the rest")
 

@@ -128,7 +128,7 @@ class StudyLedger:
         now_s: float,
         wall_s: float,
     ) -> dict[str, Any]:
-        """Take what a worker has to say and give it what it wants; see the wire in docs/tuning.md.
+        """Take what a worker has to say and give it what it wants; see the wire in docs/explanation/tuning.md.
 
         `holding` is how many leases it has in hand and does not report yet: it is told of those beyond.
         """

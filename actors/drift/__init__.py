@@ -8,18 +8,23 @@ from actors.drift.budget import share_budget
 from actors.drift.interface import Alarm, Direction, DriftStrategy, Progress
 from actors.drift.ns_glr import NormalScoresGLR
 from actors.drift.registry import check, create, describe, names
+from actors.drift.shortfall import BudgetPrice, Shortfall, Stretch, whole_hits
 from actors.drift.sliding_window import SlidingWindowDriftDetector
 
 __all__ = [
     "Alarm",
+    "BudgetPrice",
     "Direction",
     "DriftStrategy",
     "NormalScoresGLR",
     "Progress",
+    "Shortfall",
     "SlidingWindowDriftDetector",
+    "Stretch",
     "check",
     "create",
     "describe",
     "names",
     "share_budget",
+    "whole_hits",
 ]

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from actors.detection import tables as detector_tables
+from actors.detection.tables import detector_parts
 from actors.retraining import tables as dispatcher_tables
+from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
 from actors.tuning import tables as tuner_tables
+from actors.tuning.tables import TUNER
 
 Result = TypeVar("Result")
 
@@ -27,16 +30,16 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     """Give `models`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store."""
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
-    for part in store.detector_parts():
+    for part in detector_parts(store):
         with part.read() as connection:
             models.update(detector_tables.read_status(connection))
             for name, seen in detector_tables.read_clients(connection, now_s - _CLIENTS_S, _MAX_CLIENTS).items():
                 # Its models may live in several processes; the counts that it sent last are the newest.
                 if name not in clients or seen["seen_at"] > clients[name]["seen_at"]:
                     clients[name] = seen
-    with store.part("dispatcher").read() as connection:
+    with store.part(DISPATCHER).read() as connection:
         retrains = dispatcher_tables.read_status(connection)
-    with store.part("tuner").read() as connection:
+    with store.part(TUNER).read() as connection:
         tuner = tuner_tables.read_status(connection)
     newest = sorted(clients.items(), key=lambda item: -float(item[1]["seen_at"]))[:_MAX_CLIENTS]
     return {"models": dict(sorted(models.items())), "clients": dict(newest), "retrains": retrains, "tuner": tuner}

@@ -28,6 +28,7 @@ from actors.cluster.card import Card
 from actors.cluster.deployment import ConflictError
 from actors.cluster.peers import BlockingPeers
 from actors.storage import Store, StoreError, is_local, redacted, schema
+from actors.storage.schema import SYSTEM
 
 if TYPE_CHECKING:
     from actors.events import MetricObserver
@@ -328,7 +329,7 @@ def _take(namespace: str, mine: Card) -> None:
     notes = schema.notes
     wanted = select(notes.c.value).where(notes.c.name == "holder")
     with contextlib.closing(Store(mine.storage)) as store:
-        part = store.part("system")
+        part = store.part(SYSTEM)
         with part.read() as connected:
             before = connected.execute(wanted).scalar()
         if before is not None:

@@ -27,9 +27,9 @@ from sqlalchemy import Connection, func, select
 
 from actors import status
 from actors.clock import Clock, Instant
-from actors.detection.tables import episodes, unpack
+from actors.detection.tables import detector_parts, episodes, unpack
 from actors.retraining import tables as dispatcher_tables
-from actors.retraining.tables import retrains
+from actors.retraining.tables import DISPATCHER, retrains
 from actors.storage import UNAVAILABLE, Store
 
 logger = logging.getLogger(__name__)
@@ -204,10 +204,10 @@ class Reader:
 
     def read(self, now: Instant) -> Facts:
         """Give what the store says now."""
-        for part in self._store.detector_parts():
+        for part in detector_parts(self._store):
             with part.read() as connection:
                 self._count(connection)
-        with self._store.part("dispatcher").read() as connection:
+        with self._store.part(DISPATCHER).read() as connection:
             grouped = select(retrains.c.model, retrains.c.state, func.count()).group_by(retrains.c.model, retrains.c.state)
             by_state = {(str(model), str(state)): int(count) for model, state, count in connection.execute(grouped)}
             armed = dispatcher_tables.read_cooldowns(connection)

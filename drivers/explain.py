@@ -58,7 +58,7 @@ def find(store: Any, episode: str, model: str | None = None) -> dict[str, Any]:
     from actors.detection import tables as detector_tables  # noqa: PLC0415
 
     newest: dict[str, Any] | None = None
-    for part in store.detector_parts():
+    for part in detector_tables.detector_parts(store):
         with part.read() as connection:
             if episode != "last":
                 found = detector_tables.read_episode(connection, episode)
@@ -79,7 +79,7 @@ def _order_of(store: Any, record: Mapping[str, Any]) -> dict[str, Any] | None:
 
     if record["order"] is None:
         return None
-    with store.part("dispatcher").read() as connection:
+    with store.part(dispatcher_tables.DISPATCHER).read() as connection:
         table = dispatcher_tables.retrains
         row = connection.execute(table.select().where(table.c.id == record["order"]["order"])).mappings().first()
     if row is None:

@@ -281,7 +281,7 @@ def _stored_parts(
     from actors import wire  # noqa: PLC0415
     from actors.detection import tables as detector_tables  # noqa: PLC0415
 
-    for part in store.detector_parts():
+    for part in detector_tables.detector_parts(store):
         with part.read() as connection:
             names = [name for name in detector_tables.read_status(connection) if model in {None, name}]
         for name in names:

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 import ray
@@ -38,6 +38,8 @@ _CLASSES: Final = {
     "tuner": "actors.tuning.tuner:Tuner",
 }
 _OBSERVER: Final = "actors.metrics.observer_host:ObserverHost"
+# What the dispatcher runs alongside: it reads what every room has stored, so it stands above them all.
+_EXPORT: Final = "actors.telemetry:export"
 # What a running system always has; detectors come with their models. The watchers last: nobody respawns what is missing.
 CORE: Final = ("runner", "tuner", "dispatcher", "broadcaster")
 # A Ray resource: nodes that offer it are where the actors live on a cluster (cluster.yaml gives it to the steady ones).
@@ -108,6 +110,12 @@ def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: An
     kept: dict[str, Any] = {"lifetime": "detached", "max_restarts": -1} if detached else {}
     handle: ActorHandle[Any] = host.options(name=name, namespace=namespace, num_cpus=0, **kept).remote(name=name, **arguments)
     return handle
+
+
+def exporter() -> Callable[..., Coroutine[Any, Any, None]]:
+    """Return `telemetry.export`, the loop that exports the system's metrics."""
+    export: Callable[..., Coroutine[Any, Any, None]] = _load(_EXPORT)
+    return export
 
 
 def spawn_if_wanted(name: str, *, namespace: str, storage: str, slot: int | None = None) -> ActorHandle[Any] | None:

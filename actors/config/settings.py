@@ -40,6 +40,7 @@ from pydantic import (
 from sqlalchemy import select
 
 from actors.storage import Store, redacted, schema
+from actors.storage.schema import SYSTEM
 
 Direction = Literal["up", "down", "both"]
 
@@ -476,7 +477,7 @@ def needs_jobs(settings: Settings) -> bool:
 
 def load_stored(store: Store) -> Settings:
     """Give the settings that the running system was told last; the defaults where it was told none."""
-    with store.part("system").read() as connection:
+    with store.part(SYSTEM).read() as connection:
         newest = select(schema.settings.c.document).order_by(schema.settings.c.version.desc()).limit(1)
         text = connection.execute(newest).scalar()
     return Settings() if text is None else parse(json.loads(text), "stored configuration")
@@ -484,7 +485,7 @@ def load_stored(store: Store) -> Settings:
 
 def has_stored(store: Store) -> bool:
     """Tell whether a system on this store was ever told its settings."""
-    with store.part("system").read() as connection:
+    with store.part(SYSTEM).read() as connection:
         return connection.execute(select(schema.settings.c.version).limit(1)).scalar() is not None
 
 
@@ -492,7 +493,7 @@ def store_settings(store: Store, settings: Settings, now_s: float) -> int:
     """Keep `settings` as the newest of the store, unless they are already; give their version."""
     text = document(settings)
     table = schema.settings
-    with store.part("system").write() as connection:
+    with store.part(SYSTEM).write() as connection:
         newest = connection.execute(select(table.c.version, table.c.document).order_by(table.c.version.desc())).first()
         if newest is not None and newest.document == text:
             return int(newest.version)

@@ -22,7 +22,7 @@ import ray
 
 from actors import failpoints, wire
 from actors.clock import Clock, Instant, SystemClock, event_instant
-from actors.cluster import build
+from actors.cluster import build, deployment
 from actors.cluster.peers import Peers, PeerUnavailableError, RayPeers
 from actors.detection.rules import episodes
 from actors.detection.state import Change, Detection, Ingest, Model, UnavailableError, Work
@@ -72,7 +72,7 @@ class DriftDetector:
         self._peers = peers or RayPeers(namespace)
         # Only the actor ticks by itself: a unit test that brings its own peers says when.
         self._ticks_by_itself = peers is None
-        self._end_stale = end_stale or _end_stale_process
+        self._end_stale = end_stale or deployment.end_stale_process
         # One thread owns the store and the models: commits follow each other, the loop answers while one waits.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="detector-store")
         self._store: Store | None = None
@@ -421,9 +421,3 @@ def _baseline_column(name: Any, values: Any) -> wire.Floats:
         first = verdict.listed[0]
         raise ValueError(f"{name}[{first['index']}] {first['rule']}, got {first['value']!r}")
     return batch.columns[str(name)].values
-
-
-def _end_stale_process(reason: object) -> None:
-    from actors.cluster import deployment  # noqa: PLC0415  deployment imports this file to make actors of its class
-
-    deployment.end_stale_process(reason)

@@ -24,7 +24,7 @@ from actors.detection import tables as detector_tables
 from actors.detection.rules import episodes
 from actors.detection.rules.episodes import Ask, Effect, EpisodeBook, Overtaken, Rearm, Tell
 from actors.detection.rules.monitor import Monitor
-from actors.detection.tables import Changes
+from actors.detection.tables import DETECTOR, Changes
 from actors.storage import UNAVAILABLE, Fence, Part, StaleEpochError, Store
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Detection:
         """Raise the epoch and read what the process's predecessor has left. Raises what the store raises."""
         self._store = store
         self._process = process
-        self._part: Part = store.part(f"detector-{slot}")
+        self._part: Part = store.part(DETECTOR, slot)
         self._settings = config.load_stored(store)
         self.fence = Fence.raise_epoch(self._part, process)
         self._models: dict[str, Model] = {}

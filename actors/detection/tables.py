@@ -20,7 +20,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     and_,
@@ -32,14 +31,14 @@ from sqlalchemy import (
     true,
 )
 
-from actors.storage.schema import BigInt, common_tables, upsert
+from actors.storage import Part, Store
+from actors.storage.schema import BigInt, PartKind, upsert
 
-DETECTOR = MetaData()
-common_tables(DETECTOR)
+DETECTOR = PartKind("detector")
 
 models = Table(
     "models",
-    DETECTOR,
+    DETECTOR.metadata,
     Column("model", String(200), primary_key=True),
     Column("process", String(220), nullable=False),
     Column("events", BigInt, nullable=False),
@@ -52,7 +51,7 @@ models = Table(
 )
 log = Table(
     "log",
-    DETECTOR,
+    DETECTOR.metadata,
     Column("model", String(200), primary_key=True),
     Column("number", BigInt, primary_key=True),
     Column("producer", String(200)),
@@ -64,7 +63,7 @@ log = Table(
 )
 producers = Table(
     "producers",
-    DETECTOR,
+    DETECTOR.metadata,
     Column("model", String(200), primary_key=True),
     Column("producer", String(200), primary_key=True),
     Column("high_water", BigInt, nullable=False),
@@ -74,7 +73,7 @@ producers = Table(
 )
 states = Table(
     "states",
-    DETECTOR,
+    DETECTOR.metadata,
     Column("model", String(200), primary_key=True),
     Column("version", String(200), primary_key=True),
     Column("metric", String(200), primary_key=True),
@@ -83,7 +82,7 @@ states = Table(
 )
 samples = Table(  # baselines that were given, so that one can be pinned
     "samples",
-    DETECTOR,
+    DETECTOR.metadata,
     Column("model", String(200), primary_key=True),
     Column("version", String(200), primary_key=True),
     Column("metric", String(200), primary_key=True),
@@ -91,7 +90,7 @@ samples = Table(  # baselines that were given, so that one can be pinned
 )
 episodes = Table(
     "episodes",
-    DETECTOR,
+    DETECTOR.metadata,
     Column("id", String(80), primary_key=True),
     Column("model", String(200), nullable=False),
     Column("version", String(200), nullable=False),
@@ -103,7 +102,7 @@ episodes = Table(
 )
 outbox = Table(
     "outbox",
-    DETECTOR,
+    DETECTOR.metadata,
     Column("id", String(120), primary_key=True),
     Column("model", String(200), nullable=False),
     Column("process", String(220), nullable=False),
@@ -114,7 +113,7 @@ outbox = Table(
 # A batch is noted here before it is tried for the first time in a process's life: one that kills its process is recognised.
 attempts = Table(
     "attempts",
-    DETECTOR,
+    DETECTOR.metadata,
     Column("model", String(200), primary_key=True),
     Column("producer", String(200), primary_key=True),
     Column("sequence", BigInt, nullable=False),
@@ -122,7 +121,7 @@ attempts = Table(
 )
 quarantine = Table(
     "quarantine",
-    DETECTOR,
+    DETECTOR.metadata,
     Column("model", String(200), primary_key=True),
     Column("producer", String(200), primary_key=True),
     Column("sequence", BigInt, primary_key=True),
@@ -362,6 +361,11 @@ def list_episodes(connection: Connection, model: str | None = None, limit: int =
     if model is not None:
         wanted = wanted.where(episodes.c.model == model)
     return [unpack(row.record) for row in connection.execute(wanted)][::-1]
+
+
+def detector_parts(store: Store) -> list[Part]:
+    """Return every part that a detector process has written so far."""
+    return [store.part(DETECTOR, slot) for slot in store.slots(DETECTOR)]
 
 
 def read_status(connection: Connection, model: str | None = None) -> dict[str, dict[str, Any]]:

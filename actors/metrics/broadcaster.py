@@ -22,12 +22,13 @@ import ray
 
 from actors import config, failpoints, wire
 from actors.clock import Clock, SystemClock
-from actors.cluster import build
+from actors.cluster import build, deployment, watchdog
 from actors.cluster.peers import Peers, PeerUnavailableError, RayPeers
-from actors.metrics import placement
+from actors.metrics import observer_host, placement
 from actors.metrics.observers import Observers
 from actors.metrics.placement import Place, TooManyModelsError
 from actors.storage import SCHEMA_VERSION, UNAVAILABLE, SchemaError, Store, StoreError
+from actors.storage.schema import SYSTEM
 
 logger = logging.getLogger(__name__)
 
@@ -317,8 +318,6 @@ class MetricBroadcaster:
                 return
 
     async def _watch_dispatcher(self) -> None:
-        from actors.cluster import watchdog  # noqa: PLC0415  it imports deployment, which imports this file
-
         await self._opened()
         await self._make_observers()
         await watchdog.watch(
@@ -332,11 +331,9 @@ class MetricBroadcaster:
         """Have the observers that the configuration names, and no others of that kind."""
         if self._settings is None or not self._watches:
             return
-        from actors.metrics import observer_host as observers  # noqa: PLC0415  Ray's side
-
         for name, target in self._settings.observers.items():
             try:
-                actor = await asyncio.to_thread(observers.spawn, self._namespace, name, target)
+                actor = await asyncio.to_thread(observer_host.spawn, self._namespace, name, target)
                 self._observers.add(name, actor, pinned=True)
             except Exception:
                 logger.exception("the observer %s (%s) could not be made", name, target)
@@ -380,12 +377,12 @@ class MetricBroadcaster:
     def _placed(self, models: list[str]) -> Mapping[str, Place | Exception]:
         settings = self._open()
         limits = settings.detectors
-        part = self._opened_store().part("system")
+        part = self._opened_store().part(SYSTEM)
         return placement.place(part, models, max_processes=limits.max_processes, max_models=limits.max_models)
 
     async def _read_places(self) -> None:
         try:
-            self._places.update(await self._in_thread(lambda: placement.read(self._opened_store().part("system"))))
+            self._places.update(await self._in_thread(lambda: placement.read(self._opened_store().part(SYSTEM))))
         except _STORE_ERRORS as error:
             logger.warning("placements cannot be read: %s", error)
 
@@ -403,8 +400,6 @@ class MetricBroadcaster:
             return None
 
     def _spawn_actor(self, process: str, slot: int) -> object:
-        from actors.cluster import deployment  # noqa: PLC0415  deployment imports this file to make actors of its class
-
         return deployment.spawn(process, namespace=self._namespace, storage=self._storage, slot=slot)
 
     # --- the store
@@ -416,7 +411,7 @@ class MetricBroadcaster:
     def _open(self) -> config.Settings:
         if self._settings is None:
             self._settings = config.load_stored(self._opened_store())
-            self._places.update(placement.read(self._opened_store().part("system")))
+            self._places.update(placement.read(self._opened_store().part(SYSTEM)))
         return self._settings
 
     async def _opened(self) -> None:

@@ -16,6 +16,7 @@ from ray import cloudpickle
 
 from actors import wire
 from actors.clock import SystemClock
+from actors.cluster import deployment
 from actors.cluster.peers import BlockingPeers
 from actors.events import MetricObserver, MetricsEvent
 
@@ -106,8 +107,6 @@ def register(namespace: str, observer: object, *, name: str) -> None:
     check_observer(observer)
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
         raise ValueError(f"name must be a text of 1 to 100 characters, got {wire.shown(name)!r}")
-    from actors.cluster import deployment  # noqa: PLC0415  Ray's side
-
     # A name of its own each time: Ray takes a moment to give the name of a killed actor free.
     actor = f"observer:{name}:{uuid.uuid4().hex[:8]}"
     pickled = cloudpickle.dumps(observer)  # type: ignore[no-untyped-call]
@@ -123,8 +122,6 @@ def register(namespace: str, observer: object, *, name: str) -> None:
 
 def unregister(namespace: str, *, name: str) -> None:
     """Take an observer out. KeyError where there is none of that name."""
-    from actors.cluster import deployment  # noqa: PLC0415
-
     BlockingPeers(namespace).call("broadcaster", "unregister", {"name": name}, timeout_s=_REGISTER_S)
     handle = _owned.pop((namespace, name), None)
     if handle is not None:
@@ -133,8 +130,6 @@ def unregister(namespace: str, *, name: str) -> None:
 
 def spawn(namespace: str, name: str, target: str) -> str:
     """Have the actor of an observer that the configuration names; give its name."""
-    from actors.cluster import deployment  # noqa: PLC0415
-
     actor = f"observer:{name}"
     handle = deployment.find(actor, namespace)
     if handle is None:

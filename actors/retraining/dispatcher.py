@@ -25,7 +25,7 @@ import numpy as np
 import ray
 from sqlalchemy import select
 
-from actors import config, failpoints, telemetry
+from actors import config, failpoints
 from actors.clock import Clock, EventClock, Instant, SystemClock
 from actors.cluster import build, deployment, watchdog
 from actors.cluster.peers import Peers, RayPeers
@@ -35,7 +35,9 @@ from actors.retraining.handlers.interface import Handler, Surroundings
 from actors.retraining.rules.delivery import Backoff, Launched, Outcome, Retry
 from actors.retraining.rules.orders import STATES, Order, Request
 from actors.retraining.state import Admission, Handed, OrderBook, Plan
+from actors.retraining.tables import DISPATCHER
 from actors.storage import SCHEMA_VERSION, UNAVAILABLE, Fence, SchemaError, StaleEpochError, Store, StoreError, schema
+from actors.storage.schema import SYSTEM
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -482,7 +484,7 @@ class RetrainDispatcher:
                 self._watched, namespace=self._namespace, storage=self._storage, now_s=lambda: self._clock.now().boot_s
             )
             self._watch_task = loop.create_task(watched)
-            exported = telemetry.export(lambda: Store(self._storage), self._clock, build=build.BUILD)
+            exported = deployment.exporter()(lambda: Store(self._storage), self._clock, build=build.BUILD)
             self._export_task = loop.create_task(exported)
 
     def _watched(self) -> dict[str, int | None]:
@@ -490,7 +492,7 @@ class RetrainDispatcher:
         wanted: dict[str, int | None] = dict.fromkeys(name for name in deployment.CORE if name != self._name)
         store = self._store
         if store is not None:
-            with store.part("system").read() as connection:
+            with store.part(SYSTEM).read() as connection:
                 rows = connection.execute(select(schema.placements.c.process, schema.placements.c.slot).distinct())
                 wanted |= {row.process: row.slot for row in rows}
         return wanted
@@ -510,7 +512,7 @@ class RetrainDispatcher:
     def _open(self) -> OrderBook:
         self._store = self._store or Store(self._storage)
         self._settings = _stored_settings(self._store)
-        self._fence = self._fence or Fence.raise_epoch(self._store.part("dispatcher"), OWNER)
+        self._fence = self._fence or Fence.raise_epoch(self._store.part(DISPATCHER), OWNER)
         book = OrderBook(
             self._fence,
             self._store.store_id,

@@ -19,7 +19,6 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
-    MetaData,
     Row,
     Select,
     String,
@@ -37,13 +36,12 @@ from actors.retraining.rules import orders
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.gate import Cooldown, Silence
 from actors.retraining.rules.orders import Order, Request
-from actors.storage.schema import BigInt, common_tables, insert_or_keep, upsert
+from actors.storage.schema import BigInt, PartKind, insert_or_keep, upsert
 
 # The one handler whose orders wait for consumers, and are not launched.
 CHANNEL: Final = "channel"
 
-DISPATCHER = MetaData()
-common_tables(DISPATCHER)
+DISPATCHER = PartKind("dispatcher")
 
 
 def _countdown_columns(prefix: str, *, nullable: bool) -> list[Column[Any]]:
@@ -57,7 +55,7 @@ def _countdown_columns(prefix: str, *, nullable: bool) -> list[Column[Any]]:
 
 retrains = Table(
     "retrains",
-    DISPATCHER,
+    DISPATCHER.metadata,
     Column("seq", BigInt, primary_key=True, autoincrement=True),
     Column("id", String(64), nullable=False, unique=True),
     Column("model", String(200), nullable=False),
@@ -93,7 +91,7 @@ Index("one_active_retrain", retrains.c.model, unique=True, sqlite_where=_ACTIVE,
 
 attempts = Table(
     "retrain_attempts",
-    DISPATCHER,
+    DISPATCHER.metadata,
     Column("retrain", String(64), primary_key=True),
     Column("attempt", Integer, primary_key=True),
     Column("handler", String(250), nullable=False),
@@ -105,14 +103,14 @@ attempts = Table(
 )
 cooldowns = Table(
     "cooldowns",
-    DISPATCHER,
+    DISPATCHER.metadata,
     Column("model", String(200), primary_key=True),
     Column("retrain", String(64), nullable=False),
     *_countdown_columns("armed", nullable=False),
 )
 silences = Table(
     "silences",
-    DISPATCHER,
+    DISPATCHER.metadata,
     Column("id", String(64), primary_key=True),
     Column("pattern", String(200), nullable=False),
     Column("comment", Text, nullable=False),
@@ -123,7 +121,7 @@ silences = Table(
 # One row: the last instant that a dispatcher put on record, so that what ran until then counts after a reboot.
 sightings = Table(
     "dispatcher_sightings",
-    DISPATCHER,
+    DISPATCHER.metadata,
     Column("one", Integer, primary_key=True),
     Column("wall_s", Float, nullable=False),
     Column("boot_s", Float, nullable=False),

@@ -1,7 +1,7 @@
 """The store: one URL, SQLite files for one node or PostgreSQL for a cluster, and the fence that guards every commit."""
 
 from actors.storage.fence import Fence, StaleEpochError
-from actors.storage.schema import SCHEMA_VERSION, SchemaError
+from actors.storage.schema import SCHEMA_VERSION, PartKind, SchemaError
 from actors.storage.store import UNAVAILABLE, Part, Store, StoreError, is_local, redacted
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "UNAVAILABLE",
     "Fence",
     "Part",
+    "PartKind",
     "SchemaError",
     "StaleEpochError",
     "Store",

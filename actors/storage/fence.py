@@ -29,14 +29,14 @@ class Fence:
         self.part = part
         self.owner = owner
         self.epoch = epoch
-        fences = part.metadata.tables["fences"]
+        fences = part.kind.fences
         # SQLite holds the whole file by BEGIN IMMEDIATE; PostgreSQL holds this row by FOR SHARE.
         self._hold = select(fences.c.epoch).where(fences.c.owner == owner).with_for_update(read=True)
 
     @classmethod
     def raise_epoch(cls, part: Part, owner: str) -> Fence:
         """Become the newest `owner`. Waits while a predecessor is inside a commit."""
-        fences = part.metadata.tables["fences"]
+        fences = part.kind.fences
         with part.write() as connection:
             connection.execute(insert_or_keep(connection, fences).values(owner=owner, epoch=0))
             epoch = connection.execute(

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, String, Table, Text, inspect, select
+from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, String, Table, Text, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateColumn
 
 SCHEMA_VERSION = 1
 
-# A migration from version n to n + 1 stands under n: it gets the connection and the kind of the part.
-Migration = Callable[[Connection, str], None]
-MIGRATIONS: Mapping[int, Migration] = {}
+Migration = Callable[[Connection], None]
 
 # SQLite's INTEGER PRIMARY KEY is already 64 bits; elsewhere row numbers of a log need a big integer.
 BigInt = Integer().with_variant(postgresql.BIGINT(), "postgresql")
@@ -26,42 +27,67 @@ class SchemaError(RuntimeError):
     """The store's tables are of a version that this build cannot use."""
 
 
-def common_tables(metadata: MetaData) -> None:
-    """Add what every part has: its schema version, and the epochs of its owners."""
-    Table(
-        "schema_versions",
-        metadata,
-        Column("kind", String(40), primary_key=True),
-        Column("version", Integer, nullable=False),
-    )
-    Table(
-        "fences",
-        metadata,
-        Column("owner", String(250), primary_key=True),
-        Column("epoch", Integer, nullable=False),
-    )
+@dataclass(frozen=True, slots=True)
+class PartKind:
+    """What a part is: its name, its tables, and how an older one is brought forward.
+
+    A room declares its own, and adds its tables to `metadata`. The migration from version n to n + 1 stands under n; a
+    version without an entry changes nothing here. Tables that are new need no migration, columns do (`add_columns`).
+
+    Example:
+        ORDERS = PartKind("dispatcher", migrations={1: add_columns("retrains", Column("promise", Float))})
+        retrains = Table("retrains", ORDERS.metadata, ...)
+    """
+
+    name: str
+    migrations: Mapping[int, Migration] = field(default_factory=dict)
+    metadata: MetaData = field(default_factory=MetaData)
+
+    def __post_init__(self) -> None:
+        # What every part has: its schema version, and the epochs of its owners.
+        Table(
+            "schema_versions",
+            self.metadata,
+            Column("kind", String(40), primary_key=True),
+            Column("version", Integer, nullable=False),
+        )
+        Table(
+            "fences",
+            self.metadata,
+            Column("owner", String(250), primary_key=True),
+            Column("epoch", Integer, nullable=False),
+        )
+
+    @property
+    def versions(self) -> Table:
+        """The table of schema versions."""
+        return self.metadata.tables["schema_versions"]
+
+    @property
+    def fences(self) -> Table:
+        """The table of epochs."""
+        return self.metadata.tables["fences"]
 
 
-SYSTEM = MetaData()
-common_tables(SYSTEM)
+SYSTEM = PartKind("system")
 # One row: who this store is. Its id begins every id that the system makes.
 identity = Table(
     "identity",
-    SYSTEM,
+    SYSTEM.metadata,
     Column("one", Integer, primary_key=True),
     Column("store_id", String(8), nullable=False),
     Column("created_at", Float, nullable=False),
 )
 placements = Table(
     "placements",
-    SYSTEM,
+    SYSTEM.metadata,
     Column("model", String(200), primary_key=True),
     Column("process", String(220), nullable=False),
     Column("slot", Integer, nullable=False),
 )
 settings = Table(
     "settings",
-    SYSTEM,
+    SYSTEM.metadata,
     Column("version", Integer, primary_key=True),
     Column("document", Text, nullable=False),
     Column("stored_at", Float, nullable=False),
@@ -69,7 +95,7 @@ settings = Table(
 # What a process wants to find again and no other table holds, by a name of its own.
 notes = Table(
     "notes",
-    SYSTEM,
+    SYSTEM.metadata,
     Column("name", String(250), primary_key=True),
     Column("value", LargeBinary, nullable=False),
 )
@@ -100,36 +126,42 @@ def _replacing(dialect: str, table: Table, updated: tuple[str, ...]) -> postgres
     )
 
 
-def is_current(connection: Connection, kind: str, metadata: MetaData, *, version: int = SCHEMA_VERSION) -> bool:
-    """Tell whether `prepare` has nothing to do, without writing."""
-    versions = metadata.tables["schema_versions"]
-    if not inspect(connection).has_table(versions.name):
-        return False
-    return connection.execute(select(versions.c.version).where(versions.c.kind == kind)).scalar() == version
+def add_columns(table: str, *columns: Column[Any]) -> Migration:
+    """Return a migration that adds `columns` to a table; each may be NULL or has a `server_default`."""
+    Table(table, MetaData(), *columns)  # a column compiles only as part of a table
+
+    def add(connection: Connection) -> None:
+        for column in columns:
+            definition = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {definition}"))
+
+    return add
 
 
-def prepare(
-    connection: Connection,
-    kind: str,
-    metadata: MetaData,
-    *,
-    version: int = SCHEMA_VERSION,
-    migrations: Mapping[int, Migration] = MIGRATIONS,
-) -> None:
+def version_of(connection: Connection, kind: PartKind) -> int | None:
+    """Return the version of the part's tables; None where there are none yet."""
+    if not inspect(connection).has_table(kind.versions.name):
+        return None
+    found = connection.execute(select(kind.versions.c.version).where(kind.versions.c.kind == kind.name)).scalar()
+    return None if found is None else int(found)
+
+
+def prepare(connection: Connection, kind: PartKind, *, version: int = SCHEMA_VERSION) -> None:
     """Make the tables of a new part, bring an older one forward, refuse a newer one (SchemaError)."""
-    versions = metadata.tables["schema_versions"]
-    versions.create(connection, checkfirst=True)
-    found = connection.execute(select(versions.c.version).where(versions.c.kind == kind)).scalar()
+    found = version_of(connection, kind)
+    if found == version:
+        return
     if found is None:
-        metadata.create_all(connection, checkfirst=True)
-        connection.execute(insert_or_keep(connection, versions).values(kind=kind, version=version))
+        kind.metadata.create_all(connection, checkfirst=True)
+        connection.execute(insert_or_keep(connection, kind.versions).values(kind=kind.name, version=version))
         return
     if found > version:
-        raise SchemaError(f"schema of {kind!r} must be at most {version} for this build, got {found}: use a newer build")
+        raise SchemaError(f"schema of {kind.name!r} must be at most {version} for this build, got {found}: use a newer build")
     for step in range(found, version):
-        migrations[step](connection, kind)
-    if found < version:
-        connection.execute(versions.update().where(versions.c.kind == kind).values(version=version))
+        if step in kind.migrations:
+            kind.migrations[step](connection)
+    kind.metadata.create_all(connection, checkfirst=True)
+    connection.execute(kind.versions.update().where(kind.versions.c.kind == kind.name).values(version=version))
 
 
 def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:

@@ -6,7 +6,6 @@ one lock; on PostgreSQL all parts are tables of one database.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 import uuid
@@ -15,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from actors.storage import schema, texts
+from actors.storage.schema import PartKind
 
 # What a database that is full, read-only, locked or gone raises; the caller may try again later. PostgreSQL's InternalError
 # is one that may only be read (a standby), and a session that it ended because its process stood still inside a transaction.
@@ -32,7 +32,6 @@ _LOCK_WAIT_S: Final = 5.0
 # gets through in 3.0 s). On SQLite the watchdog kills the holder, which frees the file's lock.
 _IDLE_IN_TRANSACTION_MS: Final = 3000
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
-_SLOT: Final = re.compile(r"detector-(\d+)")
 
 
 class StoreError(ValueError):
@@ -42,10 +41,10 @@ class StoreError(ValueError):
 class Part:
     """The tables that one process writes, in a database of its own (SQLite) or shared (PostgreSQL)."""
 
-    def __init__(self, name: str, engine: Engine, metadata: MetaData) -> None:
+    def __init__(self, name: str, kind: PartKind, engine: Engine) -> None:
         self.name = name
+        self.kind = kind
         self.engine = engine
-        self.metadata = metadata
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -79,29 +78,31 @@ class Store:
         except UNAVAILABLE as error:
             raise StoreError(f"storage {redacted(url)!r} cannot be opened: {getattr(error, 'orig', None) or error}") from error
 
-    def part(self, name: str) -> Part:
-        """Give the part `name`: `system`, `dispatcher`, `tuner` or `detector-<slot>`; its tables exist afterwards."""
+    def part(self, kind: PartKind, slot: int | None = None) -> Part:
+        """Return the part of `kind`; its tables exist afterwards. `slot` is the process's, where several have one each.
+
+        Example:
+            store.part(schema.SYSTEM)
+            store.part(DETECTOR, slot=0)
+        """
+        name = kind.name if slot is None else f"{kind.name}-{slot}"
         if name not in self._parts:
-            kind, metadata = _kind(name)
-            engine = self._shared or _sqlite(Path(self.url.database or "") / f"{name}.db")
-            part = Part(name, engine, metadata)
-            if self._is_ready(part, kind):
-                self._parts[name] = part
-                return part
-            with part.write() as connection:
-                if connection.dialect.name == "postgresql":
-                    # Two processes that make the same tables at once would collide; the lock ends with the transaction.
-                    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('visutility'))"))
-                schema.prepare(connection, kind, metadata)
+            part = Part(name, kind, self._shared or _sqlite(Path(self.url.database or "") / f"{name}.db"))
+            if not self._is_ready(part):
+                with part.write() as connection:
+                    if connection.dialect.name == "postgresql":
+                        # Two processes that make the same tables at once would collide; the lock ends with the transaction.
+                        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('visutility'))"))
+                    schema.prepare(connection, kind)
             self._parts[name] = part
         return self._parts[name]
 
-    def detector_parts(self) -> list[Part]:
-        """Give every part that a detector process has written so far."""
+    def slots(self, kind: PartKind) -> list[int]:
+        """Return the slots of `kind` that have been written so far; on PostgreSQL all of them share the tables of slot 0."""
         if self._shared is not None:
-            return [self.part("detector-0")]
-        names = (path.stem for path in Path(self.url.database or "").glob("detector-*.db"))
-        return [self.part(name) for name in sorted(names) if _SLOT.fullmatch(name)]
+            return [0]
+        names = (path.stem.removeprefix(f"{kind.name}-") for path in Path(self.url.database or "").glob(f"{kind.name}-*.db"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def close(self) -> None:
         """Close every connection."""
@@ -109,17 +110,17 @@ class Store:
             part.engine.dispose()
         self._parts.clear()
 
-    def _is_ready(self, part: Part, kind: str) -> bool:
+    def _is_ready(self, part: Part) -> bool:
         """Look before writing: whoever only reads (a status) must not wait for a writer, least of all for a frozen one."""
         with part.read() as connection:
-            return schema.is_current(connection, kind, part.metadata)
+            return schema.version_of(connection, part.kind) == schema.SCHEMA_VERSION
 
     def _identity(self) -> str:
-        with self.part("system").read() as connection:
+        with self.part(schema.SYSTEM).read() as connection:
             known = connection.execute(select(schema.identity.c.store_id)).scalar()
         if known is not None:
             return str(known)
-        with self.part("system").write() as connection:
+        with self.part(schema.SYSTEM).write() as connection:
             connection.execute(
                 schema.insert_or_keep(connection, schema.identity).values(
                     one=1, store_id=uuid.uuid4().hex[:8], created_at=time.time()
@@ -156,18 +157,6 @@ def _checked(url: str) -> URL:
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     raise StoreError(f"storage must be a sqlite or postgresql URL, got {redacted(url)!r}")
-
-
-def _kind(name: str) -> tuple[str, MetaData]:
-    from actors.detection.tables import DETECTOR  # noqa: PLC0415
-    from actors.retraining.tables import DISPATCHER  # noqa: PLC0415
-    from actors.tuning.tables import TUNER  # noqa: PLC0415
-
-    kinds = {"system": schema.SYSTEM, "dispatcher": DISPATCHER, "tuner": TUNER, "detector": DETECTOR}
-    kind = "detector" if _SLOT.fullmatch(name) else name
-    if kind not in kinds:
-        raise KeyError(f"part must be system, dispatcher, tuner or detector-<slot>, got {name!r}")
-    return kind, kinds[kind]
 
 
 def _sqlite(path: Path) -> Engine:

@@ -24,7 +24,7 @@ from actors.tuning import tables as tuner_tables
 from actors.tuning.rules.book import StrategyError, Trial, as_row
 from actors.tuning.rules.ledger import STUDY_RUNNING, StudyLedger
 from actors.tuning.rules.plan import Plan
-from actors.tuning.tables import ChangeWriter, studies
+from actors.tuning.tables import TUNER, ChangeWriter, studies
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -301,7 +301,7 @@ class StudyDesk:
         return self._store
 
     def _part(self) -> Part:
-        return self._opened().part("tuner")
+        return self._opened().part(TUNER)
 
 
 def _deliver(answers: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:

@@ -12,6 +12,7 @@ from actors.storage import Store, is_local, redacted
 from actors.tuning import tables as tuner_tables
 from actors.tuning.rules.book import as_row
 from actors.tuning.study import Study
+from actors.tuning.tables import TUNER
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ def read_study(storage: str, name: str) -> Study:
     def of_study(read: Callable[[Connection, Row[Any]], T]) -> T:
         store = _existing(storage)
         try:
-            with store.part("tuner").read() as connection:
+            with store.part(TUNER).read() as connection:
                 row = tuner_tables.read_study(connection, name)
                 if row is None:
                     raise KeyError(f"study must be the name of a study in {redacted(storage)}, got {name!r}")
@@ -40,7 +41,7 @@ def list_studies(storage: str) -> list[dict[str, Any]]:
     """Give name, state and times of every study in the store, the newest first."""
     store = _existing(storage)
     try:
-        with store.part("tuner").read() as connection:
+        with store.part(TUNER).read() as connection:
             return tuner_tables.read_studies(connection)
     finally:
         store.close()

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Float,
     Integer,
     LargeBinary,
-    MetaData,
     Row,
     String,
     Table,
@@ -26,17 +25,16 @@ from sqlalchemy import (
     select,
 )
 
-from actors.storage.schema import common_tables, insert_or_keep, upsert
+from actors.storage.schema import PartKind, insert_or_keep, upsert
 from actors.tuning.rules.book import COMPLETED, FINAL, RUNNING, STATES, Trial
 from actors.tuning.rules.ledger import Changes, Report, Session
 from actors.tuning.rules.plan import Plan
 
-TUNER = MetaData()
-common_tables(TUNER)
+TUNER = PartKind("tuner")
 
 studies = Table(
     "studies",
-    TUNER,
+    TUNER.metadata,
     Column("study", String(60), primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
     Column("plan", Text, nullable=False),
@@ -49,7 +47,7 @@ studies = Table(
 )
 trials = Table(
     "trials",
-    TUNER,
+    TUNER.metadata,
     Column("study", String(60), primary_key=True),
     Column("trial", Integer, primary_key=True),
     Column("state", String(20), nullable=False),
@@ -66,7 +64,7 @@ trials = Table(
 # One row per worker task that is wanted or at work, with the trials that it holds.
 tuner_workers = Table(
     "tuner_workers",
-    TUNER,
+    TUNER.metadata,
     Column("worker", String(80), primary_key=True),
     Column("study", String(60), nullable=False, index=True),
     Column("incarnation", String(40), nullable=False),
@@ -77,7 +75,7 @@ tuner_workers = Table(
 )
 trial_reports = Table(
     "trial_reports",
-    TUNER,
+    TUNER.metadata,
     Column("study", String(60), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("trial", Integer, nullable=False),

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Final, ParamSpec
 
 from actors.clock import Clock, SystemClock, boot_id
+from actors.cluster import deployment
 from actors.cluster.build import BUILD
 from actors.cluster.peers import Peers, PeerUnavailableError, RayPeers
 from actors.storage import SCHEMA_VERSION, StaleEpochError
@@ -319,8 +320,6 @@ class Tuner:
             return fresh_seed()
 
     def _end_stale(self, error: StaleEpochError) -> None:
-        from actors.cluster import deployment  # noqa: PLC0415  deployment imports this file to make actors of its class
-
         deployment.end_stale_process(error)
 
 

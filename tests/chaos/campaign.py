@@ -21,7 +21,9 @@ from sqlalchemy import select
 import actors
 from actors.cluster import deployment
 from actors.detection import tables as detector_tables
+from actors.detection.tables import detector_parts
 from actors.retraining import tables as dispatcher_tables
+from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
 from actors.system import System
 from tests.chaos import checker, ledger, processes
@@ -192,13 +194,13 @@ def _settle(storage: str) -> list[str]:
 
 
 def _is_settled(store: Store) -> bool:
-    for part in store.detector_parts():
+    for part in detector_parts(store):
         with part.read() as connection:
             if connection.execute(select(detector_tables.outbox.c.id)).first() is not None:
                 return False
             if any(record["request"]["state"] == "asking" for record in detector_tables.list_episodes(connection)):
                 return False
-    with store.part("dispatcher").read() as connection:
+    with store.part(DISPATCHER).read() as connection:
         under_way = select(dispatcher_tables.retrains.c.id).where(
             dispatcher_tables.retrains.c.state.in_(("pending", "running"))
         )

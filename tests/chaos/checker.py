@@ -17,7 +17,9 @@ from sqlalchemy import select
 
 from actors import wire
 from actors.detection import tables as detector_tables
+from actors.detection.tables import detector_parts
 from actors.retraining import tables as dispatcher_tables
+from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
 from tests.chaos import ledger
 from tests.chaos.launches import LAUNCHES
@@ -65,7 +67,7 @@ def check(storage: str, folder: Path, sources: Sequence[int], *, cooldown_s: flo
     try:
         acks = {source: list(AckReader(ack_path(folder, source)).more()) for source in sources}
         counters: dict[str, dict[str, Any]] = {}
-        for part in store.detector_parts():
+        for part in detector_parts(store):
             with part.read() as connection:
                 counters.update(detector_tables.read_status(connection))
                 findings.set_aside += len(detector_tables.read_quarantine(connection))
@@ -164,7 +166,7 @@ def _check_epochs(findings: Findings, model: str, rows: Sequence[Any], by_source
 
 
 def _check_orders(findings: Findings, store: Store, folder: Path, cooldown_s: float) -> None:
-    with store.part("dispatcher").read() as connection:
+    with store.part(DISPATCHER).read() as connection:
         orders = {row.id: row for row in connection.execute(select(dispatcher_tables.retrains))}
         attempts = list(connection.execute(select(dispatcher_tables.attempts)))
     given = {id_: row for id_, row in orders.items() if row.state not in {"skipped", "dry_run"}}
@@ -181,7 +183,7 @@ def _check_orders(findings: Findings, store: Store, folder: Path, cooldown_s: fl
 
 def _check_episodes(findings: Findings, store: Store, orders: Mapping[str, Any]) -> None:
     """Every episode's request has come to the dispatcher, and its answer back."""
-    for part in store.detector_parts():
+    for part in detector_parts(store):
         with part.read() as connection:
             records = detector_tables.list_episodes(connection, limit=1_000_000)
             waiting = connection.execute(select(detector_tables.outbox.c.id)).scalars().all()

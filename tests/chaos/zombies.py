@@ -17,8 +17,11 @@ from sqlalchemy import select
 from actors import wire
 from actors.clock import SystemClock
 from actors.detection.state import Detection, Ingest, UnavailableError
+from actors.detection.tables import DETECTOR
 from actors.metrics import placement
+from actors.retraining.tables import DISPATCHER
 from actors.storage import UNAVAILABLE, Fence, Part, StaleEpochError, Store
+from actors.storage.schema import SYSTEM
 from tests.chaos.scenario import MODELS, identities
 
 # Whose events must be nowhere in the store.
@@ -46,11 +49,11 @@ class Zombies:
         store = Store(self._storage)
         try:
             model = str(random.choice(MODELS))
-            place = placement.read(store.part("system")).get(model)
+            place = placement.read(store.part(SYSTEM)).get(model)
             if place is None:
                 return "no zombie: the model has no place yet"
             zombie = Detection(store, place.process, place.slot, self._clock.now())
-            if not self._is_succeeded(store.part(f"detector-{place.slot}"), place.process, zombie.epoch):
+            if not self._is_succeeded(store.part(DETECTOR, place.slot), place.process, zombie.epoch):
                 return "no zombie: it was not succeeded"
             ids = identities(SOURCE, self.tried * 10, 5)
             batch = wire.batch_of_columns(
@@ -71,7 +74,7 @@ class Zombies:
         """Be a dispatcher that was succeeded."""
         store = Store(self._storage)
         try:
-            part = store.part("dispatcher")
+            part = store.part(DISPATCHER)
             fence = Fence.raise_epoch(part, "dispatcher")
             if not self._is_succeeded(part, "dispatcher", fence.epoch):
                 return "no zombie: it was not succeeded"
@@ -99,7 +102,7 @@ class Zombies:
 
     def _is_succeeded(self, part: Part, owner: str, epoch: int) -> bool:
         """Wait until a successor has raised the epoch, and had a moment to commit."""
-        fences: Any = part.metadata.tables["fences"]
+        fences: Any = part.kind.fences
         began_s = time.monotonic()
         ended = False
         while time.monotonic() < began_s + _SUCCEEDED_S:

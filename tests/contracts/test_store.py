@@ -8,20 +8,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, event, select, text
+from sqlalchemy import Column, Connection, Integer, String, Table, event, select, text
 
 from actors import wire
 from actors.clock import Instant
 from actors.detection import tables as detector_tables
 from actors.detection.state import Detection, Ingest, UnavailableError
-from actors.storage import UNAVAILABLE, Fence, SchemaError, StaleEpochError, Store, StoreError, schema
+from actors.detection.tables import DETECTOR, detector_parts
+from actors.storage import UNAVAILABLE, Fence, PartKind, SchemaError, StaleEpochError, Store, StoreError, schema
+from actors.storage.schema import SYSTEM
+from actors.tuning.tables import TUNER
 from tests.database import Postgres, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +45,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     server: Postgres = request.getfixturevalue("database")
     store = Store(server.url)
-    with store.part("system").write() as connection:
+    with store.part(SYSTEM).write() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     store.close()
@@ -70,7 +73,7 @@ def detection(store: Store, process: str = "detector:m", slot: int = 0) -> Detec
 
 
 def owners(store: Store) -> int:
-    with store.part("detector-0").read() as connection:
+    with store.part(DETECTOR, 0).read() as connection:
         return int(connection.execute(select(detector_tables.models.c.events)).scalar() or 0)
 
 
@@ -78,7 +81,7 @@ def owners(store: Store) -> int:
 
 
 def test_only_the_newest_epoch_commits(store: Store) -> None:
-    part = store.part("detector-0")
+    part = store.part(DETECTOR, 0)
     old = Fence.raise_epoch(part, "owner")
     new = Fence.raise_epoch(part, "owner")
     assert new.epoch == old.epoch + 1
@@ -93,13 +96,13 @@ def test_only_the_newest_epoch_commits(store: Store) -> None:
 def test_a_successor_waits_for_a_commit_that_is_between_the_fences_read_and_its_end(url: str) -> None:
     """The moment that matters: the old one has found its epoch valid, and has not committed yet."""
     mine, theirs = Store(url), Store(url)
-    part = mine.part("detector-0")
+    part = mine.part(DETECTOR, 0)
     old = Fence.raise_epoch(part, "owner")
-    theirs.part("detector-0")
+    theirs.part(DETECTOR, 0)
     order: list[str] = []
 
     def succeed() -> None:
-        Fence.raise_epoch(theirs.part("detector-0"), "owner")
+        Fence.raise_epoch(theirs.part(DETECTOR, 0), "owner")
         order.append("raised")
 
     with old.write() as connection:
@@ -120,8 +123,8 @@ _FROZEN = """
 import os, signal, sys
 from actors.storage import Fence, Store
 from tests.contracts.test_store import _changes
-from actors.storage import detector_tables
-fence = Fence.raise_epoch(Store(sys.argv[1]).part("detector-0"), "owner")
+from actors.detection import tables as detector_tables
+fence = Fence.raise_epoch(Store(sys.argv[1]).part(detector_tables.DETECTOR, 0), "owner")
 with fence.write() as connection:
     detector_tables.write(connection, _changes("zombie", 0))
     print("held", flush=True)
@@ -132,11 +135,11 @@ print("committed", flush=True)
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_a_holder_that_is_frozen_inside_its_commit_loses_it(url: str, store: Store) -> None:
-    store.part("detector-0")
+    store.part(DETECTOR, 0)
     holder = _python(_FROZEN, url)
     assert holder.stdout.readline() == "held\n"
     began = time.monotonic()
-    fence = Fence.raise_epoch(store.part("detector-0"), "owner")
+    fence = Fence.raise_epoch(store.part(DETECTOR, 0), "owner")
     assert time.monotonic() - began < 10
     holder.send_signal(signal.SIGCONT)
     said, _ = holder.communicate(timeout=20)
@@ -151,7 +154,7 @@ def test_a_frozen_holder_of_a_file_makes_its_successor_wait_until_it_is_killed(
     url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("actors.storage.store._LOCK_WAIT_S", 0.2)
-    part = store.part("detector-0")
+    part = store.part(DETECTOR, 0)
     holder = _python(_FROZEN, url)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(UNAVAILABLE, match="locked"):
@@ -164,11 +167,11 @@ def test_a_frozen_holder_of_a_file_makes_its_successor_wait_until_it_is_killed(
 
 
 def test_a_process_that_is_killed_between_write_and_commit_leaves_nothing(url: str, store: Store) -> None:
-    store.part("detector-0")
+    store.part(DETECTOR, 0)
     holder = _python(_FROZEN.replace("SIGSTOP", "SIGKILL"), url)
     said, _ = holder.communicate(timeout=30)
     assert said == "held\n"
-    with Fence.raise_epoch(store.part("detector-0"), "owner").write() as connection:
+    with Fence.raise_epoch(store.part(DETECTOR, 0), "owner").write() as connection:
         assert connection.execute(select(detector_tables.models.c.model)).all() == []
 
 
@@ -204,7 +207,7 @@ def _changes(model: str, sequence: int, n: int = 1) -> detector_tables.Changes:
 def test_log_high_water_and_counts_are_one_commit(store: Store) -> None:
     mine = detection(store)
     mine.commit([Ingest("m", "p", 0, payload()), Ingest("m", "p", 10, payload()), Ingest("m", "q", 0, payload())], at())
-    with store.part("detector-0").read() as connection:
+    with store.part(DETECTOR, 0).read() as connection:
         assert [row.number for row in detector_tables.read_log(connection, "m")] == [1, 2, 3]
         assert detector_tables.load_producers(connection, [("m", "p"), ("m", "q"), ("m", "r")]) == {
             ("m", "p"): 20,
@@ -220,7 +223,7 @@ def test_a_large_batch_is_kept_as_the_bytes_that_it_was_packed_as(store: Store) 
     travelling = wire.for_travel(packed)
     assert not isinstance(travelling, bytes)
     detection(store).commit([Ingest("m", "p", 0, wire.arrived(travelling))], at())
-    with store.part("detector-0").read() as connection:
+    with store.part(DETECTOR, 0).read() as connection:
         assert [row.payload for row in detector_tables.read_log(connection, "m")] == [packed]
 
 
@@ -245,7 +248,7 @@ def test_an_episode_its_request_and_its_log_are_one_commit(store: Store, url: st
     successor = detection(Store(url))
     ((episode, (model, method, body)),) = successor.outbox.items()
     assert (model, method, body["episode"]) == ("m", "request", episode)
-    with store.part("detector-0").read() as connection:
+    with store.part(DETECTOR, 0).read() as connection:
         record = detector_tables.read_episode(connection, episode)
         assert record is not None
         assert record["closed_at"] is None
@@ -258,14 +261,14 @@ def test_many_models_are_read_and_written_in_groups(store: Store, url: str) -> N
     successor = detection(Store(url))
     replies = successor.commit([Ingest(name, "p", 0, payload(n=2)) for name in names], at())
     assert {(r["accepted"], r["duplicates"]) for r in replies} == {(1, 1)}
-    with store.part("detector-0").read() as connection:
+    with store.part(DETECTOR, 0).read() as connection:
         assert sum(each["events"] for each in detector_tables.read_status(connection).values()) == 1200
 
 
 def test_names_of_any_letters_are_kept_apart(store: Store) -> None:
     names = ["Ä", "ä", "a", "A", "a ", "a/b:c.d", "模型", "x" * 200, "a'b\"c\\", "😀"]
     detection(store).commit([Ingest(name, name, 0, payload(n=i + 1)) for i, name in enumerate(names)], at())
-    with store.part("detector-0").read() as connection:
+    with store.part(DETECTOR, 0).read() as connection:
         found = detector_tables.read_status(connection)
     assert {name: found[name]["events"] for name in names} == {name: i + 1 for i, name in enumerate(names)}
 
@@ -279,8 +282,8 @@ def test_names_of_any_letters_are_kept_apart(store: Store) -> None:
     ],
 )
 def test_a_text_that_no_database_can_hold_is_kept_readable_and_found_again(store: Store, said: str, kept: str) -> None:
-    part = store.part("tuner")
-    studies = part.metadata.tables["studies"]
+    part = store.part(TUNER)
+    studies = part.kind.metadata.tables["studies"]
     row = {"objective": b"", "created_at": NOW}
     rows = [row | {"study": f"s-{n}", "name": f"{n} {said}", "plan": "{}", "state": "FAILED", "error": said} for n in range(2)]
     with part.write() as connection:
@@ -300,7 +303,7 @@ def test_processes_of_one_database_leave_each_other_alone(store: Store, url: str
     second.commit([Ingest("b", "p", 0, payload())], at())
     assert [m.name for m in detection(Store(url), "detectors:0", 0).models] == ["a"]
     assert [m.name for m in detection(Store(url), "detectors:1", 1).models] == ["b"]
-    parts = store.detector_parts()
+    parts = detector_parts(store)
     found: dict[str, Any] = {}
     for part in parts:
         with part.read() as connection:
@@ -324,7 +327,7 @@ class _gone:  # noqa: N801  reads like a sentence
     """SQLite: the file may only be read. PostgreSQL: every connection is cut, and no new one comes about."""
 
     def __init__(self, store: Store) -> None:
-        self._engine = store.part("detector-0").engine
+        self._engine = store.part(DETECTOR, 0).engine
 
     def __enter__(self) -> None:
         if self._engine.dialect.name == "sqlite":
@@ -358,49 +361,49 @@ def _refuse(*_arguments: object) -> None:
 # --- schema versions -------------------------------------------------------------------------------------------
 
 
-def _tables(version: int) -> MetaData:
-    metadata = MetaData()
-    schema.common_tables(metadata)
+def _things(version: int, migrations: Mapping[int, schema.Migration] | None = None) -> PartKind:
+    kind = PartKind("things", migrations=migrations or {})
     columns = [Column("extra", String(10))] if version > 1 else []
-    Table("things", metadata, Column("id", Integer, primary_key=True), *columns)
-    return metadata
+    Table("things", kind.metadata, Column("id", Integer, primary_key=True), *columns)
+    if version > 2:
+        Table("newer", kind.metadata, Column("id", Integer, primary_key=True))
+    return kind
 
 
 def test_an_older_store_is_brought_forward_and_a_newer_one_refused(store: Store) -> None:
-    part = store.part("system")
+    part = store.part(SYSTEM)
     with part.write() as connection:
-        schema.prepare(connection, "things", _tables(1), version=1)
+        schema.prepare(connection, _things(1), version=1)
         connection.execute(text("INSERT INTO things (id) VALUES (7)"))
 
-    def add_extra(connection: Any, kind: str) -> None:
-        assert kind == "things"
-        connection.execute(text("ALTER TABLE things ADD COLUMN extra VARCHAR(10)"))
-
-    def fill_extra(connection: Any, _kind: str) -> None:
+    def fill_extra(connection: Connection) -> None:
         connection.execute(text("UPDATE things SET extra = 'new'"))
 
+    # Nothing stands under 3, and a table that is new needs no migration.
+    newest = _things(3, {1: schema.add_columns("things", Column("extra", String(10))), 2: fill_extra})
     with part.write() as connection:
-        schema.prepare(connection, "things", _tables(2), version=3, migrations={1: add_extra, 2: fill_extra})
+        schema.prepare(connection, newest, version=4)
         assert connection.execute(text("SELECT id, extra FROM things")).all() == [(7, "new")]
+        assert connection.execute(text("SELECT count(*) FROM newer")).scalar() == 0
     with part.write() as connection:
-        schema.prepare(connection, "things", _tables(2), version=3, migrations={})
-    with pytest.raises(SchemaError, match="at most 2 for this build, got 3"), part.write() as connection:
-        schema.prepare(connection, "things", _tables(2), version=2)
+        schema.prepare(connection, newest, version=4)
+    with pytest.raises(SchemaError, match="at most 2 for this build, got 4"), part.write() as connection:
+        schema.prepare(connection, _things(2), version=2)
 
 
 def test_a_migration_that_fails_changes_nothing(store: Store) -> None:
-    part = store.part("system")
+    part = store.part(SYSTEM)
     with part.write() as connection:
-        schema.prepare(connection, "things", _tables(1), version=1)
+        schema.prepare(connection, _things(1), version=1)
 
-    def breaks(connection: Any, _kind: str) -> None:
+    def breaks(connection: Connection) -> None:
         connection.execute(text("ALTER TABLE things ADD COLUMN extra VARCHAR(10)"))
         raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"), part.write() as connection:
-        schema.prepare(connection, "things", _tables(2), version=2, migrations={1: breaks})
+        schema.prepare(connection, _things(2, {1: breaks}), version=2)
     with part.write() as connection:
-        schema.prepare(connection, "things", _tables(1), version=1)
+        schema.prepare(connection, _things(1), version=1)
         connection.execute(text("INSERT INTO things (id) VALUES (1)"))
 
 
@@ -431,7 +434,7 @@ def test_eight_that_open_a_new_store_at_once_find_one_identity(opened: Callable[
 
     def look() -> None:
         store = opened()
-        store.part("detector-0")
+        store.part(DETECTOR, 0)
         found.append(store.store_id)
         store.close()
 

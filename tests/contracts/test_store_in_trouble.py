@@ -16,6 +16,7 @@ from actors import failpoints, wire
 from actors.clock import Instant
 from actors.detection import tables as detector_tables
 from actors.detection.state import Detection, Ingest, UnavailableError
+from actors.detection.tables import DETECTOR
 from actors.storage import Store
 from actors.storage import store as stores
 from tests.database import Postgres, free_port
@@ -47,14 +48,14 @@ def refused_then_taken(store: Store, trouble: Callable[[], Any]) -> None:
                 mine.commit([Ingest("m", "p", 100, payload(20_000))], AT)
     (reply,) = mine.commit([Ingest("m", "p", 100, payload(20_000))], AT)
     assert (reply["accepted"], reply["duplicates"], reply["high_water"]) == (20_000, 0, 20_100)
-    with store.part("detector-0").read() as connection:
+    with store.part(DETECTOR, 0).read() as connection:
         assert connection.execute(select(detector_tables.models.c.events)).scalar() == 20_100
         assert detector_tables.read_quarantine(connection) == []
 
 
 def test_a_file_that_is_full(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/store")
-    part = store.part("detector-0")
+    part = store.part(DETECTOR, 0)
 
     @contextmanager
     def full() -> Iterator[None]:
@@ -73,7 +74,7 @@ def test_a_file_that_is_full(tmp_path: Path) -> None:
 
 def test_a_database_that_may_only_be_read(database: Postgres) -> None:
     store = Store(database.url)
-    part = store.part("detector-0")
+    part = store.part(DETECTOR, 0)
 
     @contextmanager
     def standby() -> Iterator[None]:

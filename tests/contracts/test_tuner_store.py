@@ -14,6 +14,7 @@ from actors.tuning import tables as tuner_tables
 from actors.tuning.rules.plan import check
 from actors.tuning.state import OWNER, StudyDesk
 from actors.tuning.stored import list_studies, read_study
+from actors.tuning.tables import TUNER
 from tests.database import Postgres, free_port
 
 
@@ -64,7 +65,7 @@ def test_a_study_is_kept_exactly_taken_up_by_a_successor_and_read_by_anybody(sto
         while (reply := await worker.step(results))["status"] == "ok":
             results = [[t, a, "completed", values[t], 1e-5, None] for t, a, _ in reply["leases"]]
         running = await desk.do(lambda: desk.submit(check(name="other", space={"x": [0, 1]}, trials=2, seed=1), b"pkl:"))
-        Fence.raise_epoch(Store(storage).part("tuner"), OWNER)
+        Fence.raise_epoch(Store(storage).part(TUNER), OWNER)
         with pytest.raises(StaleEpochError):
             await desk.do(lambda: desk.staff({running["study"]: 1}))
         assert len(stale) == 1
@@ -78,7 +79,7 @@ def test_a_study_is_kept_exactly_taken_up_by_a_successor_and_read_by_anybody(sto
     assert study.best.id == 2
     assert [listed["name"] for listed in list_studies(storage)] == ["other", "s/1"]
     store = Store(storage)
-    with store.part("tuner").read() as connection:
+    with store.part(TUNER).read() as connection:
         assert tuner_tables.read_status(connection) == {"studies": 2, "running_trials": 0}
         reports = tuner_tables.read_reports(connection, study.id)
     assert [(r.number, r.trial, r.step, r.value, r.stop) for r in reports] == [(0, 0, 1, 0.25, False), (1, 0, 2, None, False)]

@@ -12,8 +12,9 @@ from ray.util.metrics import Gauge
 
 from actors.clock import Instant
 from actors.detection import tables as detector_tables
-from actors.detection.tables import pack
+from actors.detection.tables import DETECTOR, pack
 from actors.retraining import tables as dispatcher_tables
+from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
 from actors.telemetry import OTHERS, STATES, Facts, Gauges, Reader, Sample, Telemetry, label, name_of
 
@@ -101,7 +102,7 @@ def test_a_model_that_has_series_keeps_them():
 
 def test_the_reader_counts_an_episode_once_and_keeps_it_when_retention_takes_it(tmp_path):
     store = Store(f"sqlite:///{tmp_path}/store")
-    part = store.part("detector-0")
+    part = store.part(DETECTOR, 0)
 
     def episode(number: int) -> dict[str, Any]:
         record = pack({"metric": "recall", "closed_at": None})
@@ -121,7 +122,7 @@ def test_the_reader_counts_an_episode_once_and_keeps_it_when_retention_takes_it(
 
 def test_the_reader_gives_what_is_left_of_a_cooldown(tmp_path):
     store = Store(f"sqlite:///{tmp_path}/store")
-    with store.part("dispatcher").write() as connection:
+    with store.part(DISPATCHER).write() as connection:
         countdown = dispatcher_tables.Countdown(NOW, 100.0)
         dispatcher_tables.put_cooldown(connection, "fraud", "s-r-1", countdown)
     later = Instant(NOW.wall_s + 86_400.0, NOW.boot_s + 40.0, NOW.boot_id)
@@ -203,7 +204,7 @@ def test_a_model_whose_state_cannot_be_exported_takes_no_other_along(gauges, cap
 def test_an_episode_that_cannot_be_read_is_skipped_and_counted(tmp_path):
     store = Store(f"sqlite:///{tmp_path}/store")
     fine = pack({"metric": "recall"})
-    with store.part("detector-0").write() as connection:
+    with store.part(DETECTOR, 0).write() as connection:
         rows = [one_more_episode(n, record) for n, record in enumerate([fine, b"\xc1", pack({}), fine])]
         connection.execute(detector_tables.episodes.insert(), rows)
     reader = Reader(store)

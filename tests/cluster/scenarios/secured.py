@@ -20,6 +20,7 @@ from typing import Any
 import ray
 
 import actors
+from actors.storage.schema import SYSTEM
 from tests.cluster.scenarios.nodes import cluster_of, drift
 from tests.cluster.waiting import eventually
 from tests.database import free_port
@@ -163,7 +164,7 @@ def stored_settings(url: str) -> str:
     from actors.storage import Store, schema
 
     store = Store(url)
-    with store.part("system").read() as connection:
+    with store.part(SYSTEM).read() as connection:
         text = str(connection.execute(select(schema.settings.c.document)).all())
     store.close()
     return text

@@ -20,6 +20,7 @@ from actors.config import Settings, parse, store_settings
 from actors.detection import state as detection
 from actors.detection import tables as detector_tables
 from actors.detection.detector import DriftDetector
+from actors.detection.tables import DETECTOR
 from actors.drift import registry, sliding_window
 from actors.storage import Store
 
@@ -97,7 +98,7 @@ class World:
     def count(self, table: str) -> int:
         store = Store(self.url)
         try:
-            with store.part("detector-0").read() as connection:
+            with store.part(DETECTOR, 0).read() as connection:
                 return int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())
         finally:
             store.close()
@@ -245,7 +246,7 @@ def test_snapshots_bound_what_a_restart_replays(world: World, run: Any, monkeypa
     run(story())
     assert world.count("states") == 1
     store = Store(world.url)
-    with store.part("detector-0").read() as connection:
+    with store.part(DETECTOR, 0).read() as connection:
         (row,) = detector_tables.load_models(connection, "detector:m")
     assert row.number - row.snapshot < 80
 
@@ -456,7 +457,7 @@ def test_a_budget_in_days_follows_the_rate_and_a_successor_keeps_it(world: World
 def broken_commits(detector: DriftDetector, times: int, where: str) -> None:
     """Let the next commits fail, before anything is written or at the very end."""
     assert detector._store is not None
-    engine = detector._store.part("detector-0").engine
+    engine = detector._store.part(DETECTOR, 0).engine
     left = [times]
 
     @event.listens_for(engine, where)
@@ -578,7 +579,7 @@ def test_retention_takes_old_batches_but_none_that_a_snapshot_needs(
         await detector._keep_house()
         before = world.count("log")
         store = Store(world.url)
-        with store.part("detector-0").read() as connection:
+        with store.part(DETECTOR, 0).read() as connection:
             (row,) = detector_tables.load_models(connection, "detector:m")
             kept = [entry.number for entry in detector_tables.read_log(connection, "m")]
         assert before < 100

@@ -18,6 +18,7 @@ from actors.clock import Instant
 from actors.detection import state as detection
 from actors.detection import tables as detector_tables
 from actors.detection.state import Detection, Ingest, UnavailableError
+from actors.detection.tables import DETECTOR
 from actors.storage import Store
 
 NOW = 1_795_000_000.0
@@ -74,7 +75,7 @@ def test_whatever_happens_beside_retention_each_event_is_counted_once(steps: lis
                     mine = opened(store)
         mine.commit([Ingest("m", "p", sent, payload(1))], at(99.0 + step_s))
         mine.keep_house(["m"], at(99.0 + step_s), 10_000)
-        with store.part("detector-0").read() as connection:
+        with store.part(DETECTOR, 0).read() as connection:
             found = detector_tables.read_status(connection)["m"]
             kept = connection.execute(select(func.count()).select_from(detector_tables.log)).scalar()
         assert found["events"] == found["versions"]["v1"]["events"] == sent + 1

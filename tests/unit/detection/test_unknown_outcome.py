@@ -15,6 +15,7 @@ from actors import config, failpoints, wire
 from actors.clock import Instant
 from actors.detection import tables as detector_tables
 from actors.detection.state import Change, Detection, Ingest, UnavailableError
+from actors.detection.tables import DETECTOR
 from actors.storage import Store
 
 NOW = 1_795_000_000.0
@@ -50,7 +51,7 @@ def lose_the_reply(monkeypatch: pytest.MonkeyPatch, point: str = "detector.after
 
 
 def rows(store: Store, table: Any) -> list[Any]:
-    with store.part("detector-0").read() as connection:
+    with store.part(DETECTOR, 0).read() as connection:
         return list(connection.execute(select(table)))
 
 

@@ -21,6 +21,7 @@ from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Backoff, Done, Failed, Launched, Retry, Stop
 from actors.retraining.rules.orders import Request
 from actors.retraining.state import OrderBook, Plan
+from actors.retraining.tables import DISPATCHER
 from actors.storage import Fence, StaleEpochError, Store
 from tests.database import Postgres, free_port
 
@@ -31,7 +32,7 @@ KIND = {"queued": "channel", "hooked": "webhook"}
 def open_store(folder):
     """A store whose commits do not wait for the disk: power cuts are not what is tested here."""
     store = Store(f"sqlite:///{folder}")
-    engine = store.part("dispatcher").engine
+    engine = store.part(DISPATCHER).engine
 
     @event.listens_for(engine, "connect")
     def _fast(connection, _record):
@@ -50,7 +51,7 @@ def request(model, episode="e-1", version="1"):
 
 
 def a_book(store, plan=plan_of, max_failures=3):
-    fence = Fence.raise_epoch(store.part("dispatcher"), "dispatcher")
+    fence = Fence.raise_epoch(store.part(DISPATCHER), "dispatcher")
     return OrderBook(
         fence,
         store.store_id,
@@ -215,7 +216,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_order_of_a_model_is_active(self):
-        with self.store.part("dispatcher").read() as connection:
+        with self.store.part(DISPATCHER).read() as connection:
             active = [order.model for order in tables.active_orders(connection)]
         assert len(active) == len(set(active))
 
@@ -253,7 +254,7 @@ def store(request, tmp_path):
         return
     opened = Store(request.getfixturevalue("database").url)
     yield opened
-    with opened.part("dispatcher").write() as connection:
+    with opened.part(DISPATCHER).write() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     opened.close()
@@ -380,7 +381,7 @@ def test_status_counts_orders_by_state(store):
     order = book.request(request("queued", "e-1"), at(0)).order
     book.request(request("queued", "e-2"), at(1))
     book.finish(order, None, Done(), at(2))
-    with store.part("dispatcher").read() as connection:
+    with store.part(DISPATCHER).read() as connection:
         assert tables.read_status(connection) == {
             "pending": 0, "running": 0, "done": 1, "failed": 0, "dead": 0, "skipped": 1
         }  # fmt: skip
@@ -390,7 +391,7 @@ def test_the_database_itself_refuses_a_second_active_order_of_a_model(store):
     book = a_book(store)
     book.request(request("queued", "e-1"), at(0))
     order = book.history(None, 1, None)[0]
-    with store.part("dispatcher").write() as connection:
+    with store.part(DISPATCHER).write() as connection:
         tables.put_new(connection, replace(order, id="another"))
     assert len(book.history(None, 10, None)) == 1
 
@@ -423,7 +424,7 @@ def test_every_column_survives_the_store(store):
         launched=True,
         manual=True,
     )
-    with store.part("dispatcher").write() as connection:
+    with store.part(DISPATCHER).write() as connection:
         tables.put(connection, changed)
     assert book.order(id_)[0] == changed
 
@@ -436,7 +437,7 @@ def test_the_store_finds_due_what_the_rule_calls_due(store):
             book.begin(id_, at(0))
             book.settle(id_, 1, Retry("HTTP 500"), at(0))
     for seconds in (0.0, 1.0, 2.4, 5.0, 9.0):
-        with store.part("dispatcher").read() as connection:
+        with store.part(DISPATCHER).read() as connection:
             due = [order.id for order in tables.active_orders(connection) if order.is_due(at(seconds))]
             found = [
                 *tables.due_orders(connection, at(seconds), channel=False, limit=9),

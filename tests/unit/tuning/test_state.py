@@ -14,6 +14,7 @@ from actors.clock import SystemClock
 from actors.storage import Fence, StaleEpochError, Store
 from actors.tuning.rules.plan import Plan, check
 from actors.tuning.state import OWNER, DeskUnavailableError, StudyDesk
+from actors.tuning.tables import TUNER
 
 T = TypeVar("T")
 
@@ -149,7 +150,7 @@ def test_a_successor_ends_a_desk_at_its_next_commit(storage: str) -> None:
     async def act(desk: StudyDesk) -> None:
         study, key = await begun(desk)
         await step(desk, study, key, 1)
-        Fence.raise_epoch(Store(storage).part("tuner"), OWNER)
+        Fence.raise_epoch(Store(storage).part(TUNER), OWNER)
         with pytest.raises(StaleEpochError):
             await step(desk, study, key, 2, [[0, 1, "completed", 0.1, 1e-5, None]])
         assert len(ended) == 1

@@ -15,7 +15,7 @@ from actors.tuning.rules.ledger import StudyLedger
 from actors.tuning.rules.plan import check
 from actors.tuning.stored import list_studies, read_study
 from actors.tuning.study import Study
-from actors.tuning.tables import ChangeWriter
+from actors.tuning.tables import TUNER, ChangeWriter
 
 SPACE = {"lr": [1e-5, 1e-2, "log"], "n": [1, 4, "int"], "kind": {"choices": ["rbf", [1, 2], None]}}
 
@@ -24,7 +24,7 @@ def kept(folder: Path, *, trials: int = 40, mode: str = "min", only_fail: bool =
     """Run a study by hand and keep it; gives the storage."""
     storage = f"sqlite:///{folder}/store"
     store = Store(storage)
-    part = store.part("tuner")
+    part = store.part(TUNER)
     plan = check(name="kept", space=SPACE, trials=trials, seed=1, mode=mode)
     ledger = StudyLedger(f"{store.store_id}-s-1", plan)
     with part.write() as connection:

@@ -1,0 +1,109 @@
+"""Checks of values that come from outside, written once: numbers of any library, bounded sizes, values shown in messages.
+
+A check raises ValueError with the field, the value and the rule, and costs no more than what it lets pass.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, Final
+
+_MOST_SHOWN: Final = 80
+_DEEPEST: Final = 100  # levels; JSON's encoder recurses
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, _MOST_SHOWN, _MOST_SHOWN, _MOST_SHOWN
+
+
+def shown(value: object) -> str:
+    """Return `value` as a message shows it: 80 characters at most, whatever its size and whatever its `repr` raises.
+
+    >>> shown([1, 2, 3])
+    '[1, 2, 3]'
+    """
+    try:
+        text = _SHORT.repr(value)
+    except Exception as error:  # noqa: BLE001  the value's own class; also a whole number of too many digits
+        return f"a value without a text ({type(error).__name__})"
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+
+
+def brief(error: Exception) -> str:
+    """Return a database's error without its statement and parameters."""
+    return str(getattr(error, "orig", None) or error)[:500]
+
+
+def whole(field: str, value: object, least: int, most: int) -> int:
+    """Return `value` as an int: a whole number of any library (numpy's too), no bool, within its bounds.
+
+    >>> whole("trials", 3, 1, 10)
+    3
+    """
+    number = unboxed(value)
+    integer = int(number) if isinstance(number, Integral) and not isinstance(number, bool) else None
+    if integer is None or not least <= integer <= most:
+        raise ValueError(f"{field} must be a whole number from {least} to {most}, got {shown(value)}")
+    return integer
+
+
+def finite(value: object) -> float | None:
+    """Return a finite real number of any library as a float; None for anything else, bools too.
+
+    >>> finite(1), finite(float("nan")), finite(True), finite("1")
+    (1.0, None, None, None)
+    """
+    number = unboxed(value)
+    if isinstance(number, bool) or not isinstance(number, Real):
+        return None
+    try:
+        plain = float(number)
+    except OverflowError:
+        return None
+    return plain if math.isfinite(plain) else None
+
+
+def unboxed(value: object) -> object:
+    """Return the Python number in a scalar of numpy or in a tensor of no dimension, and anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with numpy's scalars and arrays in it, at any depth, as the Python values that JSON knows.
+
+    A tuple stays a tuple, and what JSON does not know stays what it is: who encodes it says so. Bound the size before.
+    """
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()  # a scalar's is its number
+    if isinstance(value, Mapping):
+        return {plain(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value)) if type(value) in {list, tuple} else value
+    return value
+
+
+def bounded(field: str, value: object, most: int) -> None:
+    """Refuse a value of more than about `most` bytes as JSON, without encoding it: the walk ends at the bound.
+
+    ValueError for a value that is too large, or nested deeper than JSON's encoder goes.
+    """
+    size, waiting = 0, [(value, 0)]
+    while waiting:
+        each, depth = waiting.pop()
+        if isinstance(each, str | bytes):
+            size += len(each) + 3
+        elif isinstance(each, Mapping):
+            size += 4 * len(each) + 2
+            children = [part for pair in each.items() for part in pair] if size <= most else []
+            waiting += [(child, depth + 1) for child in children]
+        elif isinstance(each, list | tuple):
+            size += 2 * len(each) + 2
+            waiting += [(child, depth + 1) for child in each] if size <= most else []
+        else:
+            size += int(getattr(each, "nbytes", 8))
+        if size > most:
+            raise ValueError(f"{field} must be at most {most} bytes as JSON, got more: {shown(value)}")
+        if depth > _DEEPEST:
+            raise ValueError(f"{field} must be nested at most {_DEEPEST} levels deep, got more: {shown(value)}")

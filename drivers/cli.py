@@ -1,56 +1,92 @@
-"""The command `visutility`: each subcommand is a script of this folder, `visutility NAME` is `python -m drivers.NAME`."""
+"""The command `visutility`: each command is a module of this folder, and `visutility NAME` is `python -m drivers.NAME`."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-COMMANDS: Final = (
-    "demo", "up", "down", "start", "stop", "reload", "status", "watch", "replay", "tune", "retrains", "silence", "explain",
-    "config", "reference",
-)  # fmt: skip
+import click
+
+from drivers.commands import USAGE, Modules, run
+from drivers.output import Output
+
+# The first sentence of each command's help, so that the list imports none of them.
+SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "Run": {
+        "up": "Begin a Ray on this machine with the system in it.",
+        "down": "End the Ray that `visutility up` began, and the system in it.",
+        "start": "Start the system on a running Ray cluster, or attach to the one that runs there.",
+        "stop": "Stop the system; what was acknowledged stays in the store.",
+        "reload": "Give the running system a changed configuration; all state is kept.",
+        "config": "Check a configuration file.",
+    },
+    "Look": {
+        "status": "Show the state of the system.",
+        "watch": "Watch the system live.",
+        "explain": "Tell the story of a drift episode.",
+    },
+    "Act": {
+        "retrains": "List, show and change retrain orders.",
+        "silence": "Hold back the retrains of a model, or of a pattern of models, for a while.",
+        "ack": "Record that a person has seen an episode.",
+        "replay": "Send a file of events through the system, or rehearse another configuration.",
+        "tune": "Search the parameters of an objective on the cluster.",
+    },
+    "Try": {
+        "demo": "Go through a real year of flights: drift, retrains, tuning, and what they gain.",
+        "reference": "Run the reference scenario on the real actors.",
+        "completion": "Print the completion script of a shell.",
+    },
+}
+# These live in the repository's tests now; in a checkout their old spelling goes on working.
+MOVED: Final = ("bench", "chaos")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hand over to the subcommand; without one, list them."""
+    """Run `visutility`; without a command, list the commands."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(_help())
-        return 0
-    if arguments[0] == "--version":
-        print(importlib.import_module("actors.cluster.build").BUILD)
-        return 0
-    name, *rest = arguments
-    if name not in COMMANDS or find_spec(f"drivers.{name}") is None:
-        print(f"error: command must be one of {', '.join(_present())}, got {name!r}", file=sys.stderr)
-        return 2
-    return int(importlib.import_module(f"drivers.{name}").main(rest))
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    if arguments and arguments[0] in MOVED:
+        return _moved(arguments[0], arguments[1:])
+    return run(ROOT, arguments, "visutility")
 
 
-def _present() -> list[str]:
-    return [name for name in COMMANDS if find_spec(f"drivers.{name}") is not None]
+ROOT: Final = Modules(
+    "visutility",
+    sections=SECTIONS,
+    help="Watch models, find drift, retrain, tune: on your Ray cluster.",
+    epilog="`visutility NAME --help` says more; `-o json` is for programs; exit 0 fine, 1 firing or failed, 2 usage.",
+    examples=("visutility demo", "visutility up"),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 
 
-def _help() -> str:
-    lines = ["visutility demo", "", "Watches models, finds drift, retrains, tunes: on your Ray cluster.", ""]
-    lines += [f"  {name:<10} {_first_line(name)}" for name in _present()]
-    return "\n".join(
-        [*lines, "", "`visutility NAME --help` tells more; `-o json` is for programs; exit 0 fine, 1 failed, 2 usage."]
+def _print_version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> None:  # noqa: FBT001  click's signature
+    if asked:
+        click.echo(importlib.import_module("actors.cluster.build").BUILD)
+        ctx.exit()
+
+
+ROOT.params.append(
+    click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the build and exit."
     )
+)
 
 
-def _first_line(name: str) -> str:
-    """Give what a driver says of itself, without importing it: some import Ray, some scikit-learn."""
-    spec = find_spec(f"drivers.{name}")
-    if spec is None or spec.origin is None:
-        return ""
-    source = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return source.partition("\n")[0]
+def _moved(name: str, arguments: Sequence[str]) -> int:
+    # The command's own folder is the first place of a script's imports, not the working directory.
+    sys.path.insert(0, str(Path.cwd()))
+    target = f"tests.{name}.__main__"
+    if find_spec("tests") is None or find_spec(f"tests.{name}") is None:
+        Output("text").error(f"{name} is no command of an installed visutility: in a checkout, python -m tests.{name}")
+        return USAGE
+    return int(importlib.import_module(target).main(list(arguments)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""End the Ray that `visutility up` began, and the system in it; no other Ray on this machine is touched."""
+"""End the Ray that `visutility up` began, and the system in it.
+
+No other Ray on this machine is touched.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -10,19 +12,16 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from drivers.arguments import FINE, Parser, run
+from drivers.commands import FINE, command, run
 from drivers.output import Output
 
 _PATIENCE_S: Final = 30.0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility down`."""
-    return run(Parser("down", __doc__, example="visutility down"), argv, _down)
-
-
-def _down(_arguments: argparse.Namespace, output: Output) -> int:
-    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
+@command("down", help=__doc__, examples=["visutility down"])
+def down(*, output: Output) -> int:
+    """End what `visutility up` began."""
+    from actors.cluster import connection  # noqa: PLC0415  0.5 s; help does without
 
     known = connection.remembered()
     if known is None:
@@ -45,6 +44,11 @@ def _down(_arguments: argparse.Namespace, output: Output) -> int:
     output.line(f"ended the Ray at {known['address']}" if ours else "what was up has ended already")
     output.result({"ended": ours, "address": known["address"]})
     return FINE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility down`."""
+    return run(down, argv)
 
 
 if __name__ == "__main__":

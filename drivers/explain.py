@@ -1,29 +1,29 @@
-"""Tell the story of a drift episode: what was seen, how sure, since when, what was decided and what came of it."""
+"""Tell the story of a drift episode.
+
+What was seen, how sure, since when, what was decided and what came of it.
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from drivers.arguments import FINE, Parser, add_cluster, run
+import click
+
+from drivers.commands import FINE, cluster, command, run
 from drivers.output import Output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility explain EPISODE`."""
-    parser = Parser("explain", __doc__, example="visutility explain last")
-    parser.add_argument("episode", help="the episode's id as `visutility status` shows it, or `last`")
-    parser.add_argument("--model", help="with `last`: the newest episode of this model")
-    add_cluster(parser)
-    return run(parser, argv, _explain)
-
-
-def _explain(arguments: argparse.Namespace, output: Output) -> int:
-    import ray  # noqa: PLC0415 --help needs no Ray
+@command("explain", help=__doc__, examples=["visutility explain last", "visutility explain last --model fraud"])
+@click.argument("episode")
+@click.option("--model", help="With `last`: the newest episode of this model.")
+@cluster
+def explain(*, episode: str, model: str | None, address: str | None, namespace: str | None, output: Output) -> int:
+    """Tell the story of EPISODE, an id as `visutility status` shows it, or `last`."""
+    import ray  # noqa: PLC0415  1 s with the next lines; help does without
 
     from actors import system  # noqa: PLC0415
     from actors.cluster import card, connection  # noqa: PLC0415
@@ -31,19 +31,19 @@ def _explain(arguments: argparse.Namespace, output: Output) -> int:
     from actors.cluster.peers import BlockingPeers  # noqa: PLC0415
     from actors.storage import Store  # noqa: PLC0415
 
-    connection.attach(arguments.address, otherwise="look")
-    namespace = arguments.namespace or system.DEFAULT_NAMESPACE
+    connection.attach(address, otherwise="look")
+    namespace = namespace or system.DEFAULT_NAMESPACE
     known = card.read(namespace)
     if known is None:
         raise no_system(namespace)
     order: dict[str, Any] | None = None
     if known.node is not None and known.node != ray.get_runtime_context().get_node_id():
         # A SQLite folder of another node: its detector answers.
-        record = BlockingPeers(namespace).call("broadcaster", "explain", {"episode": arguments.episode}, timeout_s=20.0)
+        record = BlockingPeers(namespace).call("broadcaster", "explain", {"episode": episode}, timeout_s=20.0)
     else:
         store = Store(known.storage)
         try:
-            record = find(store, arguments.episode, arguments.model)
+            record = find(store, episode, model)
             order = _order_of(store, record)
         finally:
             store.close()
@@ -146,6 +146,11 @@ def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iter
 
 def _at(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility explain EPISODE`."""
+    return run(explain, argv)
 
 
 if __name__ == "__main__":

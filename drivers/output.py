@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,24 @@ from rich.table import Table
 from rich.text import Text
 
 Format = Literal["text", "json"]
+
+
+def ready_streams() -> None:
+    """Let a command print whatever its terminal or pipe is: one that is closed swallows, ASCII shows escapes.
+
+    A closed descriptor is occupied first: a database that is opened later would get its number, and what is printed.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for as long as the process lives
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in (stream.encoding or "").lower():
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Output:
@@ -64,6 +84,10 @@ class Output:
             print(
                 json.dumps(_strict(value), indent=2 if self.is_terminal else None, default=str), file=self._results, flush=True
             )
+
+    def flush(self) -> None:
+        """Hand over what was printed; OSError where it cannot be written, such as on a full disk."""
+        self._results.flush()
 
     @contextmanager
     def progress(self, what: str, total: float | None) -> Iterator[Callable[[float], None]]:

@@ -1,8 +1,10 @@
-"""Run the reference scenario on the real actors: 600 good events, 50 bad ones, a retrain, three sampled parameter sets."""
+"""Run the reference scenario on the real actors.
+
+600 good events, 50 bad ones, a retrain, three sampled parameter sets.
+"""
 
 from __future__ import annotations
 
-import argparse
 import queue
 import sys
 import tempfile
@@ -12,9 +14,10 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import click
 import numpy as np
 
-from drivers.arguments import FAILED, FINE, Parser, add_cluster, run
+from drivers.commands import FAILED, FINE, cluster, command, run
 from drivers.output import Output
 
 if TYPE_CHECKING:
@@ -33,28 +36,24 @@ QUIET_SEED: Final = 9
 Received = queue.Queue[tuple[float, "RetrainOrder"]]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility reference`."""
-    parser = Parser("reference", __doc__, example="python -m drivers.reference")
-    parser.add_argument("--seed", type=int, default=None, help="of the first scenario's events (default: another every time)")
-    add_cluster(parser)
-    return run(parser, argv, _reference)
-
-
-def _reference(arguments: argparse.Namespace, output: Output) -> int:
-    import ray  # noqa: PLC0415 --help needs no Ray
+@command("reference", help=__doc__, examples=["visutility reference", "visutility reference --seed 1"])
+@click.option("--seed", type=int, help="Of the first scenario's events (default: another every time).")
+@cluster
+def reference(*, seed: int | None, address: str | None, namespace: str | None, output: Output) -> int:
+    """Run the scenario in a Ray of its own, or on the cluster that is named."""
+    import ray  # noqa: PLC0415  1 s with the next lines; help does without
 
     import actors  # noqa: PLC0415
     from actors.cluster import connection  # noqa: PLC0415
 
-    private = connection.attach(arguments.address, otherwise="private")
+    private = connection.attach(address, otherwise="private")
     with tempfile.TemporaryDirectory(prefix="visutility-reference-") as folder:
         watch = {"accuracy": {"detector": "sliding-window", "direction": "both"}}
         document = {"storage": f"sqlite:///{folder}/store", "defaults": {"watch": watch}}
-        namespace = arguments.namespace or f"reference-{uuid.uuid4().hex[:8]}"
+        namespace = namespace or f"reference-{uuid.uuid4().hex[:8]}"
         system = actors.start(document, namespace=namespace)
         try:
-            told = _scenarios(system, arguments.seed, output)
+            told = _scenarios(system, seed, output)
         finally:
             system.close()
             system.stop()
@@ -143,6 +142,11 @@ def _sampled(system: System) -> list[dict[str, float]]:
 
 def _objective(params: dict[str, float]) -> float:
     return -params["lr"] - params["dropout"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility reference`."""
+    return run(reference, argv)
 
 
 if __name__ == "__main__":

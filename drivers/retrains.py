@@ -1,65 +1,88 @@
-"""Look at the retrain orders, and act on them: list, show, put back, ask for one, record how one ended."""
+"""List, show and change retrain orders."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from drivers.arguments import FAILED, FINE, Parser, add_cluster, run
+import click
+
+from drivers.commands import FAILED, FINE, cluster, group, joined, run
 from drivers.output import Output
 
 COLUMNS: Final = ("id", "model", "version", "state", "requested", "dispatched", "finished", "attempts", "new version", "reason")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility retrains ls|show|retry|trigger|done|failed`."""
-    parser = Parser("retrains", __doc__, example="visutility retrains ls --state dead")
-    parser.add_argument(
-        "action",
-        choices=("ls", "show", "retry", "trigger", "done", "failed"),
-        help="ls: the history, oldest first, with what was decided against\n"
-        "show ID: one order, its explanation, its attempts\n"
-        "retry ID: put a failed, dead or expired order back\n"
-        "trigger MODEL --reason WHY: ask for a retrain; passes a cooldown and a silence\n"
-        "done ID [--new-version V], failed ID --reason WHY: record how it ended, whoever has it",
-    )
-    parser.add_argument("what", nargs="?", help="an order's id; the model for trigger")
-    parser.add_argument("--model", help="ls: only this model")
-    parser.add_argument("--state", help="ls: only this state (pending, running, done, failed, dead, skipped, ...)")
-    parser.add_argument("--limit", type=int, default=50, help="ls: so many of the newest (default 50)")
-    parser.add_argument("--reason", help="trigger, failed: why")
-    parser.add_argument("--version", help="trigger: the version that is to be replaced")
-    parser.add_argument("--new-version", help="done: the version that came of it")
-    add_cluster(parser)
-    return run(parser, argv, _act)
+retrains = group(
+    "retrains",
+    __doc__,
+    examples=["visutility retrains ls --state dead", "visutility retrains trigger fraud --reason 'new labels'"],
+)
+_ORDER = click.argument("order")
 
 
-def _act(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import system  # noqa: PLC0415 --help needs no Ray
-    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
+@retrains.command("ls", examples=["visutility retrains ls", "visutility retrains ls --model fraud --state dead"])
+@click.option("--model", help="Only this model.")
+@click.option("--state", help="Only this state: pending, running, done, failed, dead, skipped, ...")
+@click.option("--limit", type=int, default=50, help="So many of the newest (default: 50).")
+@cluster
+def ls(*, model: str | None, state: str | None, limit: int, address: str | None, namespace: str | None, output: Output) -> int:
+    """List the orders and what was decided against, the oldest first.
 
-    if arguments.action != "ls" and arguments.what is None:
-        raise ValueError(f"{arguments.action} needs {'a model' if arguments.action == 'trigger' else 'the id of an order'}")
-    if arguments.action in {"trigger", "failed"} and not arguments.reason:
-        raise ValueError(f"{arguments.action} needs --reason")
-    connection.attach(arguments.address, otherwise="look")
-    retrains = system.System(arguments.namespace or system.DEFAULT_NAMESPACE).retrains
-    match arguments.action:
-        case "ls":
-            return _ls(retrains.history(arguments.model, limit=arguments.limit, state=arguments.state), output)
-        case "show":
-            return _show(retrains.show(arguments.what), output)
-        case "retry":
-            return _admitted(retrains.retry(arguments.what), output)
-        case "trigger":
-            return _admitted(retrains.trigger(arguments.what, arguments.reason, arguments.version), output)
-        case "done":
-            return _finished(retrains.done(arguments.what, arguments.new_version, reason=arguments.reason), output)
-        case _:
-            return _finished(retrains.failed(arguments.what, arguments.reason), output)
+    Exit 1 where a dead letter is among them.
+    """
+    return _ls(joined(address, namespace).retrains.history(model, limit=limit, state=state), output)
+
+
+@retrains.command("show", examples=["visutility retrains show ORDER"])
+@_ORDER
+@cluster
+def show(*, order: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """Show an order: why it was given, every attempt, and what came of it."""
+    return _show(joined(address, namespace).retrains.show(order), output)
+
+
+@retrains.command("retry", examples=["visutility retrains retry ORDER"])
+@_ORDER
+@cluster
+def retry(*, order: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """Put a failed, dead or expired order back."""
+    return _admitted(joined(address, namespace).retrains.retry(order), output)
+
+
+@retrains.command("trigger", examples=["visutility retrains trigger fraud --reason 'new labels'"])
+@click.argument("model")
+@click.option("--reason", required=True, help="Why, for the history.")
+@click.option("--version", help="The version that is to be replaced.")
+@cluster
+def trigger(
+    *, model: str, reason: str, version: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
+    """Ask for a retrain of MODEL; this passes a cooldown and a silence."""
+    return _admitted(joined(address, namespace).retrains.trigger(model, reason, version), output)
+
+
+@retrains.command("done", examples=["visutility retrains done ORDER --new-version 8"])
+@_ORDER
+@click.option("--new-version", help="The version that came of it.")
+@click.option("--reason", help="A remark for the history.")
+@cluster
+def done(
+    *, order: str, new_version: str | None, reason: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
+    """Record that an order is done, whoever has it."""
+    return _finished(joined(address, namespace).retrains.done(order, new_version, reason=reason), output)
+
+
+@retrains.command("failed", examples=["visutility retrains failed ORDER --reason 'out of memory'"])
+@_ORDER
+@click.option("--reason", required=True, help="Why.")
+@cluster
+def failed(*, order: str, reason: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """Record that an order failed, whoever has it."""
+    return _finished(joined(address, namespace).retrains.failed(order, reason), output)
 
 
 def _ls(rows: list[dict[str, Any]], output: Output) -> int:
@@ -114,6 +137,11 @@ def _line(row: dict[str, Any]) -> tuple[object, ...]:
 
 def _moment(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility retrains ls|show|trigger|retry|done|failed`."""
+    return run(retrains, argv)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""Show the state of the system. Exit 1 where something fires: drift, missing data, a dead letter, an actor that is down."""
+"""Show the state of the system.
+
+Exit 1 where something fires: drift, missing data, a dead letter, an actor that is down.
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from drivers.arguments import FAILED, FINE, Parser, add_cluster, run
+import click
+
+from drivers.commands import FAILED, FINE, cluster, command, joined, run
 from drivers.output import Output
 
 MODEL_COLUMNS: Final = ("model", "state", "events", "duplicates", "rejected", "versions", "metrics", "open episodes")
@@ -15,26 +19,16 @@ ACTOR_COLUMNS: Final = ("actor", "alive", "pid", "node", "epoch")
 _FIRING: Final = frozenset({"drifting", "no_data"})
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility status`."""
-    parser = Parser("status", __doc__, example="visutility status")
-    parser.add_argument("--model", help="only this model")
-    add_cluster(parser)
-    return run(parser, argv, _status)
-
-
-def _status(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import system  # noqa: PLC0415 --help needs no Ray
-    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
-
-    connection.attach(arguments.address, otherwise="look")
-    told = system.System(arguments.namespace or system.DEFAULT_NAMESPACE).status()
-    if arguments.model is not None:
-        if arguments.model not in told["models"]:
-            raise KeyError(
-                f"model must be one that has logged ({', '.join(told['models']) or 'none has'}), got {arguments.model!r}"
-            )
-        told["models"] = {arguments.model: told["models"][arguments.model]}
+@command("status", help=__doc__, examples=["visutility status", "visutility status --model fraud -o json"])
+@click.option("--model", help="Only this model.")
+@cluster
+def status(*, model: str | None, address: str | None, namespace: str | None, output: Output) -> int:
+    """Show the state of the system."""
+    told = joined(address, namespace).status()
+    if model is not None:
+        if model not in told["models"]:
+            raise KeyError(f"model must be one that has logged ({', '.join(told['models']) or 'none has'}), got {model!r}")
+        told["models"] = {model: told["models"][model]}
     output.line(f"namespace {told['namespace']}, build {told['build']}, storage {told['storage']}")
     if told["pinned_to"]:
         output.line(f"the store lies on node {told['pinned_to'][:8]}: the stateful actors are pinned to it")
@@ -98,6 +92,11 @@ def _metric(seen: Mapping[str, Any]) -> str:
     baseline = seen.get("baseline")
     mean = baseline.get("mean") if isinstance(baseline, Mapping) else baseline
     return f"{seen['state']}" + (f" ({mean:.4g})" if isinstance(mean, float) else "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility status`."""
+    return run(status, argv)
 
 
 if __name__ == "__main__":

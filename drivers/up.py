@@ -1,8 +1,10 @@
-"""Begin a Ray on this laptop with the system in it; both outlive the command, until `visutility down`."""
+"""Begin a Ray on this machine with the system in it.
+
+Both outlive the command, until `visutility down`.
+"""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -14,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from drivers.arguments import FINE, Parser, run
+import click
+
+from drivers.commands import FINE, command, run
 from drivers.output import Output
 
 # Ray's own start, four actors, and a slow laptop.
@@ -22,30 +26,26 @@ _READY_S: Final = 150.0
 _LOG_TAIL_LINES: Final = 12
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility up [FILE]`."""
-    parser = Parser("up", __doc__, example="visutility up")
-    parser.add_argument("file", nargs="?", help="the configuration, YAML (default: the defaults, stored in ./visutility-data)")
-    parser.add_argument("--cpus", type=int, default=None, help="how many CPUs the Ray may use (default: all)")
-    parser.add_argument("--dashboard", action="store_true", help="begin Ray's dashboard too (`ray job submit` needs it)")
-    parser.add_argument("--hold", action="store_true", help=argparse.SUPPRESS)  # we ourselves, as the process that stays
-    return run(parser, argv, _up)
+@command("up", help=__doc__, examples=["visutility up", "visutility up visutility.yaml --cpus 4 --dashboard"])
+@click.argument("file", required=False)
+@click.option("--cpus", type=int, help="How many CPUs the Ray may use (default: all).")
+@click.option("--dashboard", is_flag=True, help="Begin Ray's dashboard too (`ray job submit` needs it).")
+@click.option("--hold", is_flag=True, hidden=True)  # this command itself, as the process that stays
+def up(*, file: str | None, cpus: int | None, dashboard: bool, hold: bool, output: Output) -> int:
+    """Begin with the configuration FILE, by default with the defaults, stored in ./visutility-data."""
+    if hold:
+        return _hold(file, cpus, dashboard=dashboard)
+    from actors import config, system  # noqa: PLC0415  1 s; help does without
+    from actors.cluster import connection  # noqa: PLC0415  1 s; help does without
 
-
-def _up(arguments: argparse.Namespace, output: Output) -> int:
-    if arguments.hold:
-        return _hold(arguments)
-    from actors import config, system  # noqa: PLC0415 --help needs no Ray
-    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
-
-    if arguments.file is not None:
-        config.load(arguments.file)
+    if file is not None:
+        config.load(file)
     known = connection.remembered()
     if known is None or not connection.alive(known["pid"]):
-        known = _begin(arguments, output, connection.note())
+        known = _begin(_command(file, cpus, dashboard=dashboard), output, connection.note())
     else:
         connection.attach_remembered(known)
-        system.start(arguments.file, namespace=None if arguments.file else known["namespace"])
+        system.start(file, namespace=None if file else known["namespace"])
     output.line(f"Ray at {known['address']}, the system in namespace {known['namespace']!r}, process {known['pid']}")
     output.line("log from any script here:  actors.connect().metrics.log({'accuracy': 0.93}, model='my-model')")
     output.line("look: visutility status    end: visutility down")
@@ -53,18 +53,23 @@ def _up(arguments: argparse.Namespace, output: Output) -> int:
     return FINE
 
 
-def _begin(arguments: argparse.Namespace, output: Output, note: Path) -> dict[str, Any]:
+def _command(file: str | None, cpus: int | None, *, dashboard: bool) -> list[str]:
+    """Return the command line of the process that stays."""
+    command_line = [sys.executable, "-m", "drivers.up", "--hold"]
+    command_line += [file] if file else []
+    command_line += ["--cpus", str(cpus)] if cpus is not None else []
+    command_line += ["--dashboard"] if dashboard else []
+    return command_line
+
+
+def _begin(command_line: list[str], output: Output, note: Path) -> dict[str, Any]:
     """Begin the process that stays, and wait until it says what it has begun."""
     note.parent.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
     log = note.with_suffix(".log")
-    command = [sys.executable, "-m", "drivers.up", "--hold"]
-    command += [arguments.file] if arguments.file else []
-    command += ["--cpus", str(arguments.cpus)] if arguments.cpus is not None else []
-    command += ["--dashboard"] if arguments.dashboard else []
     with log.open("wb") as sink:
         holder = subprocess.Popen(  # noqa: S603 our own module, no shell
-            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+            command_line, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         known = _wait(holder, output, note, log)
@@ -91,9 +96,9 @@ def _wait(holder: subprocess.Popen[bytes], output: Output, note: Path, log: Path
     raise TimeoutError(f"not up within {_READY_S:g} s; see {log}")
 
 
-def _hold(arguments: argparse.Namespace) -> int:
+def _hold(file: str | None, cpus: int | None, *, dashboard: bool) -> int:
     """Be the process that stays: begin Ray and the system, note them, wait for the signal to end."""
-    import ray  # noqa: PLC0415 --help needs no Ray
+    import ray  # noqa: PLC0415  1 s with the next line; help does without
 
     from actors import config, system  # noqa: PLC0415
     from actors.cluster import connection  # noqa: PLC0415
@@ -105,9 +110,9 @@ def _hold(arguments: argparse.Namespace) -> int:
     os.environ.pop("RAY_ADDRESS", None)
     try:
         # num_cpus=None is what the machine has.
-        dashboard = arguments.dashboard or config.needs_jobs(config.load(arguments.file))
-        context = ray.init(address="local", num_cpus=arguments.cpus, include_dashboard=dashboard)
-        started = system.start(arguments.file)
+        dashboard = dashboard or config.needs_jobs(config.load(file))
+        context = ray.init(address="local", num_cpus=cpus, include_dashboard=dashboard)
+        started = system.start(file)
         known = {
             "address": ray.get_runtime_context().gcs_address,
             "pid": os.getpid(),
@@ -135,6 +140,11 @@ class _EndedError(BaseException):
 
 def _interrupt(_number: int, _frame: object) -> None:
     raise _EndedError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility up [FILE]`."""
+    return run(up, argv)
 
 
 if __name__ == "__main__":

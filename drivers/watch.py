@@ -1,38 +1,34 @@
-"""Watch the system live: a table on a terminal, a line for each change elsewhere. Ends with Ctrl-C."""
+"""Watch the system live.
+
+A table on a terminal, a line for each change elsewhere. Ends with Ctrl-C.
+"""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import click
+
 from drivers import status
-from drivers.arguments import FINE, Parser, add_cluster, run
+from drivers.commands import FINE, cluster, command, joined, run
 from drivers.output import Output, drawn
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility watch`."""
-    parser = Parser("watch", __doc__, example="visutility watch")
-    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="how often to look (default: 1)")
-    parser.add_argument("--rounds", type=int, default=None, metavar="N", help="end after so many looks")
-    add_cluster(parser)
-    return run(parser, argv, _watch)
-
-
-def _watch(arguments: argparse.Namespace, output: Output) -> int:
-    from actors import system  # noqa: PLC0415 --help needs no Ray
-    from actors.cluster import connection  # noqa: PLC0415 --help needs no Ray
-
-    if not arguments.every > 0:
-        raise ValueError(f"--every must be > 0 seconds, got {arguments.every}")
-    connection.attach(arguments.address, otherwise="look")
-    watched = system.System(arguments.namespace or system.DEFAULT_NAMESPACE)
+@command("watch", help=__doc__, examples=["visutility watch", "visutility watch --every 5 -o json"])
+@click.option("--every", type=float, default=1.0, metavar="SECONDS", help="How often to look (default: 1).")
+@click.option("--rounds", type=int, metavar="N", help="End after N looks.")
+@cluster
+def watch(*, every: float, rounds: int | None, address: str | None, namespace: str | None, output: Output) -> int:
+    """Watch the system."""
+    if not every > 0:
+        raise ValueError(f"--every must be > 0 seconds, got {every}")
+    watched = joined(address, namespace)
     with contextlib.suppress(KeyboardInterrupt):
-        looks = _looks(watched, arguments.every, arguments.rounds)
+        looks = _looks(watched, every, rounds)
         if output.is_json or not output.is_terminal:
             _follow(looks, output)
         else:
@@ -77,6 +73,11 @@ def _title(told: Mapping[str, Any]) -> str:
     down = [name for name, actor in told["actors"].items() if not actor["alive"]]
     counts = ", ".join(f"{state} {count}" for state, count in told["retrains"].items() if count)
     return f"{told['namespace']}   retrains: {counts or 'none'}" + (f"   down: {', '.join(down)}" if down else "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility watch`."""
+    return run(watch, argv)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 from actors.cluster.peers import BlockingPeers
 from actors.retraining.client import RetrainOrder
 from actors.system import System
-from drivers import flights as fl
+from drivers.demo import flights as fl
 
 MODEL: Final = "flights"
 FIRST_DAY: Final = 31  # the first of February: January is for training

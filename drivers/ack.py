@@ -1,0 +1,41 @@
+"""Record that a person has seen an episode.
+
+An episode that was flagged for a person no longer makes `visutility status` exit 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from drivers.commands import FAILED, FINE, cluster, command, joined, run
+from drivers.output import Output
+
+_PATIENCE_S = 20.0
+
+
+@command("ack", help=__doc__, examples=["visutility ack ep-3f9c"])
+@click.argument("episode")
+@cluster
+def ack(*, episode: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """Acknowledge EPISODE, an id as `visutility status` shows it."""
+    system = joined(address, namespace)
+    from actors.cluster.peers import BlockingPeers  # noqa: PLC0415  imports Ray, 0.4 s
+
+    peers = BlockingPeers(system.namespace)
+    reply = peers.call("broadcaster", "acknowledge", {"episode": episode}, timeout_s=_PATIENCE_S)
+    unavailable = reply.get("status") == "unavailable"
+    output.line(f"not recorded: {reply['reason']}" if unavailable else f"{episode} is acknowledged")
+    output.result({"episode": episode, "acknowledged": not unavailable})
+    return FAILED if unavailable else FINE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility ack EPISODE`."""
+    return run(ack, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""What every command of `visutility` shares: its help, `-o json`, its exit codes, its way to the system.
+
+Exit 0: fine. 1: something fires or failed. 2: the command line or a file is wrong.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from drivers.output import Format, Output, ready_streams
+
+if TYPE_CHECKING:
+    from actors.system import System
+
+FINE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+
+Act = Callable[..., int]
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+class Command(click.Command):
+    """A command whose help begins with lines that work when they are pasted, and whose function returns the exit code.
+
+    The function takes its parameters by name, and `output: Output` besides.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
+        """Make the command; `examples` are whole command lines."""
+        super().__init__(*args, **settings)
+        self.examples = tuple(examples)
+        self.params.append(_output_option())
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then what click writes."""
+        _write_examples(self.examples, formatter)
+        super().format_help(ctx, formatter)
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Run the function and return its exit code, whatever goes wrong in it."""
+        output = Output(_form(ctx))
+        act = self.callback
+        if act is None:
+            raise TypeError(f"{ctx.command_path} has no function")
+        return _guarded(lambda: int(ctx.invoke(act, output=output, **ctx.params)), output)
+
+
+class Group(click.Group):
+    """A command with commands below it. `-o` may stand before or after the name of the one below.
+
+    `aliases` are further spellings of its commands, which work and are not listed.
+    """
+
+    command_class = Command
+
+    def __init__(
+        self, *args: Any, examples: Sequence[str] = (), aliases: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
+        """Make the group."""
+        super().__init__(*args, callback=_require_command, invoke_without_command=True, no_args_is_help=False, **settings)
+        self.examples = tuple(examples)
+        self.aliases = dict(aliases or {})
+        self.params.append(_output_option())
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then what click writes."""
+        _write_examples(self.examples, formatter)
+        super().format_help(ctx, formatter)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first argument names; UsageError lists those there are."""
+        name = self.aliases.get(args[0], args[0])
+        found = self.get_command(ctx, name)
+        if found is None:
+            raise click.UsageError(self._unknown(ctx, args[0]), ctx)
+        return name, found, args[1:]
+
+    def _unknown(self, ctx: click.Context, name: str) -> str:
+        names = self.list_commands(ctx)
+        near = get_close_matches(name, names, n=1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        return f"command must be one of {', '.join(names)}, got {name!r}{hint}"
+
+
+class Modules(Group):
+    """The commands that are modules of `drivers`, imported when they are named: some need Ray, some scikit-learn."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Mapping[str, str]], hidden: Sequence[str] = (), **settings: Any) -> None:
+        """Take the commands with their first lines, by section of the help; `hidden` ones work and are not listed."""
+        super().__init__(*args, **settings)
+        self.sections = sections
+        self._hidden = frozenset(hidden)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """Return the names in the order of the help."""
+        return [name for section in self.sections.values() for name in section]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the module of that name and return its command, which has the name too."""
+        if name not in self.list_commands(ctx) and name not in self._hidden:
+            return None
+        found = getattr(importlib.import_module(f"drivers.{name}"), name)
+        return found if isinstance(found, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list by sections, without importing any of them."""
+        for title, section in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl(list(section.items()))
+
+
+def command(name: str, *, examples: Sequence[str], **settings: Any) -> Callable[[Act], Command]:
+    """Make a function the command `name`; its docstring is the help."""
+    return click.command(name, cls=Command, examples=examples, context_settings=_SETTINGS, **settings)
+
+
+def group(name: str, text: str, *, examples: Sequence[str], aliases: Mapping[str, str] | None = None) -> Group:
+    """Return a group that lists its commands in the order in which they are added."""
+    return Group(name, help=text, examples=examples, aliases=aliases, context_settings=_SETTINGS)
+
+
+def cluster(act: Decorated) -> Decorated:
+    """Add `--address` and `--namespace`: which Ray cluster, and which system on it."""
+    address = click.option(
+        "--address",
+        metavar="HOST:PORT",
+        help="The Ray cluster (default: RAY_ADDRESS, else the Ray of `visutility up`, else any on this machine).",
+    )
+    namespace = click.option(
+        "--namespace", metavar="NAME", help="Where the system runs (default: the configuration's, else visutility)."
+    )
+    return address(namespace(act))
+
+
+def joined(address: str | None, namespace: str | None) -> System:
+    """Return the system in `namespace` on the cluster at `address`, connected to its Ray."""
+    # Ray and the store's packages take 1 s of processor time together; help and usage errors do without.
+    from actors import system  # noqa: PLC0415
+    from actors.cluster import connection  # noqa: PLC0415
+
+    connection.attach(address, otherwise="look")
+    return system.System(namespace or system.DEFAULT_NAMESPACE)
+
+
+def run(entry: click.Command, argv: Sequence[str] | None, name: str | None = None) -> int:
+    """Run a command line and return its exit code: what every `main` of this folder does.
+
+    `argv` None means that of the process. `name` is how the command is called in its help, `visutility NAME` by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    ready_streams()
+    try:
+        code = entry.main(arguments, prog_name=name or f"visutility {entry.name}", standalone_mode=False)
+    except click.UsageError as error:
+        if error.ctx is not None:
+            print(error.ctx.get_usage(), file=sys.stderr)
+        Output(_asked_form(arguments)).error(_usage_problem(error))
+        return USAGE
+    except click.Abort:
+        Output(_asked_form(arguments)).error("interrupted")
+        return FAILED
+    return code if isinstance(code, int) else FINE
+
+
+def _require_command() -> None:
+    """Run for each group of a command line, before the command below it."""
+    ctx = click.get_current_context()
+    if ctx.invoked_subcommand is not None or not isinstance(ctx.command, click.Group):
+        return
+    if ctx.parent is None and isinstance(ctx.command, Modules):  # `visutility` alone
+        click.echo(ctx.get_help())
+        ctx.exit()
+    raise click.UsageError(f"a command must follow: one of {', '.join(ctx.command.list_commands(ctx))}", ctx)
+
+
+def _guarded(act: Callable[[], int], output: Output) -> int:
+    """Act, and turn whatever goes wrong into one line and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        # Ray prints warnings of its nodes to standard output, which is for the result where a program reads.
+        with redirect_stdout(sys.stderr) if output.is_json else nullcontext():
+            code = act()
+        output.flush()
+    except KeyboardInterrupt:
+        output.error("interrupted")
+        return FAILED
+    except BrokenPipeError:  # `visutility watch | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except click.UsageError:
+        raise
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        output.error(_problem(error))
+        return USAGE
+    except (RuntimeError, OSError) as error:  # no system, a conflict, no Ray, no reply in time
+        output.error(_problem(error))
+        return FAILED
+    return code
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename}: there is no such file"
+    if isinstance(error, KeyError) and error.args:  # its text would be quoted
+        return str(error.args[0])
+    return str(error) or type(error).__name__
+
+
+def _usage_problem(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption):
+        near = f": did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        return f"unrecognized arguments: {error.option_name}{near}"
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return f"the following arguments are required: {_spelling(error.param)}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        return f"argument {_spelling(error.param)}: {error.message}"
+    return error.message
+
+
+def _spelling(parameter: click.Parameter) -> str:
+    if isinstance(parameter, click.Option):
+        return max(parameter.opts, key=len)
+    return parameter.human_readable_name
+
+
+def _output_option() -> click.Option:
+    text = "json: one value for a program to read."
+    return click.Option(["-o", "--output", "form"], type=click.Choice(["text", "json"]), help=text, expose_value=False,
+                        callback=_remember_form)  # fmt: skip
+
+
+def _remember_form(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta[_FORM] = value  # shared by the contexts of one command line; the one below is read last
+
+
+_FORM: Final = "drivers.commands.form"
+
+
+def _form(ctx: click.Context) -> Format:
+    return "json" if ctx.meta.get(_FORM) == "json" else "text"
+
+
+def _asked_form(arguments: Sequence[str]) -> Format:
+    """Return the form that a command line asks for which could not be read whole."""
+    for at, word in enumerate(arguments):
+        after = arguments[at + 1] if at + 1 < len(arguments) else ""
+        if word in {"-ojson", "--output=json"} or (word in {"-o", "--output"} and after == "json"):
+            return "json"
+    return "text"
+
+
+def _write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
+    for example in examples:
+        formatter.write(f"{example}\n")
+    if examples:
+        formatter.write_paragraph()

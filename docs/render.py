@@ -12,20 +12,9 @@ which the build replaces by what they print, so nothing has to be kept up to dat
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
-
 from drivers import cli
 
 
 def commands() -> str:
     """Return a section for each command: its help, as a terminal shows it."""
-    return "\n".join(f"## visutility {name}\n\n```text\n{_help(name)}\n```\n" for name in cli.COMMANDS)
-
-
-def _help(name: str) -> str:
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        importlib.import_module(f"drivers.{name}").main(["--help"])
-    return printed.getvalue().strip()
+    return "\n".join(f"## {path}\n\n```text\n{text.strip()}\n```\n" for path, text in cli.helps())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -44,6 +44,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 # These live in the repository's tests now; in a checkout their old spelling goes on working.
 MOVED: Final = ("bench", "chaos")
+_PAGE: Final[Mapping[str, Any]] = {"terminal_width": 100, "help_option_names": ["-h", "--help"]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +67,28 @@ ROOT: Final = Modules(
 )
 
 
+def helps() -> Iterator[tuple[str, str]]:
+    """Return the path and the help of every command, as a page of the documentation shows them.
+
+    >>> dict(helps())["visutility stop"].splitlines()[0]
+    'visutility stop'
+    """
+    top = click.Context(ROOT, info_name="visutility", **_PAGE)
+    for name in ROOT.list_commands(top):
+        found = ROOT.get_command(top, name)
+        if found is not None:
+            yield from _helps_below(found, click.Context(found, info_name=name, parent=top, **_PAGE))
+
+
+def _helps_below(entry: click.Command, ctx: click.Context) -> Iterator[tuple[str, str]]:
+    yield ctx.command_path, entry.get_help(ctx)
+    if isinstance(entry, click.Group):
+        for name in entry.list_commands(ctx):
+            below = entry.get_command(ctx, name)
+            if below is not None:
+                yield from _helps_below(below, click.Context(below, info_name=name, parent=ctx, **_PAGE))
+
+
 def _print_version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> None:  # noqa: FBT001  click's signature
     if asked:
         click.echo(importlib.import_module("actors.cluster.build").BUILD)
@@ -74,19 +97,21 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, asked: bool)
 
 ROOT.params.append(
     click.Option(
-        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the build and exit."
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="Print the build and exit.",
     )
 )
 
 
 def _moved(name: str, arguments: Sequence[str]) -> int:
-    # The command's own folder is the first place of a script's imports, not the working directory.
-    sys.path.insert(0, str(Path.cwd()))
-    target = f"tests.{name}.__main__"
-    if find_spec("tests") is None or find_spec(f"tests.{name}") is None:
+    if not Path("tests", name, "__main__.py").is_file():
         Output("text").error(f"{name} is no command of an installed visutility: in a checkout, python -m tests.{name}")
         return USAGE
-    return int(importlib.import_module(target).main(list(arguments)))
+    return subprocess.run([sys.executable, "-m", f"tests.{name}", *arguments], check=False).returncode  # noqa: S603  no shell
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -29,6 +30,10 @@ Act = Callable[..., int]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+# What click says of words that are too many.
+_EXTRA: Final = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL)
+_NO_LIMIT: Final = 1000  # characters of a first sentence
 
 
 class Command(click.Command):
@@ -66,18 +71,28 @@ class Group(click.Group):
     command_class = Command
 
     def __init__(
-        self, *args: Any, examples: Sequence[str] = (), aliases: Mapping[str, str] | None = None, **settings: Any
+        self, name: str, *, examples: Sequence[str] = (), aliases: Mapping[str, str] | None = None, **settings: Any
     ) -> None:
         """Make the group."""
-        super().__init__(*args, callback=_require_command, invoke_without_command=True, no_args_is_help=False, **settings)
+        super().__init__(name, callback=_require_command, invoke_without_command=True, no_args_is_help=False, **settings)
         self.examples = tuple(examples)
         self.aliases = dict(aliases or {})
         self.params.append(_output_option())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """Return the names in the order of the file."""
+        return list(self.commands)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then what click writes."""
         _write_examples(self.examples, formatter)
         super().format_help(ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list, each with its whole first sentence."""
+        rows = [(name, each.get_short_help_str(_NO_LIMIT)) for name, each in self.commands.items() if not each.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the first argument names; UsageError lists those there are."""
@@ -97,11 +112,10 @@ class Group(click.Group):
 class Modules(Group):
     """The commands that are modules of `drivers`, imported when they are named: some need Ray, some scikit-learn."""
 
-    def __init__(self, *args: Any, sections: Mapping[str, Mapping[str, str]], hidden: Sequence[str] = (), **settings: Any) -> None:
-        """Take the commands with their first lines, by section of the help; `hidden` ones work and are not listed."""
-        super().__init__(*args, **settings)
+    def __init__(self, name: str, *, sections: Mapping[str, Mapping[str, str]], **settings: Any) -> None:
+        """Take the commands with their first lines, by section of the help."""
+        super().__init__(name, **settings)
         self.sections = sections
-        self._hidden = frozenset(hidden)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         """Return the names in the order of the help."""
@@ -109,7 +123,7 @@ class Modules(Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import the module of that name and return its command, which has the name too."""
-        if name not in self.list_commands(ctx) and name not in self._hidden:
+        if name not in self.list_commands(ctx):
             return None
         found = getattr(importlib.import_module(f"drivers.{name}"), name)
         return found if isinstance(found, click.Command) else None
@@ -126,9 +140,11 @@ def command(name: str, *, examples: Sequence[str], **settings: Any) -> Callable[
     return click.command(name, cls=Command, examples=examples, context_settings=_SETTINGS, **settings)
 
 
-def group(name: str, text: str, *, examples: Sequence[str], aliases: Mapping[str, str] | None = None) -> Group:
-    """Return a group that lists its commands in the order in which they are added."""
-    return Group(name, help=text, examples=examples, aliases=aliases, context_settings=_SETTINGS)
+def group(
+    name: str, text: str | None, *, examples: Sequence[str], aliases: Mapping[str, str] | None = None, cls: type[Group] = Group
+) -> Group:
+    """Return a group; `text` is its help, `aliases` are further spellings of its commands."""
+    return cls(name, help=text, examples=examples, aliases=aliases, context_settings=_SETTINGS)
 
 
 def cluster(act: Decorated) -> Decorated:
@@ -142,6 +158,11 @@ def cluster(act: Decorated) -> Decorated:
         "--namespace", metavar="NAME", help="Where the system runs (default: the configuration's, else visutility)."
     )
     return address(namespace(act))
+
+
+def stored(act: Decorated) -> Decorated:
+    """Add `--storage`: read a store directly."""
+    return click.option("--storage", metavar="URL", help="Read this store, without any system running.")(act)
 
 
 def joined(address: str | None, namespace: str | None) -> System:
@@ -226,7 +247,8 @@ def _usage_problem(error: click.UsageError) -> str:
         return f"the following arguments are required: {_spelling(error.param)}"
     if isinstance(error, click.BadParameter) and error.param is not None:
         return f"argument {_spelling(error.param)}: {error.message}"
-    return error.message
+    extra = _EXTRA.fullmatch(error.message)
+    return f"unrecognized arguments: {extra[1]}" if extra else error.message
 
 
 def _spelling(parameter: click.Parameter) -> str:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
@@ -32,7 +33,7 @@ def ready_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for as long as the process lives
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  for as long as the process lives
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and "utf" not in (stream.encoding or "").lower():
             stream.reconfigure(errors="backslashreplace")

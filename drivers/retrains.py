@@ -57,9 +57,7 @@ def retry(*, order: str, address: str | None, namespace: str | None, output: Out
 @click.option("--reason", required=True, help="Why, for the history.")
 @click.option("--version", help="The version that is to be replaced.")
 @cluster
-def trigger(
-    *, model: str, reason: str, version: str | None, address: str | None, namespace: str | None, output: Output
-) -> int:
+def trigger(*, model: str, reason: str, version: str | None, address: str | None, namespace: str | None, output: Output) -> int:
     """Ask for a retrain of MODEL; this passes a cooldown and a silence."""
     return _admitted(joined(address, namespace).retrains.trigger(model, reason, version), output)
 

@@ -1,88 +1,176 @@
-"""Search the parameters of an objective on the cluster: run, watch, stop, resume, list and show studies."""
+"""Search the parameters of an objective on the cluster.
+
+Studies are found by their names: run one and wait for it, or submit it and leave it to the cluster.
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from drivers.arguments import FAILED, FINE, Parser, add_cluster, run
+import click
+
+from drivers.commands import FAILED, FINE, Decorated, Group, cluster, group, joined, run, stored
 from drivers.output import Output
 
 if TYPE_CHECKING:
-    from actors.tuning.client import Tuning
     from actors.tuning.study import Study
 
 STUDY_COLUMNS: Final = ("study", "state", "begun", "error")
 TRIAL_COLUMNS: Final = ("trial", "state", "value", "parameters", "attempts", "seconds", "error")
-_EXAMPLE: Final = 'visutility tune drivers.objectives:branin --space \'{"x": [-5, 10], "y": [0, 15]}\' --trials 200'
+_BRANIN: Final = 'drivers.objectives:branin --space \'{"x": [-5, 10], "y": [0, 15]}\''
 _MAX_SHOWN: Final = 10
 _READABLE: Final = frozenset({"DONE", "RUNNING", "STOPPED"})
+# The spellings of version 0.1, in which `tune` had options for what are commands now.
+_OLD_OPTIONS: Final = {"--list": "ls", "--show": "show", "--watch": "watch", "--stop": "stop"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility tune`."""
-    parser = Parser("tune", __doc__, example=_EXAMPLE)
-    parser.add_argument("objective", nargs="?", help="module:function; gets (params) or (params, trial), gives a number")
-    parser.add_argument("--space", help='a JSON file, or the JSON itself: {"lr": [1e-5, 1e-2, "log"], ...}')
-    parser.add_argument("--trials", type=int)
-    parser.add_argument("--name", help="of the study; a study of that name is taken up where it stands")
-    parser.add_argument(
-        "--strategy", default="random", help="random, grid, optuna:TPESampler, scipy:Sobol, module:Class, or JSON"
+class TuneGroup(Group):
+    """The group `tune`, which also understands `tune OBJECTIVE --space ...` and `tune --show NAME`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse a command line, rewritten where it is an old one."""
+        return super().parse_args(ctx, modern(args, self.list_commands(ctx)))
+
+
+def modern(args: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the command line of `tune` in today's spelling.
+
+    >>> modern(["m:f", "--space", "s.json", "--trials", "9"], ["run", "show"])
+    ['run', 'm:f', '--space', 's.json', '--trials', '9']
+    >>> modern(["--show", "churn", "--storage", "sqlite:///s"], ["run", "show"])
+    ['show', 'churn', '--storage', 'sqlite:///s']
+    """
+    if not args or args[0] in names:
+        return list(args)
+    for at, word in enumerate(args):
+        option, equals, value = word.partition("=")
+        if option in _OLD_OPTIONS:
+            rest = [*args[:at], *args[at + 1 :]]
+            return [_OLD_OPTIONS[option], *([value] if equals else []), *rest]
+    is_search = ":" in args[0] or any(word.partition("=")[0] == "--space" for word in args)
+    return ["run", *args] if is_search else list(args)
+
+
+tune = group(
+    "tune",
+    __doc__,
+    examples=[f"visutility tune run {_BRANIN} --trials 200", "visutility tune ls"],
+    cls=TuneGroup,
+)
+
+
+def _exports(act: Decorated) -> Decorated:
+    """Add the files to which a study can be written."""
+    for name, text in (("csv", "Write the trials"), ("json", "Write the study"), ("plot", "Draw the study")):
+        extra = " (needs the extra `plot`)" if name == "plot" else ""
+        path = click.Path(dir_okay=False, path_type=Path)
+        act = click.option(f"--{name}", f"{name}_file", type=path, help=f"{text} to this file{extra}.")(act)
+    return act
+
+
+def _search(act: Decorated) -> Decorated:
+    """Add the objective and the settings of a study."""
+    options = (
+        click.argument("objective"),
+        click.option("--space", required=True, help='A JSON file, or the JSON itself: {"lr": [1e-5, 1e-2, "log"], ...}.'),
+        click.option("--trials", type=int, required=True, help="How many."),
+        click.option("--name", help="Of the study; a study of that name is taken up where it stands."),
+        click.option(
+            "--strategy", default="random", help="random, grid, optuna:TPESampler, scipy:Sobol, module:Class, or JSON."
+        ),
+        click.option("--mode", type=click.Choice(["min", "max"]), default="min", help="Which value is best (default: min)."),
+        click.option("--seed", type=int, help="Decides the parameters (default: a new one)."),
+        click.option("--max-concurrent", type=int, help="Trials at once (default: what the cluster's CPUs allow)."),
+        click.option("--timeout-s", type=float, help="Hard limit of one trial in seconds; runs it in a child process."),
+        click.option("--retries", type=int, default=0, help="Of a trial that raises (default: 0)."),
+        click.option("--executor", type=click.Choice(["auto", "inline", "child", "fork"]), default="auto", help="Of a trial."),
+        click.option("--resources", help='JSON, of one trial: {"cpu": 0.5, "gpu": 1, "memory_bytes": 2e9}.'),
+        click.option("--early-stopping", help="asha, median, or JSON."),
     )
-    parser.add_argument("--mode", choices=("min", "max"), default="min")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--max-concurrent", type=int, help="trials at once (default: what the cluster's CPUs allow)")
-    parser.add_argument("--timeout-s", type=float, help="hard limit for one trial; runs it in a child process")
-    parser.add_argument("--retries", type=int, default=0, help="of a trial that raises")
-    parser.add_argument("--executor", choices=("auto", "inline", "child", "fork"), default="auto")
-    parser.add_argument("--resources", help='JSON, of one trial: {"cpu": 0.5, "gpu": 1, "memory_bytes": 2e9}')
-    parser.add_argument("--early-stopping", help="asha, median, or JSON")
-    parser.add_argument("--no-wait", action="store_true", help="submit the study and leave it to the cluster")
-    parser.add_argument("--csv", type=Path, help="write the trials to this file")
-    parser.add_argument("--json", type=Path, dest="json_file", help="write the study to this file")
-    parser.add_argument("--plot", type=Path, help="draw the study to this file (needs the extra `plot`)")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--list", action="store_true", help="list the studies")
-    which.add_argument("--watch", metavar="NAME", help="follow a study that runs")
-    which.add_argument("--stop", metavar="NAME", help="end a study before its time; --name resumes it")
-    which.add_argument("--show", metavar="NAME", help="show a study")
-    parser.add_argument("--storage", help="with --list and --show: read this store (a URL), without any system running")
-    add_cluster(parser)
-    return run(parser, argv, _tune)
+    for option in reversed(options):
+        act = option(act)
+    return act
 
 
-def _tune(arguments: argparse.Namespace, output: Output) -> int:
-    if arguments.storage:
-        return _offline(arguments, output)
-    chosen = arguments.list or arguments.watch or arguments.stop or arguments.show
-    if chosen and arguments.objective:
-        raise ValueError(f"objective must be left out with --list, --watch, --stop and --show, got {arguments.objective!r}")
-    return _of_known(arguments, output) if chosen else _of_new(arguments, output)
+@tune.command("run", examples=[f"visutility tune run {_BRANIN} --trials 200 --plot branin.png"])
+@_search
+@click.option("--no-wait", is_flag=True, hidden=True)  # `tune submit` of version 0.1
+@_exports
+@cluster
+def run_(*, objective: str, no_wait: bool, address: str | None, namespace: str | None, output: Output, **given: Any) -> int:
+    """Search for the best value of OBJECTIVE and wait for it.
+
+    OBJECTIVE is module:function; it gets (params) or (params, trial) and returns a number. Ctrl-C stops the study; the same
+    command with its --name takes it up again.
+    """
+    files, settings = _files(given), _settings(**given)
+    target = _objective(objective)
+    tuning = joined(address, namespace).tuner
+    if no_wait:
+        return _shown(tuning.submit(target, **settings), files, output, fine={"RUNNING", "DONE"})
+    return _shown(tuning.run(target, progress=_progress(output), **settings), files, output)
 
 
-def _of_new(arguments: argparse.Namespace, output: Output) -> int:
-    if not (arguments.objective and arguments.space and arguments.trials is not None):
-        raise ValueError("objective, --space and --trials must be given (or one of --list, --watch, --stop, --show)")
-    objective, settings = _objective(arguments.objective), _settings(arguments)
-    tuning = _tuning(arguments)
-    if arguments.no_wait:
-        return _shown(tuning.submit(objective, **settings), arguments, output, fine={"RUNNING", "DONE"})
-    return _shown(tuning.run(objective, progress=_progress(output), **settings), arguments, output)
+@tune.command("submit", examples=[f"visutility tune submit {_BRANIN} --trials 200 --name branin"])
+@_search
+@_exports
+@cluster
+def submit(*, objective: str, address: str | None, namespace: str | None, output: Output, **given: Any) -> int:
+    """Begin a study of OBJECTIVE (module:function) and leave it to the cluster."""
+    files, settings = _files(given), _settings(**given)
+    target = _objective(objective)
+    return _shown(joined(address, namespace).tuner.submit(target, **settings), files, output, fine={"RUNNING", "DONE"})
 
 
-def _of_known(arguments: argparse.Namespace, output: Output) -> int:
-    tuning = _tuning(arguments)
-    if arguments.list:
-        return _listed(tuning.studies(), output)
-    if arguments.stop:
-        tuning.stop(arguments.stop)
-        return _shown(tuning.study(arguments.stop), arguments, output, fine={"STOPPED", "DONE"})
-    if arguments.show:
-        return _shown(tuning.study(arguments.show), arguments, output, fine=_READABLE)
-    return _shown(tuning.wait(arguments.watch, progress=_progress(output)), arguments, output)
+@tune.command("watch", examples=["visutility tune watch branin"])
+@click.argument("name")
+@_exports
+@cluster
+def watch(*, name: str, address: str | None, namespace: str | None, output: Output, **given: Any) -> int:
+    """Follow the study NAME until it ends."""
+    study = joined(address, namespace).tuner.wait(name, progress=_progress(output))
+    return _shown(study, _files(given), output)
+
+
+@tune.command("stop", examples=["visutility tune stop branin"])
+@click.argument("name")
+@_exports
+@cluster
+def stop(*, name: str, address: str | None, namespace: str | None, output: Output, **given: Any) -> int:
+    """End the study NAME before its time; `tune resume` takes it up again."""
+    tuning = joined(address, namespace).tuner
+    tuning.stop(name)
+    return _shown(tuning.study(name), _files(given), output, fine={"STOPPED", "DONE"})
+
+
+@tune.command("ls", examples=["visutility tune ls", "visutility tune ls --storage sqlite:///./visutility-data"])
+@stored
+@cluster
+def ls(*, storage: str | None, address: str | None, namespace: str | None, output: Output) -> int:
+    """List the studies, the newest first."""
+    if storage is None:
+        return _listed(joined(address, namespace).tuner.studies(), output)
+    from actors.tuning import stored as studies  # noqa: PLC0415  0.6 s; help does without
+
+    return _listed(studies.list_studies(storage), output)
+
+
+@tune.command("show", examples=["visutility tune show branin", "visutility tune show branin --csv trials.csv"])
+@click.argument("name")
+@_exports
+@stored
+@cluster
+def show(*, name: str, storage: str | None, address: str | None, namespace: str | None, output: Output, **given: Any) -> int:
+    """Show the study NAME: its best trials, and those that failed."""
+    if storage is None:
+        return _shown(joined(address, namespace).tuner.study(name), _files(given), output, fine=_READABLE)
+    from actors.tuning import stored as studies  # noqa: PLC0415  0.6 s; help does without
+
+    return _shown(studies.read_study(storage, name), _files(given), output, fine=_READABLE)
 
 
 def _progress(output: Output) -> bool | None:
@@ -90,46 +178,25 @@ def _progress(output: Output) -> bool | None:
     return False if output.is_json else None if output.is_terminal else True
 
 
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "space": _json("--space", arguments.space),
-        "trials": arguments.trials,
-        "name": arguments.name,
-        "strategy": _word_or_json("--strategy", arguments.strategy),
-        "mode": arguments.mode,
-        "seed": arguments.seed,
-        "max_concurrent": arguments.max_concurrent,
-        "timeout_s": arguments.timeout_s,
-        "retries": arguments.retries,
-        "executor": arguments.executor,
-        "resources": None if arguments.resources is None else _json("--resources", arguments.resources),
-        "early_stopping": _word_or_json("--early-stopping", arguments.early_stopping),
+def _settings(*, space: str, strategy: str, resources: str | None, early_stopping: str | None, **plain: Any) -> dict[str, Any]:
+    return plain | {
+        "space": _json("--space", space),
+        "strategy": _word_or_json("--strategy", strategy),
+        "resources": None if resources is None else _json("--resources", resources),
+        "early_stopping": _word_or_json("--early-stopping", early_stopping),
     }
 
 
+def _files(given: dict[str, Any]) -> dict[str, Path]:
+    """Take the files to write out of what was given."""
+    asked = {name: given.pop(f"{name}_file") for name in ("csv", "json", "plot")}
+    return {name: path for name, path in asked.items() if path is not None}
+
+
 def _objective(target: str) -> Any:
-    from actors.tuning import shipping  # noqa: PLC0415  --help needs none of it
+    from actors.tuning import shipping  # noqa: PLC0415  0.5 s; help does without
 
     return shipping.load(target)  # by value, so that workers need not have the file
-
-
-def _tuning(arguments: argparse.Namespace) -> Tuning:
-    from actors import system  # noqa: PLC0415  --help needs no Ray
-    from actors.cluster import connection  # noqa: PLC0415  --help needs no Ray
-
-    connection.attach(arguments.address, otherwise="look")
-    tuning: Tuning = system.connect(namespace=arguments.namespace or system.DEFAULT_NAMESPACE).tuner
-    return tuning
-
-
-def _offline(arguments: argparse.Namespace, output: Output) -> int:
-    from actors.tuning import stored as studies  # noqa: PLC0415  --help needs none of it
-
-    if arguments.list:
-        return _listed(studies.list_studies(arguments.storage), output)
-    if not arguments.show:
-        raise ValueError("--storage must come with --list or --show")
-    return _shown(studies.read_study(arguments.storage, arguments.show), arguments, output, fine=_READABLE)
 
 
 def _listed(studies: list[dict[str, Any]], output: Output) -> int:
@@ -150,7 +217,7 @@ def _listed(studies: list[dict[str, Any]], output: Output) -> int:
 
 
 def _shown(
-    study: Study, arguments: argparse.Namespace, output: Output, fine: frozenset[str] | set[str] = frozenset({"DONE"})
+    study: Study, files: Mapping[str, Path], output: Output, fine: frozenset[str] | set[str] = frozenset({"DONE"})
 ) -> int:
     counts = study.counts()
     output.line(
@@ -175,11 +242,9 @@ def _shown(
     ]
     if rows:
         output.table("the best, and the first that failed", TRIAL_COLUMNS, rows)
-    written = {"csv": study.to_csv, "json_file": study.to_json, "plot": study.plot}
-    for option, write in written.items():
-        path = getattr(arguments, option)
-        if path is not None:
-            output.line(f"written: {write(path)}")
+    writers = {"csv": study.to_csv, "json": study.to_json, "plot": study.plot}
+    for name, path in files.items():
+        output.line(f"written: {writers[name](path)}")
     output.result(study.document())
     return FINE if study.state in fine and (completed or study.state != "DONE") else FAILED
 
@@ -201,7 +266,10 @@ def _word_or_json(option: str, text: str | None) -> str | Mapping[str, Any] | No
     return _json(option, text) if text is not None and text.lstrip().startswith("{") else text
 
 
-if __name__ == "__main__":
-    import sys
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility tune run|submit|watch|stop|resume|ls|show|delete`."""
+    return run(tune, argv)
 
+
+if __name__ == "__main__":
     sys.exit(main())

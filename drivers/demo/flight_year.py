@@ -75,7 +75,11 @@ class ServingJob:
         """Go through the days; `tell` is called with each moment, and with the version that has just gone live."""
         start_s = START_S
         study = self._system.tuner.run(
-            "drivers.flights:objective", **self._search, context={"now_s": start_s}, name=f"{MODEL}-january", progress=False
+            "drivers.demo.flights:objective",
+            **self._search,
+            context={"now_s": start_s},
+            name=f"{MODEL}-january",
+            progress=False,
         )
         self._deploy(Version("v1", start_s, study.best.params, study.name))
         self.year.static[:] = self.year.closed

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from drivers.arguments import FAILED, FINE, Parser, run
 from drivers.output import Output
 from tests.bench import detection_plots, detection_real
+from tests.bench.arguments import FAILED, FINE, Parser, run
 from tests.bench.detection_contestants import BUDGET, CONTESTANTS, Ours
 from tests.bench.detection_families import FAMILIES
 from tests.bench.detection_runs import (

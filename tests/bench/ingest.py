@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from drivers.arguments import FAILED, FINE, Parser, run
 from drivers.output import Output
+from tests.bench.arguments import FAILED, FINE, Parser, run
 
 SECTIONS: Final = ("throughput", "caller", "order", "models", "start", "away", "growth")
 _USUAL: Final = SECTIONS[:-1]  # growth takes minutes and must be asked for

@@ -17,8 +17,8 @@ from contextlib import redirect_stdout
 from importlib.metadata import version
 from typing import Any, Final
 
-from drivers.arguments import FINE, Parser, run
 from drivers.output import Output
+from tests.bench.arguments import FINE, Parser, run
 
 SECTIONS: Final = ("producers", "batches", "callers", "models", "nodes", "requests", "idle", "trials")
 

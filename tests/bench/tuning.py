@@ -11,8 +11,8 @@ from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from drivers.arguments import FAILED, FINE, Parser, run
 from drivers.output import Output
+from tests.bench.arguments import FAILED, FINE, Parser, run
 
 SECTIONS: Final = ("throughput", "makespan-64", "makespan-400", "faults", "timeouts", "equality", "tpe")
 # (figure, how to read it, must, aim, whether larger is better): the table of the tuner's figures.

@@ -9,8 +9,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from drivers.arguments import FAILED, FINE, Parser, run
 from drivers.output import Output
+from tests.bench.arguments import FAILED, FINE, Parser, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from drivers.arguments import FAILED, FINE
 from drivers.output import Output
+from tests.bench.arguments import FAILED, FINE
 from tests.chaos.report import Report
 
 COLUMNS: Final = ("control", "what is missing", "caught", "by")

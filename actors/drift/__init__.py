@@ -5,6 +5,7 @@ how well each of them does it.
 """
 
 from actors.drift.budget import share_budget
+from actors.drift.challenger import ChallengerTest, Comparison
 from actors.drift.interface import Alarm, Direction, DriftStrategy, Progress
 from actors.drift.ns_glr import NormalScoresGLR
 from actors.drift.registry import check, create, describe, names
@@ -14,6 +15,8 @@ from actors.drift.sliding_window import SlidingWindowDriftDetector
 __all__ = [
     "Alarm",
     "BudgetPrice",
+    "ChallengerTest",
+    "Comparison",
     "Direction",
     "DriftStrategy",
     "NormalScoresGLR",

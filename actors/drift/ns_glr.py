@@ -47,7 +47,9 @@ _HEIGHT_MIN = 2.5  # however small the budget: below it the approximations behin
 # With few events neither scores nor mean nor autocorrelation are known well; n (1 - s) / (1 + s) independent events are
 # what n autocorrelated ones are worth, s the sum of the coefficients, both for the mean and for s itself.
 _EARLY = 6.0
-_CAUTION = 2.5  # standard errors added to the autocorrelation
+# Standard errors added to the autocorrelation: one that is learned too small makes false alarms, one too large costs
+# delay, most where the budget is small. The more events a false alarm may cost, the more caution it is worth.
+_CAUTION_MAX, _CAUTION_SLOPE, _CAUTION_FROM = 2.5, 0.75, 300.0
 _CAP_BELOW = 1.2  # a single score stays this far under the threshold: a lone outlier cannot alarm, nor nearly
 
 
@@ -56,10 +58,16 @@ def _height(false_alarm_every: float) -> float:
     return _HEIGHT_AT_1 + _HEIGHT_SLOPE * math.log(false_alarm_every)
 
 
+def _caution(false_alarm_every: float) -> float:
+    """Return how many standard errors are added to the autocorrelation under this budget."""
+    return min(max(_CAUTION_SLOPE * math.log(false_alarm_every / _CAUTION_FROM), 0.0), _CAUTION_MAX)
+
+
 class _Channel:
     """One statistic of the values (their level, or their distance from the centre) under a scan of its own."""
 
-    def __init__(self, height: float, *, direction: Direction, fold: bool) -> None:
+    def __init__(self, height: float, *, caution: float, direction: Direction, fold: bool) -> None:
+        self._caution = caution
         self._cap = math.sqrt(height) - _CAP_BELOW
         self._fold = fold
         self._heights = np.sqrt(np.maximum(height - _PENALTY * np.log(LENGTHS), _HEIGHT_MIN**2))
@@ -81,10 +89,10 @@ class _Channel:
             self.centre = float(np.median(sample))
         sample = self.folded(sample)
         if inflation == 1.0:
-            learned, scores = ScoreMap.fit(sample, cap=self._cap, caution=_CAUTION)
+            learned, scores = ScoreMap.fit(sample, cap=self._cap, caution=self._caution)
         else:
             middle = float(sample.mean())
-            learned, _ = ScoreMap.fit(middle + inflation * (sample - middle), cap=self._cap, caution=_CAUTION)
+            learned, _ = ScoreMap.fit(middle + inflation * (sample - middle), cap=self._cap, caution=self._caution)
             scores = learned.raw_scores(sample)
         whitened = self._use(learned, scores)
         self._restart(learned, whitened, n=len(sample), total=float(whitened.sum()))
@@ -177,9 +185,10 @@ class NormalScoresGLR:
         # can change either way whatever is watched of the level.
         share = budget * (2.0 if spread else 1.0)
         height = _height(share if direction == "both" else 0.5 * share)
-        self._channels = [_Channel(height, direction=direction, fold=False)]
+        wary = _caution(budget)
+        self._channels = [_Channel(height, caution=wary, direction=direction, fold=False)]
         if spread:
-            self._channels.append(_Channel(_height(share), direction="both", fold=True))
+            self._channels.append(_Channel(_height(share), caution=wary, direction="both", fold=True))
         self._warning_share = math.sqrt(max(height + _HEIGHT_SLOPE * math.log(warning), 1.0) / height)
         self._learned_under: dict[str, Any] = {"season": self._season, "spread": spread}
         self._values = np.zeros(256)  # the last events, up to [end - 1]

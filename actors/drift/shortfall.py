@@ -18,7 +18,7 @@ from actors.drift.interface import Floats, check_number, pack_state, unpack_stat
 ROWS_MAX = 1e12  # of a window and of a promise: far beyond any batch, and sums of them stay whole numbers
 _VARIANCE_MIN = 0.01  # of one row: a promise of 0 or 1 is not free of noise
 _WHOLE = 0.01  # hits: an accuracy that was rounded to four digits is taken for a window of 200 rows
-_WHOLE_SHARE = 1e-7  # of n: what float32 leaves of a proportion
+_WHOLE_SHARE = 1e-6  # of n: more than float32 leaves of a proportion
 _CHUNK = 4096  # windows looked at together: their rows add up to less than 2 ** 63
 _ONE_BY_ONE = 16  # windows judged singly before a whole chunk is tried again
 _NAME = "shortfall"
@@ -171,7 +171,7 @@ class Shortfall:
         Raises:
             ValueError: n is no whole number from 1 to 1e12, or hits none from 0 to n. Nothing has changed.
         """
-        hits, n = _checked(hits, n)
+        hits, n = checked_window(hits, n)
         self._add_start(_Start(self._windows, self._rows, self._hits))
         self._windows += 1
         self._rows += n
@@ -341,7 +341,7 @@ def whole_hits(value: float, n: float) -> int:
     167
     """
     check_number("value", _plain(value), low=0.0, high=1.0)
-    return _checked(float(value) * n, n)[0]
+    return checked_window(float(value) * n, n)[0]
 
 
 def _plain(value: object) -> object:
@@ -349,31 +349,34 @@ def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _checked(hits: object, n: object) -> tuple[int, int]:
-    if type(n) is not int or not 1 <= n <= ROWS_MAX:
-        n = _whole_rows(n)
+def checked_window(hits: object, n: object, *, suffix: str = "", least: int = 1) -> tuple[int, int]:
+    """Return `hits` and `n` as whole numbers, or raise ValueError naming the field, `suffix` appended.
+
+    >>> checked_window(174.0, 200)
+    (174, 200)
+    """
+    if type(n) is not int or not least <= n <= ROWS_MAX:
+        n = _whole_rows(n, f"n{suffix}", least)
     if type(hits) is not int or not 0 <= hits <= n:
-        hits = _whole_hits(hits, n)
+        hits = _whole_hits(hits, n, f"hits{suffix}")
     return hits, n
 
 
-def _whole_rows(n: object) -> int:
+def _whole_rows(n: object, name: str, least: int) -> int:
     plain = _plain(n)
-    number = check_number("n", plain, low=1.0, high=ROWS_MAX)
+    number = check_number(name, plain, low=least, high=ROWS_MAX)
     if number != math.floor(number):
-        raise ValueError(f"n must be a whole number of rows, got {plain!r}")
+        raise ValueError(f"{name} must be a whole number of rows, got {plain!r}")
     return int(number)
 
 
-def _whole_hits(hits: object, n: int) -> int:
+def _whole_hits(hits: object, n: int, name: str) -> int:
     plain = _plain(hits)
-    # Rounding may leave the hits just outside.
-    slack = max(_WHOLE, _WHOLE_SHARE * n)
-    number = check_number("hits", plain, low=-slack, high=n + slack)
+    number = check_number(name, plain)
     whole = round(number)
-    if abs(number - whole) > slack:
-        raise ValueError(f"hits must be a whole number of the n = {n} rows, got {plain!r}")
-    return min(max(whole, 0), n)
+    if abs(number - whole) > max(_WHOLE, _WHOLE_SHARE * n) or not 0 <= whole <= n:
+        raise ValueError(f"{name} must be a whole number from 0 to the {n} rows, got {plain!r}")
+    return whole
 
 
 def _checked_columns(hits: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Whole, Whole]:
@@ -388,12 +391,11 @@ def _checked_columns(hits: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Whole, Whol
     slack = np.maximum(_WHOLE, _WHOLE_SHARE * of)
     with np.errstate(invalid="ignore"):
         good = (of >= 1.0) & (of <= ROWS_MAX) & (of == np.floor(of)) & (np.abs(given - whole) <= slack)
-        good &= (given >= -slack) & (given <= of + slack)
+        good &= (whole >= 0.0) & (whole <= of)
     if not good.all():
         first = int(good.argmin())
         try:
-            _checked(float(given[first]), float(of[first]))
+            checked_window(float(given[first]), float(of[first]))
         except ValueError as error:
             raise ValueError(f"{error} (window {first})") from None
-    rows = of.astype(np.int64)
-    return np.clip(whole.astype(np.int64), 0, rows), rows
+    return whole.astype(np.int64), of.astype(np.int64)

@@ -247,6 +247,18 @@ def test_a_smaller_budget_alarms_no_later():
     assert first == sorted(first)
 
 
+@pytest.mark.parametrize(("budget", "bound"), [(300, 160), (1000, 230 + 60)])  # the latter with two errors of 40 streams
+def test_under_a_small_budget_caution_does_not_hide_a_shift_of_an_autocorrelated_stream(budget, bound):
+    delays = []
+    for seed in range(40):
+        noise = np.random.default_rng(seed).standard_normal(2460)
+        values = 0.9 + 0.03 * np.convolve(noise, 0.6 * 0.8 ** np.arange(61), "valid")
+        values[300:] -= 0.03
+        alarms = [a.index for a in NormalScoresGLR(false_alarm_every=budget, direction="down").update(values) if a.index >= 300]
+        delays.append(alarms[0] - 300 if alarms else 2100)
+    assert np.mean(delays) <= bound
+
+
 def test_a_million_events_are_kept_in_the_same_memory():
     detector = NormalScoresGLR(false_alarm_every=1e9)
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ A check raises ValueError with the field, the value and the rule, and costs no m
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -13,6 +14,9 @@ from typing import Any, Final
 
 _MOST_SHOWN: Final = 80
 _DEEPEST: Final = 100  # levels; JSON's encoder recurses
+
+_PASSWORD: Final = re.compile(r"(?<=://)([^:/@]*):.*@")
+_SECRET_OPTION: Final = re.compile(r"(?<=[?&])(password|sslpassword)=[^&]*", re.IGNORECASE)
 
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, _MOST_SHOWN, _MOST_SHOWN, _MOST_SHOWN
@@ -34,6 +38,17 @@ def shown(value: object) -> str:
 def brief(error: Exception) -> str:
     """Return a database's error without its statement and parameters."""
     return str(getattr(error, "orig", None) or error)[:500]
+
+
+def redacted(url: str) -> str:
+    """Return a URL without its password, for messages and logs. Rather more is hidden than a password that was ill written.
+
+    >>> redacted("postgresql://visutility:secret@db:5432/metrics")
+    'postgresql://visutility:***@db:5432/metrics'
+    """
+    if "://" not in url:
+        return "(not a URL)"
+    return _SECRET_OPTION.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", url))
 
 
 def whole(field: str, value: object, least: int, most: int) -> int:

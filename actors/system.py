@@ -27,6 +27,7 @@ from actors.cluster.build import BUILD
 from actors.cluster.card import Card
 from actors.cluster.deployment import ConflictError
 from actors.cluster.peers import BlockingPeers
+from actors.config.stored import load_stored, store_settings
 from actors.storage import Store, StoreError, is_local, redacted, schema
 from actors.storage.schema import SYSTEM
 
@@ -305,7 +306,7 @@ def _new_card(settings: config.Settings | None, storage: str | None) -> Card:
     with contextlib.closing(Store(url)) as store:
         _refuse_unreachable(url)
         if settings is None:
-            settings = config.load_stored(store)
+            settings = load_stored(store)
     node = ray.get_runtime_context().get_node_id() if is_local(url) else None
     return Card(build=BUILD, storage=url, node=node, document=config.document(settings), token=uuid.uuid4().hex)
 
@@ -339,7 +340,7 @@ def _take(namespace: str, mine: Card) -> None:
                 raise ConflictError(f"storage {redacted(mine.storage)} was taken by another start this moment: try again")
             row = {"name": "holder", "value": json.dumps(asdict(holder)).encode()}
             connected.execute(schema.upsert(connected, notes, "value").values(**row))
-        config.store_settings(store, _running_settings(mine), SystemClock().now().wall_s)
+        store_settings(store, _running_settings(mine), SystemClock().now().wall_s)
 
 
 def _refuse_held(holder: Holder, storage: str) -> None:
@@ -484,7 +485,7 @@ def _keep(url: str, document: str) -> int:
     store = Store(url)
     with contextlib.closing(store):
         settings = config.parse(json.loads(document), "configuration")
-        return config.store_settings(store, settings, SystemClock().now().wall_s)
+        return store_settings(store, settings, SystemClock().now().wall_s)
 
 
 def _running_settings(known: Card) -> config.Settings:

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from actors import config, failpoints, wire
 from actors.clock import Instant, event_instant
+from actors.config.stored import load_stored
 from actors.detection import tables as detector_tables
 from actors.detection.rules import episodes
 from actors.detection.rules.episodes import Ask, Effect, EpisodeBook, Overtaken, Rearm, Tell
@@ -116,7 +117,7 @@ class Detection:
         self._store = store
         self._process = process
         self._part: Part = store.part(DETECTOR, slot)
-        self._settings = config.load_stored(store)
+        self._settings = load_stored(store)
         self.fence = Fence.raise_epoch(self._part, process)
         self._models: dict[str, Model] = {}
         self._tried: set[tuple[str, str]] = set()  # (model, producer) that this process has taken batches of
@@ -146,7 +147,7 @@ class Detection:
 
     def reload(self) -> None:
         """Read the settings again; every model takes them up at its next batch, its learned state kept where it still fits."""
-        self._settings = config.load_stored(self._store)
+        self._settings = load_stored(self._store)
         self._models.clear()
         with self._part.read() as connection:
             rows = detector_tables.load_models(connection, self._process)

@@ -24,6 +24,7 @@ from actors import config, failpoints, wire
 from actors.clock import Clock, SystemClock
 from actors.cluster import build, deployment, watchdog
 from actors.cluster.peers import Peers, PeerUnavailableError, RayPeers
+from actors.config.stored import load_stored
 from actors.metrics import observer_host, placement
 from actors.metrics.observers import Observers
 from actors.metrics.placement import Place, TooManyModelsError
@@ -410,7 +411,7 @@ class MetricBroadcaster:
 
     def _open(self) -> config.Settings:
         if self._settings is None:
-            self._settings = config.load_stored(self._opened_store())
+            self._settings = load_stored(self._opened_store())
             self._places.update(placement.read(self._opened_store().part(SYSTEM)))
         return self._settings
 

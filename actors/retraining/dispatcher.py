@@ -29,6 +29,7 @@ from actors import config, failpoints
 from actors.clock import Clock, EventClock, Instant, SystemClock
 from actors.cluster import build, deployment, watchdog
 from actors.cluster.peers import Peers, RayPeers
+from actors.config.stored import load_stored
 from actors.retraining import handlers
 from actors.retraining.channel import ChannelRetrainHandler
 from actors.retraining.handlers.interface import Handler, Surroundings
@@ -551,8 +552,8 @@ class RetrainDispatcher:
             return self._plans[model]
         settings = self._settings.for_model(model)
         handler = settings.handler
-        lease_s = handler.lease_s if isinstance(handler, config.ChannelHandler) else config.ChannelHandler().lease_s
-        plan = Plan(settings.cooldown_s, settings.dry_run, handler.kind, handlers.document_of(handler), lease_s)
+        channel = handler if isinstance(handler, config.ChannelHandlerSettings) else config.ChannelHandlerSettings()
+        plan = Plan(settings.cooldown_s, settings.dry_run, handler.kind, handlers.document_of(handler), channel.lease_s)
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         self._plans[model] = plan
@@ -595,7 +596,7 @@ class RetrainDispatcher:
 
 def _stored_settings(store: Store) -> config.Settings:
     try:
-        return config.load_stored(store)
+        return load_stored(store)
     except ValueError as error:  # what another build has stored is no mistake of whoever calls now
         raise StoreError(str(error)) from error
 

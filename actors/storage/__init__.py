@@ -1,8 +1,9 @@
 """The store: one URL, SQLite files for one node or PostgreSQL for a cluster, and the fence that guards every commit."""
 
+from actors.checks import redacted
 from actors.storage.fence import Fence, StaleEpochError
 from actors.storage.schema import SCHEMA_VERSION, PartKind, SchemaError
-from actors.storage.store import UNAVAILABLE, Part, Store, StoreError, is_local, redacted
+from actors.storage.store import UNAVAILABLE, Part, Store, StoreError, is_local
 
 __all__ = [
     "SCHEMA_VERSION",

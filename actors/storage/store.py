@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from actors.checks import redacted
 from actors.storage import schema, texts
 from actors.storage.schema import PartKind
 
@@ -132,14 +133,6 @@ class Store:
 def is_local(url: str) -> bool:
     """Tell whether the store is a folder of one node."""
     return url.startswith("sqlite")
-
-
-def redacted(url: str) -> str:
-    """Give the URL without its password, for messages and logs."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "(not a URL)"
 
 
 def _checked(url: str) -> URL:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from actors import config, wire
 from actors.config import Settings
+from actors.config.stored import load_stored
 from actors.detection import tables as detector_tables
 from actors.rehearsal import Outcome, Rehearsal
 from actors.storage import Store, is_local
@@ -116,7 +117,7 @@ def _source(asked: Asked) -> Source:
         source.parts = _file_parts(asked, asked.file, source.rejected)
         return source
     store = _store(asked)
-    source = Source(given or config.load_stored(store), iter(()), "the stored history")
+    source = Source(given or load_stored(store), iter(()), "the stored history")
     source.parts = _stored_parts(store, asked.model, asked.since_s, source.baselines)
     return source
 
@@ -124,7 +125,7 @@ def _source(asked: Asked) -> Source:
 def _running_settings(asked: Asked) -> Settings | None:
     """Give the configuration of the running system, if one runs."""
     if asked.storage is not None:
-        return config.load_stored(_store(asked))
+        return load_stored(_store(asked))
     from actors import system  # noqa: PLC0415  imports Ray, 0.4 s: a file or a store is read without
     from actors.cluster import connection, deployment  # noqa: PLC0415
 

@@ -26,6 +26,7 @@ import pytest
 from actors import config
 from actors.clock import Instant
 from actors.cluster.peers import PeerUnavailableError
+from actors.config.stored import store_settings
 from actors.retraining import handlers
 from actors.retraining.dispatcher import RetrainDispatcher
 from actors.retraining.handlers import ray_job, webhook
@@ -272,7 +273,7 @@ class Place:
 
     def __post_init__(self) -> None:
         document = {"defaults": {"handler": self.receiving.document}, "delivery": {"attempts": 4}}
-        config.store_settings(Store(self.url), config.load(document), 0.0)
+        store_settings(Store(self.url), config.load(document), 0.0)
         self.dispatcher = self.start()
 
     def start(self) -> RetrainDispatcher:
@@ -642,4 +643,4 @@ def test_a_class_without_on_retrain_is_named_in_the_dead_letter():
 
 def test_channel_orders_are_not_launched_by_anybody():
     with pytest.raises(ValueError, match="got 'channel'"):
-        handlers.create(config.ChannelHandler(), surroundings())
+        handlers.create(config.ChannelHandlerSettings(), surroundings())

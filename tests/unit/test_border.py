@@ -63,9 +63,14 @@ def linted(folder: Path) -> subprocess.CompletedProcess[str]:
         ("floor-plan", "actors/wire.py", "import actors.config"),
         ("one-direction", "actors/events.py", "import drivers.cli"),
         ("room", "actors/detection/tables.py", "import actors.detection.state"),
+        ("room", "actors/retraining/rules/gate.py", "import actors.retraining.tables"),
+        ("room", "actors/tuning/state.py", "import actors.tuning.tuner"),
+        ("room", "actors/metrics/client.py", "import actors.metrics.broadcaster"),
         ("logic-without-ray", "actors/drift/sliding_window.py", "import ray"),
         ("logic-without-ray", "actors/tuning/rules/book.py", "import actors.storage"),
+        ("logic-without-ray", "actors/config/settings.py", "import actors.storage"),
         ("logic-without-clock", "actors/detection/rules/episodes.py", "import time"),
+        ("logic-without-clock", "actors/retraining/rules/gate.py", "import os"),
     ],
 )
 def test_a_planted_breach_breaks_its_contract(contract: str, file: str, line: str, tmp_path: Path) -> None:

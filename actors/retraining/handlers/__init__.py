@@ -27,15 +27,15 @@ _MAX_REASON_CHARACTERS: Final = 1000
 def create(settings: Any, surroundings: Surroundings) -> Handler:
     """Make the handler that `settings` describe. ValueError for `channel`: consumers come for its orders themselves."""
     match settings:
-        case config.TaskHandler():
+        case config.TaskHandlerSettings():
             return TaskHandler(settings, surroundings)
-        case config.RayJobHandler():
+        case config.RayJobHandlerSettings():
             return RayJobHandler(settings, surroundings)
-        case config.WebhookHandler():
+        case config.WebhookHandlerSettings():
             return WebhookHandler(settings, surroundings)
-        case config.TuneHandler():
+        case config.TuneHandlerSettings():
             return TuneHandler(settings, surroundings)
-        case config.CustomHandler():
+        case config.CustomHandlerSettings():
             return CustomHandler(settings, surroundings)
         case _:
             raise ValueError(f"handler must be one that the dispatcher launches, got {settings.kind!r}")

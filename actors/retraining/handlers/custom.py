@@ -20,7 +20,7 @@ from actors.retraining.rules.orders import Order
 class CustomHandler:
     """Calls `on_retrain` of the user's class: at most one attempt a time, each on record before it starts."""
 
-    def __init__(self, settings: config.CustomHandler, surroundings: Surroundings) -> None:
+    def __init__(self, settings: config.CustomHandlerSettings, surroundings: Surroundings) -> None:
         self._settings = settings
         self._surroundings = surroundings
 

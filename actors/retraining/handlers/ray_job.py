@@ -48,7 +48,7 @@ class RayJobHandler:
 
     def __init__(
         self,
-        settings: config.RayJobHandler,
+        settings: config.RayJobHandlerSettings,
         surroundings: Surroundings,
         connect: Callable[[str | None], Jobs] | None = None,
     ) -> None:
@@ -72,7 +72,7 @@ class RayJobHandler:
     async def forget(self, order: Order) -> None:
         """Leave the job where it is, for people to look at."""
 
-    def _launched(self, settings: config.RayJobHandler, order: Order) -> Outcome:
+    def _launched(self, settings: config.RayJobHandlerSettings, order: Order) -> Outcome:
         jobs = self._connect(settings.address)
         known = _find(jobs, order.id)
         if known is not None and known.status in _ENDED and not _of_this_round(known, order):
@@ -87,7 +87,7 @@ class RayJobHandler:
             return Launched()
         return _outcome(known)
 
-    def _followed(self, settings: config.RayJobHandler, order: Order) -> Outcome:
+    def _followed(self, settings: config.RayJobHandlerSettings, order: Order) -> Outcome:
         known = _find(self._connect(settings.address), order.id)
         if known is None:
             return Retry("the cluster has no job of this order", after_s=0)
@@ -96,7 +96,7 @@ class RayJobHandler:
         return _outcome(known)
 
 
-def job_of(settings: config.RayJobHandler, order: Order) -> dict[str, Any]:
+def job_of(settings: config.RayJobHandlerSettings, order: Order) -> dict[str, Any]:
     """Give the arguments of `submit_job` for an order."""
     asked = order.request
     values = {"model": asked.model, "version": asked.version, "order": order.id, "metric": asked.metric}

@@ -20,7 +20,7 @@ from actors.retraining.rules.orders import Order
 class TaskHandler:
     """Launches a function of the user's as a Ray task: at most one attempt a time, each on record before it starts."""
 
-    def __init__(self, settings: config.TaskHandler, surroundings: Surroundings) -> None:
+    def __init__(self, settings: config.TaskHandlerSettings, surroundings: Surroundings) -> None:
         self._settings = settings
         self._surroundings = surroundings
 

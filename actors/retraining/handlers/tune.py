@@ -24,7 +24,7 @@ _MAX_HISTORY: Final = 200
 class TuneHandler:
     """Runs a study of the configured objective for an order, then hands the order on with the best parameters."""
 
-    def __init__(self, settings: config.TuneHandler, surroundings: Surroundings) -> None:
+    def __init__(self, settings: config.TuneHandlerSettings, surroundings: Surroundings) -> None:
         self._settings = settings
         self._surroundings = surroundings
 

@@ -40,7 +40,7 @@ class WebhookHandler:
 
     def __init__(
         self,
-        settings: config.WebhookHandler,
+        settings: config.WebhookHandlerSettings,
         surroundings: Surroundings,
         now_s: Callable[[], float] = time.time,
     ) -> None:

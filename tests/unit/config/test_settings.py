@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 
 from actors import config
 from actors.config import (
-    ChannelHandler,
-    CustomHandler,
+    ChannelHandlerSettings,
+    CustomHandlerSettings,
     Duration,
-    RayJobHandler,
+    RayJobHandlerSettings,
     Settings,
-    TaskHandler,
-    TuneHandler,
+    TaskHandlerSettings,
+    TuneHandlerSettings,
     WatchSettings,
-    WebhookHandler,
+    WebhookHandlerSettings,
     format_duration,
     parse_duration,
 )
+from actors.config.stored import load_stored, store_settings
 from actors.storage import Store
 
 EXAMPLE = """
@@ -58,8 +59,8 @@ def test_the_example_of_the_documentation_is_fine() -> None:
         "recall": WatchSettings("default", "down", {}),
         "latency_ms": WatchSettings("default", "up", {}),
     }
-    assert fraud.handler == RayJobHandler(kind="ray_job", entrypoint="python train.py --model {model}")
-    assert settings.for_model("other").handler == ChannelHandler()
+    assert fraud.handler == RayJobHandlerSettings(kind="ray_job", entrypoint="python train.py --model {model}")
+    assert settings.for_model("other").handler == ChannelHandlerSettings()
 
 
 def test_nothing_written_gives_the_same_as_the_example() -> None:
@@ -245,8 +246,8 @@ class TestWhatAModelGets:
             "defaults: {handler: {kind: webhook, url: 'http://x', timeout: 3s}}\n"
             "models: {m: {handler: {kind: 'a.b:C', options: {x: 1}}}}"
         )
-        assert settings.for_model("m").handler == CustomHandler(kind="a.b:C", options={"x": 1})
-        assert settings.for_model("o").handler == WebhookHandler(kind="webhook", url="http://x", timeout="3s")
+        assert settings.for_model("m").handler == CustomHandlerSettings(kind="a.b:C", options={"x": 1})
+        assert settings.for_model("o").handler == WebhookHandlerSettings(kind="webhook", url="http://x", timeout="3s")
 
     def test_a_budget_may_be_a_duration(self) -> None:
         assert read("defaults: {false_alarm_every: 90d}").for_model("m").false_alarm_every == Duration(90 * 86400.0)
@@ -264,11 +265,11 @@ class TestWhatAModelGets:
             },
         }
         settings = config.load({"models": {name: {"handler": handler} for name, handler in handlers.items()}})
-        assert settings.for_model("channel").handler == ChannelHandler(lease="5m")
-        assert isinstance(settings.for_model("task").handler, TaskHandler)
+        assert settings.for_model("channel").handler == ChannelHandlerSettings(lease="5m")
+        assert isinstance(settings.for_model("task").handler, TaskHandlerSettings)
         tune = settings.for_model("tune").handler
-        assert isinstance(tune, TuneHandler)
-        assert (tune.timeout_s, tune.then) == (3600.0, ChannelHandler())
+        assert isinstance(tune, TuneHandlerSettings)
+        assert (tune.timeout_s, tune.then) == (3600.0, ChannelHandlerSettings())
 
     def test_a_ray_job_needs_the_dashboard_wherever_it_stands(self) -> None:
         job = {"kind": "ray_job", "entrypoint": "x"}
@@ -284,7 +285,7 @@ class TestReferencesToTheEnvironment:
         settings = read("defaults: {handler: {kind: webhook, url: '${HOOK}', headers: {key: 'Bearer ${TOKEN}'}}}")
         handler = settings.for_model("m").handler
         assert "${TOKEN}" in config.document(settings)
-        assert isinstance(handler, WebhookHandler)
+        assert isinstance(handler, WebhookHandlerSettings)
         expanded = handler.expanded({"HOOK": "https://example.test", "TOKEN": "t"})
         assert (expanded.url, expanded.headers) == ("https://example.test", {"key": "Bearer t"})
 
@@ -294,19 +295,18 @@ class TestReferencesToTheEnvironment:
 
     def test_an_entrypoint_may_hold_both_kinds(self) -> None:
         settings = read("defaults: {handler: {kind: ray_job, entrypoint: 'cd ${HOME} && train {model} {{x}}'}}")
-        assert isinstance(settings.for_model("m").handler, RayJobHandler)
+        assert isinstance(settings.for_model("m").handler, RayJobHandlerSettings)
 
 
 class TestWhatIsKept:
     def test_what_was_said_survives_the_store(self, tmp_path: Path) -> None:
         store = Store(f"sqlite:///{tmp_path}/s")
-        assert not config.has_stored(store)
-        assert config.load_stored(store) == Settings()
+        assert load_stored(store) == Settings()
         settings = read(EXAMPLE)
-        assert config.store_settings(store, settings, 1.0) == 1
-        assert config.store_settings(store, settings, 2.0) == 1, "the same again is no new version"
-        assert config.store_settings(store, config.load({"defaults": {"cooldown": "1m"}}), 3.0) == 2
-        assert config.load_stored(store).defaults.cooldown_s == 60.0
+        assert store_settings(store, settings, 1.0) == 1
+        assert store_settings(store, settings, 2.0) == 1, "the same again is no new version"
+        assert store_settings(store, config.load({"defaults": {"cooldown": "1m"}}), 3.0) == 2
+        assert load_stored(store).defaults.cooldown_s == 60.0
         store.close()
 
     def test_neither_the_url_of_the_store_nor_the_namespace_is_in_it(self) -> None:

@@ -16,7 +16,8 @@ from sqlalchemy.exc import OperationalError
 from actors import status, wire
 from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
-from actors.config import Settings, parse, store_settings
+from actors.config import Settings, parse
+from actors.config.stored import store_settings
 from actors.detection import state as detection
 from actors.detection import tables as detector_tables
 from actors.detection.detector import DriftDetector

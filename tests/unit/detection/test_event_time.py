@@ -11,7 +11,8 @@ import pytest
 
 from actors import wire
 from actors.clock import EventClock, Instant
-from actors.config import parse, store_settings
+from actors.config import parse
+from actors.config.stored import store_settings
 from actors.detection.detector import DriftDetector
 from actors.retraining.dispatcher import RetrainDispatcher
 from actors.storage import Store

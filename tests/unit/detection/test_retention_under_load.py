@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from actors import config, failpoints, wire
 from actors.clock import Instant
+from actors.config.stored import store_settings
 from actors.detection import state as detection
 from actors.detection import tables as detector_tables
 from actors.detection.state import Detection, Ingest, UnavailableError
@@ -51,7 +52,7 @@ def test_whatever_happens_beside_retention_each_event_is_counted_once(steps: lis
         patch.setattr(detection, "SNAPSHOT_BATCHES", SNAPSHOTS - 64)
         store = Store(f"sqlite:///{folder}/store")
         document = {"retention": {"rows": ROWS, "age": "1h"}}
-        config.store_settings(store, config.parse(json.loads(json.dumps(document)), "test"), NOW)
+        store_settings(store, config.parse(json.loads(json.dumps(document)), "test"), NOW)
         mine, sent, last = opened(store), 0, 0
         for number, step in enumerate(steps):
             now = at(number + (step_s if number > len(steps) / 2 else 0.0))  # the clock is stepped by a day half way

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from actors import config, failpoints, wire
 from actors.clock import Instant
+from actors.config.stored import store_settings
 from actors.detection import tables as detector_tables
 from actors.detection.state import Change, Detection, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR
@@ -25,7 +26,7 @@ NOW = 1_795_000_000.0
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(f"sqlite:///{tmp_path}/store")
     # No false alarm of the good part: these tests are about the one request of the drifted part.
-    config.store_settings(opened, config.parse({"defaults": {"false_alarm_every": 1e9}}, "test"), NOW)
+    store_settings(opened, config.parse({"defaults": {"false_alarm_every": 1e9}}, "test"), NOW)
     yield opened
     opened.close()
 

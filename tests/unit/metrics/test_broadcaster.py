@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from actors import wire
 from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
-from actors.config import parse, store_settings
+from actors.config import parse
+from actors.config.stored import store_settings
 from actors.metrics import observers as observing
 from actors.metrics.broadcaster import MetricBroadcaster
 from actors.metrics.observer_host import ObserverHost, check_observer, events_of, make

@@ -10,6 +10,7 @@ from typing import Any
 
 from actors import config, failpoints
 from actors.clock import Instant
+from actors.config.stored import store_settings
 from actors.retraining.dispatcher import RetrainDispatcher
 from actors.retraining.rules.delivery import Done, Launched, Outcome, Retry
 from actors.retraining.rules.orders import Order
@@ -79,7 +80,7 @@ class World:
         self.dispatcher = self.start()
 
     def configure(self, document: dict[str, Any]) -> None:
-        config.store_settings(Store(self.url), config.load(document), 0.0)
+        store_settings(Store(self.url), config.load(document), 0.0)
 
     def start(self) -> RetrainDispatcher:
         self.dispatcher = RetrainDispatcher(

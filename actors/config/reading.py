@@ -1,0 +1,200 @@
+"""Reads a configuration and explains what is wrong with one; compares two, and writes one out."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from actors import drift
+from actors.checks import redacted, shown
+from actors.config.handlers import (
+    KINDS,
+    TAGS,
+    ChannelHandlerSettings,
+    CustomHandlerSettings,
+    RayJobHandlerSettings,
+    TaskHandlerSettings,
+    TuneHandlerSettings,
+    WebhookHandlerSettings,
+    kind_of,
+)
+from actors.config.settings import BUILT_IN, Delivery, Detectors, ModelEntry, Retention, Settings, merged_watch
+from actors.config.yaml import dotted, read_yaml
+
+# A file of this size is no configuration; it also bounds what aliases can unfold to.
+_MAX_FILE_BYTES: Final = 2**20
+
+
+def load(source: str | Path | Mapping[str, Any] | None = None) -> Settings:
+    """Read a YAML file, the same as a mapping, or nothing (the defaults).
+
+    `storage` stays as it is written (see `anchored`). ValueError lists everything that is wrong, one line each, with the
+    key's path; FileNotFoundError where there is no such file.
+    """
+    if source is None:
+        return Settings()
+    if isinstance(source, Mapping):
+        return parse(source, "configuration")
+    path = Path(source)
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise ValueError(f"{path}: a configuration has at most {_MAX_FILE_BYTES} bytes, got {path.stat().st_size}")
+    return parse(read_yaml(path.read_text(encoding="utf-8"), path.name), path.name)
+
+
+def parse(document: object, source: str) -> Settings:
+    """Check a document that was read from `source`. ValueError lists everything that is wrong."""
+    if document is None:
+        document = {}
+    try:
+        settings = Settings.model_validate(_plain_copy(document, source))
+    except ValidationError as error:
+        lines = sorted({_explained(source, details) for details in error.errors(include_url=False)})
+        raise ValueError("\n".join(lines)) from None
+    _check_detectors(settings, source)
+    return settings
+
+
+def anchored(storage: str, folder: Path) -> str:
+    """Make a relative SQLite path relative to `folder`; any other URL stays as it is."""
+    prefix = "sqlite:///"
+    if not is_relative(storage):
+        return storage
+    return prefix + str((folder / storage.removeprefix(prefix)).resolve())
+
+
+def is_relative(storage: str) -> bool:
+    """Tell whether `storage` is a SQLite folder whose place depends on a working directory."""
+    path = storage.removeprefix("sqlite:///")
+    return path != storage and not path.startswith(("/", "${"))
+
+
+def document(settings: Settings) -> str:
+    """Return the text that is kept in the store: what was said, without the store's own URL and the namespace.
+
+    References stay references. A store that is moved, or taken up under another namespace, keeps its configuration.
+    """
+    said = settings.model_dump(exclude={"storage", "namespace"}, exclude_unset=True, by_alias=True)
+    return json.dumps(said, sort_keys=True, ensure_ascii=False)
+
+
+def needs_jobs(settings: Settings) -> bool:
+    """Tell whether a handler submits Ray jobs: then the cluster needs its dashboard, which has the Jobs API."""
+    handlers = [entry.handler for entry in (settings.defaults, *settings.models.values())]
+    while any(isinstance(handler, TuneHandlerSettings) for handler in handlers):
+        handlers = [handler.then if isinstance(handler, TuneHandlerSettings) else handler for handler in handlers]
+    return any(isinstance(handler, RayJobHandlerSettings) for handler in handlers)
+
+
+def differences(old: Settings, new: Settings) -> list[str]:
+    """Return one readable line for each value that differs; what may hold a secret is named, not shown."""
+    before, after = _leaves(old), _leaves(new)
+    lines = []
+    for path in sorted(before.keys() | after.keys()):
+        if before.get(path) == after.get(path):
+            continue
+        if ".headers." in path or ".runtime_env." in path:
+            lines.append(f"{path}: differs")
+        else:
+            lines.append(f"{path}: {_told(before, path)} -> {_told(after, path)}")
+    return lines
+
+
+def _leaves(settings: Settings) -> dict[str, Any]:
+    said = settings.model_dump(by_alias=True)
+    said["storage"] = redacted(settings.storage)
+    said["defaults"]["watch"] = {
+        metric: {"detector": watch.detector, "direction": watch.direction, **watch.options}
+        for metric, watch in merged_watch([BUILT_IN, settings.defaults]).items()
+    }
+    # Of `models` only what was said counts: the rest of an entry comes from the layers below.
+    said["models"] = {name: entry.model_dump(by_alias=True, exclude_unset=True) for name, entry in settings.models.items()}
+    return dict(_flattened(said, ()))
+
+
+def _told(leaves: Mapping[str, Any], path: str) -> str:
+    return json.dumps(leaves[path], ensure_ascii=False) if path in leaves else "(nothing)"
+
+
+def _flattened(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flattened(item, (*path, str(key)))
+    else:
+        yield dotted(path), value
+
+
+def _check_detectors(settings: Settings, source: str) -> None:
+    """Let every detector see its options, at the entry that says them."""
+    for path, name in [(("defaults",), ""), *((("models", name), name) for name in settings.models)]:
+        for metric, watch in settings.for_model(name).watch.items():
+            try:
+                drift.check(watch.detector, dict(watch.options))
+            except (ValueError, KeyError) as error:
+                raise ValueError(f"{source}: {dotted((*path, 'watch', metric))}: {error.args[0]}") from None
+
+
+def _plain_copy(value: Any, source: str, path: tuple[str, ...] = ()) -> Any:
+    """Copy a document that came as Python values, refusing keys that are no text."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"{source}: {dotted(path)}: keys must be text, got {shown(key)}")  # noqa: TRY004 a value of the caller
+        return {key: _plain_copy(item, source, (*path, key)) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain_copy(item, source, (*path, str(index))) for index, item in enumerate(value)]
+    return value
+
+
+def _explained(source: str, details: Any) -> str:
+    """Say a pydantic error in our words: where, which rule, which value."""
+    path = tuple(str(part) for index, part in enumerate(details["loc"]) if not _is_tag(details["loc"], index))
+    match details["type"]:
+        case "extra_forbidden":
+            known = _known_keys(details["loc"])
+            near = difflib.get_close_matches(path[-1], known, n=1)
+            rule = f"unknown key{f', did you mean {near[0]}?' if near else ''} (known: {', '.join(known)})"
+        case "missing":
+            rule = "is missing"
+        case "union_tag_invalid" | "union_tag_not_found":
+            rule = f"kind must be one of {', '.join(KINDS)} or 'module:Class', got {shown(kind_of(details['input']))}"
+        case "value_error":
+            rule = str(details["ctx"]["error"])
+        case "model_type" | "model_attributes_type" | "dict_type":
+            rule = f"must be a mapping, got {shown(details['input'])}"
+        case _:
+            rule = f"{details['msg'].replace('Input should', 'must', 1)}, got {shown(details['input'])}"
+    return f"{source}: {dotted(path)}: {rule}"
+
+
+def _is_tag(loc: tuple[Any, ...], index: int) -> bool:
+    """Pydantic puts the chosen kind, and for a key `[key]`, into the path; neither stands in the document."""
+    return loc[index] == "[key]" or (index > 0 and loc[index - 1] in {"handler", "then"} and loc[index] in TAGS)
+
+
+_SECTIONS: Final[Mapping[object, type[BaseModel]]] = {
+    "detectors": Detectors,
+    "retention": Retention,
+    "delivery": Delivery,
+    "defaults": ModelEntry,
+    "models": ModelEntry,
+    "channel": ChannelHandlerSettings,
+    "task": TaskHandlerSettings,
+    "ray_job": RayJobHandlerSettings,
+    "webhook": WebhookHandlerSettings,
+    "tune": TuneHandlerSettings,
+    "module:Class": CustomHandlerSettings,
+}
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    """Return the keys of the innermost section on the way to `loc`."""
+    section: type[BaseModel] = Settings
+    for index, part in enumerate(loc[:-1]):
+        if index == 0 or _is_tag(loc, index):
+            section = _SECTIONS.get(part, section)
+    return [field.alias or name for name, field in section.model_fields.items()]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FINE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
+DEFAULT_NAMESPACE: Final = "visutility"  # that of actors.system, which takes 1 s to import
 
 Act = Callable[..., int]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])

@@ -184,3 +184,12 @@ def test_what_needs_no_ray_imports_none(module: str) -> None:
     code = f"import sys, {module}; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_status_imports_ray_and_nothing_else_that_is_heavy() -> None:
+    modules = ("drivers.status", "actors.cluster.connection", "actors.cluster.peers", "actors.cluster.runner")
+    code = (
+        f"import sys, {', '.join(modules)}; sys.exit(' '.join({{'sqlalchemy', 'pydantic', 'numpy'}} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -8,6 +8,8 @@ from actors.config.handlers import (
     TaskHandlerSettings,
     TuneHandlerSettings,
     WebhookHandlerSettings,
+    handler_document,
+    read_handler,
 )
 from actors.config.reading import anchored, differences, document, is_relative, load, needs_jobs, parse
 from actors.config.settings import Direction, ModelEntry, ModelSettings, Retention, Settings, WatchSettings
@@ -34,10 +36,12 @@ __all__ = [
     "document",
     "expand",
     "format_duration",
+    "handler_document",
     "is_relative",
     "load",
     "needs_jobs",
     "parse",
     "parse_duration",
+    "read_handler",
     "read_yaml",
 ]

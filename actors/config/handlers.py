@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter
 
 from actors.checks import shown
 from actors.config.fields import Count, OptionalSeconds, PositiveSeconds, Section, Target
@@ -122,3 +123,15 @@ HandlerSettings = Annotated[
     Discriminator(kind_of),
 ]
 TAGS: Final = frozenset({*KINDS, "module:Class"})
+_ANY_HANDLER: Final[TypeAdapter[HandlerSettings]] = TypeAdapter(HandlerSettings)
+
+
+def handler_document(handler: HandlerSettings) -> dict[str, object]:
+    """Return a handler's settings as plain JSON values, to stand with an order; `${NAME}` stays a reference."""
+    said: dict[str, object] = json.loads(json.dumps(handler.model_dump(exclude_unset=True, by_alias=True)))
+    return {"kind": handler.kind, **said}
+
+
+def read_handler(document: Mapping[str, object]) -> HandlerSettings:
+    """Return the settings that `handler_document` has written. ValueError where another build wrote what this one refuses."""
+    return _ANY_HANDLER.validate_python(document)

@@ -1,6 +1,6 @@
-"""`channel`: the order stands in the store until a consumer takes it, under a lease that the consumer renews.
+"""`channel`: an order stands in the store until a consumer takes it, under a lease that the consumer renews.
 
-Nothing is launched by the dispatcher: the consumer is the retrain. One live lease a time; a consumer that is gone stops
+The dispatcher launches nothing: the consumer is the retrain. There is one live lease at a time. A consumer that is gone stops
 renewing, the lease runs out, and the order goes to the next one with a raised `attempt`, which is the fencing token.
 """
 
@@ -8,18 +8,56 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final, Literal, NotRequired, Protocol, TypedDict, TypeVar
 
 from actors import failpoints
 from actors.clock import Instant
-from actors.retraining.handlers.interface import event_fields
+from actors.retraining.commits import Handed
+from actors.retraining.handlers.interface import EventFields, event_fields
+from actors.retraining.leases import Said
 from actors.retraining.rules.delivery import Done, Failed
-from actors.retraining.state import Handed, OrderBook
+from actors.retraining.state import RetrainingState
 
-# Each waiting call holds one of the actor's places; the others must find one too, a health ping above all.
+T = TypeVar("T")
+
+# Each waiting call holds one of the actor's places (Ray gives it 1,000); the others must find one too.
 _MAX_WAITING: Final = 500
-# Runs a function of the book in the thread that owns it.
-InStore = Callable[[Callable[[OrderBook, Instant], Any]], Awaitable[Any]]
+_FULL_RETRY_S: Final = 2.0
+
+
+class InStore(Protocol):
+    """Runs a function of the state in the thread that owns the store."""
+
+    def __call__(self, act: Callable[[RetrainingState, Instant], T], /) -> Awaitable[T]:
+        """Return what `act` returns."""
+
+
+class TakenOrder(TypedDict):
+    """An order as its consumer gets it."""
+
+    id: str
+    attempt: int
+    requested_at: float
+    event: EventFields
+
+
+class TakeReply(TypedDict):
+    """An order with its token and lease, "none", or "unavailable" where too many wait already."""
+
+    status: Literal["order", "none", "unavailable"]
+    order: NotRequired[TakenOrder]
+    token: NotRequired[int]
+    lease_s: NotRequired[float]
+    reason: NotRequired[str]
+    retry_in_s: NotRequired[float]
+
+
+class RenewReply(TypedDict):
+    """The seconds of the renewed lease, or "lost" and why."""
+
+    status: Literal["renewed", "lost"]
+    lease_s: NotRequired[float]
+    reason: NotRequired[str]
 
 
 class Waiter:
@@ -37,11 +75,12 @@ class Waiter:
 
 
 class ChannelRetrainHandler:
-    """Hands orders to consumers who wait: a waiting call returns as soon as an order is committed."""
+    """Hands orders to the consumers who wait: a waiting call returns as soon as an order is committed."""
 
     def __init__(self, in_store: InStore) -> None:
         self._in_store = in_store
         self._waiting: list[Waiter] = []
+        self._calls = 0  # of `take`, wherever they are: counted before they wait for the store or for an order
         self._offers = 0
 
     def offer(self) -> None:
@@ -54,7 +93,7 @@ class ChannelRetrainHandler:
     def reserve(self, model: str) -> Waiter | None:
         """Take a waiting consumer out, to be given the order of `model` in the commit that makes it; then `settle` it.
 
-        Who waits for this model alone goes first; among others, who came first.
+        A consumer that waits for this model alone goes first; among others, the one that came first.
         """
         fitting = [waiter for waiter in self._waiting if waiter.model in {None, model}]
         if not fitting:
@@ -63,15 +102,23 @@ class ChannelRetrainHandler:
         self._waiting.remove(chosen)
         return chosen
 
-    async def take(self, *, consumer: str, model: str | None, timeout_s: float) -> dict[str, Any]:
+    async def take(self, *, consumer: str, model: str | None, timeout_s: float) -> TakeReply:
         """Wait up to `timeout_s` for an order, and hand it over under a lease."""
-        if len(self._waiting) >= _MAX_WAITING:
-            return {"status": "unavailable", "reason": f"{_MAX_WAITING} consumers wait already", "retry_in_s": 1.0}
+        if self._calls >= _MAX_WAITING:
+            reason = f"{_MAX_WAITING} consumers wait already; one stream without a model serves all models of a process"
+            return {"status": "unavailable", "reason": reason, "retry_in_s": _FULL_RETRY_S}
+        self._calls += 1
+        try:
+            return await self._taken(consumer, model, timeout_s)
+        finally:
+            self._calls -= 1
+
+    async def _taken(self, consumer: str, model: str | None, timeout_s: float) -> TakeReply:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + timeout_s
         while True:
             offers = self._offers
-            handed = await self._in_store(lambda book, now: _taken(book, consumer, model, now))
+            handed = await self._in_store(lambda state, now: _take(state, consumer, model, now))
             if handed is None and self._offers == offers and (left_s := give_up_at - loop.time()) > 0:
                 handed = await self._wait(Waiter(consumer, model), left_s)
             if handed is not None:
@@ -90,44 +137,34 @@ class ChannelRetrainHandler:
         # One that was reserved gets its answer with a commit that is under way: leaving now would lose the order for a lease.
         return await waiter.fate if reserved else None
 
-    async def renew(self, *, order: str, token: int) -> dict[str, Any]:
+    async def renew(self, *, order: str, token: int) -> RenewReply:
         """Keep an order; "lost" where somebody else has it, or it has ended."""
-        lease_s = await self._in_store(lambda book, now: book.renew(order, token, now))
+        lease_s = await self._in_store(lambda state, now: state.leases.renew(order, token, now))
         if lease_s is None:
             return {"status": "lost", "reason": "the lease ran out and the order was handed on, or it has ended"}
         return {"status": "renewed", "lease_s": lease_s}
 
-    async def finish(
-        self, *, order: str, token: int | None, outcome: str, reason: str | None, new_version: str | None
-    ) -> dict[str, Any]:
-        """Record how a retrain ended; safe to say again until it is recorded."""
-        match outcome:
-            case "done":
-                ending: Done | Failed = Done(new_version, reason or "")
-            case "failed":
-                ending = Failed(reason or "the consumer gave no reason")
-            case _:
-                raise ValueError(f"outcome must be 'done' or 'failed', got {outcome!r}")
+    async def finish(self, *, order: str, token: int | None, ending: Done | Failed) -> Said:
+        """Record how a retrain ended; safe to repeat until it is recorded."""
 
-        def act(book: OrderBook, now: Instant) -> tuple[str, str]:
+        def act(state: RetrainingState, now: Instant) -> Said:
             failpoints.reach("dispatcher.before_finish")
-            said = book.finish(order, token, ending, now)
+            said = state.leases.finish(order, token, ending, now)
             failpoints.reach("dispatcher.after_finish")
             return said
 
-        status, why = await self._in_store(act)
-        return {"status": status, "reason": why}
+        return await self._in_store(act)
 
 
-def _taken(book: OrderBook, consumer: str, model: str | None, now: Instant) -> Handed | None:
+def _take(state: RetrainingState, consumer: str, model: str | None, now: Instant) -> Handed | None:
     failpoints.reach("dispatcher.before_take")
-    handed = book.take(consumer, model, now)
+    handed = state.leases.take(consumer, model, now)
     if handed is not None:
         failpoints.reach("dispatcher.after_take")
     return handed
 
 
-def _reply(handed: Handed) -> dict[str, Any]:
+def _reply(handed: Handed) -> TakeReply:
     order = handed.order
     return {
         "status": "order",

@@ -1,8 +1,9 @@
 """RetrainDispatcher: from a drift episode's request to a launched retrain, effectively once.
 
-Its book (`order_book.py`) decides and commits; its handlers (`handlers/`) launch. In between stands the order of things that
-makes it effectively once: claim and cooldown committed, the attempt on record, the effect put-if-absent by the order's id,
-what came of it committed and the cooldown re-armed. Whatever is killed in between, the successor reads the book and goes on.
+Its state (`state.py`) decides and commits, its launcher (`launcher.py`) and its channel (`channel.py`) carry out. In between
+stands the order of steps that makes it effectively once: claim and cooldown committed, the attempt on record, the effect
+put-if-absent by the order's id, the outcome committed and the cooldown re-armed. Whatever is killed in between, the successor
+reads the state and goes on.
 
 On restart: everything is read from the store; orders that were begun are followed up first. Two dispatchers at once (a zombie
 on a lost node, a thawed process) are told apart by the fence: the older one ends at its next commit.
@@ -11,13 +12,12 @@ on a lost node, a thawed process) are told apart by the fence: the older one end
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -31,11 +31,14 @@ from actors.cluster import build, deployment, watchdog
 from actors.cluster.peers import Peers, RayPeers
 from actors.config.stored import load_stored
 from actors.retraining import handlers
-from actors.retraining.channel import ChannelRetrainHandler
-from actors.retraining.handlers.interface import Handler, Surroundings
-from actors.retraining.rules.delivery import Backoff, Launched, Outcome, Retry
+from actors.retraining.admissions import Admission, Answered, Asked
+from actors.retraining.channel import ChannelRetrainHandler, RenewReply, TakeReply
+from actors.retraining.commits import Plan
+from actors.retraining.handlers.interface import Surroundings
+from actors.retraining.launcher import MAX_ATTEMPTS_AT_ONCE, STORE_RETRY_S, Launcher, MakeHandler, brief
+from actors.retraining.rules.delivery import Backoff, Done, Failed
 from actors.retraining.rules.orders import STATES, Order, Request
-from actors.retraining.state import Admission, Handed, OrderBook, Plan
+from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
 from actors.storage import SCHEMA_VERSION, UNAVAILABLE, Fence, SchemaError, StaleEpochError, Store, StoreError, schema
 from actors.storage.schema import SYSTEM
@@ -44,24 +47,16 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 OWNER: Final = "dispatcher"
-# How often the book is looked through when nobody wakes the loop: leases that ran out, pauses that are over, jobs to follow.
-_ROUND_S: Final = 1.0
-# What runs is asked after again when this share of its time so far has passed: short work soon, long training seldom.
-_FOLLOW_SHARE: Final = 0.05
-_LONGEST_FOLLOW_S: Final = 15.0
-# A countdown loses at most this much progress in a reboot, for one small commit each time.
-_HOUSEKEEPING_S: Final = 30.0
-# After the store was away.
-_STORE_RETRY_S: Final = 1.0
-# Attempts under way at once; a webhook that hangs holds a place for its time-out, the others wait a round.
-_MAX_ATTEMPTS_AT_ONCE: Final = 64
 # What the configuration says of a model, worked out once: patterns and documents cost a millisecond.
 _MAX_PLANS: Final = 20_000
+# Requests that are answered in one commit; more wait for the next.
+_GROUP: Final = 500
 _LONGEST_TAKE_S: Final = 300.0
 _LONGEST_SILENCE_S: Final = 10 * 365 * 86_400.0
 _MAX_EXPLANATION_CHARACTERS: Final = 256 * 1024
 _MAX_EPISODES: Final = 1000
 _MAX_HISTORY: Final = 10_000
+_MAX_REASON_CHARACTERS: Final = 1000
 # Control characters, and halves of characters that no encoding can carry.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -79,38 +74,39 @@ class RetrainDispatcher:
         name: str,
         namespace: str,
         storage: str,
-        slot: int | None = None,
+        slot: int | None = None,  # noqa: ARG002  every actor is made alike
         clock: Clock | None = None,
         peers: Peers | None = None,
         environment: Mapping[str, str] | None = None,
-        make_handler: Callable[[Any, Surroundings], Handler] = handlers.create,
+        make_handler: MakeHandler = handlers.create,
         seed: int | None = None,
     ) -> None:
-        del slot
         self._name = name
         self._namespace = namespace
         self._storage = storage
         self._clock = clock or SystemClock()
-        self._surroundings = Surroundings(
+        surroundings = Surroundings(
             namespace,
             peers or RayPeers(namespace),
             os.environ if environment is None else environment,
             # Apart from the default executor, which a handful of hanging receivers would fill.
-            ThreadPoolExecutor(_MAX_ATTEMPTS_AT_ONCE, thread_name_prefix="dispatcher-handler"),
+            ThreadPoolExecutor(MAX_ATTEMPTS_AT_ONCE, thread_name_prefix="dispatcher-handler"),
+            self._parameters_in_force,
         )
-        self._make_handler = make_handler
         self._jitter = np.random.default_rng(seed)
         # One thread owns the store, so that commits follow each other and the loop answers while one waits for the disk.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dispatcher-store")
-        self._book: OrderBook | None = None
+        self._state: RetrainingState | None = None
         self._fence: Fence | None = None
         self._store: Store | None = None
         self._settings = config.Settings()
         self._plans: dict[str, Plan] = {}
         self._channel = ChannelRetrainHandler(self._in_store)
-        self._nudge = asyncio.Event()
-        self._attempts: dict[str, asyncio.Task[None]] = {}
-        self._follow_at: dict[str, float] = {}
+        self._launcher = Launcher(
+            self._in_store, surroundings, make_handler, self._clock, offer=self._channel.offer, keep_house=self._keep_house
+        )
+        self._asked: list[tuple[Asked, asyncio.Future[Answered]]] = []
+        self._asking: asyncio.Task[None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
         # Only the actor watches: a unit test that brings its own peers has nothing to watch.
         self._watches = peers is None
@@ -146,26 +142,7 @@ class RetrainDispatcher:
             episode=_text("episode", episode, 200),
             explanation=_explanation(explanation),
         )
-
-        waiter = self._channel.reserve(model)
-        handed: Handed | None = None
-
-        def act(book: OrderBook, now: Instant) -> Admission:
-            nonlocal handed
-            if book.events is not None:
-                book.events.advance_to(asked.triggered_at)
-            failpoints.reach("dispatcher.before_claim")
-            admission, handed = book.request_for(asked, None if waiter is None else waiter.consumer, now)
-            failpoints.reach("dispatcher.after_claim")
-            if handed is not None:
-                failpoints.reach("dispatcher.after_take")
-            return admission
-
-        try:
-            return await self._admitted(act, model, wakes=lambda: handed is None)
-        finally:
-            if waiter is not None:
-                waiter.settle(handed)
+        return await self._or_unavailable(self._admitted(self._request(asked), model))
 
     async def trigger(self, *, model: str, reason: str, version: str | None = None, key: str | None = None) -> dict[str, Any]:
         """Ask for an order by hand: it passes a cooldown and a silence, never another order of the model.
@@ -183,11 +160,16 @@ class RetrainDispatcher:
         )
         why = f"manual: {_text('reason', reason, 1000)}"
         once = uuid.uuid4().hex if key is None else _text("key", key, 200)
-        return await self._admitted(lambda book, now: book.trigger(asked, once, now, reason=why), model)
+
+        def act(state: RetrainingState, now: Instant) -> Admission:
+            return state.admissions.trigger(asked, once, now, reason=why)
+
+        return await self._or_unavailable(self._admitted(self._then_wake(act), model))
 
     async def retry(self, *, order: str) -> dict[str, Any]:
         """Put a failed, dead or expired order back. KeyError: no such order; ValueError: it ended otherwise."""
-        return await self._admitted(lambda book, now: book.retry(order, now), order)
+        put_back = self._then_wake(lambda state, now: state.retry(order, now))
+        return await self._or_unavailable(self._admitted(put_back, order))
 
     async def overtaken(self, *, model: str, version: str, over: list[str] | None = None) -> dict[str, Any]:
         """Learn that a new version of `model` has come: an order that nobody has begun yet expires.
@@ -201,7 +183,7 @@ class RetrainDispatcher:
             raise ValueError(f"over must be a list of versions, got {_shown(over)}")
 
         async def act() -> dict[str, Any]:
-            expired = await self._in_store(lambda book, now: book.overtaken(model, version, now, over))
+            expired = await self._in_store(lambda state, now: state.overtaken(model, version, now, over))
             if expired is not None:
                 logger.info("order %s of %s expired: version %s came first", expired.id, model, version)
             return {"status": "recorded", "expired": None if expired is None else expired.id}
@@ -210,7 +192,7 @@ class RetrainDispatcher:
 
     # --- the channel
 
-    async def take(self, *, consumer: str, model: str | None = None, timeout_s: float = 20.0) -> dict[str, Any]:
+    async def take(self, *, consumer: str, model: str | None = None, timeout_s: float = 20.0) -> TakeReply | dict[str, Any]:
         """Wait up to `timeout_s` for an order of the channel (of `model`, or of any).
 
         Gives `{"status": "order", "order": {"id", "attempt", "requested_at", "event"}, "token", "lease_s"}` or
@@ -223,7 +205,7 @@ class RetrainDispatcher:
             raise ValueError(f"timeout_s must be from 0 to {_LONGEST_TAKE_S:.0f}, got {timeout_s}")
         return await self._or_unavailable(self._channel.take(consumer=consumer, model=model, timeout_s=timeout_s))
 
-    async def renew(self, *, order: str, token: int) -> dict[str, Any]:
+    async def renew(self, *, order: str, token: int) -> RenewReply | dict[str, Any]:
         """Keep an order: `{"status": "renewed", "lease_s"}`, or "lost" where the token is not the newest any more."""
         return await self._or_unavailable(self._channel.renew(order=order, token=token))
 
@@ -235,10 +217,13 @@ class RetrainDispatcher:
         Gives status "recorded" (also when it is said again), or "stale" where somebody else has the order. KeyError: no such
         order.
         """
-        if new_version is not None:
-            _text("new_version", new_version, 200)
-        finished = self._channel.finish(order=order, token=token, outcome=outcome, reason=reason, new_version=new_version)
-        return await self._or_unavailable(finished)
+        ending = _ending(outcome, reason, new_version)
+
+        async def act() -> dict[str, Any]:
+            said = await self._channel.finish(order=order, token=token, ending=ending)
+            return {"status": said.status, "reason": said.reason}
+
+        return await self._or_unavailable(act())
 
     # --- silences
 
@@ -251,7 +236,7 @@ class RetrainDispatcher:
         once = uuid.uuid4().hex if key is None else _text("key", key, 200)
 
         async def act() -> dict[str, Any]:
-            id_ = await self._in_store(lambda book, now: book.silence(pattern, float(duration_s), said, once, now))
+            id_ = await self._in_store(lambda state, now: state.silence(pattern, float(duration_s), said, once, now))
             return {"status": "recorded", "silence": id_}
 
         return await self._or_unavailable(act())
@@ -260,7 +245,7 @@ class RetrainDispatcher:
         """End a silence. KeyError: no such silence."""
 
         async def act() -> dict[str, Any]:
-            await self._in_store(lambda book, now: book.unsilence(silence, now))
+            await self._in_store(lambda state, now: state.unsilence(silence, now))
             return {"status": "recorded"}
 
         return await self._or_unavailable(act())
@@ -269,7 +254,7 @@ class RetrainDispatcher:
         """Give the silences in force: `{"status", "silences": [{"id", "model", "comment", "created_at", "remaining_s"}]}`."""
 
         async def act() -> dict[str, Any]:
-            return {"status": "ok", "silences": await self._in_store(lambda book, now: book.silences(now))}
+            return {"status": "ok", "silences": await self._in_store(lambda state, now: state.record.silences(now))}
 
         return await self._or_unavailable(act())
 
@@ -281,7 +266,7 @@ class RetrainDispatcher:
             raise ValueError(f"episodes must be a list of at most {_MAX_EPISODES} ids, got {_shown(episodes)}")
 
         async def act() -> dict[str, Any]:
-            found: dict[str, Order] = await self._in_store(lambda book, _now: book.of_episodes(episodes))
+            found: dict[str, Order] = await self._in_store(lambda state, _now: state.record.of_episodes(episodes))
             return {
                 episode: {
                     "order": order.id,
@@ -302,7 +287,7 @@ class RetrainDispatcher:
             raise ValueError(f"state must be one of {', '.join(STATES)}, got {state!r}")
 
         async def act() -> dict[str, Any]:
-            found = await self._in_store(lambda book, _now: book.history(model, limit, state))
+            found = await self._in_store(lambda book, _now: book.record.history(model, limit, state))
             return {"status": "ok", "rows": [_row(order) for order in found]}
 
         return await self._or_unavailable(act())
@@ -311,7 +296,7 @@ class RetrainDispatcher:
         """Give one order with its explanation and attempts. KeyError: no such order."""
 
         async def act() -> dict[str, Any]:
-            found, attempts = await self._in_store(lambda book, _now: book.order(order))
+            found, attempts = await self._in_store(lambda state, _now: state.record.order(order))
             explanation = dict(found.request.explanation)
             return _row(found) | {"status": "ok", "explanation": explanation, "tuning": found.tuning, "attempt_log": attempts}
 
@@ -321,7 +306,7 @@ class RetrainDispatcher:
         """Give the seconds that are left of every cooldown in force: `{"status": "ok", "cooldowns": {model: seconds}}`."""
 
         async def act() -> dict[str, Any]:
-            return {"status": "ok", "cooldowns": await self._in_store(lambda book, now: book.cooldowns(now))}
+            return {"status": "ok", "cooldowns": await self._in_store(lambda state, now: state.record.cooldowns(now))}
 
         return await self._or_unavailable(act())
 
@@ -350,125 +335,6 @@ class RetrainDispatcher:
 
         return await self._or_unavailable(act())
 
-    # --- delivery
-
-    async def _work(self) -> None:
-        """Carry the orders out, round by round, for as long as the process lives."""
-        housekeeping_at = 0.0
-        loop = asyncio.get_running_loop()
-        while True:
-            self._nudge.clear()
-            try:
-                await self._round()
-                if loop.time() >= housekeeping_at:
-                    housekeeping_at = loop.time() + _HOUSEKEEPING_S
-                    await self._in_store(self._keep_house)
-            except (*UNAVAILABLE, StoreError, SchemaError) as error:
-                logger.warning("the store is unavailable, trying again in %.0f s: %s", _STORE_RETRY_S, _brief(error))
-                await asyncio.sleep(_STORE_RETRY_S)
-                continue
-            except Exception:
-                logger.exception("a round of deliveries failed; the next one follows in %.0f s", _ROUND_S)
-            with contextlib.suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it can swallow the cancellation of this loop.
-                async with asyncio.timeout(_ROUND_S):
-                    await self._nudge.wait()
-
-    async def _round(self) -> None:
-        """Take back what was lost, begin what is due, follow what runs."""
-
-        def look(book: OrderBook, now: Instant) -> tuple[list[Order], list[Order], list[Order]]:
-            return book.lapse(now), book.running(), book.due(now)
-
-        back, running, due = await self._in_store(look)
-        for order in back:
-            logger.warning("order %s of %s came back: %s", order.id, order.model, order.reason)
-        if back:
-            self._channel.offer()
-        loop_s = asyncio.get_running_loop().time()
-        for order in running:
-            if loop_s >= self._follow_at.get(order.id, 0.0):
-                ran_s = self._clock.now().wall_s - (order.dispatched_at or 0.0)
-                self._follow_at[order.id] = loop_s + min(max(ran_s * _FOLLOW_SHARE, _ROUND_S), _LONGEST_FOLLOW_S)
-                self._begin(order, self._follow(order))
-        self._follow_at = {order.id: self._follow_at[order.id] for order in running}
-        for order in due:
-            self._begin(order, self._attempt(order))
-
-    def _begin(self, order: Order, work: Any) -> None:
-        if order.id in self._attempts or len(self._attempts) >= _MAX_ATTEMPTS_AT_ONCE:
-            work.close()
-            return
-        task = asyncio.get_running_loop().create_task(work)
-        self._attempts[order.id] = task
-        task.add_done_callback(lambda done: self._ended(order.id, done))
-
-    def _ended(self, id_: str, task: asyncio.Task[None]) -> None:
-        del self._attempts[id_]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("order %s: the attempt broke off, its outcome is looked for", id_, exc_info=error)
-
-    async def _attempt(self, order: Order) -> None:
-        def begin(book: OrderBook, now: Instant) -> Order | None:
-            failpoints.reach("dispatcher.before_attempt")
-            begun = book.begin(order.id, now)
-            failpoints.reach("dispatcher.after_attempt")
-            return begun
-
-        begun = await self._in_store(begin)
-        if begun is None:
-            return
-        failpoints.reach("dispatcher.before_effect")
-        try:
-            outcome: Outcome = await self._handler(begun).launch(begun)
-        except Exception as error:  # noqa: BLE001  whatever a handler raises is the reason of a failed attempt
-            outcome = Retry(_told(error))
-        failpoints.reach("dispatcher.after_effect")
-        await self._settle(begun, outcome)
-
-    async def _follow(self, order: Order) -> None:
-        try:
-            outcome = await self._handler(order).follow(order)
-        except Exception as error:  # noqa: BLE001  whatever it is, the attempt may go on: a second one must not begin beside it
-            unknown = handlers.without_secrets(Retry(_told(error)), order, self._surroundings.environment)
-            logger.warning("order %s: nobody can tell how it goes, asking again: %s", order.id, unknown)
-            return
-        if not (isinstance(outcome, Launched) and order.launched):
-            await self._settle(order, outcome)
-
-    def _handler(self, order: Order) -> Handler:
-        return self._make_handler(handlers.settings_of(order), self._surroundings)
-
-    async def _settle(self, order: Order, outcome: Outcome) -> None:
-        """Record an outcome, however long the store is away: it is known here alone."""
-        outcome = handlers.without_secrets(outcome, order, self._surroundings.environment)
-
-        def act(book: OrderBook, now: Instant) -> Order | None:
-            failpoints.reach("dispatcher.before_done")
-            after = book.settle(order.id, order.attempts, outcome, now)
-            failpoints.reach("dispatcher.after_done")
-            return after
-
-        while True:
-            try:
-                after = await self._in_store(act)
-            except UNAVAILABLE as error:
-                logger.warning("order %s: outcome not recorded yet: %s", order.id, _brief(error))
-                await asyncio.sleep(_STORE_RETRY_S)
-                continue
-            break
-        if not isinstance(outcome, Launched):
-            await self._forget(order)
-        if after is not None:
-            logger.info("order %s of %s, attempt %d: %s %s", after.id, after.model, after.attempts, after.state, after.reason)
-            self._wake()
-
-    async def _forget(self, order: Order) -> None:
-        try:
-            await self._handler(order).forget(order)
-        except Exception as error:  # noqa: BLE001  what is not cleared up costs room, no order
-            logger.info("order %s: not cleared up: %s", order.id, error)
-
     # --- the store
 
     def _start_loop(self) -> None:
@@ -479,7 +345,7 @@ class RetrainDispatcher:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        self._loop_task = loop.create_task(self._work())
+        self._loop_task = loop.create_task(self._launcher.run())
         if self._watches and self._watch_task is None:
             watched = watchdog.watch(
                 self._watched, namespace=self._namespace, storage=self._storage, now_s=lambda: self._clock.now().boot_s
@@ -498,54 +364,57 @@ class RetrainDispatcher:
                 wanted |= {row.process: row.slot for row in rows}
         return wanted
 
-    async def _in_store(self, act: Callable[[OrderBook, Instant], T]) -> T:
-        """Run `act` on the book in the thread that owns it; a process that has been succeeded ends here."""
+    async def _in_store(self, act: Callable[[RetrainingState, Instant], T], /) -> T:
+        """Run `act` on the state in the thread that owns it; a process that has been succeeded ends here."""
         self._start_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._on_book, act)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._on_state, act)
         except StaleEpochError as error:
             self._end_stale(error)
             raise
 
-    def _on_book(self, act: Callable[[OrderBook, Instant], T]) -> T:
-        return act(self._book or self._open(), self._clock.now())
+    def _on_state(self, act: Callable[[RetrainingState, Instant], T]) -> T:
+        return act(self._state or self._open(), self._clock.now())
 
-    def _open(self) -> OrderBook:
+    def _open(self) -> RetrainingState:
         self._store = self._store or Store(self._storage)
         self._settings = _stored_settings(self._store)
         self._fence = self._fence or Fence.raise_epoch(self._store.part(DISPATCHER), OWNER)
-        book = OrderBook(
+        state = RetrainingState(
             self._fence,
             self._store.store_id,
             plan_of=self._plan_of,
             backoff=_backoff(self._settings),
             jitter=self._jitter,
         )
-        self._set_clock(book)
-        book.start(self._clock.now())
-        self._book = book
-        return book
+        self._set_clock(state)
+        state.start(self._clock.now())
+        self._state = state
+        return state
 
-    def _reloaded(self, book: OrderBook, _now: Instant) -> None:
+    def _reloaded(self, state: RetrainingState, _now: Instant) -> None:
         if self._store is not None:
             self._settings = _stored_settings(self._store)
             self._plans.clear()
-            book.backoff = _backoff(self._settings)
-            if self._set_clock(book):
-                book.start(self._clock.now())
-            book.reassign()
+            state.commits.backoff = _backoff(self._settings)
+            if self._set_clock(state):
+                state.start(self._clock.now())
+            state.reassign()
 
-    def _set_clock(self, book: OrderBook) -> bool:
-        """Let cooldowns run on the clock that is configured; tell whether that is another one than before."""
+    def _set_clock(self, state: RetrainingState) -> bool:
+        """Let cooldowns run on the clock that is configured; return whether that is another one than before."""
         wanted = self._settings.clock == "event"
-        changed = wanted != (book.events is not None)
+        changed = wanted != (state.commits.events is not None)
         if changed:
-            book.events = EventClock() if wanted else None
+            state.commits.events = EventClock() if wanted else None
         return changed
 
-    def _keep_house(self, book: OrderBook, now: Instant) -> None:
+    def _keep_house(self, state: RetrainingState, now: Instant) -> None:
         retention = self._settings.retention
-        book.keep_house(now, keep_rows=retention.rows, keep_s=retention.age_s)
+        state.keep_house(now, keep_rows=retention.rows, keep_s=retention.age_s)
+
+    async def _parameters_in_force(self, model: str, names: Collection[str]) -> Mapping[str, Any] | None:
+        return await self._in_store(lambda state, _now: state.record.parameters_in_force(model, names))
 
     def _plan_of(self, model: str) -> Plan:
         if model in self._plans:
@@ -553,7 +422,7 @@ class RetrainDispatcher:
         settings = self._settings.for_model(model)
         handler = settings.handler
         channel = handler if isinstance(handler, config.ChannelHandlerSettings) else config.ChannelHandlerSettings()
-        plan = Plan(settings.cooldown_s, settings.dry_run, handler.kind, handlers.document_of(handler), channel.lease_s)
+        plan = Plan(settings.cooldown_s, settings.dry_run, handler.kind, config.handler_document(handler), channel.lease_s)
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         self._plans[model] = plan
@@ -562,36 +431,101 @@ class RetrainDispatcher:
     def _end_stale(self, error: StaleEpochError) -> None:
         deployment.end_stale_process(error)
 
-    async def _admitted(
-        self, act: Callable[[OrderBook, Instant], Admission], what: str, *, wakes: Callable[[], bool] = lambda: True
-    ) -> dict[str, Any]:
-        async def acted() -> dict[str, Any]:
-            admission = await self._in_store(act)
-            if admission.decision != "skipped" and wakes():
-                self._wake()
-            if admission.decision == "skipped":
-                logger.warning("retrain of %s skipped: %s", what, admission.reason)
-            else:
-                logger.info("retrain of %s %s: order %s", what, admission.decision, admission.order)
-            return {
-                "status": "recorded",
-                "decision": admission.decision,
-                "order": admission.order,
-                "reason": admission.reason,
-                "retry_in_s": admission.retry_in_s,
-            }
+    # --- requests that wait together are committed together
 
-        return await self._or_unavailable(acted())
+    async def _request(self, asked: Request) -> Admission:
+        waiter = self._channel.reserve(asked.model)
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._asked.append((Asked(asked, None if waiter is None else waiter.consumer), future))
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._answer_all())
+        answered: Answered | None = None
+        try:
+            answered = await future
+        finally:
+            if waiter is not None:
+                waiter.settle(None if answered is None else answered.handed)
+        if answered.handed is None and answered.admission.decision != "skipped":
+            self._wake()
+        return answered.admission
 
-    async def _or_unavailable(self, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    async def _answer_all(self) -> None:
+        while self._asked:
+            group, self._asked = self._asked[:_GROUP], self._asked[_GROUP:]
+            try:
+                answers: list[Answered | BaseException] = list(await self._in_store(_answering([each for each, _ in group])))
+            except (*UNAVAILABLE, StoreError, SchemaError, StaleEpochError) as error:
+                answers = [error] * len(group)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001  one request that cannot be answered takes no other along
+                answers = [error] if len(group) == 1 else [await self._alone(each) for each, _ in group]
+            for (_, future), answer in zip(group, answers, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, BaseException):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+
+    async def _alone(self, asked: Asked) -> Answered | BaseException:
+        try:
+            return (await self._in_store(_answering([asked])))[0]
+        except BaseException as error:  # noqa: BLE001  handed to whoever asked
+            return error
+
+    async def _then_wake(self, act: Callable[[RetrainingState, Instant], Admission]) -> Admission:
+        admission = await self._in_store(act)
+        if admission.decision != "skipped":
+            self._wake()
+        return admission
+
+    async def _admitted(self, answer: Awaitable[Admission], what: str) -> dict[str, Any]:
+        admission = await answer
+        if admission.decision == "skipped":
+            logger.warning("retrain of %s skipped: %s", what, admission.reason)
+        else:
+            logger.info("retrain of %s %s: order %s", what, admission.decision, admission.order)
+        return {
+            "status": "recorded",
+            "decision": admission.decision,
+            "order": admission.order,
+            "reason": admission.reason,
+            "retry_in_s": admission.retry_in_s,
+        }
+
+    async def _or_unavailable(self, work: Awaitable[T]) -> T | dict[str, Any]:
         try:
             return await work
         except (*UNAVAILABLE, StoreError, SchemaError) as error:
-            return {"status": "unavailable", "reason": _brief(error), "retry_in_s": _STORE_RETRY_S}
+            return {"status": "unavailable", "reason": brief(error), "retry_in_s": STORE_RETRY_S}
 
     def _wake(self) -> None:
-        self._nudge.set()
+        self._launcher.wake()
         self._channel.offer()
+
+
+def _answering(asked: list[Asked]) -> Callable[[RetrainingState, Instant], list[Answered]]:
+    def act(state: RetrainingState, now: Instant) -> list[Answered]:
+        failpoints.reach("dispatcher.before_claim")
+        answers = state.admissions.request_all(asked, now)
+        failpoints.reach("dispatcher.after_claim")
+        if any(answer.handed is not None for answer in answers):
+            failpoints.reach("dispatcher.after_take")
+        return answers
+
+    return act
+
+
+def _ending(outcome: str, reason: str | None, new_version: str | None) -> Done | Failed:
+    why = "" if reason is None else str(reason)[:_MAX_REASON_CHARACTERS]
+    match outcome:
+        case "done":
+            return Done(None if new_version is None else _text("new_version", new_version, 200), why)
+        case "failed":
+            return Failed(why or "the consumer gave no reason")
+        case _:
+            raise ValueError(f"outcome must be 'done' or 'failed', got {outcome!r}")
 
 
 def _stored_settings(store: Store) -> config.Settings:
@@ -663,13 +597,3 @@ def _explanation(value: object) -> dict[str, Any]:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _told(error: Exception) -> str:
-    """Give kind and text of a handler's error."""
-    return f"{type(error).__name__}: {error}"
-
-
-def _brief(error: Exception) -> str:
-    """Give a database's error without its statement and parameters."""
-    return str(getattr(error, "orig", None) or error)[:500]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypedDict
 
 import numpy as np
 from sqlalchemy import (
@@ -128,8 +128,21 @@ sightings = Table(
     Column("boot_id", String(64), nullable=False),
 )
 
+_CHUNK: Final = 500  # a statement takes a bounded number of parameters
 _COUNTED = (orders.PENDING, orders.RUNNING, orders.DONE, orders.FAILED, orders.DEAD, orders.SKIPPED)
 _WITH_COUNTDOWN = ((retrains, "wait"), (cooldowns, "armed"), (silences, "armed"))
+
+
+class Attempt(TypedDict):
+    """One attempt of an order, as people see it. Times are wall-clock seconds."""
+
+    attempt: int
+    handler: str
+    consumer: str | None
+    started_at: float
+    ended_at: float | None
+    outcome: str | None
+    reason: str | None
 
 
 def read_status(connection: Connection) -> dict[str, int]:
@@ -139,7 +152,7 @@ def read_status(connection: Connection) -> dict[str, int]:
 
 
 def read_history(connection: Connection, *, model: str | None, limit: int, state: str | None = None) -> list[Order]:
-    """Give the newest `limit` orders and decisions, oldest first."""
+    """Return the newest `limit` orders and decisions, oldest first."""
     wanted = select(retrains).order_by(retrains.c.seq.desc()).limit(limit)
     if model is not None:
         wanted = wanted.where(retrains.c.model == model)
@@ -151,25 +164,36 @@ def read_history(connection: Connection, *, model: str | None, limit: int, state
 # Built once: for what every request passes through, building a statement costs more than running it.
 _ORDER: Final = select(retrains).where(retrains.c.id == bindparam("of"))
 _ACTIVE_ORDER: Final = select(retrains).where(retrains.c.model == bindparam("of"), retrains.c.state.in_(orders.ACTIVE))
-_COOLDOWN: Final = select(cooldowns).where(cooldowns.c.model == bindparam("of"))
+_ORDERS: Final = select(retrains).where(retrains.c.id.in_(bindparam("of", expanding=True)))
+_ACTIVE_ORDERS: Final = select(retrains).where(
+    retrains.c.model.in_(bindparam("of", expanding=True)), retrains.c.state.in_(orders.ACTIVE)
+)
+_COOLDOWNS: Final = select(cooldowns).where(cooldowns.c.model.in_(bindparam("of", expanding=True)))
 _SILENCES: Final = select(silences).where(silences.c.expired_at.is_(None)).order_by(silences.c.created_at)
 _UPDATE: Final = retrains.update().where(retrains.c.id == bindparam("of"))
 
 
 def read_order(connection: Connection, id_: str) -> Order | None:
-    """Give one order by its id."""
+    """Return one order by its id."""
     row = connection.execute(_ORDER, {"of": id_}).first()
     return None if row is None else _order(row)
 
 
 def read_orders(connection: Connection, ids: Iterable[str]) -> dict[str, Order]:
-    """Give the orders of these ids that exist."""
-    found = connection.execute(select(retrains).where(retrains.c.id.in_(list(ids))))
-    return {row.id: _order(row) for row in found}
+    """Return the orders of these ids that exist."""
+    return {row.id: _order(row) for row in _rows_of(connection, _ORDERS, ids)}
 
 
-def read_attempts(connection: Connection, id_: str) -> list[dict[str, Any]]:
-    """Give an order's attempts, as plain rows."""
+def known_order(connection: Connection, id_: str) -> Order:
+    """Return one order by its id. KeyError: no such order."""
+    order = read_order(connection, id_)
+    if order is None:
+        raise KeyError(f"order must be the id of a known retrain order, got {id_!r}")
+    return order
+
+
+def read_attempts(connection: Connection, id_: str) -> list[Attempt]:
+    """Return an order's attempts, as plain rows."""
     wanted = select(attempts).where(attempts.c.retrain == id_).order_by(attempts.c.attempt)
     return [
         {
@@ -186,19 +210,24 @@ def read_attempts(connection: Connection, id_: str) -> list[dict[str, Any]]:
 
 
 def active_order(connection: Connection, model: str) -> Order | None:
-    """Give the model's pending or running order: there is at most one."""
+    """Return the model's pending or running order: there is at most one."""
     row = connection.execute(_ACTIVE_ORDER, {"of": model}).first()
     return None if row is None else _order(row)
 
 
+def active_orders_of(connection: Connection, models: Iterable[str]) -> dict[str, Order]:
+    """Return the pending or running order of each of these models that has one."""
+    return {row.model: _order(row) for row in _rows_of(connection, _ACTIVE_ORDERS, models)}
+
+
 def active_orders(connection: Connection) -> list[Order]:
-    """Give all pending and running orders, oldest first; never more than one a model."""
+    """Return all pending and running orders, oldest first; never more than one a model."""
     wanted = select(retrains).where(retrains.c.state.in_(orders.ACTIVE)).order_by(retrains.c.seq)
     return [_order(row) for row in connection.execute(wanted)]
 
 
 def due_orders(connection: Connection, now: Instant, *, channel: bool, model: str | None = None, limit: int) -> list[Order]:
-    """Give the oldest pending orders whose pause is over, of the channel or of all other handlers."""
+    """Return the oldest pending orders whose pause is over, of the channel or of all other handlers."""
     # Every pause counts from this boot: a dispatcher that starts rebases them (`rebase_countdowns`).
     over = (retrains.c.wait_boot_id == now.boot_id) & (retrains.c.wait_boot_s + retrains.c.wait_left_s <= now.boot_s)
     wanted = _of_channel(channel).where(retrains.c.state == orders.PENDING, retrains.c.wait_boot_id.is_(None) | over)
@@ -208,7 +237,7 @@ def due_orders(connection: Connection, now: Instant, *, channel: bool, model: st
 
 
 def running_orders(connection: Connection, *, channel: bool) -> list[Order]:
-    """Give the orders in consumers' hands, or those that all other handlers have begun; oldest first."""
+    """Return the orders in consumers' hands, or those that all other handlers have begun; oldest first."""
     return [_order(row) for row in connection.execute(_of_channel(channel).where(retrains.c.state == orders.RUNNING))]
 
 
@@ -217,19 +246,19 @@ def _of_channel(channel: bool) -> Select[Any]:  # noqa: FBT001
     return select(retrains).where(ours).order_by(retrains.c.seq)
 
 
-def read_cooldown(connection: Connection, model: str) -> Cooldown | None:
-    """Give the model's cooldown, over or not."""
-    row = connection.execute(_COOLDOWN, {"of": model}).first()
-    return None if row is None else Cooldown(row.retrain, _countdown(row, "armed"))
+def read_cooldowns_of(connection: Connection, models: Iterable[str]) -> dict[str, Cooldown]:
+    """Return the cooldown, over or not, of each of these models that has one."""
+    rows = _rows_of(connection, _COOLDOWNS, models)
+    return {row.model: Cooldown(row.retrain, _countdown(row, "armed")) for row in rows}
 
 
 def read_cooldowns(connection: Connection) -> dict[str, Cooldown]:
-    """Give every model's cooldown, over or not."""
+    """Return every model's cooldown, over or not."""
     return {row.model: Cooldown(row.retrain, _countdown(row, "armed")) for row in connection.execute(select(cooldowns))}
 
 
 def read_silences(connection: Connection) -> list[tuple[Silence, float]]:
-    """Give the silences that nobody has ended, each with when it was made; some may be over."""
+    """Return the silences that nobody has ended, each with when it was made; some may be over."""
     return [
         (Silence(row.id, row.pattern, _countdown(row, "armed"), row.comment), row.created_at)
         for row in connection.execute(_SILENCES)
@@ -237,7 +266,7 @@ def read_silences(connection: Connection) -> list[tuple[Silence, float]]:
 
 
 def read_sighting(connection: Connection) -> Instant | None:
-    """Give the last instant on record."""
+    """Return the last instant on record."""
     row = connection.execute(select(sightings)).first()
     return None if row is None else Instant(row.wall_s, row.boot_s, row.boot_id)
 
@@ -265,9 +294,10 @@ def rebase_countdowns(connection: Connection, now: Instant, pace: Instant) -> No
             connection.execute(changed.values(_countdown_values(prefix, countdown)))
 
 
-def put_new(connection: Connection, order: Order) -> None:
-    """Insert an order or decision; keep the one that is there."""
-    connection.execute(insert_or_keep(connection, retrains), _values(order))
+def put_new(connection: Connection, new: Sequence[Order]) -> None:
+    """Insert orders and decisions; keep those that are there."""
+    if new:
+        connection.execute(insert_or_keep(connection, retrains), [_values(order) for order in new])
 
 
 def put(connection: Connection, order: Order) -> None:
@@ -290,10 +320,14 @@ def end_attempt(connection: Connection, order: Order, outcome: str, reason: str,
     connection.execute(latest.values(ended_at=now.wall_s, outcome=outcome, reason=reason))
 
 
-def put_cooldown(connection: Connection, model: str, order: str, countdown: Countdown) -> None:
-    """Arm the model's cooldown."""
-    values = {"model": model, "retrain": order, **_countdown_values("armed", countdown)}
-    connection.execute(upsert(connection, cooldowns, *(name for name in values if name != "model")), values)
+def put_cooldowns(connection: Connection, armed: Mapping[str, Cooldown]) -> None:
+    """Arm the cooldown of each of these models."""
+    rows = [
+        {"model": model, "retrain": cooldown.order, **_countdown_values("armed", cooldown.countdown)}
+        for model, cooldown in armed.items()
+    ]
+    if rows:
+        connection.execute(upsert(connection, cooldowns, *(name for name in rows[0] if name != "model")), rows)
 
 
 def put_silence(connection: Connection, silence: Silence, now: Instant) -> None:
@@ -328,8 +362,8 @@ def prune(connection: Connection, *, keep_rows: int, older_than_s: float, batch:
         (retrains.c.seq <= newest - keep_rows) | (retrains.c.requested_at < older_than_s),
     )
     ids: Sequence[str] = connection.execute(gone.order_by(retrains.c.seq).limit(batch)).scalars().all()
-    for start in range(0, len(ids), 500):  # a statement takes a bounded number of parameters
-        some = ids[start : start + 500]
+    for start in range(0, len(ids), _CHUNK):
+        some = ids[start : start + _CHUNK]
         connection.execute(delete(attempts).where(attempts.c.retrain.in_(some)))
         connection.execute(delete(retrains).where(retrains.c.id.in_(some)))
     return len(ids)
@@ -343,7 +377,7 @@ def prune_silences(connection: Connection, now: Instant, *, older_than_s: float)
 
 
 def plain(value: object) -> Any:
-    """Give `value` as JSON can hold it: numpy as lists and numbers, numbers that are not finite as None."""
+    """Return `value` as JSON can hold it: numpy as lists and numbers, numbers that are not finite as None."""
     match value:
         case None | bool() | str() | int():
             return value
@@ -357,6 +391,13 @@ def plain(value: object) -> Any:
             return [plain(item) for item in value]
         case _:
             return str(value)
+
+
+def _rows_of(connection: Connection, query: Select[Any], keys: Iterable[str]) -> Iterator[Row[Any]]:
+    """Run `query` for these keys, so many at a time as a statement takes parameters."""
+    wanted = list(dict.fromkeys(keys))
+    for start in range(0, len(wanted), _CHUNK):
+        yield from connection.execute(query, {"of": wanted[start : start + _CHUNK]})
 
 
 def _values(order: Order) -> dict[str, Any]:

@@ -89,18 +89,18 @@ def _new_id() -> None:
 
 def _no_rearm() -> None:
     """Let the cooldown count from the claim, not from the effect."""
-    from actors.retraining.state import OrderBook
+    from actors.retraining.commits import Commits
 
-    honest: Any = OrderBook._settle
+    honest: Any = Commits.settle
 
     def settle(self: Any, connection: Any, order: Any, outcome: Any, now: Any) -> Any:
-        self._arm = lambda *_: None
+        self.arm = lambda *_: None
         try:
             return honest(self, connection, order, outcome, now)
         finally:
-            del self._arm
+            del self.arm
 
-    OrderBook._settle = settle  # type: ignore[method-assign]
+    Commits.settle = settle  # type: ignore[method-assign]
 
 
 _PATCHES: Final[dict[str, Callable[[], None]]] = {

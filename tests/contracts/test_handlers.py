@@ -290,7 +290,7 @@ class Place:
 
     async def restart(self) -> None:
         self.dispatcher._loop_task.cancel()
-        for task in list(self.dispatcher._attempts.values()):
+        for task in list(self.dispatcher._launcher.attempts.values()):
             task.cancel()
         self.dispatcher._thread.shutdown(wait=True, cancel_futures=True)  # a process that ends takes its threads along
         await asyncio.sleep(0)
@@ -316,8 +316,8 @@ class Place:
                 return row
             await self.receiving.work(self.dispatcher)
             self.clock.advance(2.0)
-            self.dispatcher._follow_at.clear()
-            await self.dispatcher._round()
+            self.dispatcher._launcher.follow_at.clear()
+            await self.dispatcher._launcher.round()
             await asyncio.sleep(0)
         raise AssertionError(f"{state} was not reached: {row}")
 
@@ -441,8 +441,8 @@ def test_an_error_that_quotes_a_secret_is_recorded_without_it(hook, url, secret)
                 receiving.module.Pager = lambda **options: (_ for _ in ()).throw(RuntimeError(f"no such queue: {options}"))
             order = await place.request()
             for _ in range(30):
-                place.dispatcher._follow_at.clear()
-                await place.dispatcher._round()
+                place.dispatcher._launcher.follow_at.clear()
+                await place.dispatcher._launcher.round()
                 await asyncio.sleep(0.005)
             shown = await place.dispatcher.order(order=order)
             assert shown["attempts"] >= 1
@@ -461,9 +461,11 @@ def an_order(**changes):
 
 
 def surroundings(peers=None, environment=None):
-    return Surroundings(
-        "contracts", peers, {"HOOK_SECRET": SECRET} if environment is None else environment, ThreadPoolExecutor(4)
-    )
+    async def none_in_force(_model, _names):
+        return None
+
+    secrets = {"HOOK_SECRET": SECRET} if environment is None else environment
+    return Surroundings("contracts", peers, secrets, ThreadPoolExecutor(4), none_in_force)
 
 
 def hooked(hook, **changes):

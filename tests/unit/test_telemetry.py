@@ -124,7 +124,7 @@ def test_the_reader_gives_what_is_left_of_a_cooldown(tmp_path):
     store = Store(f"sqlite:///{tmp_path}/store")
     with store.part(DISPATCHER).write() as connection:
         countdown = dispatcher_tables.Countdown(NOW, 100.0)
-        dispatcher_tables.put_cooldown(connection, "fraud", "s-r-1", countdown)
+        dispatcher_tables.put_cooldowns(connection, {"fraud": dispatcher_tables.Cooldown("s-r-1", countdown)})
     later = Instant(NOW.wall_s + 86_400.0, NOW.boot_s + 40.0, NOW.boot_id)
     assert Reader(store).read(later).cooldowns == {"fraud": 60.0}
     store.close()

@@ -18,14 +18,14 @@ from actors.retraining.handlers.webhook import WebhookHandler
 from actors.retraining.rules.delivery import Outcome
 from actors.retraining.rules.orders import Order
 
-__all__ = ["Handler", "Surroundings", "create", "document_of", "event_fields", "event_of", "settings_of", "without_secrets"]
+__all__ = ["Handler", "Surroundings", "create", "event_fields", "event_of", "settings_of", "without_secrets"]
 
 _REFERENCE: Final = re.compile(r"\$\{(\w+)\}|\"secret_env\": \"(\w+)\"")
 _MAX_REASON_CHARACTERS: Final = 1000
 
 
-def create(settings: Any, surroundings: Surroundings) -> Handler:
-    """Make the handler that `settings` describe. ValueError for `channel`: consumers come for its orders themselves."""
+def create(settings: config.HandlerSettings, surroundings: Surroundings) -> Handler:
+    """Make the handler that `settings` describe. ValueError for `channel`: its orders wait for consumers."""
     match settings:
         case config.TaskHandlerSettings():
             return TaskHandler(settings, surroundings)
@@ -37,24 +37,20 @@ def create(settings: Any, surroundings: Surroundings) -> Handler:
             return TuneHandler(settings, surroundings)
         case config.CustomHandlerSettings():
             return CustomHandler(settings, surroundings)
-        case _:
+        case config.ChannelHandlerSettings():
             raise ValueError(f"handler must be one that the dispatcher launches, got {settings.kind!r}")
 
 
-def document_of(handler: Any) -> dict[str, object]:
-    """Give a handler's settings as the document that says them, to stand with an order; `${NAME}` stays a reference."""
-    said = config.Settings(defaults=config.ModelEntry(handler=handler))
-    document: dict[str, object] = json.loads(config.document(said))
-    return document
-
-
-def settings_of(order: Order) -> Any:
-    """Give the settings that stand with an order: those it is launched and followed by, also after a reload."""
-    return config.parse(dict(order.handler_settings), f"order {order.id}").defaults.handler
+def settings_of(order: Order) -> config.HandlerSettings:
+    """Return the settings that stand with an order: it is launched and followed by them, also after a reload."""
+    said: Any = order.handler_settings
+    if "defaults" in said:  # recorded by a build before 0.2, as a whole configuration
+        said = said["defaults"]["handler"]
+    return config.read_handler(said)
 
 
 def without_secrets(outcome: Outcome, order: Order, environment: Mapping[str, str]) -> Outcome:
-    """Give the outcome with a reason that may go on record: short, and without what the settings took from the environment.
+    """Return the outcome with a reason that may go on record: short, and without what the settings took from the environment.
 
     A handler's errors may quote a header or an option, and a job's message ends with the job's own output.
     """

@@ -1,12 +1,12 @@
-"""What the dispatcher asks of a way to launch retrains, and what it gives one."""
+"""What the dispatcher asks of a way to launch retrains, and what it hands to one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypedDict, TypeVar
 
 from actors.cluster.peers import Peers
 from actors.events import RetrainEvent
@@ -37,14 +37,25 @@ class Handler(Protocol):
         """Clear up after an attempt whose outcome is on record now; failing here costs nothing but room."""
 
 
+class ParametersInForce(Protocol):
+    """Looks the parameters of a model up in the record of its orders."""
+
+    def __call__(self, model: str, names: Collection[str], /) -> Awaitable[Mapping[str, Any] | None]:
+        """Return what the model's last completed order was trained with, where a study found exactly `names`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a handler may use: the other actors, the environment (secrets, `${NAME}`), threads for calls that block."""
+    """What a handler may use besides its own settings.
+
+    `environment` holds secrets and what `${NAME}` stands for; `threads` are for calls that block.
+    """
 
     namespace: str
     peers: Peers
     environment: Mapping[str, str]
     threads: Executor
+    parameters_in_force: ParametersInForce
 
     async def in_thread(self, act: Callable[[], T], *, timeout_s: float) -> T:
         """Run `act` in a thread; TimeoutError after `timeout_s`, while the thread goes on for as long as it hangs."""
@@ -52,13 +63,26 @@ class Surroundings:
             return await asyncio.get_running_loop().run_in_executor(self.threads, act)
 
 
+class EventFields(TypedDict):
+    """A RetrainEvent as plain values."""
+
+    id: str
+    model_name: str
+    model_version: str
+    metric: str
+    observed_drift: float
+    triggered_at: float
+    episode: str
+    explanation: dict[str, Any]
+
+
 def event_of(order: Order) -> RetrainEvent:
-    """Give the public value of an order."""
+    """Return the public value of an order."""
     return RetrainEvent(**event_fields(order))
 
 
-def event_fields(order: Order) -> dict[str, Any]:
-    """Give the same as plain values, for the wire; what a study found stands in `explanation` under `tuning`.
+def event_fields(order: Order) -> EventFields:
+    """Return the same as plain values, for the wire; what a study found stands in `explanation` under `tuning`.
 
     A person's order has seen no drift: its `observed_drift` is 0.0.
     """

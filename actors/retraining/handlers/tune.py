@@ -14,11 +14,9 @@ from actors import config
 from actors.cluster.peers import PeerUnavailableError
 from actors.retraining.handlers.interface import Surroundings, event_fields
 from actors.retraining.rules.delivery import Done, Failed, HandOn, Launched, Outcome, Retry, Stop
-from actors.retraining.rules.orders import DONE, Order
+from actors.retraining.rules.orders import Order
 
 _CALL_S: Final = 20.0
-# How far back the parameters in force are looked for among a model's orders.
-_MAX_HISTORY: Final = 200
 
 
 class TuneHandler:
@@ -73,8 +71,6 @@ class TuneHandler:
         """Keep the study: it is part of the order's record."""
 
     async def _judged(self, order: Order, summary: Mapping[str, Any]) -> Outcome:
-        from actors.retraining import handlers  # noqa: PLC0415  the package imports this file
-
         bests = await self._call("trials", name=order.id, since=summary["best"], limit=1)
         zeroths = await self._call("trials", name=order.id, limit=1)
         if isinstance(bests, dict) or isinstance(zeroths, dict):
@@ -102,19 +98,12 @@ class TuneHandler:
             "current_value": current_value,
             "improvement": improvement,
         }
-        return HandOn(tuning, self._settings.then.kind, handlers.document_of(self._settings.then))
+        return HandOn(tuning, self._settings.then.kind, config.handler_document(self._settings.then))
 
     async def _current(self, order: Order) -> dict[str, Any] | None:
-        """Give the parameters in force: what the model's last completed order was trained with, else the configured ones."""
-        peers = self._surroundings.peers
-        history = await peers.call(
-            "dispatcher", "history", timeout_s=_CALL_S, model=order.model, state=DONE, limit=_MAX_HISTORY
-        )
-        for row in reversed(history.get("rows", [])):
-            found = await peers.call("dispatcher", "order", timeout_s=_CALL_S, order=row["id"])
-            if found.get("tuning") and set(found["tuning"]["params"]) == set(self._settings.space):
-                return dict(found["tuning"]["params"])
-        return self._settings.current
+        """Return the parameters in force: what the model's last completed order was trained with, else the configured ones."""
+        found = await self._surroundings.parameters_in_force(order.model, self._settings.space.keys())
+        return self._settings.current if found is None else dict(found)
 
     async def _call(self, method: str, **arguments: Any) -> Any:
         return await self._surroundings.peers.call("tuner", method, timeout_s=_CALL_S, **arguments)

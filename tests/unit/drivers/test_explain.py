@@ -57,7 +57,7 @@ def test_the_order_is_told_with_its_study_as_values_and_not_as_text(tmp_path: Pa
     asked = Request("m", "v1", "accuracy", 4.0, NOW, "e-1", {"window_mean": 0.6})
     tuning = {"study": "s-1", "trial": 3, "params": {"lr": 0.01}, "value": 0.2}
     with store.part(DISPATCHER).write() as connection:
-        put_new(connection, Order("o-1", asked, DONE, "", "tune", {"trials": 4}, NOW, tuning=tuning))
+        put_new(connection, [Order("o-1", asked, DONE, "", "tune", {"trials": 4}, NOW, tuning=tuning)])
     order = explain._order_of(store, {"order": {"order": "o-1"}})
     assert order is not None
     assert (order["tuning"], order["explanation"], order["handler_settings"]) == (tuning, {"window_mean": 0.6}, {"trials": 4})

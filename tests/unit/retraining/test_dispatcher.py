@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from actors import failpoints
+from actors.retraining.admissions import Admissions
+from actors.retraining.commits import Commits
+from actors.retraining.leases import Leases
 from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
-from actors.retraining.state import OrderBook
 
 _SPEC = importlib.util.spec_from_file_location("retraining_world", Path(__file__).with_name("world.py"))
 world = importlib.util.module_from_spec(_SPEC)
@@ -93,17 +96,17 @@ def test_negative_control_a_receiver_without_put_if_absent_is_caught(url, monkey
 def test_negative_control_a_cooldown_that_is_not_armed_again_after_the_effect_is_caught(url, monkeypatch):
     async def story():
         place = make(url, slow_s=700.0)
-        settle = OrderBook._settle
+        settle = Commits.settle
 
         def without_arming(self, connection, order, outcome, now):
-            monkeypatch.setattr(OrderBook, "_arm", lambda *_: None)
+            monkeypatch.setattr(Commits, "arm", lambda *_: None)
             try:
                 return settle(self, connection, order, outcome, now)
             finally:
-                monkeypatch.setattr(OrderBook, "_arm", arm)
+                monkeypatch.setattr(Commits, "arm", arm)
 
-        arm = OrderBook._arm
-        monkeypatch.setattr(OrderBook, "_settle", without_arming)
+        arm = Commits.arm
+        monkeypatch.setattr(Commits, "settle", without_arming)
         orders = [await killed_once(place, ["buried"], "e-1")]
         place.receiver.slow_s = 0.0
         place.clock.advance(1101.0)
@@ -142,7 +145,7 @@ def test_killed_while_a_consumer_takes_or_finishes_the_order_is_done_once(url, m
                 place.start()
             for _ in range(35):  # a lease runs out while the dispatcher is there to hear renewals
                 place.clock.advance(2.0)
-                await place.dispatcher._round()
+                await place.dispatcher._launcher.round()
         assert struck
         rows = await place.rows()
         assert [(row["state"], row["new_version"]) for row in rows] == [("done", "2")]
@@ -190,6 +193,73 @@ def test_a_consumer_whose_wait_ends_as_the_order_comes_does_not_lose_it(url):
                 taken = await place.dispatcher.take(consumer="c", timeout_s=0)
             assert taken["order"]["id"] == order
             await place.dispatcher.finish(order=order, token=taken["token"], outcome="done")
+
+    asyncio.run(story())
+
+
+def test_requests_that_wait_together_are_one_commit_and_each_gets_its_own_answer(url, monkeypatch):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.rows()
+        commits, honest = [], Commits.write
+
+        def counted(self):
+            commits.append(1)
+            return honest(self)
+
+        monkeypatch.setattr(Commits, "write", counted)
+        asked = [place.request(f"e-{n}", f"m-{n % 40}") for n in range(120)]
+        replies = await asyncio.gather(*asked)
+        assert len(commits) <= 3, "the first alone, the others that came meanwhile together"
+        assert [reply["decision"] for reply in replies] == ["dispatched"] * 40 + ["skipped"] * 80
+        assert len({reply["order"] for reply in replies[:40]}) == 40
+        again = await asyncio.gather(*(place.request(f"e-{n}", f"m-{n}") for n in range(40)))
+        assert [reply["order"] for reply in again] == [reply["order"] for reply in replies[:40]]
+
+    asyncio.run(story())
+
+
+def test_a_request_that_cannot_be_answered_takes_no_other_along(url, monkeypatch):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.rows()
+        honest = Admissions.request_all
+
+        def breaking(self, asked, now):
+            if any(each.request.model == "broken" for each in asked):
+                raise TypeError("a bug")
+            return honest(self, asked, now)
+
+        monkeypatch.setattr(Admissions, "request_all", breaking)
+        asked = [place.request(f"e-{n}", model) for n, model in enumerate(["first", "broken", "last"])]
+        first, broken, last = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(broken, TypeError)
+        assert [first["decision"], last["decision"]] == ["dispatched", "dispatched"]
+
+    asyncio.run(story())
+
+
+def test_consumers_are_counted_before_they_wait_and_refused_beyond_a_limit(url, monkeypatch):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.rows()
+        gate, honest = threading.Event(), Leases.take
+
+        def slow(self, consumer, model, now):
+            gate.wait(10)  # the store is locked: nobody has come as far as waiting for an order
+            return honest(self, consumer, model, now)
+
+        monkeypatch.setattr(Leases, "take", slow)
+        waiting = [asyncio.create_task(place.dispatcher.take(consumer=f"c-{n}", timeout_s=0)) for n in range(1200)]
+        await asyncio.sleep(0)
+        refused = [task.result() for task in waiting if task.done()]
+        assert len(refused) == 700
+        assert {reply["status"] for reply in refused} == {"unavailable"}
+        assert all(reply["retry_in_s"] > 0 for reply in refused)
+        gate.set()
+        replies = await asyncio.gather(*waiting)
+        assert sum(reply["status"] == "none" for reply in replies) == 500
+        assert (await place.dispatcher.take(consumer="c", timeout_s=0))["status"] == "none", "places are given back"
 
     asyncio.run(story())
 
@@ -280,13 +350,13 @@ def test_where_nobody_can_tell_how_an_attempt_goes_no_second_one_is_begun(url, m
         with monkeypatch.context() as patch:
             patch.setattr(world.FakeHandler, "follow", broken)
             for _ in range(10):
-                place.dispatcher._follow_at.clear()
-                await place.dispatcher._round()
+                place.dispatcher._launcher.follow_at.clear()
+                await place.dispatcher._launcher.round()
                 await asyncio.sleep(0.002)
         assert [(row["state"], row["attempts"]) for row in await place.rows()] == [("running", 1)]
         place.receiver.answer = lambda _order: Done()
         place.receiver.launches.clear()
-        rows = await place.until(lambda rows: place.dispatcher._follow_at.clear() or rows[0]["state"] == "done")
+        rows = await place.until(lambda rows: place.dispatcher._launcher.follow_at.clear() or rows[0]["state"] == "done")
         assert rows[0]["attempts"] == 2
 
     asyncio.run(story())
@@ -302,7 +372,7 @@ def test_after_a_restart_what_still_runs_is_followed_and_not_launched_again(url)
         place.bury()
         place.start()
         for _ in range(20):
-            await place.dispatcher._round()
+            await place.dispatcher._launcher.round()
             await asyncio.sleep(0.002)
         rows = await place.rows()
         assert (rows[0]["state"], rows[0]["attempts"]) == ("running", 1)
@@ -360,7 +430,7 @@ def test_while_the_store_is_away_it_says_so_and_nothing_has_changed(url, monkeyp
             raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
         with monkeypatch.context() as patch:
-            patch.setattr(OrderBook, "request_for", full)
+            patch.setattr(Admissions, "request_all", full)
             reply = await place.request("e-1")
         assert reply == {"status": "unavailable", "reason": "database or disk is full", "retry_in_s": 1.0}
         assert await place.rows() == []

@@ -16,11 +16,12 @@ from sqlalchemy import event, text
 
 from actors.clock import Instant
 from actors.retraining import tables
+from actors.retraining.commits import Plan
 from actors.retraining.rules import orders
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Backoff, Done, Failed, Launched, Retry, Stop
 from actors.retraining.rules.orders import Request
-from actors.retraining.state import OrderBook, Plan
+from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Fence, StaleEpochError, Store
 from tests.database import Postgres, free_port
@@ -52,7 +53,7 @@ def request(model, episode="e-1", version="1"):
 
 def a_book(store, plan=plan_of, max_failures=3):
     fence = Fence.raise_epoch(store.part(DISPATCHER), "dispatcher")
-    return OrderBook(
+    return RetrainingState(
         fence,
         store.store_id,
         plan_of=plan,
@@ -95,19 +96,19 @@ class AnyHistory(RuleBasedStateMachine):
         self.episodes += 1
         for model in ("queued", "hooked"):
             asked = request(model, f"e-{self.episodes}-{model}")
-            first = self.book.request(asked, self.now())
-            again = self.book.request(asked, self.now())
+            first = self.book.admissions.request(asked, self.now())
+            again = self.book.admissions.request(asked, self.now())
             assert (again.decision, again.order) == (first.decision, first.order)
 
     @rule(model=models, back=st.integers(0, 5))
     def ask_again(self, model, back):
         if self.episodes > back:
-            self.book.request(request(model, f"e-{self.episodes - back}-{model}"), self.now())
+            self.book.admissions.request(request(model, f"e-{self.episodes - back}-{model}"), self.now())
 
     @rule(model=models)
     def trigger(self, model):
         self.episodes += 1
-        admission = self.book.trigger(request(model, ""), f"key-{self.episodes}", self.now(), reason="manual")
+        admission = self.book.admissions.trigger(request(model, ""), f"key-{self.episodes}", self.now(), reason="manual")
         if admission.order is not None:
             self.manual.add(admission.order)
 
@@ -126,7 +127,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.book = a_book(self.store)
         self.book.start(self.now())
         with pytest.raises(StaleEpochError):
-            zombie.request(request("queued", "zombie"), self.now())
+            zombie.admissions.request(request("queued", "zombie"), self.now())
 
     @rule(down_s=st.sampled_from([1.0, 600.0, 90_000.0]))
     def reboot(self, down_s):
@@ -160,13 +161,13 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(outcome=st.sampled_from([Launched(), Done(), Retry("unknown", 0)]))
     def follow(self, outcome):
-        for order in self.book.running():
+        for order in self.book.record.running():
             self.book.settle(order.id, order.attempts, outcome, self.now())
 
     @rule(pause_s=pauses)
     def take(self, pause_s):
         self.pass_time(pause_s)
-        taken = self.book.take("consumer", None, self.now())
+        taken = self.book.leases.take("consumer", None, self.now())
         if taken is not None:
             order = taken.order
             assert order.attempts > self.tokens.get(order.id, 0)
@@ -178,15 +179,15 @@ class AnyHistory(RuleBasedStateMachine):
     def renew(self, keep):
         for id_, token in self.held.items():
             if keep:
-                renewed = self.book.renew(id_, token, self.now())
+                renewed = self.book.leases.renew(id_, token, self.now())
                 assert renewed is None or self.tokens[id_] == token
 
     @rule(outcome=st.sampled_from([Done("9"), Failed("nan")]), late=st.booleans())
     def finish(self, outcome, late):
         """Whoever holds an order says how it ended; a late one says it with an older token."""
         for id_, token in list(self.held.items()):
-            said = self.book.finish(id_, token - late, outcome, self.now())
-            again = self.book.finish(id_, token - late, outcome, self.now())
+            said = self.book.leases.finish(id_, token - late, outcome, self.now())
+            again = self.book.leases.finish(id_, token - late, outcome, self.now())
             assert said[0] == again[0]
             if not late:
                 del self.held[id_]
@@ -195,7 +196,7 @@ class AnyHistory(RuleBasedStateMachine):
     def lapse(self):
         for _ in range(5):
             self.pass_time(2.5)
-            self.book.lapse(self.now())
+            self.book.leases.lapse(self.now())
 
     @rule(model=models)
     def new_version(self, model):
@@ -203,7 +204,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def retry_one(self):
-        for order in self.book.history(None, 100, None):
+        for order in self.book.record.history(None, 100, None):
             if order.state in orders.RETRYABLE:
                 admission = self.book.retry(order.id, self.now())
                 if admission.order is not None:
@@ -268,119 +269,119 @@ def sweep(book, start_s, end_s):
     """Look through the leases as often as the dispatcher does."""
     back = []
     for seconds in range(int(start_s), int(end_s) + 1, 2):
-        back += book.lapse(at(seconds))
+        back += book.leases.lapse(at(seconds))
     return back
 
 
 def test_a_skip_is_on_record_once_for_each_cause_however_often_it_is_asked(store):
     book = a_book(store)
-    first = book.request(request("queued", "e-1"), at(0))
+    first = book.admissions.request(request("queued", "e-1"), at(0))
     assert first.decision == "dispatched"
     for seconds in (1, 2, 3):
-        skipped = book.request(request("queued", "e-2"), at(seconds))
+        skipped = book.admissions.request(request("queued", "e-2"), at(seconds))
         assert (skipped.decision, skipped.order, skipped.retry_in_s) == ("skipped", None, 60.0)
-    book.finish(first.order, None, Done(), at(10))
-    assert book.request(request("queued", "e-2"), at(20)).retry_in_s == pytest.approx(COOLDOWN_S - 10)
-    skips = book.history("queued", 100, orders.SKIPPED)
+    book.leases.finish(first.order, None, Done(), at(10))
+    assert book.admissions.request(request("queued", "e-2"), at(20)).retry_in_s == pytest.approx(COOLDOWN_S - 10)
+    skips = book.record.history("queued", 100, orders.SKIPPED)
     assert [skip.reason for skip in skips] == [
         f"order {first.order} of this model is not finished",
         f"cooling down after {first.order}, 1790 s left",
     ]
-    assert book.request(request("queued", "e-2"), at(COOLDOWN_S + 20)).decision == "dispatched"
+    assert book.admissions.request(request("queued", "e-2"), at(COOLDOWN_S + 20)).decision == "dispatched"
 
 
 def test_the_cooldown_is_armed_again_when_a_consumer_takes_the_order_the_first_time_only(store):
     book = a_book(store)
-    book.request(request("queued"), at(0))
-    order = book.take("c", None, at(1700)).order
-    assert book.cooldowns(at(1700)) == {"queued": COOLDOWN_S}
+    book.admissions.request(request("queued"), at(0))
+    order = book.leases.take("c", None, at(1700)).order
+    assert book.record.cooldowns(at(1700)) == {"queued": COOLDOWN_S}
     sweep(book, 1700, 1720)
-    book.take("c", None, at(1730))
-    assert book.cooldowns(at(1730))["queued"] == COOLDOWN_S - 30
-    assert book.finish(order.id, 2, Done("2"), at(1740))[0] == "recorded"
-    assert book.request(request("queued", "e-2"), at(1800)).decision == "skipped"
-    assert book.request(request("queued", "e-2"), at(3500)).decision == "dispatched"
+    book.leases.take("c", None, at(1730))
+    assert book.record.cooldowns(at(1730))["queued"] == COOLDOWN_S - 30
+    assert book.leases.finish(order.id, 2, Done("2"), at(1740))[0] == "recorded"
+    assert book.admissions.request(request("queued", "e-2"), at(1800)).decision == "skipped"
+    assert book.admissions.request(request("queued", "e-2"), at(3500)).decision == "dispatched"
 
 
 def test_a_dry_run_is_on_record_and_launches_nothing(store):
     book = a_book(store, plan=lambda _model: Plan(COOLDOWN_S, True, "channel", {}, 60.0))
-    admission = book.request(request("queued"), at(0))
+    admission = book.admissions.request(request("queued"), at(0))
     assert (admission.decision, admission.retry_in_s) == ("skipped", None)
-    assert book.take("c", None, at(1)) is None
-    assert [order.state for order in book.history(None, 10, None)] == [orders.DRY_RUN]
-    assert "cooling down" in book.request(request("queued", "e-2"), at(5)).reason
+    assert book.leases.take("c", None, at(1)) is None
+    assert [order.state for order in book.record.history(None, 10, None)] == [orders.DRY_RUN]
+    assert "cooling down" in book.admissions.request(request("queued", "e-2"), at(5)).reason
 
 
 def test_a_silence_skips_until_it_is_over_or_ended(store):
     book = a_book(store)
     silence = book.silence("que*", 100.0, "holiday", "key", at(0))
     assert book.silence("que*", 100.0, "holiday", "key", at(1)) == silence
-    assert book.request(request("queued"), at(1)).reason == f"silenced by {silence}: holiday"
-    assert book.silences(at(1))[0]["remaining_s"] == 99.0
+    assert book.admissions.request(request("queued"), at(1)).reason == f"silenced by {silence}: holiday"
+    assert book.record.silences(at(1))[0]["remaining_s"] == 99.0
     book.unsilence(silence, at(2))
-    assert book.silences(at(2)) == []
-    assert book.request(request("queued"), at(2)).decision == "dispatched"
+    assert book.record.silences(at(2)) == []
+    assert book.admissions.request(request("queued"), at(2)).decision == "dispatched"
     with pytest.raises(KeyError, match="known silence, got 'nope'"):
         book.unsilence("nope", at(3))
 
 
 def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store):
     book = a_book(store)
-    book.request(request("queued"), at(0))
-    order = book.take("first", None, at(1)).order
+    book.admissions.request(request("queued"), at(0))
+    order = book.leases.take("first", None, at(1)).order
     sweep(book, 1, 20)
-    book.take("second", None, at(21))
-    assert book.finish(order.id, 1, Done("2"), at(22))[0] == "stale"
-    assert book.renew(order.id, 1, at(22)) is None
-    assert book.finish(order.id, 2, Done("3"), at(23))[0] == "recorded"
-    assert book.finish(order.id, 1, Done("2"), at(24))[0] == "stale"
-    assert book.order(order.id)[0].new_version == "3"
+    book.leases.take("second", None, at(21))
+    assert book.leases.finish(order.id, 1, Done("2"), at(22))[0] == "stale"
+    assert book.leases.renew(order.id, 1, at(22)) is None
+    assert book.leases.finish(order.id, 2, Done("3"), at(23))[0] == "recorded"
+    assert book.leases.finish(order.id, 1, Done("2"), at(24))[0] == "stale"
+    assert book.record.order(order.id)[0].new_version == "3"
 
 
 def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_put_back(store):
     book = a_book(store)
-    book.request(request("queued"), at(0))
+    book.admissions.request(request("queued"), at(0))
     for start in (0, 14, 28):
-        order = book.take("c", None, at(start)).order
+        order = book.leases.take("c", None, at(start)).order
         sweep(book, start, start + 12)
-    dead, attempts = book.order(order.id)
+    dead, attempts = book.record.order(order.id)
     assert (dead.state, len(attempts)) == (orders.DEAD, 3)
-    assert book.take("c", None, at(300)) is None
+    assert book.leases.take("c", None, at(300)) is None
     assert book.retry(order.id, at(400)).order == order.id
-    assert book.take("c", None, at(401)).order.attempts == 4
+    assert book.leases.take("c", None, at(401)).order.attempts == 4
     assert book.retry(order.id, at(402)).reason == "the order is running already"
 
 
 def test_putting_back_waits_for_another_order_of_the_model(store):
     book = a_book(store)
-    failed = book.request(request("queued"), at(0)).order
-    book.finish(failed, None, Failed("oom"), at(1))
-    book.trigger(request("queued", ""), "key", at(2), reason="manual")
+    failed = book.admissions.request(request("queued"), at(0)).order
+    book.leases.finish(failed, None, Failed("oom"), at(1))
+    book.admissions.trigger(request("queued", ""), "key", at(2), reason="manual")
     assert book.retry(failed, at(3)).decision == "skipped"
 
 
 def test_retention_keeps_active_orders_and_the_newest_rows(store):
     book = a_book(store, plan=lambda _model: Plan(0.0, False, "channel", {}, 60.0))
     for number in range(30):
-        order = book.request(request("queued", f"e-{number}"), at(number)).order
+        order = book.admissions.request(request("queued", f"e-{number}"), at(number)).order
         if number:
-            book.finish(order, None, Done(), at(number))
+            book.leases.finish(order, None, Done(), at(number))
         else:
-            book.finish(order, None, Failed("x"), at(number))
-    active = book.request(request("hooked", "e-99"), at(40)).order
+            book.leases.finish(order, None, Failed("x"), at(number))
+    active = book.admissions.request(request("hooked", "e-99"), at(40)).order
     book.keep_house(at(50), keep_rows=10, keep_s=1e9)
-    kept = book.history(None, 100, None)
+    kept = book.record.history(None, 100, None)
     assert len(kept) == 10
     assert active in {order.id for order in kept}
     book.keep_house(at(1e6), keep_rows=10, keep_s=10.0)
-    assert [order.id for order in book.history(None, 100, None)] == [active]
+    assert [order.id for order in book.record.history(None, 100, None)] == [active]
 
 
 def test_status_counts_orders_by_state(store):
     book = a_book(store)
-    order = book.request(request("queued", "e-1"), at(0)).order
-    book.request(request("queued", "e-2"), at(1))
-    book.finish(order, None, Done(), at(2))
+    order = book.admissions.request(request("queued", "e-1"), at(0)).order
+    book.admissions.request(request("queued", "e-2"), at(1))
+    book.leases.finish(order, None, Done(), at(2))
     with store.part(DISPATCHER).read() as connection:
         assert tables.read_status(connection) == {
             "pending": 0, "running": 0, "done": 1, "failed": 0, "dead": 0, "skipped": 1
@@ -389,28 +390,28 @@ def test_status_counts_orders_by_state(store):
 
 def test_the_database_itself_refuses_a_second_active_order_of_a_model(store):
     book = a_book(store)
-    book.request(request("queued", "e-1"), at(0))
-    order = book.history(None, 1, None)[0]
+    book.admissions.request(request("queued", "e-1"), at(0))
+    order = book.record.history(None, 1, None)[0]
     with store.part(DISPATCHER).write() as connection:
-        tables.put_new(connection, replace(order, id="another"))
-    assert len(book.history(None, 10, None)) == 1
+        tables.put_new(connection, [replace(order, id="another")])
+    assert len(book.record.history(None, 10, None)) == 1
 
 
 def test_a_word_about_an_attempt_that_is_not_the_present_one_changes_nothing(store):
     book = a_book(store)
-    id_ = book.request(request("hooked"), at(0)).order
+    id_ = book.admissions.request(request("hooked"), at(0)).order
     book.begin(id_, at(1))
     book.settle(id_, 1, Retry("unknown", 0), at(2))
     book.begin(id_, at(3))
     assert book.settle(id_, 1, Done("late"), at(4)) is None
-    assert book.order(id_)[0].state == orders.RUNNING
+    assert book.record.order(id_)[0].state == orders.RUNNING
 
 
 def test_every_column_survives_the_store(store):
     book = a_book(store)
-    id_ = book.request(request("hooked"), at(0)).order
+    id_ = book.admissions.request(request("hooked"), at(0)).order
     book.begin(id_, at(1))
-    before = book.order(id_)[0]
+    before = book.record.order(id_)[0]
     changed = replace(
         before,
         wait=Countdown(at(2), 33.0),
@@ -426,13 +427,13 @@ def test_every_column_survives_the_store(store):
     )
     with store.part(DISPATCHER).write() as connection:
         tables.put(connection, changed)
-    assert book.order(id_)[0] == changed
+    assert book.record.order(id_)[0] == changed
 
 
 def test_the_store_finds_due_what_the_rule_calls_due(store):
     book = a_book(store, max_failures=9)
     for number, model in enumerate(["hooked", "queued"]):
-        id_ = book.request(request(model, f"e-{number}"), at(0)).order
+        id_ = book.admissions.request(request(model, f"e-{number}"), at(0)).order
         if model == "hooked":
             book.begin(id_, at(0))
             book.settle(id_, 1, Retry("HTTP 500"), at(0))
@@ -451,13 +452,13 @@ def test_the_store_finds_due_what_the_rule_calls_due(store):
 def test_consumers_that_live_keep_their_orders_through_an_outage_longer_than_their_lease(store, outage):
     book = a_book(store)
     book.start(at(0))
-    book.request(request("queued"), at(0))
-    order = book.take("c", None, at(0)).order
-    book.lapse(at(1))
+    book.admissions.request(request("queued"), at(0))
+    order = book.leases.take("c", None, at(0)).order
+    book.leases.lapse(at(1))
     if outage == "restart":
         book = a_book(store)
         book.start(at(600))
     assert sweep(book, 600, 606) == []
-    assert book.renew(order.id, 1, at(606)) == 60.0
+    assert book.leases.renew(order.id, 1, at(606)) == 60.0
     assert sweep(book, 608, 664) == []
     assert [back.id for back in sweep(book, 664, 670)] == [order.id]

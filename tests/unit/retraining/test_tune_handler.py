@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,10 +25,14 @@ class Played:
 
     def __init__(self) -> None:
         self.submitted: list[dict[str, Any]] = []
-        self.past: list[dict[str, Any]] = []  # the model's done orders, oldest first
+        self.in_force: dict[str, Any] | None = None  # what the record of orders says
         self.state = "RUNNING"
         self.values: list[float] = [0.5, 0.7, 0.6]
         self.problem: Exception | dict[str, Any] | None = None
+
+    async def parameters_in_force(self, model: str, names: Collection[str], /) -> dict[str, Any] | None:
+        assert (model, set(names)) == ("fraud", {"x"})
+        return self.in_force
 
     async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         if isinstance(self.problem, Exception) and name == "tuner":
@@ -35,11 +40,6 @@ class Played:
         if isinstance(self.problem, dict) and name == "tuner":
             return self.problem
         match (name, method):
-            case ("dispatcher", "history"):
-                assert arguments["state"] == "done"
-                return {"status": "ok", "rows": [{"id": f"o{n}", "state": "done"} for n in range(len(self.past))]}
-            case ("dispatcher", "order"):
-                return {"status": "ok", "tuning": self.past[int(arguments["order"][1:])]}
             case ("tuner", "submit"):
                 self.submitted.append(arguments["plan"] | {"objective": arguments["objective"]})
                 return {"status": "submitted"}
@@ -65,7 +65,7 @@ ORDER = Order(
 def run(played: Played, method: str, **changes: Any) -> Any:
     settings = config.parse({"defaults": {"handler": DOCUMENT | changes}}, "test").defaults.handler
     with ThreadPoolExecutor(1) as threads:
-        handler = handlers.create(settings, Surroundings("ns", played, {}, threads))
+        handler = handlers.create(settings, Surroundings("ns", played, {}, threads, played.parameters_in_force))
         return asyncio.run(getattr(handler, method)(ORDER))
 
 
@@ -82,7 +82,7 @@ def test_the_study_is_named_by_the_order_and_its_objective_sees_the_order() -> N
 def test_the_parameters_in_force_are_those_of_the_last_completed_order_else_the_configured() -> None:
     played = Played()
     run(played, "launch", current={"x": 0.1})
-    played.past = [{"params": {"x": 0.2}}, {"params": {"x": 0.3}}, {"params": {"other": 1}}, {}]
+    played.in_force = {"x": 0.3}
     run(played, "launch", current={"x": 0.1})
     assert [asked["first"] for asked in played.submitted] == [[{"x": 0.1}], [{"x": 0.3}]]
 
@@ -94,7 +94,7 @@ def test_the_best_parameters_are_handed_on_with_what_they_improve() -> None:
     outcome = run(played, "follow", min_improvement=0.1)
     assert isinstance(outcome, HandOn)
     assert outcome.handler == "task"
-    assert config.parse(dict(outcome.handler_settings), "order").defaults.handler.kind == "task"
+    assert config.read_handler(outcome.handler_settings).kind == "task"
     assert outcome.tuning["params"] == {"x": 0.1}
     assert (outcome.tuning["value"], outcome.tuning["trial"], outcome.tuning["study"]) == (0.7, 1, "s-1")
     assert outcome.tuning["improvement"] == pytest.approx(0.2)

@@ -99,7 +99,7 @@ class World:
         """What was killed runs no further: its loop is cancelled, its thread does nothing more."""
         if self.dispatcher._loop_task is not None:
             self.dispatcher._loop_task.cancel()
-        for task in self.dispatcher._attempts.values():
+        for task in self.dispatcher._launcher.attempts.values():
             task.cancel()
         self.dispatcher._thread.shutdown(wait=True, cancel_futures=True)
 

@@ -1,0 +1,101 @@
+"""What every change of the retraining state shares: the fenced transaction, the model's plan, the cooldown's clock.
+
+`state.py` and `leases.py` decide with it; nothing else writes the dispatcher's tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection
+
+from actors.clock import EventClock, Instant
+from actors.retraining import tables
+from actors.retraining.rules import lease, orders
+from actors.retraining.rules.countdown import Countdown
+from actors.retraining.rules.delivery import Backoff, Jitter, Launched, Outcome
+from actors.retraining.rules.gate import Cooldown
+from actors.retraining.rules.lease import LeaseTerms
+from actors.retraining.rules.orders import Order
+from actors.storage import Fence
+
+# Where a lease is longer than this, the first one is not: see LeaseTerms.
+_FIRST_LEASE_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the configuration says about retraining one model. `handler_settings` is what the handler is made from."""
+
+    cooldown_s: float
+    dry_run: bool
+    handler: str
+    handler_settings: Mapping[str, object]
+    lease_s: float
+
+    @property
+    def lease_terms(self) -> LeaseTerms:
+        """How long a consumer of the channel may be silent."""
+        return LeaseTerms(first_s=min(_FIRST_LEASE_S, self.lease_s), renewed_s=self.lease_s)
+
+
+class Handed(NamedTuple):
+    """An order in a consumer's hands, and the seconds until its first renewal is due."""
+
+    order: Order
+    lease_s: float
+
+
+class Commits:
+    """Opens the transactions, and holds what each of them needs besides its own arguments."""
+
+    def __init__(
+        self, fence: Fence, store_id: str, *, plan_of: Callable[[str], Plan], backoff: Backoff, jitter: Jitter
+    ) -> None:
+        self._fence = fence
+        self.store_id = store_id
+        self.plan_of = plan_of
+        self.backoff = backoff
+        self.jitter = jitter
+        # What cooldowns and silences run on in place of the wall's clock, where the system runs on event time.
+        self.events: EventClock | None = None
+
+    def write(self) -> AbstractContextManager[Connection]:
+        """Open a fenced transaction; StaleEpochError where a successor has taken over."""
+        return self._fence.write()
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """Open a snapshot for reading."""
+        return self._fence.part.read()
+
+    def pace(self, now: Instant) -> Instant:
+        """Return this moment by the clock that cooldowns and silences run on."""
+        return now if self.events is None else self.events.now()
+
+    def arm(self, connection: Connection, order: Order, plan: Plan, now: Instant) -> None:
+        """Start the cooldown of the order's model."""
+        tables.put_cooldowns(connection, {order.model: Cooldown(order.id, Countdown(self.pace(now), plan.cooldown_s))})
+
+    def settle(self, connection: Connection, order: Order, outcome: Outcome, now: Instant) -> Order:
+        """Record what the present attempt of a running order came to; re-arm the cooldown after the effect."""
+        after = orders.settled(order, outcome, now, self.backoff, self.jitter)
+        if not order.launched:
+            # Time has passed since the claim armed it, and an attempt that failed may have launched something after all.
+            self.arm(connection, order, self.plan_of(order.model), now)
+        tables.put(connection, after)
+        if not isinstance(outcome, Launched):
+            tables.end_attempt(connection, after, type(outcome).__name__.lower(), getattr(outcome, "reason", ""), now)
+        return after
+
+    def hand_over(self, connection: Connection, order: Order, consumer: str, now: Instant) -> Handed:
+        """Give a pending order of the channel to `consumer`, under a first, short lease."""
+        plan = self.plan_of(order.model)
+        taken = replace(lease.handed_over(order, consumer, now, plan.lease_terms), launched=True)
+        if not order.launched:
+            self.arm(connection, order, plan, now)
+        tables.put(connection, taken)
+        tables.put_attempt(connection, taken, now)
+        return Handed(taken, plan.lease_terms.first_s)

@@ -1,0 +1,205 @@
+"""Carries out the orders that the dispatcher launches itself: round by round, each attempt on record before it begins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, NamedTuple
+
+from actors import failpoints
+from actors.clock import Clock, Instant
+from actors.config import HandlerSettings
+from actors.retraining import handlers
+from actors.retraining.channel import InStore
+from actors.retraining.handlers.interface import Handler, Surroundings
+from actors.retraining.rules.delivery import Launched, Outcome, Retry
+from actors.retraining.rules.orders import Order
+from actors.retraining.state import RetrainingState
+from actors.storage import UNAVAILABLE, SchemaError, StoreError
+
+logger = logging.getLogger(__name__)
+
+# How often the orders are looked through when nobody wakes the loop: leases that ran out, pauses that are over, jobs to follow.
+_ROUND_S: Final = 1.0
+# What runs is asked after again when this share of its time so far has passed: short work soon, long training seldom.
+_FOLLOW_SHARE: Final = 0.05
+_LONGEST_FOLLOW_S: Final = 15.0
+# A countdown loses at most this much progress in a reboot, for one small commit each time.
+_HOUSEKEEPING_S: Final = 30.0
+# After the store was unavailable.
+STORE_RETRY_S: Final = 1.0
+# Attempts under way at once; a webhook that hangs holds a place for its time-out, the others wait a round.
+MAX_ATTEMPTS_AT_ONCE: Final = 64
+
+MakeHandler = Callable[[HandlerSettings, Surroundings], Handler]
+
+
+class Found(NamedTuple):
+    """What one round has to do."""
+
+    came_back: list[Order]  # orders of the channel whose lease ran out
+    running: list[Order]
+    due: list[Order]
+
+
+class Launcher:
+    """Launches what is due, follows what runs, and records what came of it; loses no outcome while the process lives."""
+
+    def __init__(
+        self,
+        in_store: InStore,
+        surroundings: Surroundings,
+        make_handler: MakeHandler,
+        clock: Clock,
+        *,
+        offer: Callable[[], None],
+        keep_house: Callable[[RetrainingState, Instant], None],
+    ) -> None:
+        self._in_store = in_store
+        self._surroundings = surroundings
+        self._make_handler = make_handler
+        self._clock = clock
+        self._offer = offer
+        self._keep_house = keep_house
+        self._nudge = asyncio.Event()
+        self.attempts: dict[str, asyncio.Task[None]] = {}
+        self.follow_at: dict[str, float] = {}
+
+    def wake(self) -> None:
+        """Begin the next round now."""
+        self._nudge.set()
+
+    async def run(self) -> None:
+        """Carry the orders out, round by round, until cancelled."""
+        housekeeping_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            self._nudge.clear()
+            try:
+                await self.round()
+                if loop.time() >= housekeeping_at:
+                    housekeeping_at = loop.time() + _HOUSEKEEPING_S
+                    await self._in_store(self._keep_house)
+            except (*UNAVAILABLE, StoreError, SchemaError) as error:
+                logger.warning("the store is unavailable, trying again in %.0f s: %s", STORE_RETRY_S, brief(error))
+                await asyncio.sleep(STORE_RETRY_S)
+                continue
+            except Exception:
+                logger.exception("a round of deliveries failed; the next one follows in %.0f s", _ROUND_S)
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it can swallow the cancellation of this loop.
+                async with asyncio.timeout(_ROUND_S):
+                    await self._nudge.wait()
+
+    async def round(self) -> None:
+        """Take back what was lost, begin what is due, follow what runs."""
+
+        def look(state: RetrainingState, now: Instant) -> Found:
+            return Found(state.leases.lapse(now), state.record.running(), state.due(now))
+
+        found = await self._in_store(look)
+        for order in found.came_back:
+            logger.warning("order %s of %s came back: %s", order.id, order.model, order.reason)
+        if found.came_back:
+            self._offer()
+        loop_s = asyncio.get_running_loop().time()
+        for order in found.running:
+            if loop_s >= self.follow_at.get(order.id, 0.0):
+                ran_s = self._clock.now().wall_s - (order.dispatched_at or 0.0)
+                self.follow_at[order.id] = loop_s + min(max(ran_s * _FOLLOW_SHARE, _ROUND_S), _LONGEST_FOLLOW_S)
+                self._begin(order, self._follow(order))
+        self.follow_at = {order.id: self.follow_at[order.id] for order in found.running}
+        for order in found.due:
+            self._begin(order, self._attempt(order))
+
+    def _begin(self, order: Order, work: Coroutine[Any, Any, None]) -> None:
+        if order.id in self.attempts or len(self.attempts) >= MAX_ATTEMPTS_AT_ONCE:
+            work.close()
+            return
+        task = asyncio.get_running_loop().create_task(work)
+        self.attempts[order.id] = task
+        task.add_done_callback(lambda done: self._ended(order.id, done))
+
+    def _ended(self, id_: str, task: asyncio.Task[None]) -> None:
+        del self.attempts[id_]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("order %s: the attempt broke off, its outcome is looked for", id_, exc_info=error)
+
+    async def _attempt(self, order: Order) -> None:
+        def begin(state: RetrainingState, now: Instant) -> Order | None:
+            failpoints.reach("dispatcher.before_attempt")
+            begun = state.begin(order.id, now)
+            failpoints.reach("dispatcher.after_attempt")
+            return begun
+
+        begun = await self._in_store(begin)
+        if begun is None:
+            return
+        failpoints.reach("dispatcher.before_effect")
+        try:
+            outcome: Outcome = await self._handler(begun).launch(begun)
+        except Exception as error:  # noqa: BLE001  whatever a handler raises is the reason of a failed attempt
+            outcome = Retry(_named(error))
+        failpoints.reach("dispatcher.after_effect")
+        await self._settle(begun, outcome)
+
+    async def _follow(self, order: Order) -> None:
+        try:
+            outcome = await self._handler(order).follow(order)
+        except Exception as error:  # noqa: BLE001  the attempt may go on all the same: a second one must not begin now
+            unknown = handlers.without_secrets(Retry(_named(error)), order, self._environment)
+            logger.warning("order %s: nobody can tell how it goes, asking again: %s", order.id, unknown)
+            return
+        if not (isinstance(outcome, Launched) and order.launched):
+            await self._settle(order, outcome)
+
+    def _handler(self, order: Order) -> Handler:
+        return self._make_handler(handlers.settings_of(order), self._surroundings)
+
+    @property
+    def _environment(self) -> Mapping[str, str]:
+        return self._surroundings.environment
+
+    async def _settle(self, order: Order, outcome: Outcome) -> None:
+        """Record an outcome, for as long as the store is unavailable: only this process knows it."""
+        outcome = handlers.without_secrets(outcome, order, self._environment)
+
+        def act(state: RetrainingState, now: Instant) -> Order | None:
+            failpoints.reach("dispatcher.before_done")
+            after = state.settle(order.id, order.attempts, outcome, now)
+            failpoints.reach("dispatcher.after_done")
+            return after
+
+        after = await self._until_stored(act, order)
+        if not isinstance(outcome, Launched):
+            await self._forget(order)
+        if after is not None:
+            logger.info("order %s of %s, attempt %d: %s %s", after.id, after.model, after.attempts, after.state, after.reason)
+            self.wake()
+            self._offer()
+
+    async def _until_stored(self, act: Callable[[RetrainingState, Instant], Order | None], order: Order) -> Order | None:
+        while True:
+            try:
+                return await self._in_store(act)
+            except UNAVAILABLE as error:
+                logger.warning("order %s: outcome not recorded yet: %s", order.id, brief(error))
+                await asyncio.sleep(STORE_RETRY_S)
+
+    async def _forget(self, order: Order) -> None:
+        try:
+            await self._handler(order).forget(order)
+        except Exception as error:  # noqa: BLE001  what is not cleared up costs room, no order
+            logger.info("order %s: not cleared up: %s", order.id, error)
+
+
+def _named(error: Exception) -> str:
+    """Return kind and text of a handler's error."""
+    return f"{type(error).__name__}: {error}"
+
+
+def brief(error: Exception) -> str:
+    """Return a database's error without its statement and parameters."""
+    return str(getattr(error, "orig", None) or error)[:500]

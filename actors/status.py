@@ -12,22 +12,33 @@ from typing import Any, Final, Generic, TypeVar
 
 from actors.detection import tables as detector_tables
 from actors.detection.tables import detector_parts
+from actors.metrics import refusals
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
+from actors.storage.schema import SYSTEM
 from actors.tuning import tables as tuner_tables
 from actors.tuning.tables import TUNER
 
 Result = TypeVar("Result")
 
-_NOTHING: Final[dict[str, Any]] = {"models": {}, "clients": {}, "retrains": {}, "tuner": {}}
+_NOTHING: Final[dict[str, Any]] = {
+    "models": {},
+    "refused": {"events": 0, "last": None},
+    "clients": {},
+    "retrains": {},
+    "tuner": {},
+}
 # A client that has not sent anything for so long has most likely ended.
 _CLIENTS_S: Final = 3600.0
 _MAX_CLIENTS: Final = 100
 
 
 def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
-    """Give `models`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store."""
+    """Give `models`, `refused`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store.
+
+    `refused` has the events that no model counts, since they name none that is known, and the last reason.
+    """
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
     for part in detector_parts(store):
@@ -42,7 +53,13 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     with store.part(TUNER).read() as connection:
         tuner = tuner_tables.read_status(connection)
     newest = sorted(clients.items(), key=lambda item: -float(item[1]["seen_at"]))[:_MAX_CLIENTS]
-    return {"models": dict(sorted(models.items())), "clients": dict(newest), "retrains": retrains, "tuner": tuner}
+    return {
+        "models": dict(sorted(models.items())),
+        "refused": refusals.read(store.part(SYSTEM)),
+        "clients": dict(newest),
+        "retrains": retrains,
+        "tuner": tuner,
+    }
 
 
 def read_url(url: str, now_s: float) -> dict[str, Any]:

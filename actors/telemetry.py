@@ -51,6 +51,7 @@ STATES: Final = {"learning": 0, "stable": 1, "warning": 2, "drifting": 3, "no_da
 
 NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_events_total": ("Events by outcome: accepted, duplicate, rejected", ("model", "outcome")),
+    "visutility_refused_events_total": ("Events that no model counts: they name none that is known", ()),
     "visutility_drift_state": (f"State of the newest version: {STATES}", ("model",)),
     "visutility_drift_detections_total": ("Drift episodes on record, by the metric that opened them", ("model", "metric")),
     "visutility_retrains_total": ("Retrain orders and decisions on record, by state", ("model", "outcome")),
@@ -135,6 +136,7 @@ class Telemetry:
         self._name(models)
         found = [Sample("visutility_build_info", {"build": label(self._build)}, 1.0)]
         found.append(Sample("visutility_running_trials", {}, float(facts.stored["tuner"].get("running_trials", 0))))
+        found.append(Sample("visutility_refused_events_total", {}, float(facts.stored["refused"]["events"])))
         self.skipped = facts.unreadable
         for model, told in models.items():
             try:

@@ -16,9 +16,9 @@ A batch holds the events of one model, in the order of their sequence numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict, TypeGuard
+from typing import Any, Final, NamedTuple, TypedDict, TypeGuard
 
 import msgpack
 import numpy as np
@@ -27,6 +27,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Payload = bytes | memoryview  # a packed batch
+Row = tuple[str, float, Mapping[str, Any]]  # version, time, metrics: numbers, texts, None for absent
 
 SCHEMA: Final = 1
 NAMED: Final = ("accuracy", "precision", "recall")
@@ -41,10 +42,13 @@ MAX_NAME: Final = 200
 MAX_EXTRAS_BYTES: Final = 16 * 1024
 MAX_COLUMNS: Final = 256
 MAX_VERSIONS: Final = 1000
+MAX_CELLS: Final = 4 * 2**20  # rows times columns of one batch: constants pack into 8 bytes and decode into 8 bytes a row
 MAX_LISTED: Final = 1000  # rejections that a reply lists one by one; how many there are follows from the counts
 AHEAD_S: Final = 300.0  # a clock that is so far ahead is taken for right; a value beyond is in milliseconds or wrong
 
 _SHOWN: Final = 80
+_PART_BYTES: Final = MAX_CALL_BYTES // 2  # the aim where a batch is split; names and texts have the other half
+_PART_ROWS: Final = 100_000  # where columns are split: a column of a part is 800 KB at most
 _ARRAY_BYTES: Final = 64 * 1024  # of a payload: about where one copy costs more than an array's own few microseconds
 
 
@@ -86,11 +90,19 @@ class Verdict:
     listed: list[Rejection]
 
 
+class Packed(NamedTuple):
+    """A batch that every limit of the wire allows. `emptied` says why its only row was emptied, so that it will be rejected."""
+
+    rows: int
+    payload: bytes
+    emptied: Rejection | None = None
+
+
 @dataclass(slots=True)
 class Sorted:
-    """Raw events of one call by model: for each a batch and the index that each of its rows had in the call."""
+    """Raw events of one call by model: for each its rows, and the index that each row had in the call."""
 
-    batches: dict[str, Batch]
+    rows: dict[str, list[Row]]
     indices: dict[str, list[int]]
     rejected: list[Rejection]
 
@@ -178,6 +190,56 @@ def pack(batch: Batch) -> bytes:
     return bytes(msgpack.packb(message))
 
 
+def packed_rows(rows: Sequence[Row]) -> list[Packed]:
+    """Pack rows of one model, in their order, into as few batches as halving gives that fit the wire.
+
+    A row that no batch can carry (a text that UTF-8 cannot encode, or a row that is too large) is emptied and packed alone: it
+    keeps its number, and whoever counts the batch rejects it.
+    """
+    waiting, done = [rows] if rows else [], []
+    while waiting:
+        part = waiting.pop()
+        packed = _packed_if_it_fits(part)
+        if packed is not None:
+            done.append(packed)
+        elif len(part) == 1:
+            done.append(_emptied(part[0]))
+        else:
+            half = len(part) // 2
+            waiting += [part[half:], part[:half]]
+    return done
+
+
+def packed_columns(batch: Batch) -> Iterator[Packed]:
+    """Pack a batch of columns without texts, in the order of its rows, into batches that fit the wire."""
+    columns = len(batch.columns)
+    most = min(_PART_ROWS, _PART_BYTES // (8 * columns + 8), MAX_CELLS // max(columns, 1))
+    for start in range(0, batch.rows, most):
+        part = batch if batch.rows <= most else _cut(batch, start, start + most)
+        yield Packed(part.rows, pack(part))
+
+
+def split_rows(rows: Sequence[Row]) -> Iterator[Batch]:
+    """Make batches of rows, in their order, each with no more columns, versions and cells than the wire takes."""
+    waiting = [rows] if rows else []
+    while waiting:
+        part = waiting.pop()
+        if len(part) == 1 or _is_narrow(part):
+            yield batch_of_rows(part)
+        else:
+            half = len(part) // 2
+            waiting += [part[half:], part[:half]]
+
+
+def declared_rows(payload: object) -> int:
+    """Say how many events a payload that was refused means to hold, as far as it can be read: 1 where it cannot."""
+    try:
+        rows = msgpack.unpackb(arrived(payload))["n"]
+    except Exception:  # noqa: BLE001  it was refused for being anything at all
+        return 1
+    return rows if isinstance(rows, int) and 1 <= rows <= MAX_ROWS else 1
+
+
 def for_travel(payload: bytes) -> bytes | npt.NDArray[np.uint8]:
     """Give a packed batch as it is sent: a large one as uint8[n], which Ray writes once and lets be read in its place."""
     return payload if len(payload) < _ARRAY_BYTES else np.frombuffer(payload, dtype=np.uint8)
@@ -216,13 +278,17 @@ def unpack(payload: object) -> Batch:
     if not isinstance(columns, dict) or len(columns) > MAX_COLUMNS:
         raise ValueError(f"payload columns must be a map of at most {MAX_COLUMNS} columns, got {shown(columns)!r}")
     _check_names(columns)
+    texts = message.get("texts", {})
+    cells = rows * (len(columns) + (len(texts) if isinstance(texts, dict) else 0))
+    if cells > MAX_CELLS:  # before anything is decoded: a constant column has 8 bytes here, and 8 bytes a row in memory
+        raise ValueError(f"payload must have at most {MAX_CELLS} cells (rows times columns), got {cells}")
     return Batch(
         rows=rows,
         versions=versions,
         times=_values("time", message.get("time"), rows),
         columns={name: _column(name, packed, rows) for name, packed in columns.items()},
         which=_which(message.get("which"), rows, len(versions)),
-        texts=_texts(message.get("texts", {}), rows),
+        texts=_texts(texts, rows),
     )
 
 
@@ -312,8 +378,8 @@ def batch_of_columns(metrics: Mapping[str, Any], *, version: str, timestamps: An
     return Batch(rows, [check_version(version)], times, columns)
 
 
-def batch_of_rows(rows: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Batch:
-    """Make a batch from (version, timestamp, metrics) of one model, types already checked: numbers, texts, None for absent."""
+def batch_of_rows(rows: Sequence[Row]) -> Batch:
+    """Make one batch of rows of one model, types already checked; it may be more than the wire takes (see `split_rows`)."""
     n = len(rows)
     names: dict[str, None] = {}
     for _, _, metrics in rows:
@@ -343,7 +409,7 @@ def batch_of_rows(rows: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Batch
 
 
 def sort_events(events: object, now_s: float, *, one_model: bool = False, known: Container[str] = ()) -> Sorted:
-    """Check raw events one by one and sort them into a batch for each model.
+    """Check raw events one by one and sort them by model.
 
     A bad event is rejected alone. A bad envelope raises ValueError: no list, too many, too large. Where a rejected event names
     one of the `known` models, or one that has a good event in this call, it keeps its row, empty, and so is counted as
@@ -354,7 +420,7 @@ def sort_events(events: object, now_s: float, *, one_model: bool = False, known:
         raise ValueError(f"events must be a list of mappings, got {shown(events)!r}")  # noqa: TRY004  the wire's rule
     if len(events) > MAX_EVENTS:
         raise ValueError(f"events must be at most {MAX_EVENTS} in one call, got {len(events)}")
-    rows: dict[str, dict[int, tuple[str, float, Mapping[str, Any]]]] = {}
+    rows: dict[str, dict[int, Row]] = {}
     rejected: list[Rejection] = []
     total_bytes = 0
     for index, event in enumerate(events):
@@ -377,8 +443,7 @@ def sort_events(events: object, now_s: float, *, one_model: bool = False, known:
         if _is_model(name) and (one_model or name in rows or name in known):
             rows.setdefault(name, {})[index] = (UNVERSIONED, now_s, {})
     indices = {model: sorted(found) for model, found in rows.items()}
-    batches = {model: batch_of_rows([found[index] for index in indices[model]]) for model, found in rows.items()}
-    return Sorted(batches, indices, rejected)
+    return Sorted({model: [found[index] for index in indices[model]] for model, found in rows.items()}, indices, rejected)
 
 
 def check_sequence(producer: object, sequence: object) -> None:
@@ -390,6 +455,18 @@ def check_sequence(producer: object, sequence: object) -> None:
         raise ValueError(f"producer {rule} where a sequence is given, got {shown(producer)!r}")
     if isinstance(sequence, bool) or not isinstance(sequence, int | np.integer) or not 0 <= int(sequence) < 2**62:
         raise ValueError(f"sequence must be a whole number >= 0, got {shown(sequence)!r}")
+
+
+def told_rejection(told: object) -> Rejection | None:
+    """Read why a sender has emptied rows; None where it says nothing that can be read."""
+    if not isinstance(told, Mapping) or not isinstance(told.get("rule"), str):
+        return None
+    return {
+        "index": 0,
+        "field": str(told.get("field"))[:MAX_NAME],
+        "value": shown(told.get("value")),
+        "rule": told["rule"][:500],
+    }
 
 
 class _BadEventError(Exception):
@@ -552,9 +629,65 @@ def _check_names(columns: Iterable[object]) -> None:
             raise ValueError(f"payload column name {rule}, got {shown(name)!r}")
 
 
+def _is_narrow(rows: Sequence[Row]) -> bool:
+    """Tell whether one batch can hold the rows: an upper bound, before anything is built."""
+    names: set[str] = set()
+    for _, _, metrics in rows:
+        if not metrics.keys() <= names:
+            names.update(metrics)
+    columns = len(names)
+    return (
+        columns <= MAX_COLUMNS
+        and len({version for version, _, _ in rows}) <= MAX_VERSIONS
+        and len(rows) * (8 * columns + 10) <= _PART_BYTES
+        and len(rows) * 2 * columns <= MAX_CELLS  # a name may have numbers in one row and texts in another
+    )
+
+
+def _packed_if_it_fits(rows: Sequence[Row]) -> Packed | None:
+    if not _is_narrow(rows):
+        return None
+    try:
+        payload = pack(batch_of_rows(rows))
+    except UnicodeEncodeError:
+        return None
+    return Packed(len(rows), payload) if len(payload) <= MAX_CALL_BYTES else None
+
+
+def _emptied(row: Row) -> Packed:
+    version, time, metrics = row
+    found: Rejection = {
+        "index": 0,
+        "field": "metrics",
+        "value": len(metrics),
+        "rule": f"must be at most {MAX_COLUMNS} names and {MAX_CALL_BYTES} bytes",
+    }
+    for name, value in metrics.items():
+        if isinstance(value, str) and _text_problem(value) is not None:
+            found = {"index": 0, "field": str(shown(name)), "value": ascii(value[:20]), "rule": str(_text_problem(value))}
+            break
+    return Packed(1, pack(batch_of_rows([(version, time, {})])), found)
+
+
+def _text_problem(value: str) -> str | None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "must be encodable as UTF-8"
+    return None if len(value) <= MAX_EXTRAS_BYTES else f"must have at most {MAX_EXTRAS_BYTES} bytes"
+
+
+def _cut(batch: Batch, start: int, end: int) -> Batch:
+    columns = {name: Column(column.values[start:end]) for name, column in batch.columns.items()}
+    times = batch.times[start:end]
+    return Batch(len(times), batch.versions, times, columns)
+
+
 def _text_bytes(batch: Batch) -> Floats:
-    fixed = sum(len(name) + 9 for name in batch.columns if name not in NAMED)
-    lengths = np.full(batch.rows, float(fixed))
+    lengths = np.zeros(batch.rows)
+    for name, column in batch.columns.items():
+        if name not in NAMED:
+            lengths += float(len(name) + 9) if column.present is None else (len(name) + 9.0) * column.present
     for name, cells in batch.texts.items():
         lengths += np.fromiter(
             (0 if cell is None else len(name) + len(cell.encode("utf-8", "surrogatepass")) for cell in cells),

@@ -37,6 +37,8 @@ def status(*, model: str | None, address: str | None, namespace: str | None, out
     if "store_problem" in told:
         output.line(f"the store does not answer: {told['store_problem']}")
     output.table("models", MODEL_COLUMNS, list(model_rows(told)))
+    for line in rejections(told):
+        output.line(line)
     output.line(
         f"clients: {len(told['clients'])} in the last hour, "
         f"{sum(int(seen.get('dropped', 0)) for seen in told['clients'].values())} events dropped by them"
@@ -87,6 +89,17 @@ def model_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         )
 
 
+def rejections(told: Mapping[str, Any]) -> Iterator[str]:
+    """Give a line for each model that has rejected events, and one for those that no model counts: how many, and the last."""
+    for model, seen in told["models"].items():
+        last = seen.get("last_rejection")
+        if last:
+            yield f"{model}: {seen['rejected']} events rejected, the last: {_reason(last)}"
+    refused = told.get("refused", {})
+    if refused.get("last"):
+        yield f"{refused['events']} events refused, the last of {refused['last']['model']!r}: {_reason(refused['last'])}"
+
+
 def actor_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     """Give one row a process."""
     for name, actor in told["actors"].items():
@@ -107,6 +120,10 @@ def problems(told: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: does not answer"
     if "store_problem" in told:
         yield told["store_problem"]
+
+
+def _reason(last: Mapping[str, Any]) -> str:
+    return f"{last['field']} {last['rule']}, got {last['value']!r}"
 
 
 def _metric(seen: Mapping[str, Any]) -> str:

@@ -94,13 +94,23 @@ class DriftDetector:
         """Count one packed batch; the reply comes after the commit. ValueError where the payload is broken."""
         self._start()
         start = 0 if sequence is None else int(sequence)
-        return await self._ingested(Ingest(wire.check_model(model), producer, start, wire.arrived(payload), client))
+        reply = await self._ingested(Ingest(wire.check_model(model), producer, start, wire.arrived(payload), client))
+        if reply["status"] == "refused":
+            raise ValueError(reply["reason"])
+        return reply
 
     async def ingest_many(self, *, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Count several batches, each a dict of `ingest`'s arguments; a broken one is answered "refused"."""
         self._start()
         works = [
-            Ingest(b["model"], b.get("producer"), b.get("sequence") or 0, wire.arrived(b["payload"]), b.get("client"))
+            Ingest(
+                b["model"],
+                b.get("producer"),
+                b.get("sequence") or 0,
+                wire.arrived(b["payload"]),
+                b.get("client"),
+                wire.told_rejection(b.get("rejection")),
+            )
             for b in batches
         ]
         replies = await asyncio.gather(*(self._ingested(work) for work in works), return_exceptions=True)

@@ -51,6 +51,7 @@ class Ingest:
     sequence: int
     payload: wire.Payload
     client: dict[str, Any] | None = None
+    rejection: wire.Rejection | None = None  # why the sender has emptied rows of this batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Model:
     snapshot: int = 0
     last_seen: Instant | None = None
     quarantined: int = 0
+    rejection: dict[str, Any] | None = None  # the last one: field, value, rule, and `at`, when it came
     no_data: bool = False
     warned: bool = False  # that nothing it logs is watched
     awake: bool = False  # its detectors are here
@@ -184,7 +186,7 @@ class Detection:
         changes = Changes.none()
         self._wake({work.model for work in works if work.model is not None}, works, now)
         replies = [self._carry_out(work, changes, now) for work in works]
-        touched = _touched(works, replies)
+        touched = [name for name in _touched(works, replies) if name in self._models]
         told = [effect for name in touched for effect in self._write_down(self._models[name], changes, now)]
         if touched or changes.sent:
             self._write(changes)
@@ -256,7 +258,10 @@ class Detection:
         try:
             batch = wire.unpack(work.payload)
         except ValueError as error:
-            return error
+            if known is not None:  # no model begins with a bad batch
+                known.rejected += wire.declared_rows(work.payload)
+                known.rejection = {"field": "payload", "value": len(work.payload), "rule": str(error)[:500], "at": now.wall_s}
+            return self._reply("refused", high, reason=str(error), counted=known is not None)
         model = known or self._new(work.model)
         skip = min(high - sequence, batch.rows)
         verdict = wire.check(batch, now.wall_s, skip)
@@ -278,6 +283,9 @@ class Detection:
         model.events += count - verdict.rejected
         model.rejected += verdict.rejected
         model.duplicates += skip
+        if verdict.listed:
+            last = work.rejection or verdict.listed[-1]
+            model.rejection = {"field": last["field"], "value": last["value"], "rule": last["rule"], "at": now.wall_s}
         if work.producer is not None:
             high = max(high, sequence + batch.rows)
             model.high[work.producer] = high
@@ -388,7 +396,12 @@ class Detection:
             for metric in drifting.keys() & held["metrics"].keys():
                 # What the detector learns now is the drifted level; the episode keeps the old one.
                 held["metrics"][metric]["progress"].update(state="drifting", baseline=drifting[metric])
-        flags = {"no_data": model.no_data, "quarantined": model.quarantined, "flagged": model.book.flagged}
+        flags = {
+            "no_data": model.no_data,
+            "quarantined": model.quarantined,
+            "flagged": model.book.flagged,
+            "rejection": model.rejection,
+        }
         return {**memory, **flags, "state": model.state(), "ordinal": model.book.ordinal}
 
     def _warn_unwatched(self, model: Model) -> None:
@@ -504,6 +517,7 @@ class Detection:
                 row.snapshot,
                 last_seen=seen,
                 quarantined=memory["quarantined"],
+                rejection=memory.get("rejection"),
                 no_data=memory["no_data"],
                 on_event_time=self._settings.clock == "event",
             )
@@ -695,7 +709,7 @@ def _touched(works: Sequence[Work], replies: Sequence[Any]) -> list[str]:
         work.model
         for work, reply in zip(works, replies, strict=True)
         if work.model is not None and not isinstance(reply, Exception)
-        if not (isinstance(work, Ingest) and reply["status"] != "accepted")
+        if not (isinstance(work, Ingest) and reply["status"] not in {"accepted", "refused"})
     )
     return list(dict.fromkeys(changed))
 

@@ -410,6 +410,7 @@ def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
         "late": sum(held["late"] for held in memory["versions"].values()),
         "quarantined": memory.get("quarantined", 0),
         "flagged": memory.get("flagged", []),
+        "last_rejection": memory.get("rejection"),
         "pinned": memory.get("pinned"),
         "versions": versions,
     }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +26,7 @@ from actors.clock import Clock, SystemClock
 from actors.cluster import build, deployment, watchdog
 from actors.cluster.peers import Peers, PeerUnavailableError, RayPeers
 from actors.config.stored import load_stored
-from actors.metrics import observer_host, placement
+from actors.metrics import observer_host, placement, refusals
 from actors.metrics.observers import Observers
 from actors.metrics.placement import Place, TooManyModelsError
 from actors.storage import SCHEMA_VERSION, UNAVAILABLE, SchemaError, Store, StoreError
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 _CALL_S: Final = 15.0
 _RETRY_S: Final = 0.25
 _BUSY_S: Final = 0.05
+_NOTE_S: Final = 1.0  # between two notes of what was refused
 _MAX_BYTES: Final = 256 * 2**20
 _MAX_EVENTS: Final = 200_000  # batches in flight
 _STORE_ERRORS: Final = (*UNAVAILABLE, StoreError, SchemaError)
@@ -76,6 +78,8 @@ class MetricBroadcaster:
         self._making: dict[str, asyncio.Lock] = {}
         self._bytes = 0
         self._batches = 0
+        self._refusals = refusals.Refusals()
+        self._noting: asyncio.Task[None] | None = None
         self._observers = Observers(self._peers)
         # Only the actor watches: a unit test that brings its own peers has nothing to watch.
         self._watches = peers is None
@@ -97,13 +101,28 @@ class MetricBroadcaster:
         self._start()
         wire.check_sequence(producer, sequence)
         found = wire.sort_events(events, self._clock.now().wall_s, one_model=sequence is not None, known=self._places)
-        models = list(found.batches)
-        batches = [
-            {"model": model, "producer": producer, "sequence": sequence, "payload": wire.pack(batch)}
-            for model, batch in found.batches.items()
-        ]
-        replies = dict(zip(models, await self.ingest_many(batches=batches), strict=True)) if batches else {}
-        return _joined(found, replies, one_model=sequence is not None)
+        batches: list[dict[str, Any]] = []
+        firsts = []  # of each batch, its first row's place among those of its model
+        why = {rejection["index"]: rejection for rejection in found.rejected}
+        counted = {index for indices in found.indices.values() for index in indices}
+        for rejection in found.rejected:
+            if rejection["index"] not in counted:
+                self._refuse(events[rejection["index"]], 1, rejection)
+        for model, rows in found.rows.items():
+            first = 0
+            for packed in wire.packed_rows(rows):
+                batch: dict[str, Any] = {"model": model, "producer": producer, "sequence": sequence, "payload": packed.payload}
+                if sequence is not None:
+                    batch["sequence"] = sequence + first
+                if why:
+                    inside = found.indices[model][first : first + packed.rows]
+                    batch["rejection"] = next((why[index] for index in reversed(inside) if index in why), None)
+                batches.append(batch)
+                firsts.append(first)
+                first += packed.rows
+        replies = await self.ingest_many(batches=batches) if batches else []
+        parts = [(batch["model"], first, reply) for batch, first, reply in zip(batches, firsts, replies, strict=True)]
+        return _joined(found, parts, one_model=sequence is not None)
 
     async def ingest(
         self,
@@ -158,11 +177,36 @@ class MetricBroadcaster:
             for index, reply in zip(indices, answer, strict=True):
                 replies[index] = reply
         done = [reply or _reply("unavailable", reason="not routed", retry_in_s=_RETRY_S) for reply in replies]
+        for batch, reply in zip(batches, done, strict=True):
+            if reply["status"] == "refused" and not reply.get("counted"):
+                rejection: wire.Rejection = {"index": 0, "field": "batch", "value": None, "rule": reply["reason"]}
+                self._refuse(batch, wire.declared_rows(batch.get("payload")), rejection)
         if self._observers.any:
             for batch, reply in zip(batches, done, strict=True):
                 if reply["accepted"]:
                     self._observers.offer(batch["model"], batch["payload"], reply["duplicates"])
         return done
+
+    def _refuse(self, event: object, events: int, rejection: wire.Rejection) -> None:
+        """Count what is refused and belongs to no model that could count it."""
+        model = (event.get("model_name") or event.get("model")) if isinstance(event, Mapping) else None
+        if not self._refusals.events:
+            logger.warning("events are refused and counted: %s %s", rejection["field"], rejection["rule"])
+        self._refusals.add(model, events, rejection, self._clock.now().wall_s)
+        if self._noting is None or self._noting.done():
+            self._noting = asyncio.get_running_loop().create_task(self._note_refusals())
+
+    async def _note_refusals(self) -> None:
+        """Put the counts into the store, those of a burst together; without a store they wait for the next refusal."""
+        while self._refusals.is_dirty:
+            events, last = self._refusals.note()
+            try:
+                await self._in_thread(lambda: refusals.write(self._opened_store().part(SYSTEM), events, last))  # noqa: B023  awaited
+            except _STORE_ERRORS as error:
+                logger.warning("refused events are not on record yet, the store is unavailable: %s", error)
+                return
+            self._refusals.noted(events)
+            await asyncio.sleep(_NOTE_S)
 
     async def _by_process(self, batches: list[dict[str, Any]], replies: list[Reply | None]) -> dict[Place, list[int]]:
         """Sort what has no reply yet by its process; what has no place gets its reply here."""
@@ -435,26 +479,46 @@ def _reply(status: str, **more: Any) -> Reply:
     return {"status": status, "accepted": 0, "duplicates": 0, "rejected": [], "high_water": None, "epoch": 0, **more}
 
 
-def _joined(found: wire.Sorted, replies: dict[str, Reply], *, one_model: bool) -> Reply:
-    """Put the detectors' replies together: the indices of the call, the worst status, each model's reply where they differ."""
+def _joined(found: wire.Sorted, parts: list[tuple[str, int, Reply]], *, one_model: bool) -> Reply:
+    """Put the detectors' replies together: the indices of the call, the worst status, each model's reply where they differ.
+
+    `parts` has for each packed batch its model, the place of its first row among the model's rows, and the reply.
+    """
     rejected: dict[int, wire.Rejection] = {rejection["index"]: rejection for rejection in found.rejected}
-    for model, reply in replies.items():
+    models: dict[str, Reply] = {}
+    ends = {(model, first): len(found.indices[model]) for model, first, _ in parts}
+    for (model, first, _), (following, end, _) in itertools.pairwise(parts):
+        if model == following:
+            ends[model, first] = end
+    for model, first, reply in parts:
         if reply["status"] in {"gap", "refused"} and one_model:
             raise ValueError(f"sequence must continue: {reply['reason']}" if reply["status"] == "gap" else reply["reason"])
+        indices = found.indices[model][first : ends[model, first]]
         for rejection in reply["rejected"]:
-            index = found.indices[model][rejection["index"]]
+            index = indices[rejection["index"]]
             rejected.setdefault(index, rejection | {"index": index})
         if reply["status"] == "refused":
-            for index in found.indices[model]:
+            for index in indices:
                 rejected[index] = {"index": index, "field": "model_name", "value": model, "rule": reply["reason"]}
+        models[model] = _added(models[model], reply) if model in models else reply
     joined: Reply = {
-        "accepted": sum(reply["accepted"] for reply in replies.values()),
-        "duplicates": sum(reply["duplicates"] for reply in replies.values()),
+        "accepted": sum(reply["accepted"] for reply in models.values()),
+        "duplicates": sum(reply["duplicates"] for reply in models.values()),
         "rejected": [rejected[index] for index in sorted(rejected)],
     }
-    failed = [reply for reply in replies.values() if reply["status"] in {"busy", "unavailable", "gap"}]
+    failed = [reply for reply in models.values() if reply["status"] in {"busy", "unavailable", "gap"}]
     if failed:
         joined["status"] = "unavailable" if any(reply["status"] == "unavailable" for reply in failed) else "busy"
         joined["retry_in_s"] = max(reply.get("retry_in_s", _RETRY_S) for reply in failed)
-        joined["models"] = replies
+        joined["models"] = models
     return joined
+
+
+_WORST: Final = ("unavailable", "busy", "gap", "refused", "accepted")
+
+
+def _added(one: Reply, other: Reply) -> Reply:
+    """Give the reply for two batches of one model: the sums, and whatever went wrong."""
+    worst = min(one, other, key=lambda reply: _WORST.index(reply["status"]))
+    counts = {name: one[name] + other[name] for name in ("accepted", "duplicates", "rejected")}
+    return {**worst, **counts, "high_water": max(one["high_water"] or 0, other["high_water"] or 0)}

@@ -19,7 +19,7 @@ import time
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -38,6 +38,7 @@ _EVENT_BYTES: Final = 400
 _METRIC_BYTES: Final = 72
 # A batch of rows: enough to share the costs of a call, few enough to be packed in some milliseconds.
 _SEAL_ROWS: Final = 5_000
+_KNOWN_NAMES: Final = 20_000  # names that were checked and are remembered: a set of them has some 2 MB
 # In flight at once: of all streams together, and of one: one call is committed while the next is on its way.
 _WINDOW_CALLS: Final = 16
 _WINDOW_BYTES: Final = 24 * 2**20
@@ -166,6 +167,7 @@ class _Batch:
     sequence: int
     rows: int
     payload: bytes
+    emptied: wire.Rejection | None = None
     was_first: bool = False  # when it was sent: everything before it had been acknowledged
 
 
@@ -237,9 +239,11 @@ class Metrics:
         self._hurry = threading.Event()  # set while somebody waits in `flush`: nothing waits for company then
         self._thread: threading.Thread | None = None
         self._rows: list[tuple[str, str, float, dict[str, Any]]] = []
-        self._columns: list[tuple[str, bytes, int]] = []  # packed by log_batch: model, payload, rows
+        self._row_bytes = 0  # what `_rows` count for in `_bytes`
+        self._packed: list[tuple[str, wire.Packed]] = []  # by log_batch, and the rows that were logged before it
         self._bytes = 0
-        self._names: set[tuple[str, str]] = set()
+        self._versions: set[tuple[str, str]] = set()  # (model, version) whose names are fine
+        self._names: set[str] = set()  # metrics whose names are fine
         self._counts = {"logged": 0, "accepted": 0, "duplicate": 0, "rejected": 0, "dropped": 0}
         self._flushing = 0
         self._closed = False
@@ -270,23 +274,29 @@ class Metrics:
             if isinstance(metrics, Mapping)
             else _wrong("metrics", metrics, "must be a mapping of names to numbers")
         )
+        text_size = 0
         for name, value in held.items():
             kind = type(value)
             if kind is float or kind is int:
                 continue
-            _check_cell(name, value)
-        if (model, version) not in self._names:
-            self._check_names(model, version, held)
+            text_size += _check_cell(name, value)
+        if not held.keys() <= self._names or len(held) > wire.MAX_COLUMNS:
+            self._check_names(held)
+        if (model, version) not in self._versions:
+            self._check_version(model, version)
+        if text_size > wire.MAX_EXTRAS_BYTES:
+            held, text_size = _shortened(held)
         if timestamp is None:
             timestamp = time.time()
         elif type(timestamp) is not float:
             timestamp = _timestamp(timestamp)
-        size = _EVENT_BYTES + _METRIC_BYTES * len(held)
+        size = _EVENT_BYTES + _METRIC_BYTES * len(held) + text_size
         with self._lock:
             self._counts["logged"] += 1
             if self._bytes + size > self._limit and not self._has_room(size, 1):
                 return
             self._bytes += size
+            self._row_bytes += size
             self._rows.append((model, version, timestamp, held))
         if self._thread is None or len(self._rows) == 1:
             self._rouse()
@@ -299,16 +309,14 @@ class Metrics:
         model = wire.check_model(model)
         batch = wire.batch_of_columns(metrics, version=version, timestamps=timestamps, now_s=time.time())
         self._drain_rows_of(model)
-        for start in range(0, batch.rows, _LONGEST):
-            part = batch if batch.rows <= _LONGEST else _cut(batch, start, start + _LONGEST)
-            payload = wire.pack(part)
+        for packed in wire.packed_columns(batch):
             with self._lock:
-                self._counts["logged"] += part.rows
-                size = len(payload) + _EVENT_BYTES
-                if self._bytes + size > self._limit and not self._has_room(size, part.rows):
+                self._counts["logged"] += packed.rows
+                size = len(packed.payload) + _EVENT_BYTES
+                if self._bytes + size > self._limit and not self._has_room(size, packed.rows):
                     continue
                 self._bytes += size
-                self._columns.append((model, payload, part.rows))
+                self._packed.append((model, packed))
         self._rouse()
 
     def baseline(
@@ -384,21 +392,30 @@ class Metrics:
         """Let the rows that were logged before a batch of the same model go before it."""
         with self._lock:
             if any(row[0] == model for row in self._rows):
-                rows, self._rows = self._rows, []
-                self._columns.extend(self._packed(rows))
+                rows, row_bytes = self._take_rows()
+                packed = _packed(rows)
+                self._bytes += _size(packed) - row_bytes
+                self._packed += packed
 
-    def _check_names(self, model: str, version: str, metrics: Mapping[str, Any]) -> None:
+    def _check_names(self, metrics: Mapping[str, Any]) -> None:
         for name in metrics:
             rule = wire.metric_rule(name)
             if rule is not None:
                 raise WrongTypeError(f"metric name {rule}, got {wire.shown(name)!r}")
+        if len(metrics) > wire.MAX_COLUMNS:
+            raise WrongTypeError(f"metrics must hold at most {wire.MAX_COLUMNS} names, got {len(metrics)}")
+        if len(self._names) >= _KNOWN_NAMES:
+            self._names.clear()
+        self._names.update(metrics)
+
+    def _check_version(self, model: str, version: str) -> None:
         try:
             key = wire.check_model(model), wire.check_version(version)
         except ValueError as error:
             raise WrongTypeError(str(error)) from None
-        if len(self._names) >= 20_000:
-            self._names.clear()
-        self._names.add(key)
+        if len(self._versions) >= _KNOWN_NAMES:
+            self._versions.clear()
+        self._versions.add(key)
 
     def _rouse(self) -> None:
         """See to it that the thread runs and looks at what is new, whatever the caller does with his reference meanwhile."""
@@ -424,6 +441,10 @@ class Metrics:
         if once not in self._warned:
             self._warned.add(once)
             logger.warning(text, *arguments)
+
+    def _warn_rejected(self, model: str, first: wire.Rejection) -> None:
+        rule = f"{first['field']} {first['rule']}"
+        self._warn(rule, "%s: events are rejected and counted: %s, got %r", model, rule, first["value"])
 
     def _insist(self, method: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
@@ -457,38 +478,32 @@ class Metrics:
     def _seal(self) -> None:
         """Turn what was logged into numbered batches."""
         with self._lock:
-            rows, self._rows = self._rows, []
-            columns, self._columns = self._columns, []
-        for model, payload, count in columns:
-            self._number(model, payload, count)
-        if rows:
-            for model, payload, count in self._packed(rows):
-                self._number(model, payload, count)
+            sealed, self._packed = self._packed, []
+            rows, row_bytes = self._take_rows()
+        if rows:  # packed without the lock: nobody who logs waits for it
+            packed_rows = _packed(rows)
+            with self._lock:
+                self._bytes += _size(packed_rows) - row_bytes
+            sealed += packed_rows  # whatever log_batch packed before has taken the earlier rows of its model along
+        for model, packed in sealed:
+            if packed.emptied is not None:
+                self._warn_rejected(model, packed.emptied)
+            self._number(model, packed)
 
-    def _packed(self, rows: list[tuple[str, str, float, dict[str, Any]]]) -> list[tuple[str, bytes, int]]:
-        """Pack rows by model, in their order; account for the bytes that they take now."""
-        by_model: dict[str, list[tuple[str, float, dict[str, Any]]]] = {}
-        before = 0
-        for model, version, timestamp, metrics in rows:
-            before += _EVENT_BYTES + _METRIC_BYTES * len(metrics)
-            by_model.setdefault(model, []).append((version, timestamp, metrics))
-        packed = [
-            (model, wire.pack(wire.batch_of_rows(found[start : start + _SEAL_ROWS])), len(found[start : start + _SEAL_ROWS]))
-            for model, found in by_model.items()
-            for start in range(0, len(found), _SEAL_ROWS)
-        ]
-        self._bytes += sum(len(payload) + _EVENT_BYTES for _, payload, _ in packed) - before
-        return packed
+    def _take_rows(self) -> tuple[list[tuple[str, str, float, dict[str, Any]]], int]:
+        """Take what was logged event by event, the lock being held, and what it counts for in `_bytes`."""
+        taken = self._rows, self._row_bytes
+        self._rows, self._row_bytes = [], 0
+        return taken
 
-    def _number(self, model: str, payload: bytes, rows: int) -> None:
+    def _number(self, model: str, packed: wire.Packed) -> None:
         stream = self._streams.get(model)
         if stream is None:
             stream = self._streams[model] = _Stream(model, None if self._resumes else 0)
-        if stream.next_sequence is None:
-            stream.batches.append(_Batch(-1, rows, payload))
-        else:
-            stream.batches.append(_Batch(stream.next_sequence, rows, payload))
-            stream.next_sequence += rows
+        sequence = -1 if stream.next_sequence is None else stream.next_sequence
+        stream.batches.append(_Batch(sequence, packed.rows, packed.payload, packed.emptied))
+        if stream.next_sequence is not None:
+            stream.next_sequence += packed.rows
         stream.unsent += 1
         self._ready[model] = stream
 
@@ -533,6 +548,7 @@ class Metrics:
                 "sequence": batch.sequence,
                 "payload": wire.for_travel(batch.payload),
                 "client": client,
+                "rejection": batch.emptied,
             }
             for stream, batch in parts
         ]
@@ -593,9 +609,7 @@ class Metrics:
         accepted, duplicate = int(reply["accepted"]), int(reply["duplicates"])
         rejected = batch.rows - accepted - duplicate
         if rejected and reply["rejected"]:
-            first = reply["rejected"][0]
-            rule = f"{first['field']} {first['rule']}"
-            self._warn(rule, "%s: events are rejected and counted: %s, got %r", stream.model, rule, first["value"])
+            self._warn_rejected(stream.model, reply["rejected"][0])
         self._gone(stream, batch, accepted=accepted, duplicate=duplicate, rejected=rejected)
 
     def _refused(self, stream: _Stream, batch: _Batch) -> None:
@@ -671,7 +685,6 @@ class Metrics:
             self._room.notify_all()
 
 
-_LONGEST: Final = 100_000  # rows of one packed batch: a column of it is 800 KB
 _starting = threading.Lock()
 _living: weakref.WeakSet[Metrics] = weakref.WeakSet()
 _owing: set[Metrics] = set()  # with events that nobody has acknowledged: those live on where the caller holds them no more
@@ -699,29 +712,50 @@ def _front(stream: _Stream) -> list[_Batch]:
     return list(stream.batches)
 
 
-def _check_cell(name: object, value: Any) -> None:
+def _packed(rows: Sequence[tuple[str, str, float, dict[str, Any]]]) -> list[tuple[str, wire.Packed]]:
+    """Pack rows by model, in their order."""
+    by_model: dict[str, list[wire.Row]] = {}
+    for model, version, timestamp, metrics in rows:
+        by_model.setdefault(model, []).append((version, timestamp, metrics))
+    return [
+        (model, packed)
+        for model, found in by_model.items()
+        for start in range(0, len(found), _SEAL_ROWS)
+        for packed in wire.packed_rows(found[start : start + _SEAL_ROWS])
+    ]
+
+
+def _size(batches: Sequence[tuple[str, wire.Packed]]) -> int:
+    return sum(len(packed.payload) + _EVENT_BYTES for _, packed in batches)
+
+
+def _check_cell(name: object, value: Any) -> int:
+    """Raise WrongTypeError for what is neither a number nor a text; return the length of a text, else 0."""
     if not isinstance(name, str):
         _wrong("metric name", name, "must be a text")
-    if value is None or (isinstance(value, str) and name not in wire.NAMED):
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
+    if isinstance(value, str) and name not in wire.NAMED:
+        return len(value)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer)):
         _wrong(str(name), value, "must be a number" + ("" if name in wire.NAMED else " or a text"))
+    return 0
+
+
+def _shortened(metrics: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Keep of texts that are too long only so much that they are too long still: the system rejects and counts the event."""
+    texts = [name for name, value in metrics.items() if isinstance(value, str)]
+    joined = "".join(metrics[name][: wire.MAX_EXTRAS_BYTES + 1] for name in texts)[: wire.MAX_EXTRAS_BYTES + 1]
+    numbers = {name: value for name, value in metrics.items() if not isinstance(value, str)}
+    return {**numbers, texts[0]: joined}, len(joined)
 
 
 def _timestamp(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer) or not wire.is_number(value):
         _wrong("timestamp", value, "must be seconds since the epoch")
     return float(value)
 
 
 def _wrong(field_name: str, value: object, rule: str) -> Any:
     raise WrongTypeError(f"{field_name} {rule}, got {wire.shown(value)!r} ({type(value).__name__})")
-
-
-def _cut(batch: wire.Batch, start: int, end: int) -> wire.Batch:
-    columns = {name: wire.Column(column.values[start:end]) for name, column in batch.columns.items()}
-    times = batch.times[start:end]
-    return wire.Batch(len(times), batch.versions, times, columns)
 
 
 def _worker() -> object:

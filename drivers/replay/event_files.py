@@ -24,10 +24,10 @@ _CHUNK: Final = 1000  # events that are checked together
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some lines of a file: the good ones as raw events and as batches by model, the bad ones with line, field, value, rule."""
+    """Some lines of a file: the good ones as raw events and as rows by model, the bad ones with line, field, value, rule."""
 
     events: list[dict[str, Any]]
-    batches: Mapping[str, wire.Batch]
+    rows: Mapping[str, list[wire.Row]]
     rejected: list[dict[str, Any]]
 
 
@@ -136,4 +136,4 @@ def _checked(held: list[tuple[int, dict[str, Any]]], now_s: float) -> Chunk:
     ]
     wrong = {bad["index"] for bad in found.rejected}
     good = [event for number, (_, event) in enumerate(held) if number not in wrong]
-    return Chunk(good, found.batches, rejected)
+    return Chunk(good, found.rows, rejected)

@@ -159,9 +159,10 @@ def _store(asked: Asked) -> Store:
 def _file_parts(asked: Asked, file: Path, rejected: list[dict[str, Any]]) -> Iterator[Part]:
     for chunk in event_files.chunks(file, model=asked.model, version=asked.version, since_s=asked.since_s, now_s=time.time()):
         rejected += chunk.rejected
-        for model, batch in chunk.batches.items():
+        for model, rows in chunk.rows.items():
             if asked.model in {None, model}:
-                yield Part(model, batch)
+                for batch in wire.split_rows(rows):
+                    yield Part(model, batch)
 
 
 def _stored_parts(

@@ -27,6 +27,7 @@ def test_an_empty_store_has_a_whole_status(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/s")
     assert status.read(store) == {
         "models": {},
+        "refused": {"events": 0, "last": None},
         "clients": {},
         "retrains": dict.fromkeys(("pending", "running", "done", "failed", "dead", "skipped"), 0),
         "tuner": {"studies": 0, "running_trials": 0},

@@ -34,7 +34,8 @@ def told(events: int, state: str = "stable", versions: tuple[str, ...] = ("v1",)
 
 def facts(models: dict[str, Any], **more: Any) -> Facts:
     empty: dict[str, Any] = {"detections": {}, "retrains": {}, "cooldowns": {}}
-    return Facts(stored={"models": models, "retrains": {}, "tuner": {"running_trials": 3}}, **(empty | more))
+    stored = {"models": models, "refused": {"events": 5, "last": None}, "retrains": {}, "tuner": {"running_trials": 3}}
+    return Facts(stored=stored, **(empty | more))
 
 
 def series(samples: list[Sample]) -> dict[tuple[str, ...], float]:
@@ -58,6 +59,7 @@ def test_every_name_of_the_contract_is_there_with_its_labels():
     assert series(samples) == {
         ("build_info", "0.1.0+abc"): 1,
         ("running_trials",): 3,
+        ("refused_events_total",): 5,
         ("events_total", "fraud", "accepted"): 10,
         ("events_total", "fraud", "duplicate"): 2,
         ("events_total", "fraud", "rejected"): 1,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors import wire
@@ -20,7 +22,7 @@ GOOD = {"model_name": "m", "model_version": "v1", "timestamp": NOW, "accuracy": 
 def rejection(event: object) -> wire.Rejection:
     """Check one bad event between two good ones: it is rejected alone."""
     found = wire.sort_events([GOOD, event, GOOD], NOW)
-    ok = wire.check(found.batches["m"], NOW).ok
+    ok = wire.check(wire.batch_of_rows(found.rows["m"]), NOW).ok
     counted = found.indices["m"] if ok is None else [i for i, good in zip(found.indices["m"], ok, strict=True) if good]
     assert counted == [0, 2]
     (rejected,) = found.rejected
@@ -107,13 +109,15 @@ def test_numpy_scalars_are_numbers() -> None:
     event = {**GOOD, "accuracy": np.float32(0.5), "extras": {"steps": np.int64(3)}, "timestamp": np.float64(NOW)}
     found = wire.sort_events([event], NOW)
     assert not found.rejected
-    assert found.batches["m"].columns["accuracy"].values.tolist() == [0.5]
-    assert found.batches["m"].columns["steps"].values.tolist() == [3.0]
+    (batch,) = wire.split_rows(found.rows["m"])
+    assert batch.columns["accuracy"].values.tolist() == [0.5]
+    assert batch.columns["steps"].values.tolist() == [3.0]
 
 
 def test_a_numbered_call_keeps_a_row_for_a_rejected_event() -> None:
     found = wire.sort_events([GOOD, {**GOOD, "accuracy": 7}, GOOD], NOW, one_model=True)
-    batch = wire.unpack(wire.pack(found.batches["m"]))
+    (packed,) = wire.packed_rows(found.rows["m"])
+    batch = wire.unpack(packed.payload)
     assert batch.rows == 3
     verdict = wire.check(batch, NOW)
     assert verdict.ok is not None
@@ -124,10 +128,10 @@ def test_a_numbered_call_keeps_a_row_for_a_rejected_event() -> None:
 
 def test_a_rejected_event_of_a_known_model_is_counted_and_begins_no_model() -> None:
     bad = [{**GOOD, "accuracy": 7}, {**GOOD, "model_name": "other", "accuracy": 7}, {"model_name": "a*"}, "text"]
-    assert wire.sort_events(bad, NOW).batches == {}
+    assert wire.sort_events(bad, NOW).rows == {}
     found = wire.sort_events(bad, NOW, known={"m"})
     assert found.indices == {"m": [0]}
-    assert wire.check(found.batches["m"], NOW).rejected == 1
+    assert wire.check(wire.batch_of_rows(found.rows["m"]), NOW).rejected == 1
     assert len(found.rejected) == 4
 
 
@@ -311,6 +315,118 @@ def test_rows_come_out_of_a_packed_batch_as_they_went_in(events: list[tuple[str,
             else:
                 assert number is not None
                 np.testing.assert_equal(float(number), float(want))
+
+
+# Small limits, so that the examples that Hypothesis finds reach them all.
+many_names = st.dictionaries(
+    st.sampled_from([f"metric-{i}" for i in range(12)] + ["accuracy", "\u20ac" * 60]),
+    st.one_of(
+        st.none(), st.floats(), st.integers(), st.text(max_size=60), st.sampled_from(["\ud800", "x" * 500, "\u20ac" * 150])
+    ),
+    max_size=9,
+)
+many_rows = st.lists(st.tuples(st.sampled_from([f"v{i}" for i in range(6)]), st.floats(0, NOW), many_names), max_size=40)
+
+
+@pytest.fixture
+def small_limits() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in {
+            "MAX_COLUMNS": 8,
+            "MAX_VERSIONS": 3,
+            "MAX_CALL_BYTES": 4096,
+            "_PART_BYTES": 1024,
+            "MAX_CELLS": 200,
+            "MAX_EXTRAS_BYTES": 300,
+        }.items():
+            patched.setattr(wire, name, value)
+        yield
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(many_rows)
+def test_rows_are_sealed_into_batches_that_the_wire_takes_each_once_and_in_order(small_limits: None, events: list[Any]) -> None:
+    sealed = wire.packed_rows(events)
+    found = [(batch, row) for packed in sealed for batch in [wire.unpack(packed.payload)] for row in range(batch.rows)]
+    assert [packed.rows for packed in sealed] == [wire.unpack(packed.payload).rows for packed in sealed]
+    assert len(found) == len(events)
+    emptied = [packed.emptied for packed in sealed for _ in range(packed.rows)]
+    for (version, time, metrics), (batch, row), rejection in zip(events, found, emptied, strict=True):
+        assert batch.versions[0 if batch.which is None else batch.which[row]] == version
+        assert batch.times[row] == time
+        cells = {k: c.values[row] for k, c in batch.columns.items() if c.present is None or c.present[row]}
+        texts = {k: t[row] for k, t in batch.texts.items() if t[row] is not None}
+        if rejection is not None:
+            assert not cells
+            assert not texts
+            assert "\ud800" in metrics.values() or len(metrics) > 8 or any(len(str(v)) > 300 for v in metrics.values())
+            continue
+        assert texts == {name: value for name, value in metrics.items() if isinstance(value, str)}
+        numbers = {name: value for name, value in metrics.items() if value is not None and not isinstance(value, str)}
+        assert cells.keys() == numbers.keys()
+        for name, value in numbers.items():
+            np.testing.assert_equal(float(cells[name]), as_float(value))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(many_rows)
+def test_a_rows_verdict_is_the_same_alone_and_among_others(small_limits: None, events: list[Any]) -> None:
+    def verdicts(sealed: list[wire.Packed]) -> list[bool]:
+        told = []
+        for packed in sealed:
+            ok = wire.check(wire.unpack(packed.payload), NOW).ok
+            told += [True] * packed.rows if ok is None else ok.tolist()
+        return told
+
+    assert verdicts(wire.packed_rows(events)) == [
+        verdict for event in events for verdict in verdicts(wire.packed_rows([event]))
+    ]
+
+
+@given(st.integers(1, 2000), st.integers(1, 8))
+def test_columns_are_cut_into_batches_that_the_wire_takes(rows: int, names: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(wire, "_PART_BYTES", 1024)
+        patched.setattr(wire, "MAX_CALL_BYTES", 2048)
+        batch = columns(
+            {f"metric-{i}": np.arange(float(rows)) * (i + 1) for i in range(names)}, timestamps=np.arange(float(rows))
+        )
+        found = [wire.unpack(packed.payload) for packed in wire.packed_columns(batch)]
+    assert np.concatenate([part.times for part in found]).tolist() == list(range(rows))
+    assert all(part.columns.keys() == batch.columns.keys() for part in found)
+    assert np.concatenate([part.columns["metric-0"].values for part in found]).tolist() == list(range(rows))
+
+
+def test_the_real_limits_hold_whatever_a_column_holds() -> None:
+    worst = columns({"\u20ac" * 190 + f"{i:03}": np.arange(3000.0) for i in range(256)}, version="\u20ac" * 200)
+    assert sum(wire.unpack(packed.payload).rows for packed in wire.packed_columns(worst)) == 3000
+
+
+def test_a_small_payload_cannot_take_much_memory() -> None:
+    constant = np.zeros(1).tobytes()
+    message = {"v": 1, "n": 1_000_000, "versions": ["v1"], "time": constant, "columns": {f"m{i}": constant for i in range(256)}}
+    payload = bytes(msgpack.packb(message))
+    assert len(payload) < 5000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"at most 4194304 cells \(rows times columns\), got 256000000"):
+        wire.unpack(payload)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("payload", "rows"),
+    [(b"", 1), (GOOD_PAYLOAD, 2), (GOOD_PAYLOAD[:-3], 1), (altered(n=7), 7), (altered(n="x"), 1), (altered(n=10**12), 1)],
+)
+def test_a_refused_payload_says_how_many_events_it_means_to_hold(payload: bytes, rows: int) -> None:
+    assert wire.declared_rows(payload) == rows
+
+
+def as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 @settings(max_examples=50, deadline=None)

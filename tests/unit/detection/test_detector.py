@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgpack
 import numpy as np
 import pytest
 from sqlalchemy import event
@@ -213,9 +214,56 @@ def test_a_broken_payload_raises_and_changes_nothing(world: World, run: Any) -> 
             ]
         )
         assert [reply["status"] for reply in replies] == ["refused", "accepted"]
+        with pytest.raises(ValueError, match="msgpack"):
+            await send(detector, b"broken", 0, model="new")
 
     run(story())
-    assert world.status()["m"]["events"] == 6
+    assert world.status().keys() == {"m"}, "no model begins with a broken batch"
+    assert (world.status()["m"]["events"], world.status()["m"]["rejected"]) == (6, 2)
+    last = world.status()["m"]["last_rejection"]
+    assert (last["field"], last["value"]) == ("payload", 6)
+    assert "must be a whole msgpack map" in last["rule"]
+
+
+def test_a_refused_batch_counts_as_many_rejected_events_as_it_says_it_holds(world: World, run: Any) -> None:
+    async def story() -> None:
+        detector = world.detector()
+        await send(detector, world.payload(n=3), 0)
+        message = msgpack.unpackb(world.payload(n=500))
+        message["versions"] = [""]
+        with pytest.raises(ValueError, match="model_version must have 1 to 200"):
+            await send(detector, msgpack.packb(message), 3)
+        assert (await send(detector, world.payload(n=3), 3))["high_water"] == 6, "it took no number"
+
+    run(story())
+    assert (world.status()["m"]["events"], world.status()["m"]["rejected"]) == (6, 500)
+
+
+def test_status_names_field_value_and_rule_of_the_last_rejected_event(world: World, run: Any) -> None:
+    async def story() -> None:
+        await send(world.detector(), world.payload(n=3, recall=np.array([0.5, 7.0, 0.5])), 0)
+        detector = world.detector("detector:m")  # it comes again
+        assert (await send(detector, world.payload(n=3), 3))["accepted"] == 3
+
+    run(story())
+    rule = "must be a number from 0 to 1"
+    assert world.status()["m"]["last_rejection"] == {"field": "recall", "value": 7.0, "rule": rule, "at": NOW}
+
+
+@pytest.mark.parametrize(
+    ("told", "rule"),
+    [
+        ({"index": 0, "field": "note", "value": "x", "rule": "must be encodable as UTF-8"}, "must be encodable as UTF-8"),
+        ({"field": 7, "value": object(), "rule": "x" * 10_000}, "x" * 500),
+        ({"rule": 7}, "must hold at least one number"),
+        ("nonsense", "must hold at least one number"),
+    ],
+)
+def test_a_sender_says_why_it_has_emptied_a_row(world: World, run: Any, told: Any, rule: str) -> None:
+    emptied = wire.pack(wire.batch_of_rows([("v1", NOW, {})]))
+    batch = {"model": "m", "producer": "p", "sequence": 0, "payload": emptied, "rejection": told}
+    assert run(world.detector().ingest_many(batches=[batch]))[0]["accepted"] == 0
+    assert world.status()["m"]["last_rejection"]["rule"] == rule
 
 
 def test_a_successor_goes_on_where_the_store_is(world: World, run: Any) -> None:

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import wire
+from actors import status, wire
 from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
 from actors.config import parse
 from actors.config.stored import store_settings
+from actors.metrics import broadcaster as broadcasting
 from actors.metrics import observers as observing
 from actors.metrics.broadcaster import MetricBroadcaster
 from actors.metrics.observer_host import ObserverHost, check_observer, events_of, make
@@ -36,6 +37,8 @@ class FakeDetectors:
         self.shown: list[tuple[str, int]] = []
         self.observer_reply: Any = None
         self.release: asyncio.Event | None = None
+        self.batches: list[dict[str, Any]] = []
+        self.taken_batches = 10**9
 
     def spawn(self, process: str, slot: int) -> None:
         self.spawned.append((process, slot))
@@ -59,6 +62,10 @@ class FakeDetectors:
 
     def _taken(self, name: str, batch: dict[str, Any]) -> dict[str, Any]:
         self.seen.setdefault(name, []).append(batch["model"])
+        self.batches.append(batch)
+        if len(self.batches) > self.taken_batches:
+            nothing: dict[str, Any] = {"accepted": 0, "duplicates": 0, "rejected": [], "high_water": None, "epoch": 1}
+            return {"status": "unavailable", "reason": "away", "retry_in_s": 0.5, **nothing}
         found = wire.unpack(batch["payload"])
         verdict = wire.check(found, NOW)
         return {
@@ -93,6 +100,11 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path, detectors={"max_processes": 4, "max_models": 6})
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcasting, "_NOTE_S", 0.0)
 
 
 @pytest.fixture
@@ -169,6 +181,64 @@ def test_bad_events_are_rejected_alone_with_their_index(world: World, run: Any) 
     reply = run(world.broadcaster().broadcast(events=[event("a"), bad, event("b"), {"model_name": "a"}]))
     assert reply["accepted"] == 2
     assert [(r["index"], r["field"]) for r in reply["rejected"]] == [(1, "accuracy"), (3, "metrics")]
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_call_that_no_single_batch_can_hold_is_split_and_counted_whole(world: World, run: Any, numbered: bool) -> None:
+    events = [{**event("a"), "extras": {f"metric-{i}": 1.0}, "model_version": f"v{i}"} for i in range(1500)]
+    events[700] = event("a", 7.0)
+    mark = {"producer": "p", "sequence": 10} if numbered else {}
+    reply = run(world.broadcaster().broadcast(events=events, **mark))
+    assert (reply["accepted"], reply["duplicates"]) == (1499, 0)
+    assert [(each["index"], each["field"]) for each in reply["rejected"]] == [(700, "accuracy")]
+    assert len(world.detectors.batches) > 1
+    firsts = [batch["sequence"] for batch in world.detectors.batches]
+    rows = [wire.unpack(batch["payload"]).rows for batch in world.detectors.batches]
+    assert sum(rows) == 1500
+    assert firsts == ([10 + sum(rows[:i]) for i in range(len(rows))] if numbered else [None] * len(rows))
+    (told,) = [batch["rejection"] for batch in world.detectors.batches if batch["rejection"]]
+    assert told["rule"] == "must be a number from 0 to 1"
+
+
+def test_a_split_call_of_which_a_part_was_not_taken_says_so(world: World, run: Any) -> None:
+    events = [{**event("a"), "extras": {f"metric-{i}": 1.0}} for i in range(600)]
+    world.detectors.taken_batches = 1
+    reply = run(world.broadcaster().broadcast(events=events))
+    first = wire.unpack(world.detectors.batches[0]["payload"]).rows
+    assert (reply["status"], reply["accepted"]) == ("unavailable", first)
+    assert (reply["models"]["a"]["status"], reply["models"]["a"]["accepted"]) == ("unavailable", first)
+
+
+def test_what_no_model_can_count_is_counted_in_the_store_with_its_reason(world: World, run: Any) -> None:
+    def told() -> Any:
+        store = Store(world.url)
+        try:
+            return status.read(store)["refused"]
+        finally:
+            store.close()
+
+    async def story(broadcaster: MetricBroadcaster) -> None:
+        await broadcaster.broadcast(events=[event(name) for name in "abcdef"])
+        await broadcaster.broadcast(events=[event("a*"), event("a"), {"accuracy": 0.5}, 7])
+        await in_store(broadcaster)
+        assert told()["events"] in {3, 46}
+        (reply,) = await broadcaster.ingest_many(
+            batches=[{"model": "g", "producer": "p", "sequence": 0, "payload": payload(40)}]
+        )
+        assert reply["status"] == "refused"
+        await in_store(broadcaster)
+
+    run(story(world.broadcaster()))
+    assert told()["events"] == 43
+    assert told()["last"] == {"model": "g", "field": "batch", "value": None, "rule": told()["last"]["rule"], "at": NOW}
+    assert "detectors.max_models is 6" in told()["last"]["rule"]
+    run(story(world.broadcaster()))
+    assert told()["events"] == 86, "another broadcaster adds to it"
+
+
+async def in_store(broadcaster: MetricBroadcaster) -> None:
+    assert broadcaster._noting is not None
+    await broadcaster._noting
 
 
 def test_a_call_of_bad_events_reaches_the_detector_of_a_known_model_alone(world: World, run: Any) -> None:

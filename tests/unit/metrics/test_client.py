@@ -36,6 +36,9 @@ class FakeSystem:
         self.hold = False
         self.shuffled: np.random.Generator | None = None
         self.done: dict[int, Any] = {}
+        self.events: list[tuple[str, str, float, dict[str, Any]]] = []  # that counted: model, version, time, cells
+        self.rejections: list[wire.Rejection] = []
+        self.refused: list[str] = []
 
     # --- the link
 
@@ -84,9 +87,18 @@ class FakeSystem:
         self.clients[batch["producer"]] = batch["client"]
         if batch["sequence"] > high:
             return self._reply("gap", high)
-        found = wire.unpack(batch["payload"])
+        try:
+            found = wire.unpack(batch["payload"])
+        except ValueError as error:
+            self.refused.append(str(error))
+            return self._reply("refused", high, reason=str(error))
         skip = min(high - batch["sequence"], found.rows)
         verdict = wire.check(found, NOW, skip)
+        self.rejections += verdict.listed
+        for row in range(skip, found.rows):
+            if verdict.ok is None or verdict.ok[row]:
+                version = found.versions[0 if found.which is None else found.which[row]]
+                self.events.append((batch["model"], version, float(found.times[row]), cells_of(found, row)))
         self.high[key] = max(high, batch["sequence"] + found.rows)
         accepted = found.rows - skip - verdict.rejected
         self.rows[batch["model"]] = self.rows.get(batch["model"], 0) + accepted
@@ -97,6 +109,16 @@ class FakeSystem:
     def _reply(self, status: str, high: int, **more: Any) -> dict[str, Any]:
         empty = {"accepted": 0, "duplicates": 0, "rejected": []}
         return {"status": status, "high_water": high, "epoch": self.epoch, **empty, **more}
+
+
+def cells_of(batch: wire.Batch, row: int) -> dict[str, Any]:
+    """The metrics of one row, as they were logged."""
+    cells: dict[str, Any] = {
+        name: float(column.values[row])
+        for name, column in batch.columns.items()
+        if column.present is None or column.present[row]
+    }
+    return cells | {name: texts[row] for name, texts in batch.texts.items() if texts[row] is not None}
 
 
 @pytest.fixture
@@ -260,6 +282,7 @@ def test_a_wrong_type_raises_at_once_and_logs_nothing(made: Any, value: Any) -> 
         ({"version": None}, "model_version must be a text"),
         ({"timestamp": "now"}, "timestamp must be seconds"),
         ({"timestamp": True}, "timestamp must be seconds"),
+        ({"timestamp": 10**400}, "timestamp must be seconds"),
     ],
 )
 def test_a_mistake_in_the_program_raises_at_once(made: Any, arguments: dict[str, Any], message: str) -> None:
@@ -300,6 +323,97 @@ def test_a_refused_batch_is_given_up_and_the_next_ones_follow(system: FakeSystem
     metrics.log({"n": 2}, model="m")
     assert metrics.flush()["accepted"] == 1
     assert system.values == [2.0]
+
+
+# --- whatever is logged is split to fit the wire ----------------------------------------------------------------
+
+
+def burst(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """Events of one model that no single batch can hold: their versions and metrics."""
+    match kind:
+        case "names":
+            return [("v1", {f"metric-{i}": float(i), "accuracy": 0.5}) for i in range(1200)]
+        case "text names":
+            return [("v1", {f"note-{i}": "x", "accuracy": 0.5}) for i in range(600)]
+        case "versions":
+            return [(f"v{i}", {"accuracy": 0.5}) for i in range(2500)]
+        case "texts":
+            return [("v1", {"accuracy": 0.5, "note": str(i) + "x" * 15_000}) for i in range(800)]
+        case "wide and sparse":
+            return [("v1", {f"metric-{(7 * i + k) % 250}": float(i) for k in range(3)}) for i in range(5000)]
+        case _:
+            raise ValueError(kind)
+
+
+@pytest.mark.parametrize("kind", ["names", "text names", "versions", "texts", "wide and sparse"])
+def test_a_burst_that_no_single_batch_can_hold_arrives_whole_and_in_order(system: FakeSystem, made: Any, kind: str) -> None:
+    metrics, events = made(), burst(kind)
+    system.up = False
+    for at, (version, held) in enumerate(events):
+        metrics.log(held, model="m", version=version, timestamp=float(at))
+    system.up = True
+    assert metrics.flush() == {"accepted": len(events), "duplicate": 0, "rejected": 0, "dropped": 0, "pending": 0}
+    assert system.events == [("m", version, float(at), held) for at, (version, held) in enumerate(events)]
+    assert system.refused == []
+
+
+def test_columns_beyond_the_bytes_of_a_call_arrive_whole(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    metrics.log_batch({f"metric-{i}": np.arange(30_000.0) + i for i in range(50)} | {"n": np.arange(30_000.0)}, model="m")
+    assert metrics.flush()["accepted"] == 30_000
+    assert system.values == [float(n) for n in range(30_000)]
+    assert system.refused == []
+
+
+def test_more_metrics_in_one_event_than_the_wire_takes_raise_at_once(made: Any) -> None:
+    metrics = made()
+    with pytest.raises(WrongTypeError, match="metrics must hold at most 256 names, got 257"):
+        metrics.log({f"metric-{i}": 1.0 for i in range(257)}, model="m")
+    assert metrics.counts()["pending"] == 0
+
+
+@pytest.mark.parametrize("name", ["timestamp", "model_name", "", "x" * 201, "a\nb", "\ud800", 7])
+def test_a_bad_name_raises_also_in_a_later_event_and_its_neighbours_arrive(made: Any, name: Any) -> None:
+    metrics = made()
+    metrics.log({"accuracy": 0.9}, model="m")
+    with pytest.raises(WrongTypeError, match="metric name must"):
+        metrics.log({"accuracy": 0.9, name: 0.5}, model="m")
+    metrics.log({"accuracy": 0.9}, model="m")
+    assert metrics.flush() == {"accepted": 2, "duplicate": 0, "rejected": 0, "dropped": 0, "pending": 0}
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule"),
+    [
+        ({"accuracy": 0.9, "note": "\ud800"}, "must be encodable as UTF-8"),
+        ({"accuracy": 0.9, "note": "x" * 9_000_000}, "must have at most 16384 bytes"),
+        ({"accuracy": 0.9, **{f"note-{i}": "x" * 300 for i in range(200)}}, "must have at most 16384 bytes"),
+        ({"accuracy": 0.9, "note": "\u20ac" * 6_000}, "must have at most 16384 bytes"),
+    ],
+)
+def test_an_event_that_the_wire_cannot_carry_is_rejected_alone_on_both_sides(
+    system: FakeSystem, made: Any, caplog: pytest.LogCaptureFixture, bad: dict[str, Any], rule: str
+) -> None:
+    metrics = made()
+    for at in range(100):
+        metrics.log(bad if at == 50 else {"accuracy": 0.9, "note": "fine"}, model="m", timestamp=float(at))
+    metrics.log({"accuracy": 0.9}, model="other")
+    assert metrics.flush() == {"accepted": 100, "duplicate": 0, "rejected": 1, "dropped": 0, "pending": 0}
+    assert len(system.rejections) == 1
+    assert [time for model, _, time, _ in system.events if model == "m"] == [float(at) for at in range(100) if at != 50]
+    assert system.refused == []
+    assert any(rule in record.getMessage() for record in caplog.records)
+
+
+def test_long_texts_count_in_the_bound_of_the_buffer(system: FakeSystem, made: Any) -> None:
+    system.up = False
+    metrics = made(buffer_bytes=1_000_000)
+    for _ in range(1000):
+        metrics.log({"accuracy": 0.9, "note": "x" * 10_000}, model="m")
+    counts = metrics.counts()
+    assert counts["dropped"] >= 900
+    system.up = True
+    assert metrics.flush()["accepted"] == 1000 - counts["dropped"]
 
 
 def test_a_producer_that_is_named_goes_on_where_it_was(system: FakeSystem, made: Any) -> None:

@@ -15,7 +15,7 @@ from drivers.commands import FINE, group, run
 from drivers.output import Output
 
 if TYPE_CHECKING:
-    from actors.config import ModelSettings
+    from actors.config import ModelSettings, RetrainRule
 
 config = group("config", __doc__, examples=["visutility config check visutility.yaml --model object-detector"])
 
@@ -51,6 +51,26 @@ def _told(got: ModelSettings) -> dict[str, Any]:
         "pinned_version": got.pinned_version,
         "handler": got.handler.model_dump(by_alias=True),
         "dry_run": got.dry_run,
+        "retrain": _rule(got.retrain),
+        "promotion": {
+            "gate": got.promotion.gate,
+            "handler": None if got.promotion.handler is None else got.promotion.handler.model_dump(by_alias=True),
+            "on_worse": got.promotion.on_worse,
+        },
+        "labels": dict(got.labels),
+    }
+
+
+def _rule(rule: RetrainRule) -> dict[str, Any]:
+    from actors.config.values import format_budget, format_duration, format_price  # noqa: PLC0415
+
+    return {
+        "when": rule.when,
+        "metric": rule.metric,
+        "price": None if rule.price is None else format_price(rule.price),
+        "budget": None if rule.budget is None else format_budget(rule.budget),
+        "max_age": None if rule.max_age_s is None else format_duration(rule.max_age_s),
+        "give_up": rule.give_up,
     }
 
 

@@ -12,11 +12,13 @@ from actors.config.handlers import (
     read_handler,
 )
 from actors.config.reading import anchored, differences, document, is_relative, load, needs_jobs, parse
+from actors.config.retrain import OrderLimits, Promotion, RetrainRule
 from actors.config.settings import Direction, ModelEntry, ModelSettings, Retention, Settings, WatchSettings
-from actors.config.values import Duration, expand, format_duration, parse_duration
+from actors.config.values import Budget, Duration, Price, expand, format_duration, parse_duration
 from actors.config.yaml import read_yaml
 
 __all__ = [
+    "Budget",
     "ChannelHandlerSettings",
     "CustomHandlerSettings",
     "Direction",
@@ -24,8 +26,12 @@ __all__ = [
     "HandlerSettings",
     "ModelEntry",
     "ModelSettings",
+    "OrderLimits",
+    "Price",
+    "Promotion",
     "RayJobHandlerSettings",
     "Retention",
+    "RetrainRule",
     "Settings",
     "TaskHandlerSettings",
     "TuneHandlerSettings",

@@ -26,11 +26,11 @@ def _optional_duration(value: object) -> float | None:
     return None if value is None else _positive_duration(value)
 
 
-def _budget(value: object) -> float | Duration:
+def _false_alarms(value: object) -> float | Duration:
     if isinstance(value, str):
         return Duration(_positive_duration(value))
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value >= 1):
-        raise ValueError(f"must be a number of events, 1 or more, or a duration like 90d, got {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value >= 100):
+        raise ValueError(f"must be a number of events, 100 or more, or a duration like 30d, got {shown(value)}")
     return float(value)
 
 
@@ -46,7 +46,7 @@ def _printable(value: str) -> str:
     return value
 
 
-def _budget_written(value: float | Duration) -> float | str:
+def _false_alarms_written(value: float | Duration) -> float | str:
     return format_duration(value.seconds) if isinstance(value, Duration) else value
 
 
@@ -58,7 +58,7 @@ def _optional_written(value: float | None) -> str | None:
 Seconds = Annotated[float, PlainValidator(parse_duration), PlainSerializer(format_duration)]
 PositiveSeconds = Annotated[float, PlainValidator(_positive_duration), PlainSerializer(format_duration)]
 OptionalSeconds = Annotated[float | None, PlainValidator(_optional_duration), PlainSerializer(_optional_written)]
-Budget = Annotated[float | Duration, PlainValidator(_budget), PlainSerializer(_budget_written)]
+FalseAlarms = Annotated[float | Duration, PlainValidator(_false_alarms), PlainSerializer(_false_alarms_written)]
 Target = Annotated[str, AfterValidator(_target)]
 Name = Annotated[str, AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=1)]

@@ -23,6 +23,7 @@ from actors.config.handlers import (
     WebhookHandlerSettings,
     kind_of,
 )
+from actors.config.retrain import OrderLimits, PromotionEntry, RetrainEntry
 from actors.config.settings import BUILT_IN, Delivery, Detectors, ModelEntry, Retention, Settings, merged_watch
 from actors.config.yaml import dotted, read_yaml
 
@@ -84,7 +85,8 @@ def document(settings: Settings) -> str:
 
 def needs_jobs(settings: Settings) -> bool:
     """Tell whether a handler submits Ray jobs: then the cluster needs its dashboard, which has the Jobs API."""
-    handlers = [entry.handler for entry in (settings.defaults, *settings.models.values())]
+    entries = (settings.defaults, *settings.models.values())
+    handlers = [each for entry in entries for each in (entry.handler, entry.promotion.handler)]
     while any(isinstance(handler, TuneHandlerSettings) for handler in handlers):
         handlers = [handler.then if isinstance(handler, TuneHandlerSettings) else handler for handler in handlers]
     return any(isinstance(handler, RayJobHandlerSettings) for handler in handlers)
@@ -180,8 +182,11 @@ _SECTIONS: Final[Mapping[object, type[BaseModel]]] = {
     "detectors": Detectors,
     "retention": Retention,
     "delivery": Delivery,
+    "orders": OrderLimits,
     "defaults": ModelEntry,
     "models": ModelEntry,
+    "retrain": RetrainEntry,
+    "promotion": PromotionEntry,
     "channel": ChannelHandlerSettings,
     "task": TaskHandlerSettings,
     "ray_job": RayJobHandlerSettings,
@@ -194,7 +199,8 @@ _SECTIONS: Final[Mapping[object, type[BaseModel]]] = {
 def _known_keys(loc: tuple[Any, ...]) -> list[str]:
     """Return the keys of the innermost section on the way to `loc`."""
     section: type[BaseModel] = Settings
+    entry = {"defaults": 0, "models": 1}.get(loc[0], len(loc))  # where the keys of a model begin
     for index, part in enumerate(loc[:-1]):
-        if index == 0 or _is_tag(loc, index):
+        if index in {0, entry + 1} or _is_tag(loc, index):
             section = _SECTIONS.get(part, section)
     return [field.alias or name for name, field in section.model_fields.items()]

@@ -13,13 +13,14 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from actors.config.fields import Budget, Count, Name, OptionalSeconds, PositiveSeconds, Seconds, Section, Target
+from actors.config.fields import Count, FalseAlarms, Name, OptionalSeconds, PositiveSeconds, Seconds, Section, Target
 from actors.config.handlers import ChannelHandlerSettings, HandlerSettings
+from actors.config.retrain import OrderLimits, Promotion, PromotionEntry, RetrainEntry, RetrainRule
 from actors.config.values import Duration
 
 Direction = Literal["up", "down", "both"]
@@ -37,21 +38,32 @@ class _Watch(BaseModel):
     direction: Direction | None = None
 
 
+_Label = Annotated[str, Field(max_length=200)]
+
+
 class ModelEntry(Section):
     """What `defaults` and each entry of `models` may say; what is left out comes from the layer below."""
 
-    false_alarm_every: Budget = 10_000.0
+    false_alarm_every: FalseAlarms = Duration(30 * 86400.0)
     watch: dict[Name, _Watch | None] = Field(default_factory=dict)
     cooldown_s: Seconds = Field(default=1800.0, alias="cooldown")
     expect_every_s: OptionalSeconds = Field(default=None, alias="expect_every")
     pinned_version: Name | None = None
     handler: HandlerSettings = Field(default_factory=ChannelHandlerSettings)
     dry_run: bool = False
+    retrain: RetrainEntry = Field(default_factory=RetrainEntry)
+    promotion: PromotionEntry = Field(default_factory=PromotionEntry)
+    # Texts to select models by.
+    labels: dict[Name, _Label] = Field(default_factory=dict)
 
 
 class Detectors(Section):
-    """How many processes detectors may take, and how many models there may be."""
+    """How many processes detectors may take, and how many models there may be.
 
+    Each model has a process of its own up to `max_processes`; with `processes` all of them share so many from the first on.
+    """
+
+    processes: Annotated[int, Field(ge=1, le=1000)] | None = None
     max_processes: Annotated[int, Field(ge=1, le=1000)] = 32
     max_models: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
@@ -81,6 +93,7 @@ class Settings(Section):
     detectors: Detectors = Field(default_factory=Detectors)
     retention: Retention = Field(default_factory=Retention)
     delivery: Delivery = Field(default_factory=Delivery)
+    orders: OrderLimits = Field(default_factory=OrderLimits)
     observers: dict[Name, Target] = Field(default_factory=dict)
     defaults: ModelEntry = Field(default_factory=ModelEntry)
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
@@ -88,7 +101,7 @@ class Settings(Section):
     def for_model(self, model: str) -> ModelSettings:
         """Return what `model` gets; the module says by which rule. ValueError where a detector refuses its options."""
         layers = [BUILT_IN, self.defaults, *(self.models[name] for name in _matching(self.models, model))]
-        said = {name: getattr(layer, name) for layer in layers for name in layer.model_fields_set if name != "watch"}
+        said = {name: getattr(layer, name) for layer in layers for name in layer.model_fields_set - _MERGED}
         merged = ModelEntry.model_construct(**{name: getattr(BUILT_IN, name) for name in ModelEntry.model_fields} | said)
         return ModelSettings(
             false_alarm_every=merged.false_alarm_every,
@@ -98,6 +111,9 @@ class Settings(Section):
             pinned_version=merged.pinned_version,
             handler=merged.handler,
             dry_run=merged.dry_run,
+            retrain=RetrainRule.of_layers(layer.retrain for layer in layers),
+            promotion=Promotion.of_layers(layer.promotion for layer in layers),
+            labels={name: value for layer in layers for name, value in layer.labels.items()},
         )
 
 
@@ -124,8 +140,13 @@ class ModelSettings:
     pinned_version: str | None
     handler: HandlerSettings
     dry_run: bool
+    retrain: RetrainRule = field(default_factory=RetrainRule)
+    promotion: Promotion = field(default_factory=Promotion)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
+# Merged key by key over the layers; anything else is taken whole from the most specific layer that says it.
+_MERGED: Final = frozenset({"watch", "retrain", "promotion", "labels"})
 BUILT_IN: Final = ModelEntry(watch={"accuracy": _Watch(detector="default", direction="down")})
 
 

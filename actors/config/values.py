@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from actors.checks import shown
+from actors.checks import finite, shown
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d|w))+")
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
+_SHARE: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
+_PER: Final = re.compile(r"([0-9]{1,9}) per (\S+)")
 REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -47,6 +49,66 @@ def format_duration(seconds: float) -> str:
         if seconds and seconds % _UNITS_S[unit] == 0:
             return f"{seconds / _UNITS_S[unit]:.0f}{unit}"
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a retrain costs: a number of errors, or a share of the rows that a version's promise was made on."""
+
+    errors: float | None = None
+    share: float | None = None
+
+    def in_errors(self, promised_n: float | None) -> float | None:
+        """Return the price in errors; None for a share without a promise to take it of."""
+        if self.errors is not None:
+            return self.errors
+        return None if promised_n is None or self.share is None else self.share * promised_n
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """About `count` retrains in `per_s` seconds: the price rises with each retrain ahead of that plan and falls behind it."""
+
+    count: int
+    per_s: float
+
+
+def parse_price(value: object) -> Price:
+    """Return the price in a number of errors or in a text like `1%`; ValueError otherwise.
+
+    >>> parse_price(250), parse_price("1%")
+    (Price(errors=250.0, share=None), Price(errors=None, share=0.01))
+    """
+    if isinstance(value, str) and (written := _SHARE.fullmatch(value)) and 0 < float(written[1]) <= 100:
+        return Price(share=float(written[1]) / 100)
+    number = None if isinstance(value, str) else finite(value)
+    if number is None or number <= 0:
+        raise ValueError(f"must be a number of errors above 0, or a share above 0% up to 100% like 1%, got {shown(value)}")
+    return Price(errors=number)
+
+
+def format_price(price: Price) -> float | str:
+    """Return a price as `parse_price` reads it."""
+    return f"{100 * price.share:.12g}%" if price.share is not None else float(price.errors or 0.0)
+
+
+def parse_budget(value: object) -> Budget:
+    """Return the budget in a text like `1 per 30d`; ValueError otherwise.
+
+    >>> parse_budget("2 per 1w")
+    Budget(count=2, per_s=604800.0)
+    """
+    written = _PER.fullmatch(value) if isinstance(value, str) else None
+    count = int(written[1]) if written else 0
+    per_s = parse_duration(written[2]) if written else 0.0
+    if not (count >= 1 and per_s >= 1.0):
+        raise ValueError(f"must be retrains per time like '1 per 30d', at least 1 and a second, got {shown(value)}")
+    return Budget(count, per_s)
+
+
+def format_budget(budget: Budget) -> str:
+    """Return a budget as `parse_budget` reads it."""
+    return f"{budget.count} per {format_duration(budget.per_s)}"
 
 
 def expand(value: Any, environment: Mapping[str, str]) -> Any:

@@ -32,7 +32,7 @@ namespace: visutility
 storage: sqlite:///./visutility-data
 detectors: {max_processes: 32, max_models: 10000}
 defaults:
-  false_alarm_every: 10000            # or 90d
+  false_alarm_every: 30d              # or a number of events; at least 300 events
   watch:                              # merged key by key; null stops watching a metric
     accuracy: {detector: default, direction: down}
   cooldown: 30m
@@ -86,7 +86,7 @@ def test_nothing_written_gives_the_same_as_the_example() -> None:
         ("defaults: {cooldown: soon}", "defaults.cooldown: must be a duration like 30m, 6h or 90d, got 'soon'"),
         ("defaults: {cooldown: true}", "defaults.cooldown: must be a duration"),
         ("defaults: {expect_every: 0s}", "defaults.expect_every: must be at least 1ms"),
-        ("defaults: {false_alarm_every: .nan}", "false_alarm_every: must be a number of events, 1 or more, or a duration"),
+        ("defaults: {false_alarm_every: .nan}", "false_alarm_every: must be a number of events, 100 or more, or a duration"),
         ("defaults: {false_alarm_every: 0}", "defaults.false_alarm_every: must be a number of events"),
         ("models: {'a.b': {false_alarm_every: often}}", "models.'a.b'.false_alarm_every: must be a duration"),
         ("models: {'': {}}", "models.'': must have 1 to 200 characters"),

@@ -16,7 +16,7 @@ def test_config_check_prints_what_a_model_would_get(tmp_path: Path, capsys: pyte
     path.write_text("models: {fraud-*: {cooldown: 6h, handler: {kind: webhook, url: '${HOOK}'}}}")
     assert config.main(["check", str(path), "--model", "fraud-eu", "-o", "json"]) == FINE
     got = json.loads(capsys.readouterr().out)["models"]["fraud-eu"]
-    assert (got["cooldown"], got["handler"]["url"], got["false_alarm_every"]) == ("6h", "${HOOK}", 10000)
+    assert (got["cooldown"], got["handler"]["url"], got["false_alarm_every"]) == ("6h", "${HOOK}", "30d")
     path.write_text("models: {m: {cooldwn: 6h}}")
     assert config.main(["check", str(path)]) == USAGE
     assert "models.m.cooldwn: unknown key, did you mean cooldown?" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""What the configuration says of retrains: when one is ordered, how many at once, and how a new version goes live.
+
+`retrain` and `promotion` are merged key by key over the layers of a model, `price` and `budget` as one: each selects the rule
+`shortfall`, and whichever a more specific entry writes replaces the other. `when` in a more specific entry sets both aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
+
+from actors.checks import shown
+from actors.config.fields import Count, Name, OptionalSeconds, Section
+from actors.config.handlers import HandlerSettings, TuneHandlerSettings
+from actors.config.values import Budget, Price, format_budget, format_price, parse_budget, parse_price
+
+When = Literal["alarm", "shortfall", "never"]
+OnWorse = Literal["flag", "rollback"]
+
+_USUAL_PRICE: Final = Price(share=0.01)
+_USUAL_METRIC: Final = "accuracy"
+_USUAL_GIVE_UP: Final = 3
+# Shares of other rows than the n of an event: of what was predicted positive, and of what is.
+_NO_PROPORTIONS: Final = frozenset({"precision", "recall"})
+
+
+def _optional_price(value: object) -> Price | None:
+    return None if value is None else parse_price(value)
+
+
+def _optional_budget(value: object) -> Budget | None:
+    return None if value is None else parse_budget(value)
+
+
+def _price_written(value: Price | None) -> float | str | None:
+    return None if value is None else format_price(value)
+
+
+def _budget_written(value: Budget | None) -> str | None:
+    return None if value is None else format_budget(value)
+
+
+_OptionalPrice = Annotated[Price | None, PlainValidator(_optional_price), PlainSerializer(_price_written)]
+_OptionalBudget = Annotated[Budget | None, PlainValidator(_optional_budget), PlainSerializer(_budget_written)]
+
+
+class RetrainEntry(Section):
+    """What an entry says of the retrain rule; what is left out comes from the layer below."""
+
+    when: When = "alarm"
+    metric: Name = _USUAL_METRIC
+    price: _OptionalPrice = None
+    budget: _OptionalBudget = None
+    max_age_s: OptionalSeconds = Field(default=None, alias="max_age")
+    give_up: Annotated[int, Field(ge=1, le=1000)] = _USUAL_GIVE_UP
+
+    @field_validator("metric")
+    @classmethod
+    def _is_proportion(cls, metric: str) -> str:
+        if metric in _NO_PROPORTIONS:
+            raise ValueError(f"must be a proportion of n, as accuracy or a share of errors is, got {shown(metric)}")
+        return metric
+
+    @model_validator(mode="after")
+    def _is_one_rule(self) -> Self:
+        if self.price is not None and self.budget is not None:
+            both = f"price {format_price(self.price)} and budget {format_budget(self.budget)}"
+            raise ValueError(f"has a price or a budget, not both, got {both}")
+        priced = "price" if self.price is not None else "budget" if self.budget is not None else None
+        if priced is not None and "when" in self.model_fields_set and self.when != "shortfall":
+            raise ValueError(f"a {priced} belongs to when: shortfall, got when: {self.when}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainRule:
+    """When a model is retrained. Under `shortfall` it has a price or a budget; otherwise neither."""
+
+    when: When = "alarm"
+    metric: str = _USUAL_METRIC
+    price: Price | None = None
+    budget: Budget | None = None
+    max_age_s: float | None = None
+    give_up: int = _USUAL_GIVE_UP
+
+    @classmethod
+    def of_layers(cls, layers: Iterable[RetrainEntry]) -> RetrainRule:
+        """Return the rule that `layers` make, the least specific first."""
+        when: When | None = None
+        price, budget = None, None
+        metric, max_age_s, give_up = _USUAL_METRIC, None, _USUAL_GIVE_UP
+        for layer in layers:
+            said = layer.model_fields_set
+            if "when" in said:
+                when, price, budget = layer.when, None, None
+            if {"price", "budget"} & said:
+                # A null takes away only what it names; a value replaces whichever of the two was there.
+                price = layer.price or (None if "price" in said or layer.budget else price)
+                budget = layer.budget or (None if "budget" in said or layer.price else budget)
+            metric = layer.metric if "metric" in said else metric
+            max_age_s = layer.max_age_s if "max_age_s" in said else max_age_s
+            give_up = layer.give_up if "give_up" in said else give_up
+        if price is not None or budget is not None:
+            when = "shortfall"
+        elif when == "shortfall":
+            price = _USUAL_PRICE
+        return cls(when or "alarm", metric, price, budget, max_age_s, give_up)
+
+
+class PromotionEntry(Section):
+    """What an entry says of how a new version goes live; what is left out comes from the layer below."""
+
+    gate: Literal["challenger"] | None = None
+    handler: HandlerSettings | None = None
+    on_worse: OnWorse = "flag"
+
+    @field_validator("handler")
+    @classmethod
+    def _is_no_study(cls, handler: HandlerSettings | None) -> HandlerSettings | None:
+        if isinstance(handler, TuneHandlerSettings):
+            raise ValueError("a promotion is delivered, not tuned: kind must be another than tune, got 'tune'")  # noqa: TRY004
+        return handler
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """How a new version goes live: from its first event, or once it has beaten the one that is."""
+
+    gate: Literal["challenger"] | None = None
+    handler: HandlerSettings | None = None
+    on_worse: OnWorse = "flag"
+
+    @classmethod
+    def of_layers(cls, layers: Iterable[PromotionEntry]) -> Promotion:
+        """Return what `layers` make, key by key, the least specific first."""
+        return cls(**{name: getattr(layer, name) for layer in layers for name in layer.model_fields_set})
+
+
+class OrderLimits(Section):
+    """How many orders of all models run at once and begin in an hour, and how long one may run; null is no limit."""
+
+    max_running: Count | None = None
+    max_per_hour: Count | None = None
+    timeout_s: OptionalSeconds = Field(default=None, alias="timeout")

@@ -15,7 +15,7 @@ from actors.detection.tables import detector_parts
 from actors.metrics import refusals
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
-from actors.storage import Store
+from actors.storage import Store, StoreReader
 from actors.storage.schema import SYSTEM
 from actors.tuning import tables as tuner_tables
 from actors.tuning.tables import TUNER
@@ -64,7 +64,7 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
 
 def read_url(url: str, now_s: float) -> dict[str, Any]:
     """Give the same for a store that is opened for this one time; runs as a task on the node that holds a SQLite store."""
-    store = Store(url)
+    store = StoreReader(url)
     try:
         return read(store, now_s)
     finally:

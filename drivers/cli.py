@@ -27,7 +27,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Look": {
         "status": "Show the state of the system.",
         "watch": "Watch the system live.",
-        "explain": "Tell the story of a drift episode.",
+        "explain": "Tell the story of a drift episode, an order or a model.",
     },
     "Act": {
         "retrains": "List, show and change retrain orders.",

@@ -1,95 +1,115 @@
-"""Tell the story of a drift episode.
+"""Tell the story of a drift episode, an order or a model.
 
-What was seen, how sure, since when, what was decided and what came of it.
+What was seen, how sure, since when, what was decided and what came of it. Give an id as `visutility status` or `visutility
+retrains ls` shows it, a model for its newest episode, or `last`.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from drivers.commands import FINE, cluster, command, run
+from drivers.commands import DEFAULT_NAMESPACE, FINE, cluster, command, run, stored
 from drivers.output import Output
 
+if TYPE_CHECKING:
+    from actors.story import Story
 
-@command("explain", help=__doc__, examples=["visutility explain last", "visutility explain last --model fraud"])
-@click.argument("episode")
+_PATIENCE_S: Final = 10.0
+
+
+@command(
+    "explain",
+    help=__doc__,
+    examples=[
+        "visutility explain last",
+        "visutility explain fraud",
+        "visutility explain ORDER --storage sqlite:///./visutility-data",
+    ],
+)
+@click.argument("about", metavar="EPISODE|ORDER|MODEL")
 @click.option("--model", help="With `last`: the newest episode of this model.")
+@stored
 @cluster
-def explain(*, episode: str, model: str | None, address: str | None, namespace: str | None, output: Output) -> int:
-    """Tell the story of EPISODE, an id as `visutility status` shows it, or `last`."""
-    import ray  # noqa: PLC0415  1 s with the next lines; help does without
-
-    from actors import system  # noqa: PLC0415
-    from actors.cluster import card, connection  # noqa: PLC0415
-    from actors.cluster.deployment import no_system  # noqa: PLC0415
-    from actors.cluster.peers import BlockingPeers  # noqa: PLC0415
-    from actors.storage import Store  # noqa: PLC0415
-
-    connection.attach(address, otherwise="look")
-    namespace = namespace or system.DEFAULT_NAMESPACE
-    known = card.read(namespace)
-    if known is None:
-        raise no_system(namespace)
-    order: dict[str, Any] | None = None
-    if known.node is not None and known.node != ray.get_runtime_context().get_node_id():
-        # A SQLite folder of another node: its detector answers.
-        record = BlockingPeers(namespace).call("broadcaster", "explain", {"episode": episode}, timeout_s=20.0)
-    else:
-        store = Store(known.storage)
-        try:
-            record = find(store, episode, model)
-            order = _order_of(store, record)
-        finally:
-            store.close()
-    for line in in_words(record, order):
+def explain(
+    *, about: str, model: str | None, storage: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
+    """Tell the story."""
+    told = _read(about, model, address, namespace) if storage is None else _stored(storage, about, model)
+    for line in in_words(told):
         output.line(line)
-    output.result({**record, "order_record": order})
+    output.result(_document(told))
     return FINE
 
 
-def find(store: Any, episode: str, model: str | None = None) -> dict[str, Any]:
-    """Give an episode's record from the store, `last` the newest one. KeyError where there is none such."""
-    from actors.detection import tables as detector_tables  # noqa: PLC0415
+def _stored(storage: str, about: str, model: str | None) -> Story:
+    from actors import story  # noqa: PLC0415  imports the store, 0.4 s; help does without
 
-    newest: dict[str, Any] | None = None
-    for part in detector_tables.detector_parts(store):
-        with part.read() as connection:
-            if episode != "last":
-                found = detector_tables.read_episode(connection, episode)
-                if found is not None:
-                    return found
-                continue
-            for record in detector_tables.list_episodes(connection, model, limit=1):
-                if newest is None or record["opened_at"] > newest["opened_at"]:
-                    newest = record
-    if newest is None:
-        raise KeyError(f"episode must be one of this store, got {episode!r}" + (f" of model {model!r}" if model else ""))
-    return newest
+    return story.read_url(storage, about, model)
 
 
-def _order_of(store: Any, record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give what the dispatcher has on record of the episode's order, the study of a `tune` handler included."""
-    from actors.retraining import tables as dispatcher_tables  # noqa: PLC0415
+def _read(about: str, model: str | None, address: str | None, namespace: str | None) -> Story:
+    from actors.cluster import card, connection, deployment  # noqa: PLC0415  imports Ray, 0.4 s; help does without
+    from actors.cluster.peers import BlockingPeers, PeerUnavailableError  # noqa: PLC0415
 
-    if record["order"] is None:
-        return None
-    with store.part(dispatcher_tables.DISPATCHER).read() as connection:
-        table = dispatcher_tables.retrains
-        row = connection.execute(table.select().where(table.c.id == record["order"]["order"])).mappings().first()
-    if row is None:
-        return None
-    texts = ("explanation", "handler_settings", "tuning")  # kept as JSON
-    return dict(row) | {name: json.loads(row[name]) for name in texts if row[name] is not None}
+    connection.attach(address, otherwise="look")
+    chosen = namespace or DEFAULT_NAMESPACE
+    known = card.read(chosen)
+    if known is None:
+        raise deployment.no_system(chosen)
+    try:
+        told: Story = BlockingPeers(chosen).call("runner", "story", {"about": about, "model": model}, timeout_s=_PATIENCE_S)
+    except PeerUnavailableError:
+        if known.node is not None and not connection.is_this_node(known.node):
+            raise  # a SQLite folder of another node
+        return _stored(known.storage, about, model)
+    return told
 
 
-def in_words(record: Mapping[str, Any], order: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """Tell the record, a line at a time."""
+def _document(told: Story) -> dict[str, Any]:
+    """Return what a program reads: the episode's record with its order, or what there is of an order or a model alone."""
+    if told["episode"] is not None:
+        return {**told["episode"], "order_record": told["order"]}
+    if told["order"] is not None:
+        return {"order_record": told["order"]}
+    return {"model_record": told["model"]}
+
+
+def in_words(told: Story) -> Iterator[str]:
+    """Tell the story, a line at a time."""
+    if told["episode"] is not None:
+        yield from _episode(told["episode"], told["order"])
+    elif told["order"] is not None:
+        yield from _order(told["order"])
+    elif told["model"] is not None:
+        yield from _model(told["model"])
+
+
+def _order(order: Mapping[str, Any]) -> Iterator[str]:
+    """Tell of an order that no episode asked for."""
+    yield f"order {order['id']}: {order['model']} {order['version']}, {order['state']}"
+    yield ""
+    yield f"  {_at(order['requested_at'])}  asked for: {order['reason'] or 'no reason is on record'}"
+    for attempt in order["attempt_log"]:
+        ended = "" if attempt["ended_at"] is None else f", {attempt['outcome']} {_at(attempt['ended_at'])}"
+        yield f"  {_at(attempt['started_at'])}  attempt {attempt['attempt']} by {attempt['handler']}{ended}"
+    if order["finished_at"] is not None:
+        version = f", new version {order['new_version']}" if order["new_version"] else ""
+        yield f"  {_at(order['finished_at'])}  {order['state']}{version}"
+
+
+def _model(model: Mapping[str, Any]) -> Iterator[str]:
+    """Tell of a model that has not drifted."""
+    yield f"model {model['name']}: {model['state']}, {model['events']} events; it has had no drift episode"
+    for version, seen in model["versions"].items():
+        yield f"  {version}: {seen['state']}, {seen['events']} events, last {_at(model['last_at'])}"
+
+
+def _episode(record: Mapping[str, Any], order: Mapping[str, Any] | None = None) -> Iterator[str]:
     state = "open" if record["closed_at"] is None else f"closed by {record['closed_by']} {_at(record['closed_at'])}"
     yield f"episode {record['id']}: {record['model']} {record['version']}, {state}"
     yield ""

@@ -82,6 +82,11 @@ def alive_nodes() -> list[str]:
     return [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
+def is_this_node(node: str) -> bool:
+    """Tell whether this process runs on the node of that id."""
+    return node == str(ray.get_runtime_context().get_node_id())
+
+
 def remembered() -> dict[str, Any] | None:
     """Give what `visutility up` noted of its Ray: `address`, `pid`, `folder`, ...; None where there is none."""
     try:

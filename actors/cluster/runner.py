@@ -30,8 +30,9 @@ logger = logging.getLogger(__name__)
 # So many ended tasks are remembered, by key and in order.
 _MAX_ENDED: Final = 10_000
 _MAX_ERROR: Final = 4000
-# By name: it stands above the rooms, and whoever only finds this actor need not import it.
-_SYSTEM: Final = "actors.system"
+# By name: they stand above the rooms, and whoever only finds this actor need not import them.
+_SYSTEM: Final = "actors.system:System"
+_STORY: Final = "actors.story:read_url"
 _MAX_WAIT_S: Final = 30.0
 # What a caller may ask of Ray for a task, beside resources.
 _OPTIONS: Final = {"max_retries", "spread", "name", "resources", "runtime_env"}
@@ -53,13 +54,14 @@ class Runner:
         *,
         name: str,
         namespace: str,
-        storage: str,  # noqa: ARG002  every actor is made alike
-        slot: int | None = None,  # noqa: ARG002
+        storage: str,
+        slot: int | None = None,  # noqa: ARG002  every actor is made alike
         clock: Clock | None = None,  # noqa: ARG002
         peers: Peers | None = None,  # noqa: ARG002
     ) -> None:
         self._name = name
         self._namespace = namespace
+        self._storage = storage
         self._instance = uuid.uuid4().hex
         self._tasks: dict[str, _Task] = {}
         self._ended: deque[tuple[str, str | None]] = deque(maxlen=_MAX_ENDED)
@@ -90,7 +92,13 @@ class Runner:
 
         For commands: this process has its packages imported and its store's tables known, which takes each new one 1 s.
         """
-        return await asyncio.to_thread(_status, self._namespace)
+        told: dict[str, Any] = await asyncio.to_thread(lambda: _named(_SYSTEM)(self._namespace).status())
+        return told
+
+    async def story(self, *, about: str, model: str | None = None) -> dict[str, Any]:
+        """Return the story of an episode, an order or a model, as `actors.story.read` does. KeyError: there is none such."""
+        told: dict[str, Any] = await asyncio.to_thread(lambda: _named(_STORY)(self._storage, about, model))
+        return told
 
     async def launch(
         self, *, key: str, target: str, kwargs: dict[str, Any], options: dict[str, Any] | None = None
@@ -215,9 +223,9 @@ def _run(target: str, kwargs: dict[str, Any]) -> Any:
     return getattr(importlib.import_module(module), function)(**kwargs)
 
 
-def _status(namespace: str) -> dict[str, Any]:
-    told: dict[str, Any] = importlib.import_module(_SYSTEM).System(namespace).status()
-    return told
+def _named(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _launchable() -> Any:

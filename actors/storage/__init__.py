@@ -2,6 +2,7 @@
 
 from actors.checks import redacted
 from actors.storage.fence import Fence, StaleEpochError
+from actors.storage.reader import StoreReader
 from actors.storage.schema import SCHEMA_VERSION, PartKind, SchemaError
 from actors.storage.store import UNAVAILABLE, Part, Store, StoreError, is_local
 
@@ -15,6 +16,7 @@ __all__ = [
     "StaleEpochError",
     "Store",
     "StoreError",
+    "StoreReader",
     "is_local",
     "redacted",
 ]

@@ -65,9 +65,9 @@ class Store:
 
     def __init__(self, url: str) -> None:
         """Open `url`: `sqlite:///FOLDER` or `postgresql://...`. Makes the folder and the tables; StoreError, SchemaError."""
-        self.url = _checked(url)
+        self.url = checked(url)
         self._parts: dict[str, Part] = {}
-        self._shared = None if is_local(url) else _postgresql(self.url)
+        self._shared = None if is_local(url) else postgresql(self.url)
         if self._shared is None:
             folder = Path(self.url.database or "")
             try:
@@ -135,7 +135,8 @@ def is_local(url: str) -> bool:
     return url.startswith("sqlite")
 
 
-def _checked(url: str) -> URL:
+def checked(url: str) -> URL:
+    """Return `url`, read; StoreError names what it must be."""
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -186,8 +187,11 @@ def _to_wal(cursor: Any) -> None:
             return
 
 
-def _postgresql(url: URL) -> Engine:
+def postgresql(url: URL, *, reads_only: bool = False) -> Engine:
+    """Return the engine of a PostgreSQL store; StoreError where the driver is missing."""
     settings = f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS} -c lock_timeout={int(_LOCK_WAIT_S * 1000)}"
+    if reads_only:
+        settings += " -c default_transaction_read_only=on"
     try:
         engine = create_engine(
             url,

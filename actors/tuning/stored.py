@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, make_url
+from sqlalchemy import Connection, Row
 
-from actors.storage import Store, is_local, redacted
+from actors.storage import StoreReader, redacted
 from actors.tuning import tables as tuner_tables
 from actors.tuning.rules.book import as_row
 from actors.tuning.study import Study
@@ -21,7 +20,7 @@ def read_study(storage: str, name: str) -> Study:
     """Read the study `name` from the store at the URL `storage`; KeyError where there is none."""
 
     def of_study(read: Callable[[Connection, Row[Any]], T]) -> T:
-        store = _existing(storage)
+        store = StoreReader(storage)
         try:
             with store.part(TUNER).read() as connection:
                 row = tuner_tables.read_study(connection, name)
@@ -39,15 +38,9 @@ def read_study(storage: str, name: str) -> Study:
 
 def list_studies(storage: str) -> list[dict[str, Any]]:
     """Give name, state and times of every study in the store, the newest first."""
-    store = _existing(storage)
+    store = StoreReader(storage)
     try:
         with store.part(TUNER).read() as connection:
             return tuner_tables.read_studies(connection)
     finally:
         store.close()
-
-
-def _existing(storage: str) -> Store:
-    if is_local(storage) and not Path(make_url(storage).database or "").is_dir():
-        raise KeyError(f"storage must be a folder that is there, got {redacted(storage)!r}")
-    return Store(storage)

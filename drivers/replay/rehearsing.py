@@ -14,7 +14,7 @@ from actors.config import Settings
 from actors.config.stored import load_stored
 from actors.detection import tables as detector_tables
 from actors.rehearsal import Outcome, Rehearsal
-from actors.storage import Store, is_local
+from actors.storage import Store, StoreReader
 from actors.wire import Batch, Bools, Floats
 from drivers.commands import FAILED, FINE
 from drivers.output import Output
@@ -150,10 +150,7 @@ def _store(asked: Asked) -> Store:
         if known is None:
             raise deployment.no_system(namespace)
         url = known.storage
-    url = config.anchored(url, Path.cwd())
-    if is_local(url) and not (Path(url.removeprefix("sqlite:///")) / "system.db").is_file():
-        raise ValueError(f"--storage must be the store of a system, there is none at {url}")
-    return Store(url)
+    return StoreReader(url)
 
 
 def _file_parts(asked: Asked, file: Path, rejected: list[dict[str, Any]]) -> Iterator[Part]:

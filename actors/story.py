@@ -1,0 +1,100 @@
+"""The story of an episode, an order or a model, as the store has it: what was seen, decided, done, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any, TypedDict
+
+from actors.detection import tables as detector_tables
+from actors.retraining import tables as dispatcher_tables
+from actors.storage import Store, StoreReader
+
+LAST = "last"
+
+
+class Story(TypedDict):
+    """The episode's record, the order's row with its `attempt_log`, and what `status` says of the model.
+
+    An order that a person triggered has no episode, a model that never drifted neither.
+    """
+
+    episode: dict[str, Any] | None
+    order: dict[str, Any] | None
+    model: dict[str, Any] | None
+
+
+def read(store: Store, about: str, model: str | None = None) -> Story:
+    """Return the story of an episode's or an order's id, of a model's newest episode, or of the newest one of all (`last`).
+
+    `model` with `last` means the newest episode of that model. KeyError where the store has nothing of that name.
+    """
+    if about == LAST:
+        newest = _newest(store, model)
+        if newest is None:
+            raise KeyError("there is no episode in this store" + (f" of model {model!r}" if model else ""))
+        return _of_episode(store, newest)
+    episode = _episode(store, about)
+    if episode is not None:
+        return _of_episode(store, episode)
+    order = _order(store, about)
+    if order is not None:
+        episode = _episode(store, order["episode"]) if order["episode"] else None
+        return {"episode": episode, "order": order, "model": None}
+    known = _model(store, about)
+    if known is None:
+        raise KeyError(f"must be an episode, an order or a model of this store, or `{LAST}`, got {about!r}")
+    newest = _newest(store, about)
+    return (
+        {"episode": None, "order": None, "model": known} if newest is None else {**_of_episode(store, newest), "model": known}
+    )
+
+
+def read_url(url: str, about: str, model: str | None = None) -> Story:
+    """Return the same for a store that is opened for this one time."""
+    with contextlib.closing(StoreReader(url)) as store:
+        return read(store, about, model)
+
+
+def _of_episode(store: Store, episode: dict[str, Any]) -> Story:
+    asked = episode["order"]
+    return {"episode": episode, "order": None if asked is None else _order(store, asked["order"]), "model": None}
+
+
+def _episode(store: Store, id_: str) -> dict[str, Any] | None:
+    for part in detector_tables.detector_parts(store):
+        with part.read() as connection:
+            found = detector_tables.read_episode(connection, id_)
+        if found is not None:
+            return found
+    return None
+
+
+def _newest(store: Store, model: str | None) -> dict[str, Any] | None:
+    found: list[dict[str, Any]] = []
+    for part in detector_tables.detector_parts(store):
+        with part.read() as connection:
+            found += detector_tables.list_episodes(connection, model, limit=1)
+    return max(found, key=lambda record: float(record["opened_at"]), default=None)
+
+
+def _model(store: Store, model: str) -> dict[str, Any] | None:
+    for part in detector_tables.detector_parts(store):
+        with part.read() as connection:
+            found = detector_tables.read_status(connection, model)
+        if model in found:
+            return {"name": model, **found[model]}
+    return None
+
+
+def _order(store: Store, id_: str) -> dict[str, Any] | None:
+    """Return what the dispatcher has on record of an order, the study of a `tune` handler included."""
+    table = dispatcher_tables.retrains
+    with store.part(dispatcher_tables.DISPATCHER).read() as connection:
+        row = connection.execute(table.select().where(table.c.id == id_)).mappings().first()
+        if row is None:
+            return None
+        attempts = dispatcher_tables.read_attempts(connection, id_)
+    texts = ("explanation", "handler_settings", "tuning")  # kept as JSON
+    unpacked = {name: json.loads(row[name]) for name in texts if row[name] is not None}
+    return {**row, **unpacked, "attempt_log": attempts}

@@ -1,0 +1,132 @@
+"""A store that is opened for reading: it shows what there is, and leaves it as it is."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from actors import status
+from actors.config import parse
+from actors.config.stored import load_stored, store_settings
+from actors.detection.tables import DETECTOR, detector_parts
+from actors.retraining.tables import DISPATCHER
+from actors.storage import SCHEMA_VERSION, SchemaError, Store, StoreError, StoreReader
+from actors.storage import reader as reader_module
+from actors.storage.schema import SYSTEM
+from actors.tuning.stored import list_studies
+from tests.database import Postgres, free_port
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    server = Postgres("127.0.0.1", free_port(), "secret")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store"
+    server: Postgres = request.getfixturevalue("database")
+    store = Store(server.url)
+    with store.part(SYSTEM).write() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    store.close()
+    return server.url
+
+
+def written(url: str) -> str:
+    store = Store(url)
+    store.part(DETECTOR, 0)
+    store_settings(store, parse({"namespace": "n", "defaults": {"cooldown": "7m"}}, "test"), 1.0)
+    store.close()
+    return store.store_id
+
+
+def test_where_there_is_no_store_none_is_made(url: str, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StoreError, match="must be the store of a system, there is none at"):
+        StoreReader(url)
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(StoreError):
+        list_studies(url)
+
+
+def test_what_was_written_is_read_and_what_was_not_is_empty(url: str) -> None:
+    store_id = written(url)
+    reader = StoreReader(url)
+    assert reader.store_id == store_id
+    assert load_stored(reader).for_model("m").cooldown_s == 420.0
+    assert len(detector_parts(reader)) == 1
+    seen = status.read(reader)
+    assert (seen["models"], sum(seen["retrains"].values()), seen["tuner"]["studies"]) == ({}, 0, 0)
+    reader.close()
+
+
+def test_nothing_is_written_through_it(url: str) -> None:
+    written(url)
+    reader = StoreReader(url)
+    with pytest.raises(StoreError, match="was opened for reading"), reader.part(SYSTEM).write():
+        pass
+    with pytest.raises(Exception, match=r"read-?only"), reader.part(SYSTEM).read() as connection:
+        connection.execute(text("DELETE FROM identity"))
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "way_out"), [(SCHEMA_VERSION - 1, "brings it forward"), (SCHEMA_VERSION + 1, "newer build")]
+)
+def test_a_store_of_another_schema_is_refused_and_not_migrated(url: str, version: int, way_out: str) -> None:
+    written(url)
+    store = Store(url)
+    with store.part(SYSTEM).write() as connection:
+        connection.execute(text(f"UPDATE schema_versions SET version = {version} WHERE kind = 'system'"))
+    store.close()
+    for _ in range(2):
+        with pytest.raises(SchemaError, match=way_out):
+            StoreReader(url)
+
+
+def test_a_file_that_is_not_a_database_is_named(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store"
+    written(url)
+    (tmp_path / "store" / "dispatcher.db").write_bytes(b"\xff" * 5000)
+    reader = StoreReader(url)
+    with pytest.raises(StoreError, match="dispatcher cannot be read: file is not a database"):
+        reader.part(DISPATCHER)
+    reader.close()
+
+
+def test_a_store_is_read_while_it_is_written(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a name with %41/store"
+    written(url)
+    writer = sqlite3.connect(tmp_path / "a name with %41" / "store" / "system.db")
+    writer.execute("BEGIN IMMEDIATE")
+    StoreReader(url).close()
+    writer.close()
+
+
+def test_a_store_on_a_disk_that_takes_no_files_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SQLite behaves there: a log of changes can be neither found nor made. (Tests may run as root, who may write anywhere.)"""
+    url = f"sqlite:///{tmp_path}/store"
+    written(url)
+    real, asked = reader_module._connected, []
+
+    def connected(file: Path, how: str) -> sqlite3.Connection:
+        asked.append(how)
+        if how == "mode=ro":
+            raise sqlite3.OperationalError("unable to open database file")
+        return real(file, how)
+
+    monkeypatch.setattr(reader_module, "_connected", connected)
+    StoreReader(url).close()
+    assert set(asked) == {"mode=ro", "mode=ro&immutable=1"}
+    (tmp_path / "store" / "system.db-wal").touch()  # somebody writes: what is not in the file yet would be missed
+    with pytest.raises(StoreError, match="unable to open"):
+        StoreReader(url)

@@ -37,8 +37,9 @@ from actors.retraining.commits import Plan
 from actors.retraining.handlers.interface import Surroundings
 from actors.retraining.launcher import MAX_ATTEMPTS_AT_ONCE, STORE_RETRY_S, Launcher, MakeHandler, brief
 from actors.retraining.rules.delivery import Backoff, Done, Failed
-from actors.retraining.rules.orders import STATES, Order, Request
+from actors.retraining.rules.orders import Order, Request
 from actors.retraining.state import RetrainingState
+from actors.retraining.stored import as_row, as_whole, check_history
 from actors.retraining.tables import DISPATCHER
 from actors.storage import SCHEMA_VERSION, UNAVAILABLE, Fence, SchemaError, StaleEpochError, Store, StoreError, schema
 from actors.storage.schema import SYSTEM
@@ -55,7 +56,6 @@ _LONGEST_TAKE_S: Final = 300.0
 _LONGEST_SILENCE_S: Final = 10 * 365 * 86_400.0
 _MAX_EXPLANATION_CHARACTERS: Final = 256 * 1024
 _MAX_EPISODES: Final = 1000
-_MAX_HISTORY: Final = 10_000
 _MAX_REASON_CHARACTERS: Final = 1000
 # Control characters, and halves of characters that no encoding can carry.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -281,14 +281,11 @@ class RetrainDispatcher:
 
     async def history(self, *, model: str | None = None, limit: int = 1000, state: str | None = None) -> dict[str, Any]:
         """Give the newest `limit` orders and skipped decisions, oldest first: `{"status": "ok", "rows": [...]}`."""
-        if not 1 <= limit <= _MAX_HISTORY:
-            raise ValueError(f"limit must be from 1 to {_MAX_HISTORY}, got {limit}")
-        if state is not None and state not in STATES:
-            raise ValueError(f"state must be one of {', '.join(STATES)}, got {state!r}")
+        check_history(limit, state)
 
         async def act() -> dict[str, Any]:
             found = await self._in_store(lambda book, _now: book.record.history(model, limit, state))
-            return {"status": "ok", "rows": [_row(order) for order in found]}
+            return {"status": "ok", "rows": [as_row(order) for order in found]}
 
         return await self._or_unavailable(act())
 
@@ -297,8 +294,7 @@ class RetrainDispatcher:
 
         async def act() -> dict[str, Any]:
             found, attempts = await self._in_store(lambda state, _now: state.record.order(order))
-            explanation = dict(found.request.explanation)
-            return _row(found) | {"status": "ok", "explanation": explanation, "tuning": found.tuning, "attempt_log": attempts}
+            return as_whole(found, attempts) | {"status": "ok"}
 
         return await self._or_unavailable(act())
 
@@ -542,27 +538,6 @@ def _backoff(settings: config.Settings) -> Backoff:
         ceiling_s=max(said.max_backoff_s, said.backoff_s),
         max_failures=said.attempts,
     )
-
-
-def _row(order: Order) -> dict[str, Any]:
-    asked = order.request
-    return {
-        "id": order.id,
-        "model": asked.model,
-        "version": asked.version,
-        "metric": asked.metric,
-        "episode": asked.episode,
-        "observed_drift": asked.observed_drift,
-        "state": order.state,
-        "reason": order.reason,
-        "handler": order.handler,
-        "requested_at": order.requested_at,
-        "dispatched_at": order.dispatched_at,
-        "finished_at": order.finished_at,
-        "attempts": order.attempts,
-        "new_version": order.new_version,
-        "consumer": order.consumer,
-    }
 
 
 def _text(field: str, value: object, longest: int) -> str:

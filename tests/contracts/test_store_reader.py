@@ -104,16 +104,16 @@ def test_a_file_that_is_not_a_database_is_named(tmp_path: Path) -> None:
 
 
 def test_a_store_is_read_while_it_is_written(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a name with %41/store"
+    url = f"sqlite:///{tmp_path}/a name with spaces and ü/store"
     written(url)
-    writer = sqlite3.connect(tmp_path / "a name with %41" / "store" / "system.db")
+    writer = sqlite3.connect(tmp_path / "a name with spaces and ü" / "store" / "system.db")
     writer.execute("BEGIN IMMEDIATE")
     StoreReader(url).close()
     writer.close()
 
 
 def test_a_store_on_a_disk_that_takes_no_files_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As SQLite behaves there: a log of changes can be neither found nor made. (Tests may run as root, who may write anywhere.)"""
+    """As SQLite behaves there: a log of changes can be neither found nor made."""
     url = f"sqlite:///{tmp_path}/store"
     written(url)
     real, asked = reader_module._connected, []

@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> Store:
 def put(store: Store, id_: str, model: str, episode: str, **more: object) -> None:
     asked = Request(model, "v1", "accuracy", 4.0, NOW, episode, {"window_mean": 0.6})
     with store.part(DISPATCHER).write() as connection:
-        put_new(connection, Order(id_, asked, DONE, "because", "tune", {"trials": 4}, NOW, **more))  # type: ignore[arg-type]
+        put_new(connection, [Order(id_, asked, DONE, "because", "tune", {"trials": 4}, NOW, **more)])  # type: ignore[arg-type]
 
 
 def test_an_episode_is_told_with_its_numbers_and_what_came_of_it(store: Store) -> None:

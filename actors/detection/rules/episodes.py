@@ -344,6 +344,8 @@ class EpisodeBook:
             return []
         record["closed_at"], record["closed_by"] = now.wall_s, by
         record["request"]["skipped"] = None
+        for watch in record["watches"].values():
+            watch["seen"] = 0  # patience is with what comes after the retrain, not with the drifted events before it
         self._decide(record, "close", why, now)
         self._dirty[record["id"]] = record
         self._settle(record)

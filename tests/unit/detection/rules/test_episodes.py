@@ -192,6 +192,16 @@ def test_a_new_version_that_recovers_settles_the_episode() -> None:
     assert record["recovered"] == ["accuracy"]
 
 
+def test_a_good_new_version_is_not_flagged_however_many_bad_events_came_before_the_retrain() -> None:
+    book, episode = opened()
+    book.reply(episode, ORDERED, at(10))
+    book.feed(feed(0.7, 1000), at(11))
+    book.order(episode, order("done", "v2"), at(12))
+    book.new_version("v2", ["v1"], at(13))
+    assert told(book.feed(feed(0.9, 10, version="v2"), at(14))) == []
+    assert book.flagged == []
+
+
 def test_a_retrain_that_did_not_help_is_flagged_until_a_person_has_seen_it() -> None:
     book, episode = opened()
     book.reply(episode, ORDERED, at(10))

@@ -13,6 +13,10 @@ import pytest
 # Before Ray is imported anywhere: the folder in which a test arms failpoints, inherited by every worker.
 FAILPOINTS = Path(os.environ.setdefault("VISUTILITY_FAILPOINTS", f"/tmp/visutility-failpoints-{os.getpid()}"))
 FAILPOINTS.mkdir(parents=True, exist_ok=True)
+# The folder in which the pages of the documentation run; their workers import what a page saves there.
+PAGES = Path(f"/tmp/visutility-pages-{os.getpid()}")
+PAGES.mkdir(parents=True, exist_ok=True)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PAGES), os.environ.get("PYTHONPATH")]))
 # Sources that are edited while the tests run are no other build.
 os.environ.setdefault("VISUTILITY_BUILD", f"tests-{uuid.uuid4().hex[:8]}")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

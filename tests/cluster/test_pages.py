@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,32 +13,39 @@ import pytest
 
 import actors
 from actors.system import System
+from tests.cluster.conftest import PAGES
 from tests.docs.pages import ROOT, Runner, pages
 
 # These begin a Ray of their own by `visutility up`; the others find a system that runs, as their reader does.
 LAPTOP = [page for page in pages() if "how-to" not in page.parts]
 RUNNING = [page for page in pages() if "how-to" in page.parts]
+ASKS_A_SYSTEM = re.compile(r"^ *(visutility (?!config)|system = actors|broadcaster = )|actors\.connect\(\)", re.MULTILINE)
 
 
 def environment(folder: Path) -> dict[str, str]:
     """Keep what `up` notes apart from that of the person who runs the tests."""
-    return {"XDG_STATE_HOME": str(folder / "state"), "PYTHONPATH": str(ROOT)}
+    return {"XDG_STATE_HOME": str(folder / "state"), "PYTHONPATH": f"{PAGES}:{ROOT}"}
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
-    """The folder in which a page's reader works."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return folder
+def work() -> Iterator[Path]:
+    """The folder in which a page's reader works; empty for each. Modules that workers import have names of their own."""
+    yield PAGES
+    for left in PAGES.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-@pytest.fixture
-def system(cluster: str, tmp_path: Path) -> Iterator[System]:
-    """A system with its defaults, under the name that the pages use."""
-    started = actors.start({"storage": f"sqlite:///{tmp_path}/store"})
-    yield started
-    System(started.namespace).stop()
+@contextlib.contextmanager
+def running(page: Path, folder: Path) -> Iterator[None]:
+    """Start a system with its defaults, under the name that the pages use, unless nothing on `page` asks for one."""
+    if not ASKS_A_SYSTEM.search(page.read_text(encoding="utf-8")):
+        yield
+        return
+    started = actors.start({"storage": f"sqlite:///{folder}/store"})
+    try:
+        yield
+    finally:
+        System(started.namespace).stop()
 
 
 @pytest.mark.parametrize("page", LAPTOP, ids=lambda page: str(page.relative_to(ROOT)))
@@ -48,7 +58,8 @@ def test_a_page_for_the_laptop_runs(page: Path, work: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("page", RUNNING, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_how_to_guide_runs(page: Path, work: Path, tmp_path: Path, cluster: str, system: System) -> None:
+def test_a_how_to_guide_runs(page: Path, work: Path, tmp_path: Path, cluster: str) -> None:
     mode = os.environ.get("RAY_AUTH_MODE")
     named = {"RAY_ADDRESS": cluster} | ({"RAY_AUTH_MODE": mode} if mode else {})
-    Runner(work, environment(tmp_path) | named).run(page)
+    with running(page, tmp_path):
+        Runner(work, environment(tmp_path) | named).run(page)

@@ -5,9 +5,9 @@
     ```shell                        is executed by bash, with `visutility` and `python` of this environment
     ```yaml                         must be a configuration that can be loaded; with a title it is also written to that file
 
-Everything else (`text`, `json`, ...) is shown only. What cannot run here stands under `<!-- skip: next "why" -->`. What a page claims
-of a result is checked by a block that its reader does not see: `<!--- invisible-code-block: python` ... `-->`, which finds what
-the last block printed as `printed`, and may set `exits` to the exit code that the next shell block is to end with.
+Everything else (`text`, `json`, ...) is shown only. What cannot run here stands under `<!-- skip: next "why" -->`. What a page
+claims of a result is checked by a block that its reader does not see, `<!--- invisible-code-block: python` ... `-->`. It finds
+what the last block printed as `printed`, and may set `exits` to the exit code that the next shell block is to end with.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Runner:
             target.write_text(block.source, encoding="utf-8")
         elif block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as printed:
-                exec(compile(block.source, f"{example.path}:{example.line}", "exec"), example.namespace)  # noqa: S102 our own pages
+                exec(compile(block.source, f"{example.path}:{example.line}", "exec"), example.namespace)
             example.namespace["printed"] = printed.getvalue()
         elif block.language == "shell":
             example.namespace["printed"] = self.shell(block.source, example.namespace.pop("exits", 0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from actors.detection.rules import episodes
 from actors.detection.rules.episodes import Ask, Effect, EpisodeBook, Overtaken, Rearm, Tell
 from actors.detection.rules.monitor import Monitor
 from actors.detection.tables import DETECTOR, Changes
+from actors.recent import Recent
 from actors.storage import UNAVAILABLE, Fence, Part, StaleEpochError, Store
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ SNAPSHOT_ROWS: Final = 2_000_000
 # A batch that has ended its process so often, or failed in it, is set aside: its sequence must not block the model for ever.
 CRASHES: Final = 3
 _RETRY_S: Final = 0.5
-_PRODUCERS_IN_MEMORY: Final = 1000  # of one model; others are read again when they come
+_PRODUCERS_IN_MEMORY: Final = 20_000  # pairs of model and producer of one process; others are read again when they come
 _PRODUCER_S: Final = 30 * 86_400.0  # a producer that was silent for so long has no batch on its way any more
 _SAMPLE: Final = 4096  # values of a baseline that are kept
 _PIN_EVENTS: Final = 500  # first events of a version that make its baseline where none was given
@@ -88,7 +89,6 @@ class Model:
     awake: bool = False  # its detectors are here
     rows_since: int = 0
     force_snapshot: bool = False
-    high: dict[str, int] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -122,9 +122,13 @@ class Detection:
         self._settings = load_stored(store)
         self.fence = Fence.raise_epoch(self._part, process)
         self._models: dict[str, Model] = {}
-        self._tried: set[tuple[str, str]] = set()  # (model, producer) that this process has taken batches of
-        self._noted: set[tuple[str, str]] = set()  # those of them whose first batch is on record and has not come through
-        self._failed: dict[tuple[str, str, int], int] = {}
+        # By (model, producer): the high-water mark. A group's are read before it is carried out, and stay until its commit.
+        self._marks: Recent[tuple[str, str], int] = Recent(_PRODUCERS_IN_MEMORY)
+        # The (model, producer) whose first batch in this process's life has come through.
+        self._proven: Recent[tuple[str, str], None] = Recent(_PRODUCERS_IN_MEMORY)
+        # Those whose batch is on record as being tried, its sequence, and how often it had been tried before. None of them
+        # may be forgotten: its batch would count as tried once more.
+        self._noted: dict[tuple[str, str], tuple[int, int]] = {}
         self.outbox: dict[str, tuple[str, str, dict[str, Any]]] = {}  # id -> model, method, arguments
         # A commit that failed may have come through all the same (the connection was lost before its reply): what it put
         # into the outbox is in the store alone then, and is read from there. So are the models that it made us forget: they
@@ -164,7 +168,7 @@ class Detection:
         """
         try:
             return self._commit(works, now)
-        except StaleEpochError:
+        except (StaleEpochError, UnavailableError):
             raise
         except UNAVAILABLE as error:
             self._forget(works)
@@ -178,17 +182,18 @@ class Detection:
 
     def _commit(self, works: Sequence[Work], now: Instant) -> list[Any]:
         self._make_sure(now)
-        suspects = self._note_attempts(works)
-        if suspects and len(works) > 1:
-            return [reply for work in works for reply in self._commit([work], now)]
-        if suspects and next(iter(suspects.values())) >= CRASHES:
+        self._wake({work.model for work in works if work.model is not None}, works, now)
+        tries = self._note_attempts(works)
+        if tries and len(works) > 1:  # one of them may end the process: each by itself, so that no other counts as tried
+            return [reply for work in works for reply in self.commit([work], now)]
+        if tries >= CRASHES:
             return [self._set_aside(works[0], "it ended its process each time", now)]
         changes = Changes.none()
-        self._wake({work.model for work in works if work.model is not None}, works, now)
         replies = [self._carry_out(work, changes, now) for work in works]
+        changes.tried += {_key(work): None for work in works if isinstance(work, Ingest) and self._is_noted(work)}
         touched = [name for name in _touched(works, replies) if name in self._models]
         told = [effect for name in touched for effect in self._write_down(self._models[name], changes, now)]
-        if touched or changes.sent:
+        if touched or changes.sent or changes.tried:
             self._write(changes)
         for name in touched:
             model = self._models[name]
@@ -201,9 +206,11 @@ class Detection:
         self.outbox.update(
             {row["id"]: (row["model"], row["method"], detector_tables.unpack(row["body"])) for row in changes.outbox}
         )
-        self._noted.difference_update(changes.tried)
+        self._came_through(changes.tried)
         for effect in told:
             _log(effect)
+        self._marks.trim()
+        self._proven.trim()
         return replies
 
     def _write(self, changes: Changes) -> None:
@@ -218,6 +225,8 @@ class Detection:
         for work in works:
             if work.model is not None and self._models.pop(work.model, None) is not None:
                 self._forgotten.add(work.model)
+            if isinstance(work, Ingest):
+                self._marks.discard(_key(work))
 
     def _make_sure(self, now: Instant) -> None:
         """Know again what the store holds, after a commit whose outcome was not known."""
@@ -251,7 +260,7 @@ class Detection:
 
     def _ingest(self, work: Ingest, changes: Changes, now: Instant) -> Any:
         known = self._models.get(work.model)
-        high = 0 if work.producer is None or known is None else known.high.get(work.producer, 0)
+        high = 0 if work.producer is None else self._marks[_key(work)]
         sequence = high if work.producer is None else work.sequence
         if sequence > high:
             return self._reply("gap", high, reason=f"the next sequence is {high}, got {sequence}", retry_in_s=0.0)
@@ -288,18 +297,16 @@ class Detection:
             model.rejection = {"field": last["field"], "value": last["value"], "rule": last["rule"], "at": now.wall_s}
         if work.producer is not None:
             high = max(high, sequence + batch.rows)
-            model.high[work.producer] = high
+            self._marks[_key(work)] = high
             client = None if work.client is None else detector_tables.pack(work.client)
             changes.producers.append(
                 {"model": model.name, "producer": work.producer, "high_water": high, "seen_at": now.wall_s, "client": client}
             )
-            if _key(work) in self._noted:
-                changes.tried.append((model.name, work.producer))
         return self._reply("accepted", high, count - verdict.rejected, skip, verdict.listed)
 
     def _count(self, model: Model, batch: wire.Batch, ok: wire.Bools | None, skip: int, now: Instant) -> None:
         before = list(model.monitor.versions)
-        taken = model.monitor.take(batch, ok, skip)
+        taken = model.monitor.take(batch, ok, skip, keep=model.book.open_versions)
         model.number += 1
         model.rows_since += batch.rows
         model.last_seen, model.no_data = now, False
@@ -425,34 +432,62 @@ class Detection:
 
     # --- batches that end their process
 
-    def _note_attempts(self, works: Sequence[Work]) -> dict[tuple[str, str], int]:
-        """Put batches of producers not heard before in this process on record; give those that were tried before."""
+    def _note_attempts(self, works: Sequence[Work]) -> int:
+        """Put batches of producers not heard before in this process on record; give how often one of them had been tried.
+
+        A batch that comes before its turn is not tried, and must not take the place of the one that is. Of several works
+        none is put on record where one had been tried: they are not tried together.
+        """
         fresh: dict[tuple[str, str], int] = {}
         for work in works:
-            if isinstance(work, Ingest) and work.producer is not None and _key(work) not in self._tried:
+            if isinstance(work, Ingest) and work.producer is not None and work.sequence <= self._marks[_key(work)]:
                 fresh.setdefault(_key(work), work.sequence)
-        if not fresh:
-            return {}
+        fresh = {key: sequence for key, sequence in fresh.items() if key not in self._proven and key not in self._noted}
+        if fresh and len(works) > 1:
+            with self._part.read() as connection:
+                tries = max(detector_tables.load_attempts(connection, fresh).values())
+            if tries:
+                return tries
+        if fresh:
+            self._note(fresh)
+            failpoints.reach("detector.after_attempt")
+        return max((self._noted[_key(w)][1] for w in works if isinstance(w, Ingest) and self._is_noted(w)), default=0)
+
+    def _note(self, batches: Mapping[tuple[str, str], int]) -> None:
+        """Put one more try of each batch, by its sequence, on record."""
         with self.fence.write() as connection:
-            before = detector_tables.note_attempts(connection, [(*key, sequence) for key, sequence in fresh.items()])
-        self._tried.update(fresh)
-        self._noted.update(fresh)
-        failpoints.reach("detector.after_attempt")
-        return {key: tries for key, tries in before.items() if tries}
+            before = detector_tables.load_attempts(connection, batches)
+            detector_tables.write_attempts(connection, {key: (sequence, before[key] + 1) for key, sequence in batches.items()})
+        self._noted.update({key: (sequence, before[key]) for key, sequence in batches.items()})
+
+    def _is_noted(self, work: Ingest) -> bool:
+        noted = self._noted.get(_key(work))
+        return noted is not None and noted[0] == work.sequence
+
+    def _came_through(self, keys: Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            self._noted.pop(key, None)
+            self._proven[key] = None
 
     def _failure(self, work: Work, error: Exception, now: Instant) -> Any:
         if not isinstance(work, Ingest):
             logger.error("a change of %s failed", work.model, exc_info=error)
             return RuntimeError(f"{type(error).__name__}: {error}")
-        key = (work.model, work.producer or "", work.sequence)
-        self._failed[key] = self._failed.get(key, 0) + 1
-        logger.error("a batch of %s failed, attempt %d", work.model, self._failed[key], exc_info=error)
-        if work.producer is not None and self._failed[key] >= CRASHES:
-            del self._failed[key]
-            return self._set_aside(work, f"{type(error).__name__}: {error}", now)
-        if len(self._failed) > _PRODUCERS_IN_MEMORY:
-            self._failed.clear()
-        return self._reply("unavailable", 0, reason=f"{type(error).__name__}: {error}", retry_in_s=_RETRY_S)
+        reason = f"{type(error).__name__}: {error}"
+        if work.producer is None:
+            logger.error("a batch of %s failed", work.model, exc_info=error)
+            return self._reply("unavailable", 0, reason=reason, retry_in_s=_RETRY_S)
+        key = _key(work)
+        if not self._is_noted(work):  # a later batch of a producer that was heard before
+            self._note({key: work.sequence})
+        tries = self._noted[key][1] + 1
+        logger.error("a batch of %s failed, attempt %d", work.model, tries, exc_info=error)
+        if tries >= CRASHES:
+            return self._set_aside(work, reason, now)
+        # Its next try is put on record like the first: the store counts, so no number of failing producers is too many.
+        del self._noted[key]
+        self._proven.discard(key)
+        return self._reply("unavailable", 0, reason=reason, retry_in_s=_RETRY_S)
 
     def _set_aside(self, work: Work, reason: str, now: Instant) -> Any:
         """Quarantine a batch: its rows are rejected, its sequence is consumed, its bytes are kept for a person."""
@@ -460,7 +495,7 @@ class Detection:
             return RuntimeError(reason)
         self._wake({work.model}, [work], now)
         model = self._models.get(work.model) or self._new(work.model)
-        high = model.high.get(work.producer, 0)
+        high = self._marks[_key(work)]
         if work.sequence > high:
             return self._reply("gap", high, reason=f"the next sequence is {high}, got {work.sequence}", retry_in_s=0.0)
         rows = wire.unpack(work.payload).rows
@@ -482,11 +517,12 @@ class Detection:
             {"model": model.name, "producer": work.producer, "high_water": high, "seen_at": now.wall_s, "client": None}
         )
         changes.tried.append((model.name, work.producer))
-        model.high[work.producer] = high
+        self._marks[_key(work)] = high
         model.quarantined += 1
         model.rejected += rows - skip
         self._write_down(model, changes, now)
         self._write(changes)
+        self._came_through(changes.tried)
         logger.error("a batch of %s (%s, sequence %d) was set aside: %s", model.name, work.producer, work.sequence, reason)
         rule = f"was set aside after {CRASHES} failures: {reason}"
         rejected: list[wire.Rejection] = [{"index": skip, "field": "batch", "value": rows - skip, "rule": rule[:500]}]
@@ -533,13 +569,11 @@ class Detection:
         """Read what these models' works need and memory has not: rows that were forgotten, detectors, high-water marks."""
         unknown = sorted(name for name in names if name not in self._models)
         asleep = [name for name in sorted(names) if name in self._models and not self._models[name].awake]
-        pairs = [
+        pairs = {
             _key(work)
             for work in works
-            if isinstance(work, Ingest)
-            and work.producer is not None
-            and (work.model not in self._models or work.producer not in self._models[work.model].high)
-        ]
+            if isinstance(work, Ingest) and work.producer is not None and _key(work) not in self._marks
+        }
         if not (unknown or asleep or pairs):
             return
         with self._part.read() as connection:
@@ -556,16 +590,12 @@ class Detection:
                 for row in detector_tables.read_log(connection, name, after=model.snapshot, until=model.number):
                     batch = wire.unpack(row.payload)
                     verdict = wire.check(batch, row.received_at, row.skip)
-                    model.monitor.take(batch, verdict.ok, row.skip, counted=True)
+                    model.monitor.take(batch, verdict.ok, row.skip, counted=True, keep=model.book.open_versions)
                     model.rows_since += row.count
                 model.awake = True
-            marks = detector_tables.load_producers(connection, [pair for pair in pairs if pair[0] in self._models])
-        for name, producer in pairs:
-            known = self._models.get(name)
-            if known is not None:
-                if len(known.high) >= _PRODUCERS_IN_MEMORY:
-                    known.high.pop(next(iter(known.high)))
-                known.high[producer] = marks.get((name, producer), 0)
+            marks = detector_tables.load_producers(connection, sorted(pairs))
+        for pair in pairs:
+            self._marks[pair] = marks.get(pair, 0)
 
     # --- what else changes a model
 
@@ -676,8 +706,10 @@ class Detection:
         """Forget producers and closed episodes beyond the retention."""
         before_s = now.wall_s - self._settings.retention.age_s
         with self.fence.write() as connection:
-            detector_tables.forget_producers(connection, self._process, min(before_s, now.wall_s - _PRODUCER_S))
+            gone = detector_tables.forget_producers(connection, self._process, min(before_s, now.wall_s - _PRODUCER_S))
             detector_tables.forget_episodes(connection, self._process, before_s)
+        if gone:  # memory must not know more of them than the store, which is asked where they go on
+            self._marks = Recent(_PRODUCERS_IN_MEMORY)
 
 
 def _tick(model: Model, now: Instant) -> None:

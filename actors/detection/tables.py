@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgpack
 import numpy as np
@@ -20,15 +20,18 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    Select,
     String,
     Table,
     and_,
     bindparam,
+    column,
     delete,
     func,
     or_,
     select,
     true,
+    values,
 )
 
 from actors.storage import Part, Store
@@ -132,6 +135,7 @@ quarantine = Table(
 )
 
 _CHUNK: Final = 500  # names in one IN list
+T = TypeVar("T")
 
 
 def pack(value: object) -> bytes:
@@ -198,21 +202,20 @@ def write(connection: Connection, changes: Changes) -> None:
             connection.execute(delete(table).where(table.c.model == model, table.c.version == version))
 
 
-def note_attempts(connection: Connection, batches: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str], int]:
-    """Count one more try of each batch (model, producer, sequence), and give how often it had been tried before."""
-    found: dict[tuple[str, str], tuple[int, int]] = {}
-    for part in _chunks(sorted({model for model, _, _ in batches})):
-        for row in connection.execute(select(attempts).where(attempts.c.model.in_(part))):
-            found[row.model, row.producer] = (row.sequence, row.tries)
-    before: dict[tuple[str, str], int] = {}
-    rows = []
-    for model, producer, sequence in batches:
-        last, tries = found.get((model, producer), (sequence, 0))
-        before[model, producer] = tries if last == sequence else 0
-        rows.append({"model": model, "producer": producer, "sequence": sequence, "tries": before[model, producer] + 1})
-    if rows:
-        connection.execute(upsert(connection, attempts, "sequence", "tries"), rows)
-    return before
+def load_attempts(connection: Connection, batches: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """Give how often each batch, a sequence by (model, producer), was tried and has not come through."""
+    found = dict.fromkeys(batches, 0)
+    for part in _chunks(sorted(batches)):
+        for row in connection.execute(_rows_of(attempts, part)):
+            if row.sequence == batches[row.model, row.producer]:
+                found[row.model, row.producer] = row.tries
+    return found
+
+
+def write_attempts(connection: Connection, tried: Mapping[tuple[str, str], tuple[int, int]]) -> None:
+    """Put (sequence, tries) of batches, by (model, producer), on record."""
+    rows = [{"model": m, "producer": p, "sequence": seq, "tries": tries} for (m, p), (seq, tries) in tried.items()]
+    connection.execute(upsert(connection, attempts, "sequence", "tries"), rows)
 
 
 def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_most: int) -> int:
@@ -239,10 +242,10 @@ def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_m
     return int(done.rowcount)
 
 
-def forget_producers(connection: Connection, process: str, before_s: float) -> None:
-    """Forget the high-water marks of producers that were not heard of for so long that none of their batches is on its way."""
+def forget_producers(connection: Connection, process: str, before_s: float) -> int:
+    """Forget the high-water marks of producers that were silent so long that no batch of theirs is in flight; give how many."""
     own = select(models.c.model).where(models.c.process == process)
-    connection.execute(delete(producers).where(producers.c.seen_at < before_s, producers.c.model.in_(own)))
+    return connection.execute(delete(producers).where(producers.c.seen_at < before_s, producers.c.model.in_(own))).rowcount
 
 
 def forget_episodes(connection: Connection, process: str, before_s: float) -> None:
@@ -295,16 +298,9 @@ def all_samples(connection: Connection, model: str) -> dict[str, dict[str, Any]]
 
 def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
     """Give the high-water marks of (model, producer); an unknown one is left out."""
-    wanted = set(pairs)
     found: dict[tuple[str, str], int] = {}
-    for part in _chunks(sorted({model for model, _ in pairs})):
-        named = sorted({producer for model, producer in pairs if model in part})[:_CHUNK]
-        rows = connection.execute(
-            select(producers.c.model, producers.c.producer, producers.c.high_water).where(
-                producers.c.model.in_(part), producers.c.producer.in_(named) if len(named) < _CHUNK else true()
-            )
-        )
-        found.update({(row.model, row.producer): row.high_water for row in rows if (row.model, row.producer) in wanted})
+    for part in _chunks(pairs):
+        found.update({(row.model, row.producer): row.high_water for row in connection.execute(_rows_of(producers, part))})
     return found
 
 
@@ -448,6 +444,12 @@ def read_quarantine(connection: Connection, limit: int = 1000) -> list[dict[str,
     return [dict(row._mapping) for row in rows]  # noqa: SLF001  public by SQLAlchemy's documentation
 
 
-def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+def _chunks(names: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(names), _CHUNK):
         yield names[start : start + _CHUNK]
+
+
+def _rows_of(table: Table, pairs: Sequence[tuple[str, str]]) -> Select[Any]:
+    """Select the rows of (model, producer) by a join, for which SQLite uses the primary key; for a tuple's IN it scans."""
+    asked = values(column("model", String), column("producer", String), name="asked").data(pairs).cte("asked")
+    return select(table).join_from(asked, table, and_(table.c.model == asked.c.model, table.c.producer == asked.c.producer))

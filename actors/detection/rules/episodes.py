@@ -107,6 +107,11 @@ class EpisodeBook:
         record = self.open_of(version)
         return {} if record is None else {metric: watch["baseline_mean"] for metric, watch in record["watches"].items()}
 
+    @property
+    def open_versions(self) -> set[str]:
+        """The versions that have an open episode."""
+        return {record["version"] for record in self.open_episodes}
+
     def followed(self) -> list[str]:
         """Give the episodes whose order's state is worth asking for."""
         return [r["id"] for r in self._held.values() if r["order"] is not None and not _order_is_settled(r)]

@@ -8,7 +8,7 @@ Events are taken in the order in which they arrived; one that is older than its 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -130,10 +130,11 @@ class Monitor:
 
     # --- events
 
-    def take(self, batch: Batch, ok: Bools | None, skip: int, *, counted: bool = False) -> Taken:
+    def take(self, batch: Batch, ok: Bools | None, skip: int, *, counted: bool = False, keep: Collection[str] = ()) -> Taken:
         """Take the rows of a batch from `skip` on that are `ok` (None: all).
 
-        `counted`: the batch is in `memory` already and only the detectors have not seen it yet.
+        `counted`: the batch is in `memory` already and only the detectors have not seen it yet. `keep` names versions that
+        must not be dropped, whatever their number.
         """
         new_versions: list[str] = []
         feeds: list[Feed] = []
@@ -154,7 +155,7 @@ class Monitor:
                 feed = self._feed((name, metric), held, batch, rows, times)
                 if feed is not None:
                     feeds.append(feed)
-        return Taken(new_versions, feeds, self._drop_oldest())
+        return Taken(new_versions, feeds, self._drop_oldest({*keep, *batch.versions}))
 
     def _count(self, held: _Version, times: Floats) -> None:
         latest = np.maximum.accumulate(times)
@@ -307,10 +308,11 @@ class Monitor:
         states = {seen["progress"]["state"] for seen in held.seen.values()}
         return next((state for state in ("warning", "learning", "stable") if state in states), "unwatched")
 
-    def _drop_oldest(self) -> list[str]:
-        dropped = []
-        while len(self._versions) > MAX_VERSIONS:
-            oldest = min(self._versions, key=lambda name: self._versions[name].order)
-            del self._versions[oldest]
-            dropped.append(oldest)
+    def _drop_oldest(self, in_use: set[str]) -> list[str]:
+        """Drop the versions that were silent longest, none that is in use or pinned; give their names."""
+        idle = [name for name in self._versions if name not in in_use and name != self.pinned]
+        idle.sort(key=lambda name: self._versions[name].order)
+        dropped = idle[: max(len(self._versions) - MAX_VERSIONS, 0)]
+        for name in dropped:
+            del self._versions[name]
         return dropped

@@ -1,0 +1,53 @@
+"""A memory of what was used last, whose owner says when nothing of it is in use."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """A mapping that keeps the `limit` entries used last; it evicts in `trim` alone.
+
+    A memory that evicts while it takes something in forgets what the same piece of work needs, sooner or later. So whoever
+    works on a group of entries calls `trim` after it, when none of them is in use any more.
+
+    >>> recent: Recent[str, int] = Recent(2)
+    >>> for number, name in enumerate("abc"):
+    ...     recent[name] = number
+    >>> recent["a"]
+    0
+    >>> recent.trim()
+    >>> "a" in recent, "b" in recent, "c" in recent
+    (True, False, True)
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._entries: OrderedDict[K, V] = OrderedDict()
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, key: K) -> V:
+        self._entries.move_to_end(key)
+        return self._entries[key]
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+
+    def discard(self, key: K) -> None:
+        """Forget an entry, if there is one."""
+        self._entries.pop(key, None)
+
+    def trim(self) -> None:
+        """Evict what was used longest ago, down to the limit."""
+        while len(self._entries) > self.limit:
+            self._entries.popitem(last=False)

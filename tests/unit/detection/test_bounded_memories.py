@@ -1,0 +1,204 @@
+"""Every bounded memory forgets only what nobody uses: whatever its limit, the replies are those of an unbounded one."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors import status, wire
+from actors.clock import EventClock
+from actors.detection import state
+from actors.detection.state import CRASHES, Detection, Ingest
+from actors.drift import registry, sliding_window
+from actors.storage import Store
+
+NOW: Final = 1_795_000_000.0
+POISON: Final = 0.125
+
+
+class Exploding(sliding_window.SlidingWindowDriftDetector):
+    """Cannot bear one value."""
+
+    def update(self, values: Any) -> list[Any]:
+        if POISON in np.asarray(values):
+            raise ZeroDivisionError("a bug in a detector")
+        return super().update(values)
+
+
+class KilledError(BaseException):
+    """The process was killed here."""
+
+
+class World:
+    """A store, and the lives of one process on it."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.store = Store(f"sqlite:///{folder}/store")
+        self.clock = EventClock(NOW)
+        self.detection = self.life()
+
+    def life(self) -> Detection:
+        """Begin as after a kill -9: nothing is in memory."""
+        self.detection = Detection(self.store, "detector:m", 0, self.clock.now())
+        return self.detection
+
+    def send(self, batches: list[tuple[str, str, int, bytes]]) -> list[Any]:
+        """Commit batches (model, producer, sequence, payload) as one group."""
+        return list(self.detection.commit([Ingest(*batch) for batch in batches], self.clock.now()))
+
+    def counts(self, model: str = "m") -> tuple[int, int]:
+        found = status.read(self.store)["models"][model]
+        return found["events"], found["duplicates"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.store.close()
+
+
+def payload(*values: float) -> bytes:
+    return wire.pack(wire.batch_of_columns({"accuracy": np.array(values)}, version="v1", timestamps=NOW, now_s=NOW))
+
+
+# --- high-water marks
+
+
+def test_all_of_1001_producers_may_resend_at_once_after_a_kill(world: World) -> None:
+    """A restarted process reads 1,001 high-water marks for one group: each of them is needed until the group is committed."""
+    batches = [("m", f"p{number}", 0, payload(0.9, 0.9)) for number in range(1001)]
+    assert {reply["accepted"] for reply in world.send(batches)} == {2}
+    world.life()
+    replies = world.send(batches)
+    assert {(reply["status"], reply["accepted"], reply["duplicates"]) for reply in replies} == {("accepted", 0, 2)}
+    assert world.counts() == (2002, 2002)
+
+
+def test_producers_that_are_known_and_new_ones_in_one_group(world: World) -> None:
+    """A mark that is in memory already must outlast the marks that its own group brings in."""
+    two = payload(0.9, 0.9)
+    first = [("m", f"p{number}", 0, two) for number in range(1000)]
+    world.send(first)
+    replies = world.send([*(("m", f"q{number}", 0, two) for number in range(1000)), *first])
+    assert [reply["duplicates"] for reply in replies] == [0] * 1000 + [2] * 1000
+    assert world.counts()[0] == 4000
+
+
+def test_a_producer_that_the_store_has_forgotten_is_forgotten_here_too(world: World) -> None:
+    """Whoever asks where he is gets the store's answer; a memory that knows more would count his next events as duplicates."""
+    world.send([("m", "p", 0, payload(0.9, 0.9))])
+    world.clock.advance_to(NOW + 3 * 365 * 86_400.0)
+    world.detection.forget_old(world.clock.now())
+    assert world.detection.high_water("m", "p", world.clock.now()) == 0
+    (reply,) = world.send([("m", "p", 0, payload(0.9, 0.9))])
+    assert (reply["accepted"], reply["duplicates"]) == (2, 0)
+
+
+@dataclass
+class Unbounded:
+    """What a process that never forgets would reply: one plain dictionary a question."""
+
+    high: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def send(self, producer: str, sequence: int, rows: int) -> tuple[str, int, int, int]:
+        """Give status, accepted, duplicates and the events that were set aside."""
+        high = self.high.get(producer, 0)
+        if sequence > high:
+            return "gap", 0, 0, 0
+        skip = min(high - sequence, rows)
+        end = max(high, sequence + rows)
+        if any(value == POISON for value in stream(producer, sequence + skip, rows - skip)):
+            known, failures = self.failures.get(producer, (sequence, 0))
+            self.failures[producer] = sequence, failures + 1 if known == sequence else 1
+            if self.failures[producer][1] < CRASHES:
+                return "unavailable", 0, 0, 0
+            del self.failures[producer]
+            self.high[producer] = end
+            return "accepted", 0, skip, rows - skip
+        self.failures.pop(producer, None)
+        self.high[producer] = end
+        return "accepted", rows - skip, skip, 0
+
+
+def stream(producer: str, start: int, rows: int) -> list[float]:
+    """Give a producer's events from a number on; some of them no detector can bear."""
+    return [POISON if zlib.crc32(f"{producer}{number}".encode()) % 5 == 0 else 0.9 for number in range(start, start + rows)]
+
+
+SENDS: Final = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(-4, 2), st.integers(1, 4)), min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[World]:
+    """One store for all examples, a model each: to make a store takes longer than an example."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = World(folder)
+        yield made
+        made.store.close()
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limit=st.integers(0, 4), groups=st.lists(st.tuples(SENDS, st.booleans()), min_size=1, max_size=8))
+def test_any_limit_gives_the_replies_of_an_unbounded_memory(
+    shared: World, monkeypatch: pytest.MonkeyPatch, limit: int, groups: list[tuple[Any, bool]]
+) -> None:
+    """New events, resends, overlaps, gaps, batches that fail, kills: neither marks nor failures are ever forgotten in use."""
+    monkeypatch.setattr(state, "_PRODUCERS_IN_MEMORY", limit)
+    monkeypatch.setitem(registry._DETECTORS, "default", Exploding)
+    name, model = uuid.uuid4().hex, Unbounded()
+    shared.life()
+    for sends, killed in groups:
+        if killed:
+            shared.life()
+        batches = [(p, max(model.high.get(p, 0) + offset, 0), rows) for p, offset, rows in sends]
+        replies = shared.send([(name, p, first, payload(*stream(p, first, rows))) for p, first, rows in batches])
+        expected = [model.send(*batch) for batch in batches]
+        assert [(r["status"], r["accepted"], r["duplicates"], set_aside(r)) for r in replies] == expected
+
+
+@pytest.mark.parametrize("company", ["alone", "in a group", "after a later batch"])
+def test_a_batch_that_kills_its_process_is_set_aside_whatever_comes_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, company: str
+) -> None:
+    """After a kill all resend at once, in any order: the batch that kills comes with others, or after its own successor."""
+
+    class Killing(Exploding):
+        def update(self, values: Any) -> list[Any]:
+            try:
+                return super().update(values)
+            except ZeroDivisionError:
+                raise KilledError from None
+
+    monkeypatch.setitem(registry._DETECTORS, "default", Killing)
+    poison, good = payload(POISON), payload(0.9)
+    groups = {
+        "alone": [[("m", "p", 0, poison)]],
+        "in a group": [[("m", "q", 0, good), ("m", "p", 0, poison), ("n", "p", 0, good)]],
+        "after a later batch": [[("m", "p", 1, good)], [("m", "p", 0, poison)]],
+    }
+    for _ in range(CRASHES):
+        world.life()
+        *before, last = groups[company]
+        for group in before:
+            world.send(group)
+        with pytest.raises(KilledError):
+            world.send(last)
+    world.life()
+    replies = [reply for group in groups[company] for reply in world.send(group)]
+    assert sum(set_aside(reply) for reply in replies) == 1
+
+
+def set_aside(reply: Any) -> int:
+    return sum(rejection["value"] for rejection in reply["rejected"] if rejection["field"] == "batch")

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 _MOST_SHOWN: Final = 80
 _DEEPEST: Final = 100  # levels; JSON's encoder recurses
+_MEMBER_BYTES: Final = 8
 
 _PASSWORD: Final = re.compile(r"(?<=://)([^:/@]*):.*@")
 _SECRET_OPTION: Final = re.compile(r"(?<=[?&])(password|sslpassword)=[^&]*", re.IGNORECASE)
@@ -102,23 +103,27 @@ def plain(value: Any) -> Any:
 def bounded(field: str, value: object, most: int) -> None:
     """Refuse a value of more than about `most` bytes as JSON, without encoding it: the walk ends at the bound.
 
-    ValueError for a value that is too large, or nested deeper than JSON's encoder goes.
+    A member of a list or mapping counts for 8 bytes at least, which is what it costs to look at. ValueError for a value that
+    is too large, or nested deeper than JSON's encoder goes.
+
+    >>> bounded("context", {"a": [1, 2]}, 1000)
     """
     size, waiting = 0, [(value, 0)]
     while waiting:
         each, depth = waiting.pop()
         if isinstance(each, str | bytes):
-            size += len(each) + 3
+            size += len(each)
         elif isinstance(each, Mapping):
-            size += 4 * len(each) + 2
-            children = [part for pair in each.items() for part in pair] if size <= most else []
-            waiting += [(child, depth + 1) for child in children]
+            size += _MEMBER_BYTES * 2 * len(each)
         elif isinstance(each, list | tuple):
-            size += 2 * len(each) + 2
-            waiting += [(child, depth + 1) for child in each] if size <= most else []
+            size += _MEMBER_BYTES * len(each)
         else:
-            size += int(getattr(each, "nbytes", 8))
+            size += int(getattr(each, "nbytes", 0))
         if size > most:
             raise ValueError(f"{field} must be at most {most} bytes as JSON, got more: {shown(value)}")
         if depth > _DEEPEST:
             raise ValueError(f"{field} must be nested at most {_DEEPEST} levels deep, got more: {shown(value)}")
+        if isinstance(each, Mapping):
+            waiting += [(part, depth + 1) for pair in each.items() for part in pair]
+        elif isinstance(each, list | tuple):
+            waiting += [(part, depth + 1) for part in each]

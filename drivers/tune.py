@@ -154,7 +154,7 @@ def ls(*, storage: str | None, address: str | None, namespace: str | None, outpu
     """List the studies, the newest first."""
     if storage is None:
         return _listed(joined(address, namespace).tuner.studies(), output)
-    from actors.tuning import stored as studies  # noqa: PLC0415  0.6 s; help does without
+    from actors.tuning import offline as studies  # noqa: PLC0415  0.6 s; help does without
 
     return _listed(studies.list_studies(storage), output)
 
@@ -168,7 +168,7 @@ def show(*, name: str, storage: str | None, address: str | None, namespace: str 
     """Show the study NAME: its best trials, and those that failed."""
     if storage is None:
         return _shown(joined(address, namespace).tuner.study(name), _files(given), output, fine=_READABLE)
-    from actors.tuning import stored as studies  # noqa: PLC0415  0.6 s; help does without
+    from actors.tuning import offline as studies  # noqa: PLC0415  0.6 s; help does without
 
     return _shown(studies.read_study(storage, name), _files(given), output, fine=_READABLE)
 
@@ -199,7 +199,7 @@ def _objective(target: str) -> Any:
     return shipping.load(target)  # by value, so that workers need not have the file
 
 
-def _listed(studies: list[dict[str, Any]], output: Output) -> int:
+def _listed(studies: Sequence[Mapping[str, Any]], output: Output) -> int:
     from datetime import datetime  # noqa: PLC0415
 
     rows = [

@@ -72,6 +72,27 @@ def refuse_client(address: str | None) -> None:
         raise ValueError(f"this process is connected as a client: {_CLIENT_HELP}")
 
 
+_inherited: object = None
+
+
+def is_own() -> bool:
+    """Tell whether this process has a Ray connection of its own: one that came through a fork cannot be used."""
+    return ray.is_initialized() and worker() is not _inherited
+
+
+def worker() -> object:
+    """Return the connection that this process holds, its own or its parent's; None where there is none."""
+    return getattr(ray._private.worker.global_worker, "core_worker", None)  # noqa: SLF001 Ray has no public one
+
+
+def _after_fork() -> None:
+    global _inherited  # noqa: PLW0603  of the process, as Ray's own is
+    _inherited = worker()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def in_job_folder(path: Path) -> bool:
     """Tell whether `path` is a job's working directory, which is taken away when the job ends."""
     return any(part in {"working_dir_files", "runtime_resources"} for part in path.parts)

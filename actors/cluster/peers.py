@@ -11,11 +11,21 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from actors.cluster import card, deployment
+from actors.cluster import card, connection
 
 
 class PeerUnavailableError(RuntimeError):
     """No reply: the outcome of the call is unknown, it may have been carried out."""
+
+
+class NotConnectedError(PeerUnavailableError, ConnectionError):
+    """This process has no Ray connection of its own: never made, given up, or inherited through a fork."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: this process has no connection to a Ray cluster of its own (a fork and a spawned process begin without "
+            "one): call actors.connect() or ray.init() here first"
+        )
 
 
 class Peers(Protocol):
@@ -65,11 +75,12 @@ class BlockingPeers:
     def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
         """Call by name and wait; PeerUnavailableError and the method's own errors as in `Peers.call`.
 
-        NoSystemError where no system is meant to run in the namespace.
+        NoSystemError where no system is meant to run in the namespace, NotConnectedError where this process is connected to
+        no cluster.
         """
-        # Ray would make a cluster of its own for whoever asks after the caller has left his: a thread of ours that goes on.
-        if not ray.is_initialized():
-            raise PeerUnavailableError(f"{name}.{method}: this process is connected to no Ray cluster (any more)")
+        # Ray would start a cluster of its own for a thread of ours that asks after the caller has left his.
+        if not connection.is_own():
+            raise NotConnectedError(f"{name}.{method}")
         try:
             handle = self._handles.get(name) or self._found(name)
             return ray.get(getattr(handle, method).remote(**arguments), timeout=timeout_s)
@@ -80,10 +91,13 @@ class BlockingPeers:
             raise PeerUnavailableError(f"{name}.{method}: {type(error).__name__}") from error
 
     def _found(self, name: str) -> Any:
-        handle = deployment.find(name, self._namespace)
-        if handle is None:
+        try:
+            handle = ray.get_actor(name, namespace=self._namespace)
+        except ValueError:
             if card.read(self._namespace) is None:
-                raise deployment.no_system(self._namespace)
-            raise PeerUnavailableError(f"{name}: not there at the moment")
+                from actors.cluster import deployment  # noqa: PLC0415  0.1 s that every cold worker of a study would pay
+
+                raise deployment.no_system(self._namespace) from None
+            raise PeerUnavailableError(f"{name}: not there at the moment") from None
         self._handles[name] = handle
         return handle

@@ -13,17 +13,20 @@ import logging
 import os
 import uuid
 from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from actors import failpoints
 from actors.clock import Clock, boot_id
+from actors.cluster import launched
 from actors.cluster.build import BUILD
 from actors.cluster.peers import Peers
+from actors.replies import Capacity, Json, Launched, Reloaded, TasksEnded, TaskState, TaskStatus
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +37,22 @@ _MAX_ERROR: Final = 4000
 _SYSTEM: Final = "actors.system:System"
 _STORY: Final = "actors.story:read_url"
 _MAX_WAIT_S: Final = 30.0
-# What a caller may ask of Ray for a task, beside resources.
-_OPTIONS: Final = {"max_retries", "spread", "name", "resources", "runtime_env"}
+
+
+class TaskOptions(TypedDict, total=False):
+    """What a caller may ask of Ray for a task; `resources` are those of one task: `cpu`, `gpu`, `memory_bytes`, custom ones."""
+
+    resources: Mapping[str, float]
+    max_retries: int  # 0
+    spread: bool
+    name: str
+    runtime_env: Json
 
 
 @dataclass(slots=True)
 class _Task:
     reference: Any
-    state: str = "running"
+    state: Literal["running", "done", "failed"] = "running"
     error: str | None = None
     result: Any = None
 
@@ -83,7 +94,7 @@ class Runner:
             "boot_id": boot_id(),
         }
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self) -> Reloaded:
         """Nothing of the configuration is kept here."""
         return {"status": "reloaded"}
 
@@ -100,22 +111,19 @@ class Runner:
         told: dict[str, Any] = await asyncio.to_thread(lambda: _named(_STORY)(self._storage, about, model))
         return told
 
-    async def launch(
-        self, *, key: str, target: str, kwargs: dict[str, Any], options: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    async def launch(self, *, key: str, target: str, kwargs: Mapping[str, Any], options: TaskOptions | None = None) -> Launched:
         """Run `target` (`module:function`) with `kwargs` as a Ray task, unless `key` has been launched already.
 
-        `options`: `resources` (of one task: `cpu`, `gpu`, `memory_bytes`, custom ones), `max_retries` (0), `spread`, `name`,
-        `runtime_env`. Replies `{"status": "launched" | "exists", "instance"}`. ValueError: unknown option, malformed target.
+        ValueError names an unknown option or a malformed target.
         """
         if key in self._tasks:
             return {"status": "exists", "instance": self._instance}
         module, _, function = target.partition(":")
         if not module or not function:
             raise ValueError(f"target must be module:function, got {target!r}")
-        unknown = set(options or {}) - _OPTIONS
-        if unknown:
-            raise ValueError(f"options must be among {', '.join(sorted(_OPTIONS))}, got {', '.join(sorted(unknown))}")
+        known = TaskOptions.__annotations__
+        if unknown := set(options or {}) - set(known):
+            raise ValueError(f"options must be among {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}")
         failpoints.reach("runner.before_launch")
         reference = _launchable().options(**_ray_options(options or {})).remote(target, kwargs)
         self._tasks[key] = task = _Task(reference)
@@ -124,18 +132,17 @@ class Runner:
         following.add_done_callback(self._following.discard)
         return {"status": "launched", "instance": self._instance}
 
-    async def state(self, *, key: str) -> dict[str, Any]:
-        """Say what became of a task: running, done (with its result), failed (with its error) or unknown."""
+    async def state(self, *, key: str) -> TaskState:
+        """Return what became of a task: running, done (with its result), failed (with its error) or unknown."""
         task = self._tasks.get(key)
         if task is None:
             return {"state": "unknown", "error": None, "result": None}
         return {"state": task.state, "error": task.error, "result": task.result}
 
-    async def ended(self, *, after: int = 0, wait_s: float = 0.0) -> dict[str, Any]:
-        """Give the tasks that ended since number `after`, waiting up to `wait_s` (at most 30) for one.
+    async def ended(self, *, after: int = 0, wait_s: float = 0.0) -> TasksEnded:
+        """Return the tasks that ended since number `after`, waiting up to `wait_s` (at most 30) for one.
 
-        `{"instance", "ended": [[key, error or None]], "next"}`; ask again with `next`. A new `instance` means that all tasks
-        launched before have ended without being listed.
+        A new `instance` means that all tasks launched before have ended without being listed.
         """
         if self._ended_before + len(self._ended) <= after and wait_s > 0:
             self._news.clear()
@@ -145,8 +152,8 @@ class Runner:
         ended = [list(entry) for entry in self._ended][skip:] if after <= self._ended_before + len(self._ended) else []
         return {"instance": self._instance, "ended": ended, "next": self._ended_before + len(self._ended)}
 
-    async def cancel(self, *, key: str, force: bool = False) -> dict[str, Any]:
-        """Stop a task; with `force` its process is killed. `{"status": "cancelled" | "unknown"}`."""
+    async def cancel(self, *, key: str, force: bool = False) -> TaskStatus:
+        """Stop a task; with `force` its process is killed."""
         task = self._tasks.get(key)
         if task is None:
             return {"status": "unknown"}
@@ -154,15 +161,15 @@ class Runner:
             await asyncio.to_thread(ray.cancel, task.reference, force=force)
         return {"status": "cancelled"}
 
-    async def forget(self, *, key: str) -> dict[str, Any]:
-        """Drop what is known of a task that has ended, so that its key may be launched again."""
+    async def forget(self, *, key: str) -> TaskStatus:
+        """Drop what the runner knows of a task that has ended, so that its key may be launched again."""
         task = self._tasks.get(key)
         if task is not None and task.state != "running":
             del self._tasks[key]
         return {"status": "forgotten" if key not in self._tasks else "running"}
 
-    async def capacity(self, *, resources: dict[str, float]) -> dict[str, Any]:
-        """Say how many tasks that need `resources` the nodes of the cluster could run at once, were they idle."""
+    async def capacity(self, *, resources: Mapping[str, float]) -> Capacity:
+        """Return how many tasks that need `resources` the nodes of the cluster could run at once, were they idle."""
         nodes = await asyncio.to_thread(ray.nodes)
         return {"tasks": capacity([node["Resources"] for node in nodes if node["Alive"]], resources)}
 
@@ -185,20 +192,20 @@ class Runner:
         self._news.set()
 
 
-def capacity(nodes: list[dict[str, float]], resources: dict[str, float]) -> int:
-    """Say how many tasks of one shape fit on `nodes` (Ray's totals by resource name)."""
+def capacity(nodes: Sequence[Mapping[str, float]], resources: Mapping[str, float]) -> int:
+    """Return how many tasks of one shape fit on `nodes` (Ray's totals by resource name)."""
     needs = {name: amount for name, amount in _as_ray(resources).items() if amount > 0}
     if not needs:
         return int(sum(node.get("CPU", 0.0) for node in nodes))  # a task that needs nothing still needs a processor
     return sum(min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items()) for node in nodes)
 
 
-def _as_ray(resources: dict[str, float]) -> dict[str, float]:
+def _as_ray(resources: Mapping[str, float]) -> dict[str, float]:
     names = {"cpu": "CPU", "gpu": "GPU", "memory_bytes": "memory"}
     return {"CPU": 1.0} | {names.get(name, name): amount for name, amount in resources.items()}
 
 
-def _ray_options(options: dict[str, Any]) -> dict[str, Any]:
+def _ray_options(options: TaskOptions) -> dict[str, Any]:
     needs = _as_ray(options.get("resources") or {})
     asked: dict[str, Any] = {
         "num_cpus": needs.pop("CPU"),
@@ -217,16 +224,10 @@ def _ray_options(options: dict[str, Any]) -> dict[str, Any]:
     return asked
 
 
-def _run(target: str, kwargs: dict[str, Any]) -> Any:
-    """Run on a worker what `launch` was asked for."""
-    module, _, function = target.partition(":")
-    return getattr(importlib.import_module(module), function)(**kwargs)
+def _launchable() -> Any:
+    return ray.remote(launched.run)
 
 
 def _named(target: str) -> Any:
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _launchable() -> Any:
-    return ray.remote(_run)

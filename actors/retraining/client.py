@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from actors.cluster.deployment import NoSystemError
-from actors.cluster.peers import PeerUnavailableError
+from actors.cluster.peers import NotConnectedError, PeerUnavailableError
 from actors.config import parse_duration
 from actors.events import RetrainEvent
 
@@ -117,6 +117,8 @@ class Retrains:
                     {"consumer": consumer, "model": model, "timeout_s": wait_s},
                     timeout_s=wait_s + _PATIENCE_S,
                 )
+            except NotConnectedError:
+                raise
             except (PeerUnavailableError, NoSystemError) as error:  # a consumer may come before its system
                 reply = {"status": "unavailable", "reason": str(error)}
             match reply["status"]:
@@ -296,7 +298,7 @@ def _until_answered(
         try:
             reply: dict[str, Any] = ask.call(_DISPATCHER, method, arguments, timeout_s=_PATIENCE_S)
         except (PeerUnavailableError, NoSystemError) as error:
-            if isinstance(error, NoSystemError) and not outlasts_the_system:
+            if isinstance(error, NotConnectedError) or (isinstance(error, NoSystemError) and not outlasts_the_system):
                 raise
             reply = {"status": "unavailable", "reason": str(error)}
         if reply.get("status") != "unavailable":

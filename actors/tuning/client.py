@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
-from actors.cluster.peers import BlockingPeers, PeerUnavailableError
+from actors.cluster.peers import BlockingPeers, NotConnectedError, PeerUnavailableError
+from actors.replies import StudyListing, StudySummary, Submitted, TrialRow
 from actors.tuning import shipping
 from actors.tuning.progress import Progress, watching
 from actors.tuning.rules import plan as plans
-from actors.tuning.rules.book import TRIALS_PER_PAGE
 from actors.tuning.rules.ledger import STUDY_FAILED, STUDY_RUNNING
+from actors.tuning.rules.plan import StudyOptions
 from actors.tuning.strategies.seeds import fresh_seed
 from actors.tuning.study import Study
 
 logger = logging.getLogger(__name__)
 
 _CALL_S: Final = 30.0
-# A tuner that is being restarted is back within seconds; nobody is told of less.
+# A tuner that is being restarted is back within seconds; the caller does not hear of a shorter pause.
 _PATIENCE_S: Final = 60.0
 _PAUSE_S: Final = 0.2
 
@@ -50,16 +52,32 @@ class Tuning:
         trials: int,
         name: str | None = None,
         progress: bool | Callable[[Progress], None] | None = None,
-        **settings: Any,
+        **options: Unpack[StudyOptions],
     ) -> Study:
         """Search `space` for the best value of `objective` and wait for it.
 
-        `objective(params)` or `objective(params, trial)` gives a finite number; `module:function` is imported by the workers.
-        `settings` are those of `submit`. A study of that `name` is taken up where it stands; an interrupted `run` (Ctrl-C)
-        stops the study, which may be taken up again. `progress` None draws a bar on a terminal. Raises ValueError for what
-        cannot be searched, StudyError where the study fails.
+        An interrupted `run` (Ctrl-C) stops the study, which may be taken up again by its name.
+
+        Args:
+            objective: `objective(params)` or `objective(params, trial)` returns a finite number; or `module:function`, which
+                the workers import.
+            space: Names to `[min, max]`, optionally with `"log"` or `"int"`, or to `{"choices": [...]}`.
+            trials: How many to run; a study of that `name` is taken up where it stands.
+            name: Of the study; one is made up where it is left out.
+            progress: None draws a bar on a terminal; True writes lines elsewhere, False shows nothing, a function gets each
+                Progress.
+            options: See StudyOptions: strategy, mode, seed, max_concurrent, timeout_s, retries, executor, resources,
+                early_stopping, context, first.
+
+        Raises:
+            ValueError: What cannot be searched, before anything runs.
+            StudyError: The study fails.
+
+        Example:
+            study = system.tuner.run(lambda params: (params["x"] - 0.3) ** 2, {"x": [0.0, 1.0]}, trials=50, seed=1)
+            study.best.params
         """
-        submitted = self.submit(objective, space, trials=trials, name=name, **settings)
+        submitted = self.submit(objective, space, trials=trials, name=name, **options)
         study_name = submitted.name
         try:
             self.wait(study_name, progress=progress)
@@ -75,87 +93,90 @@ class Tuning:
         *,
         trials: int,
         name: str | None = None,
-        strategy: str | Mapping[str, Any] = "random",
-        mode: str = "min",
-        seed: int | None = None,
-        max_concurrent: int | None = None,
-        timeout_s: float | None = None,
-        retries: int = 0,
-        executor: str = "auto",
-        resources: Mapping[str, float] | None = None,
-        early_stopping: str | Mapping[str, Any] | None = None,
-        context: Mapping[str, Any] | None = None,
-        first: Sequence[Mapping[str, Any]] = (),
+        **options: Unpack[StudyOptions],
     ) -> Study:
-        """Begin a study and do not wait for it.
+        """Begin a study and do not wait for it; arguments, errors and names as in `run`.
 
-        `strategy`: `random`, `grid`, `optuna:<Sampler>`, `scipy:<Sequence>`, `module:Class`, or `{"name": ..., **options}`.
-        `timeout_s` is a hard limit for one trial; `retries` how often a trial that raises is tried again; `resources` what one
-        trial needs (`{"cpu": 0.5, "gpu": 1, "memory_bytes": 2e9, "custom": 1}`); `early_stopping` `asha`, `median` or
-        `{"name": ..., **options}`; `context` reaches the objective as `trial.context`; `first` are
-        parameters to try before the strategy is asked. Raises ValueError before anything runs.
+        Example:
+            system.tuner.submit("my_module:objective", {"lr": [1e-5, 1e-2, "log"]}, trials=100, name="churn-lr", retries=1)
         """
-        study_name = name if name is not None else f"study-{uuid.uuid4().hex[:8]}"
-        settings: dict[str, Any] = {
-            "name": study_name, "space": dict(space) if isinstance(space, Mapping) else space, "trials": trials,
-            "strategy": dict(strategy) if isinstance(strategy, Mapping) else strategy, "mode": mode, "seed": seed,
-            "max_concurrent": max_concurrent, "timeout_s": timeout_s, "retries": retries, "executor": executor,
-            "resources": dict(resources) if isinstance(resources, Mapping) else resources,
-            "early_stopping": dict(early_stopping) if isinstance(early_stopping, Mapping) else early_stopping,
-            "context": dict(context) if isinstance(context, Mapping) else context,
-            "first": list(first) if isinstance(first, Sequence) else first,
-        }  # fmt: skip
-        if name is None and seed is None:
-            settings["seed"] = fresh_seed()  # so that a resent call asks for the same study
-        plans.check(**settings | {"seed": 0 if settings["seed"] is None else settings["seed"]})
+        study_name = f"study-{uuid.uuid4().hex[:8]}" if name is None else name
+        asked: dict[str, Any] = {"name": study_name, "space": space, "trials": trials, **options}
+        if name is None and asked.get("seed") is None:
+            asked["seed"] = fresh_seed()  # so that a call that is sent again asks for the same study
+        # Without a seed the study goes on by the one it has, or draws one.
+        is_seeded = asked.get("seed") is not None
+        plan = plans.check(asked if is_seeded else asked | {"seed": 0}).wire()
+        if not is_seeded:
+            plan["seed"] = None
         shipped = objective if isinstance(objective, str) else shipping.pack(objective)
-        reply = self._call("submit", objective=shipped, plan=settings)
+        reply: Submitted = self._call("submit", objective=shipped, plan=plan)
         for warning in reply["warnings"]:
             logger.warning("%s", warning)
-        return self.study(study_name)
+        return self.study(reply["name"])
 
     def wait(
         self, name: str, *, timeout_s: float | None = None, progress: bool | Callable[[Progress], None] | None = None
     ) -> Study:
-        """Wait until the study is over; TimeoutError after `timeout_s`, StudyError where it fails. KeyError: no such study."""
+        """Wait until the study has ended and return it; `progress` as in `run`.
+
+        Raises:
+            TimeoutError: The study has not ended after `timeout_s`.
+            StudyError: It fails.
+            KeyError: There is none of that name.
+        """
         began_s = time.monotonic()
         with watching(name, progress) as watch:
             while True:
                 left_s = None if timeout_s is None else timeout_s - (time.monotonic() - began_s)
                 if left_s is not None and left_s <= 0:
-                    raise TimeoutError(f"study {name!r} is not over after {timeout_s:g} s")
+                    raise TimeoutError(f"study {name!r} has not ended after {timeout_s:g} s")
                 patience_s = watch.patience_s if left_s is None else min(watch.patience_s, left_s)
-                summary = self._call("study", name=name, wait_s=patience_s)
+                summary: StudySummary = self._call("study", name=name, wait_s=patience_s)
                 watch.take(summary)
                 if summary["state"] != STUDY_RUNNING:
                     break
+                if "retry_in_s" in summary:  # too many wait already
+                    time.sleep(min(summary["retry_in_s"], patience_s))
         if summary["state"] == STUDY_FAILED:
             raise StudyError(f"study {name!r}: {summary['error']}")
         return self.study(name)
 
     def study(self, name: str) -> Study:
-        """Give the study as it stands now; KeyError where there is none of that name."""
+        """Return the study as it stands now; KeyError where there is none of that name."""
         return Study(lambda: self._call("study", name=name), lambda: self._trials(name))
 
-    def studies(self) -> list[dict[str, Any]]:
-        """Give name, state and times of every study, the newest first."""
-        listed: list[dict[str, Any]] = self._call("studies")
+    def studies(self) -> list[StudyListing]:
+        """Return name, state and times of every study, the newest first."""
+        listed: list[StudyListing] = self._call("studies")
         return listed
 
     def stop(self, name: str) -> None:
         """End the study before its time: running trials are cancelled. `run` or `submit` with its name takes it up again."""
         self._call("stop_study", name=name)
 
-    def _trials(self, name: str) -> list[dict[str, Any]]:
-        trials: list[dict[str, Any]] = []
-        while page := self._call("trials", name=name, since=len(trials)):
+    def delete(self, name: str) -> None:
+        """Delete a study that has ended, with its trials. ValueError while it runs, KeyError where there is none of that name.
+
+        Example:
+            system.tuner.stop("churn-lr")
+            system.tuner.delete("churn-lr")
+        """
+        self.study(name)
+        with contextlib.suppress(KeyError):  # the reply to an earlier call was lost
+            self._call("delete_study", name=name)
+
+    def _trials(self, name: str) -> Sequence[TrialRow]:
+        trials: list[TrialRow] = []
+        while page := self._call("trials", name=name, since=trials[-1]["id"] + 1 if trials else 0):
             trials.extend(page)
-            if len(page) < TRIALS_PER_PAGE:
-                break
         return trials
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        """Ask the tuner; a restart of it costs a pause, not an error. Every method may safely be asked twice."""
+        """Ask the tuner; a restart of it costs a pause, not an error. Every method may safely be asked twice.
+
+        NotConnectedError at once where this process is connected to no cluster.
+        """
         deadline_s = time.monotonic() + _PATIENCE_S
         patience_s = _CALL_S + arguments.get("wait_s", 0.0)
         while True:
@@ -164,6 +185,8 @@ class Tuning:
                 if not isinstance(reply, dict) or reply.get("status") != "unavailable":
                     return reply
                 problem = PeerUnavailableError(f"tuner.{method}: {reply['reason']}")
+            except NotConnectedError:
+                raise
             except PeerUnavailableError as error:
                 problem = error
             if time.monotonic() > deadline_s:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
+
+from actors.replies import StudySummary
 
 _BAR_S: Final = 0.25
 _LINE_S: Final = 10.0
@@ -36,7 +38,7 @@ class Progress:
     left_s: float | None
 
     def line(self) -> str:
-        """Give it as one line."""
+        """Return it as one line."""
         best = "no value yet" if self.best_value is None else f"best {self.best_value:.6g}"
         rate = "" if self.trials_per_s is None else f", {self.trials_per_s:.3g} trials/s"
         left = "" if self.left_s is None or self.state != "RUNNING" else f", {_duration(self.left_s)} left"
@@ -55,12 +57,12 @@ class Watch:
         self._clock = clock
         self._marks: list[tuple[float, int]] = []
 
-    def take(self, summary: Mapping[str, Any]) -> None:
+    def take(self, summary: StudySummary) -> None:
         """Show one summary."""
         if self._show is not None:
             self._show(self._progress(summary, self._clock()))
 
-    def _progress(self, summary: Mapping[str, Any], now_s: float) -> Progress:
+    def _progress(self, summary: StudySummary, now_s: float) -> Progress:
         counts, done = summary["counts"], summary["done"]
         self._marks.append((now_s, done))
         while len(self._marks) > 2 and now_s - self._marks[0][0] > _RATE_WINDOW_S:

@@ -1,148 +1,136 @@
-"""The desk at which studies are kept: one thread, ledgers in memory, everything committed in groups before it is answered.
+"""What the tuner knows: the ledgers of the studies that run, and how they are kept.
 
-Jobs that wait together are done together: each changes the ledgers in memory, then one fenced transaction writes what has
-changed, then all are answered. Where the commit fails, memory is ahead of the store: it is dropped and read again, and
-nobody has been told anything that is not kept.
+A job changes ledgers in memory; `commit` writes what has changed in one transaction that holds the tuner's epoch. Studies that
+have ended are in the store alone. All of it belongs to the store thread (see `desk`), but for what Reader reads.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import queue
-import threading
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from actors import failpoints
 from actors.clock import Clock
-from actors.storage import UNAVAILABLE, Fence, Part, SchemaError, StaleEpochError, Store, StoreError
+from actors.replies import Gone, StepAnswered, StudyEnded, StudyListing, StudySummary, TrialRow, WorkerTerms
+from actors.storage import Fence, Part, Store
 from actors.tuning import tables as tuner_tables
-from actors.tuning.rules.book import StrategyError, Trial, as_row
-from actors.tuning.rules.ledger import STUDY_RUNNING, StudyLedger
+from actors.tuning.desk import DeskUnavailableError
+from actors.tuning.rules.book import StrategyError
+from actors.tuning.rules.ledger import GONE, STUDY_FAILED, STUDY_RUNNING, StudyLedger
 from actors.tuning.rules.plan import Plan
+from actors.tuning.rules.steps import Step, study_of, worker_key
 from actors.tuning.tables import TUNER, ChangeWriter, studies
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 OWNER: Final = "tuner"
-_MAX_GROUP = 256
 # Studies beyond this number are forgotten, the oldest that have ended first.
-MAX_STUDIES = 10_000
+MAX_STUDIES: Final = 10_000
 
 
-class DeskUnavailableError(RuntimeError):
-    """The store cannot be reached now; nothing has changed."""
+class Begun(NamedTuple):
+    """What a submitted study is now."""
+
+    status: Literal["submitted", "running", "resumed", "done"]
+    study: str
 
 
-class StudyDesk:
-    """Owns every study of a store. Methods without an underscore run in the desk's thread, through `do`."""
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """A study that has ended and was read again, as it stood in `row`, to go on by `plan`."""
 
-    def __init__(self, storage: str, clock: Clock, on_stale: Callable[[StaleEpochError], None]) -> None:
+    row: Row[Any]
+    plan: Plan
+    ledger: StudyLedger
+
+
+class TuningState:
+    """Owns every study of a store."""
+
+    def __init__(self, storage: str, clock: Clock) -> None:
         self._storage = storage
         self._clock = clock
-        self._on_stale = on_stale
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop] | None] = (
-            queue.SimpleQueue()
-        )
         self._store: Store | None = None
         self._fence: Fence | None = None
         self._writer = ChangeWriter()
         self._ledgers: dict[str, StudyLedger] = {}
-        self._inserts: list[Callable[[Connection], Any]] = []
+        self._writes: list[Callable[[Connection], object]] = []
         self._loaded = False
-        self._thread = threading.Thread(target=self._work, name="study-desk", daemon=True)
-        self._thread.start()
+        self.untidy = True  # a deleted study may have left rows: see `sweep`
 
     @property
     def epoch(self) -> int:
         """The epoch of this process; 0 before the store is open."""
         return 0 if self._fence is None else self._fence.epoch
 
-    async def do(self, job: Callable[[], T]) -> T:
-        """Run `job` at the desk and give its answer once it is committed; DeskUnavailableError where it could not be."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put((job, future, loop))
-        return await future
-
-    def close(self) -> None:
-        """End the thread and close the store."""
-        self._jobs.put(None)
-        self._thread.join()
-        if self._store is not None:
-            self._store.close()
-
     # ---- jobs -------------------------------------------------------------------------------------------------------------
 
-    def submit(self, plan: Plan, objective: bytes) -> dict[str, Any]:
-        """Begin a study, or take up the one of that name; ValueError where the name belongs to another search."""
-        now_s = self._clock.now().wall_s
-        with self._part().read() as connection:
+    def submit(self, plan: Plan, objective: bytes, taken_up: TakenUp | None = None) -> Begun | None:
+        """Begin a study, or take up the one of that name; ValueError where the name belongs to another search.
+
+        A study that has ended is read by Reader.take_up first, which may take a while. None asks for that.
+        """
+        with self.part().read() as connection:
             row = tuner_tables.read_study(connection, plan.name)
         if row is None:
-            study_id = f"{self._opened().store_id}-s-{uuid.uuid4().hex[:12]}"
-            values = {"study": study_id, "name": plan.name, "plan": plan.document(), "objective": objective,
-                      "state": STUDY_RUNNING, "created_at": now_s}  # fmt: skip
-            self._ledgers[study_id] = StudyLedger(study_id, plan)
-            self._inserts.append(lambda connection: connection.execute(studies.insert().values(**values)))
-            self._inserts.append(_forget_oldest)
-            return {"status": "submitted", "study": study_id, "name": plan.name}
+            return self._begin(plan, objective)
         continued = Plan.from_document(row.plan).continued_by(plan)
-        update = studies.update().where(studies.c.study == row.study)
         ledger = self._ledgers.get(row.study)
+        status: Literal["running", "resumed", "done"] = "running"
         if ledger is not None and ledger.state == STUDY_RUNNING:
             ledger.continue_by(continued)
-            status = "running"
+        elif taken_up is None or taken_up.row != row or taken_up.plan != continued:
+            return None
         else:
-            ledger = self._load(row.study, continued)
+            ledger = self._ledgers[row.study] = taken_up.ledger
             status = "resumed" if ledger.state == STUDY_RUNNING else "done"
-            self._ledgers[row.study] = ledger
-        values = {"plan": continued.document(), "objective": objective, "state": ledger.state}
-        self._inserts.append(lambda connection: connection.execute(update.values(**values)))
-        return {"status": status, "study": row.study, "name": plan.name}
+        values = {"plan": continued.document(), "objective": objective, "state": ledger.state, "error": ledger.error}
+        update = studies.update().where(studies.c.study == row.study).values(**values)
+        self._writes.append(lambda connection: connection.execute(update))
+        return Begun(status, row.study)
 
-    def step(self, *, study: str, **said: Any) -> dict[str, Any]:
+    def step(self, study: str, step: Step) -> StepAnswered | Gone:
         """Take a step of a worker; see StudyLedger.step."""
         ledger = self._ledgers.get(study)
         if ledger is None:
-            return {"status": "gone"}
+            return GONE
         now = self._clock.now()
         try:
-            return ledger.step(now_s=now.boot_s, wall_s=now.wall_s, **said)
+            return ledger.step(step, now_s=now.boot_s, wall_s=now.wall_s)
         except StrategyError as error:
             ledger.fail(str(error))
-            return {"status": "gone"}
+            return GONE
 
-    def staff(self, limits: dict[str, int]) -> list[tuple[str, str]]:
+    def staff(self, limits: Mapping[str, int]) -> list[tuple[str, str]]:
         """Note the workers that are about to be launched, given how many each study may have: (study, key)."""
         now_s = self._clock.now().boot_s
         wanted = []
         for study, ledger in self._ledgers.items():
             for _ in range(ledger.missing_workers(limits.get(study, 0))):
-                key = f"{study}-w-{uuid.uuid4().hex[:8]}"
+                key = worker_key(study, uuid.uuid4().hex[:8])
                 ledger.expect(key, now_s)
                 wanted.append((study, key))
         return wanted
 
     def running(self) -> dict[str, tuple[Plan, list[str]]]:
-        """Give the running studies: their plans and the keys of their workers."""
+        """Return the running studies: their plans and the keys of their workers."""
         return {study: (ledger.plan, list(ledger.sessions)) for study, ledger in self._ledgers.items()}
 
     def lost(self, ended: Mapping[str, str | None]) -> None:
         """Take note that tasks have ended: by key, with what Ray says of it."""
         wall_s = self._clock.now().wall_s
         for key, reason in ended.items():
-            ledger = self._ledgers.get(key.rpartition("-w-")[0])
+            ledger = self._ledgers.get(study_of(key) or "")
             if ledger is not None:
                 ledger.lost(key, reason, wall_s=wall_s)
 
     def give_up_silent(self, limit_s: float) -> list[str]:
-        """Take back what workers hold that have not been heard of for `limit_s`; gives their keys."""
+        """Take back what workers hold that have said nothing for `limit_s`; return their keys."""
         now = self._clock.now()
         keys = []
         for ledger in self._ledgers.values():
@@ -151,29 +139,156 @@ class StudyDesk:
                 keys.append(key)
         return keys
 
-    def stop(self, name: str) -> dict[str, Any]:
-        """Stop a study."""
+    def stop(self, name: str) -> StudyEnded:
+        """End a study before its time; KeyError where there is none of that name."""
         ledger = self._ledgers.get(self._row(name).study)
         if ledger is None:
             return {"status": "ended"}
         ledger.stop()
         return {"status": "stopped"}
 
-    def study(self, name: str) -> dict[str, Any]:
-        """Give the summary of a study."""
-        for ledger in self._ledgers.values():
-            if ledger.plan.name == name:
-                return ledger.summary()
-        with self._part().read() as connection:
-            return tuner_tables.read_summary(connection, self._row(name))
+    def delete(self, name: str) -> StudyEnded:
+        """Delete a study that has ended, with its trials; ValueError while it runs, KeyError where there is none."""
+        study = str(self._row(name).study)
+        if study in self._ledgers:
+            raise ValueError(f"study must have ended to be deleted, got {name!r}, which runs: stop it first")
+        self._writes.append(lambda connection: tuner_tables.forget_study(connection, study))
+        self.untidy = True
+        return {"status": "deleted"}
 
-    def study_id(self, name: str) -> str:
-        """Give a study's id; KeyError where there is none of that name."""
-        return str(self._row(name).study)
+    def sweep(self, study: str) -> bool:
+        """Delete some of the rows that a deleted study has left (see Reader.orphans); False where there are none."""
+        with self._owned().write() as connection:
+            return tuner_tables.sweep(connection, study)
 
-    def objective(self, study: str) -> dict[str, Any]:
-        """Give what a worker needs to begin."""
-        with self._part().read() as connection:
+    def study(self, name: str) -> StudySummary | None:
+        """Return the summary of a study that runs; None where none of that name does."""
+        ledger = self._running(name)
+        return None if ledger is None else ledger.summary()
+
+    def trials(self, name: str, since: int, limit: int) -> list[TrialRow] | None:
+        """Return up to `limit` trials from number `since` on of a study that runs; None where none of that name does."""
+        ledger = self._running(name)
+        if ledger is None:
+            return None
+        known = ledger.book.trials
+        return tuner_tables.page(known[number] for number in range(since, min(since + limit, len(known))))
+
+    # ---- kept -------------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the store, raise the epoch, and read the studies that run, where that has not been done."""
+        if self._store is None:
+            self._store = Store(self._storage)
+        if self._fence is None:
+            self._fence = Fence.raise_epoch(self.part(), OWNER)
+        if not self._loaded:
+            with self.part().read() as connection:
+                running = connection.execute(
+                    select(studies.c.study, studies.c.plan).where(studies.c.state == STUDY_RUNNING)
+                ).all()
+                for row in running:
+                    self._ledgers[row.study] = load(connection, row.study, Plan.from_document(row.plan), self._clock)
+            self._loaded = True
+
+    def commit(self) -> None:
+        """Write what has changed; StaleEpochError where a successor has raised the epoch."""
+        changed = [(ledger, changes) for ledger in self._ledgers.values() if (changes := ledger.take_changes())]
+        if not changed and not self._writes:
+            return
+        now_s = self._clock.now().wall_s
+        with self._owned().write() as connection:
+            for write in self._writes:
+                write(connection)
+            for ledger, changes in changed:
+                self._writer.write(connection, ledger.study_id, changes, ledger.book.trials, now_s)
+            failpoints.reach("tuner.before_commit")
+        failpoints.reach("tuner.after_commit")
+        self._writes.clear()
+        for ledger, _ in changed:
+            if ledger.state != STUDY_RUNNING:
+                logger.info("study %s: %s", ledger.plan.name, ledger.state)
+                del self._ledgers[ledger.study_id]
+
+    def drop(self) -> None:
+        """Forget what is in memory; `open` reads it again."""
+        self._ledgers.clear()
+        self._writes.clear()
+        self._loaded = False
+
+    def fail(self, study: str, error: str) -> None:
+        """End a study whose values cannot be stored: by its row alone, and with nothing of those values."""
+        self._ledgers.pop(study, None)
+        failed = {"state": STUDY_FAILED, "error": error, "finished_at": self._clock.now().wall_s}
+        with self._owned().write() as connection:
+            connection.execute(tuner_tables.tuner_workers.delete().where(tuner_tables.tuner_workers.c.study == study))
+            connection.execute(studies.update().where(studies.c.study == study).values(**failed))
+
+    def close(self) -> None:
+        """Close the store."""
+        if self._store is not None:
+            self._store.close()
+
+    def part(self) -> Part:
+        """Return the part of the store; DeskUnavailableError before it is open."""
+        if self._store is None:
+            raise DeskUnavailableError("the store is not open")
+        return self._store.part(TUNER)
+
+    def _begin(self, plan: Plan, objective: bytes) -> Begun:
+        if self._store is None:
+            raise DeskUnavailableError("the store is not open")
+        study_id = f"{self._store.store_id}-s-{uuid.uuid4().hex[:12]}"
+        values = {"study": study_id, "name": plan.name, "plan": plan.document(), "objective": objective,
+                  "state": STUDY_RUNNING, "created_at": self._clock.now().wall_s}  # fmt: skip
+        self._ledgers[study_id] = StudyLedger(study_id, plan)
+        self._writes.append(lambda connection: connection.execute(studies.insert().values(**values)))
+        self._writes.append(self._forget_oldest)
+        return Begun("submitted", study_id)
+
+    def _forget_oldest(self, connection: Connection) -> None:
+        for study in tuner_tables.oldest_ended(connection, MAX_STUDIES):
+            tuner_tables.forget_study(connection, study)
+            self.untidy = True
+
+    def _running(self, name: str) -> StudyLedger | None:
+        return next((ledger for ledger in self._ledgers.values() if ledger.plan.name == name), None)
+
+    def _row(self, name: str) -> Row[Any]:
+        with self.part().read() as connection:
+            return row_of(connection, name)
+
+    def _owned(self) -> Fence:
+        if self._fence is None:
+            raise DeskUnavailableError("the store is not open")
+        return self._fence
+
+
+class Reader:
+    """Reads what may be large or has ended, beside the store thread: nobody waits for it but who asked."""
+
+    def __init__(self, state: TuningState, clock: Clock) -> None:
+        self._state = state
+        self._clock = clock
+
+    def study(self, name: str) -> StudySummary:
+        """Return the summary of a study; KeyError where there is none of that name."""
+        with self._state.part().read() as connection:
+            return tuner_tables.read_summary(connection, row_of(connection, name))
+
+    def trials(self, name: str, since: int, limit: int) -> list[TrialRow]:
+        """Return up to `limit` trials from number `since` on; KeyError where there is no study of that name."""
+        with self._state.part().read() as connection:
+            return tuner_tables.read_page(connection, row_of(connection, name).study, since=since, limit=limit)
+
+    def studies(self) -> list[StudyListing]:
+        """Return name, state and times of every study, the newest first."""
+        with self._state.part().read() as connection:
+            return tuner_tables.read_studies(connection)
+
+    def terms(self, study: str) -> WorkerTerms:
+        """Return what a worker needs to begin; KeyError where the study is not there any more."""
+        with self._state.part().read() as connection:
             row = connection.execute(select(studies).where(studies.c.study == study)).one_or_none()
         if row is None:
             raise KeyError(f"study must exist, got {study!r}")
@@ -181,141 +296,47 @@ class StudyDesk:
         return {"objective": row.objective, "executor": plan.executor, "seed": plan.seed, "context": plan.context,
                 "timeout_s": plan.timeout_s, "resources": plan.resources}  # fmt: skip
 
-    def trials(self, name: str, since: int, limit: int) -> list[dict[str, Any]]:
-        """Give up to `limit` trials from number `since` on."""
-        study = self._row(name).study
-        ledger = self._ledgers.get(study)
-        if ledger is not None:
-            known = ledger.book.trials
-            return [as_row(known[number]) for number in range(since, min(since + limit, len(known)))]
-        with self._part().read() as connection:
-            return [as_row(trial) for trial in tuner_tables.read_trials(connection, study, since=since)[:limit]]
+    def seed(self, name: object) -> int | None:
+        """Return the seed of a study; None where there is none of that name."""
+        with self._state.part().read() as connection:
+            row = tuner_tables.read_study(connection, str(name))
+        return None if row is None else Plan.from_document(row.plan).seed
 
-    def all(self) -> list[dict[str, Any]]:
-        """Give name, state and time of every study, the newest first."""
-        with self._part().read() as connection:
-            return tuner_tables.read_studies(connection)
+    def orphans(self) -> list[str]:
+        """Return the deleted studies that have left rows, by id."""
+        with self._state.part().read() as connection:
+            return tuner_tables.orphans(connection)
 
-    # ---- the thread -------------------------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while True:
-            group = [self._jobs.get()]
-            while len(group) < _MAX_GROUP and None not in group:
-                try:
-                    group.append(self._jobs.get_nowait())
-                except queue.Empty:
-                    break
-            jobs = [job for job in group if job is not None]
-            if jobs:
-                self._serve(jobs)
-            if None in group:
-                return
-
-    def _serve(self, jobs: list[tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]]) -> None:
-        answers: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
-        try:
-            self._open()
-            for job, future, _ in jobs:
-                try:
-                    answers.append((future, job(), None))
-                except (ValueError, KeyError) as error:  # the caller's mistake; the job has changed nothing
-                    answers.append((future, None, error))
-            self._commit()
-        except StaleEpochError as error:
-            self._on_stale(error)
-            answers = [(future, None, error) for _, future, _ in jobs]
-        except Exception as error:
-            if not isinstance(error, (*UNAVAILABLE, StoreError, SchemaError)):
-                logger.exception("the tuner failed at a job; it reads its studies again and goes on")
-            self._drop_memory()
-            failed = DeskUnavailableError(f"{type(error).__name__}: {error}")
-            answers = [(future, None, failed) for _, future, _ in jobs]
-        jobs[0][2].call_soon_threadsafe(_deliver, answers)
-
-    def _commit(self) -> None:
-        changed = [(ledger, changes) for ledger in self._ledgers.values() if (changes := ledger.take_changes())]
-        if not changed and not self._inserts:
-            return
-        if self._fence is None:
-            raise DeskUnavailableError("not open")
-        now_s = self._clock.now().wall_s
-        with self._fence.write() as connection:
-            for insert in self._inserts:
-                insert(connection)
-            for ledger, changes in changed:
-                self._writer.write(connection, ledger.study_id, changes, ledger.book.trials, now_s)
-            failpoints.reach("tuner.before_commit")
-        failpoints.reach("tuner.after_commit")
-        self._inserts.clear()
-        for ledger, _ in changed:
-            if ledger.state != STUDY_RUNNING:
-                logger.info("study %s: %s", ledger.plan.name, ledger.state)
-                del self._ledgers[ledger.study_id]
-
-    def _drop_memory(self) -> None:
-        self._ledgers.clear()
-        self._inserts.clear()
-        self._loaded = False
-
-    def _open(self) -> None:
-        if self._store is None:
-            self._store = Store(self._storage)
-        if self._fence is None:
-            self._fence = Fence.raise_epoch(self._part(), OWNER)
-        if not self._loaded:
-            with self._part().read() as connection:
-                running = connection.execute(
-                    select(studies.c.study, studies.c.plan).where(studies.c.state == STUDY_RUNNING)
-                ).all()
-            for row in running:
-                self._ledgers[row.study] = self._load(row.study, Plan.from_document(row.plan))
-            self._loaded = True
-
-    def _load(self, study: str, plan: Plan) -> StudyLedger:
-        with self._part().read() as connection:
-            trials: dict[int, Trial] = {trial.id: trial for trial in tuner_tables.read_trials(connection, study)}
-            sessions, _ = tuner_tables.read_sessions(connection, study)
-            reports = tuner_tables.read_reports(connection, study)
-        now_s = self._clock.now().boot_s
-        for session in sessions:
-            session.heard_s = now_s
-        try:
-            return StudyLedger(study, plan, trials=trials.values(), sessions=sessions, reports=reports)
-        except (StrategyError, ValueError) as error:
-            # A strategy that cannot be made again must not stand in the way of the other studies.
-            ledger = StudyLedger(study, plan.with_random_strategy(), trials=trials.values(), sessions=sessions, reports=reports)
-            ledger.fail(str(error))
-            return ledger
-
-    def _row(self, name: str) -> Any:
-        with self._part().read() as connection:
-            row = tuner_tables.read_study(connection, name)
-        if row is None:
-            raise KeyError(f"study must be the name of a study, got {name!r}")
-        return row
-
-    def _opened(self) -> Store:
-        if self._store is None:
-            raise DeskUnavailableError("not open")
-        return self._store
-
-    def _part(self) -> Part:
-        return self._opened().part(TUNER)
+    def take_up(self, plan: Plan) -> TakenUp | None:
+        """Read a study that has ended, to go on by `plan`; None where there is none of that name, or it runs."""
+        with self._state.part().read() as connection:
+            row = tuner_tables.read_study(connection, plan.name)
+            if row is None or row.state == STUDY_RUNNING:
+                return None
+            continued = Plan.from_document(row.plan).continued_by(plan)
+            return TakenUp(row, continued, load(connection, row.study, continued, self._clock))
 
 
-def _deliver(answers: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
-    for future, answer, error in answers:
-        if future.done():  # the caller has gone
-            continue
-        if error is None:
-            future.set_result(answer)
-        else:
-            future.set_exception(error)
+def load(connection: Connection, study: str, plan: Plan, clock: Clock) -> StudyLedger:
+    """Return the ledger of a study as the store has kept it."""
+    trials = tuner_tables.read_entries(connection, study)
+    sessions, _ = tuner_tables.read_sessions(connection, study)
+    reports = tuner_tables.read_reports(connection, study)
+    now_s = clock.now().boot_s
+    for session in sessions:
+        session.heard_s = now_s
+    try:
+        return StudyLedger(study, plan, trials=trials, sessions=sessions, reports=reports)
+    except (StrategyError, ValueError) as error:
+        # A strategy that cannot be made again must not stand in the way of the other studies.
+        ledger = StudyLedger(study, plan.with_random_strategy(), trials=trials, sessions=sessions, reports=reports)
+        ledger.fail(str(error))
+        return ledger
 
 
-def _forget_oldest(connection: Connection) -> None:
-    ended = select(studies.c.name).where(studies.c.state != STUDY_RUNNING)
-    names = connection.execute(ended.order_by(studies.c.created_at.desc()).offset(MAX_STUDIES)).scalars().all()
-    if names:
-        tuner_tables.forget_studies(connection, names)
+def row_of(connection: Connection, name: str) -> Row[Any]:
+    """Return the row of a study; KeyError where there is none of that name."""
+    row = tuner_tables.read_study(connection, name)
+    if row is None:
+        raise KeyError(f"study must be the name of a study, got {name!r}")
+    return row

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from actors.tuning.rules.book import COMPLETED, PRUNED
-
-
-@dataclass(frozen=True, slots=True)
-class TrialRecord:
-    """One trial. `seconds` is the duration of its last attempt, `finished_at` seconds since the epoch, `node` Ray's node id."""
-
-    id: int
-    params: dict[str, Any]
-    value: float | None
-    state: str
-    attempts: int
-    error: str | None
-    seconds: float | None
-    node: str | None
-    finished_at: float | None
+from actors.replies import StudySummary, TrialRow
+from actors.tuning.plot import draw
+from actors.tuning.trial import Trial, best_of, best_so_far
 
 
 class Study:
-    """A study as it was when it was last read; `refresh` reads it again. Its trials are read when they are first asked for."""
+    """A study as it was when it was last read; `refresh` reads it again. Its trials are read when they are first asked for.
 
-    def __init__(self, read_summary: Callable[[], dict[str, Any]], read_trials: Callable[[], list[dict[str, Any]]]) -> None:
-        """Read the study: its summary, later its trials, as plain values."""
+    Example:
+        study = system.tuner.study("churn-lr")
+        study.best.params, study.best.value
+        study.to_csv("churn.csv")
+        study.plot("churn.png")
+    """
+
+    def __init__(self, read_summary: Callable[[], StudySummary], read_trials: Callable[[], Sequence[TrialRow]]) -> None:
+        """Read the study's summary; its trials are read when they are asked for."""
         self._read_summary = read_summary
         self._read_trials = read_trials
-        self._trials: list[TrialRecord] | None = None
+        self._trials: list[Trial] | None = None
         self._summary = read_summary()
 
     def refresh(self) -> Study:
@@ -43,10 +37,10 @@ class Study:
         return self
 
     @property
-    def trials(self) -> list[TrialRecord]:
+    def trials(self) -> list[Trial]:
         """Every trial that was ever handed out, in their order."""
         if self._trials is None:
-            self._trials = [TrialRecord(**trial) for trial in self._read_trials()]
+            self._trials = [Trial(**trial) for trial in self._read_trials()]
         return self._trials
 
     @property
@@ -85,9 +79,9 @@ class Study:
         return dict(self._summary["space"])
 
     @property
-    def best(self) -> TrialRecord:
-        """Give the completed trial with the best value, the earliest of equals; LookupError where none has completed."""
-        found = self._best_of(trial for trial in self.trials if trial.state == COMPLETED)
+    def best(self) -> Trial:
+        """The completed trial with the best value, the earliest of equals; LookupError where none has completed."""
+        found = best_of(self.trials, self.mode)
         if found is None:
             errors = [trial.error for trial in self.trials if trial.error]
             why = f"; the last error: {errors[-1].splitlines()[0]}" if errors else ""
@@ -107,17 +101,12 @@ class Study:
         return counts
 
     def best_so_far(self) -> list[tuple[int, float]]:
-        """Give (trial, best value up to it) in the order of trials, completed ones only."""
-        curve: list[tuple[int, float]] = []
-        for trial in self.trials:
-            if trial.state == COMPLETED and trial.value is not None:
-                better = max if self.mode == "max" else min
-                curve.append((trial.id, better(trial.value, curve[-1][1]) if curve else trial.value))
-        return curve
+        """Return (trial, best value up to it) in the order of trials, completed ones only."""
+        return best_so_far(self.trials, self.mode)
 
     def document(self) -> dict[str, Any]:
-        """Give all of it as plain values."""
-        summary = {key: value for key, value in self._summary.items() if key != "workers"}
+        """Return all of it as plain values."""
+        summary = {key: value for key, value in self._summary.items() if key not in {"workers", "retry_in_s"}}
         return summary | {"trials": [asdict(trial) for trial in self.trials]}
 
     def to_json(self, path: str | Path) -> Path:
@@ -127,7 +116,7 @@ class Study:
         return target
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write a line per trial to `path`: the parameters in columns `params.NAME`, what is no number or text as JSON."""
+        """Write a line for each trial to `path`: parameters in columns `params.NAME`, as JSON what is no number or text."""
         target = Path(path)
         names = list(self.space)
         fixed = ["id", "state", "value", "attempts", "seconds", "node", "finished_at", "error"]
@@ -141,15 +130,8 @@ class Study:
         return target
 
     def plot(self, path: str | Path) -> Path:
-        """Draw best-so-far, and the value by each parameter, to `path` (PNG, SVG, PDF by its ending)."""
-        from actors.tuning.plot import draw  # noqa: PLC0415  matplotlib is an extra
-
-        return draw(self, Path(path))
-
-    def _best_of(self, trials: Iterable[TrialRecord]) -> TrialRecord | None:
-        sign = -1.0 if self.mode == "max" else 1.0
-        valued = [trial for trial in trials if trial.value is not None and trial.state != PRUNED]
-        return min(valued, key=lambda trial: (sign * (trial.value or 0.0), trial.id), default=None)
+        """Draw best so far, and the value by each parameter, to `path` (PNG, SVG, PDF by its ending; extra `plot`)."""
+        return draw(Path(path), name=self.name, space=self.space, trials=self.trials, mode=self.mode)
 
 
 def _cell(value: Any) -> str | float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     Boolean,
@@ -25,10 +25,17 @@ from sqlalchemy import (
     select,
 )
 
+from actors.replies import StudyListing, StudySummary, TrialRow
 from actors.storage.schema import PartKind, insert_or_keep, upsert
-from actors.tuning.rules.book import COMPLETED, FINAL, RUNNING, STATES, Trial
-from actors.tuning.rules.ledger import Changes, Report, Session
+from actors.tuning.rules.book import COMPLETED, FINAL, RUNNING, STATES, Entry, as_row
+from actors.tuning.rules.ledger import STUDY_RUNNING, Changes, JudgedReport, Session
 from actors.tuning.rules.plan import Plan
+from actors.tuning.rules.steps import Report
+
+# Trials in one reply: a page takes 20 ms to read and to decode.
+TRIALS_PER_PAGE: Final = 5_000
+PAGE_BYTES: Final = 4 * 2**20
+_SWEPT_ROWS: Final = 20_000  # a tenth of a second
 
 TUNER = PartKind("tuner")
 
@@ -97,7 +104,7 @@ class ChangeWriter:
         self._trials: Any = None
         self._workers: Any = None
 
-    def write(self, connection: Connection, study: str, changes: Changes, held: Mapping[int, Trial], now_s: float) -> None:
+    def write(self, connection: Connection, study: str, changes: Changes, held: Mapping[int, Entry], now_s: float) -> None:
         """Write `changes` of `study`; `held` are the trials that its workers hold."""
         if self._trials is None:
             self._trials = upsert(connection, trials, *_TRIAL_COLUMNS)
@@ -112,9 +119,8 @@ class ChangeWriter:
             connection.execute(
                 insert_or_keep(connection, trial_reports),
                 [
-                    {"study": study, "number": r.number, "trial": r.trial, "attempt": r.attempt, "step": r.step,
-                     "value": r.value, "stop": r.stop, "seen": r.seen}
-                    for r in changes.reports
+                    {"study": study, "number": each.number, **each.report._asdict(), "stop": each.stop, "seen": each.seen}
+                    for each in changes.reports
                 ],
             )  # fmt: skip
         if changes.state is not None:
@@ -125,8 +131,8 @@ class ChangeWriter:
             )
 
 
-def read_sessions(connection: Connection, study: str) -> tuple[list[Session], list[Trial]]:
-    """Read the workers of a study, and the trials that they hold."""
+def read_sessions(connection: Connection, study: str) -> tuple[list[Session], list[Entry]]:
+    """Return the workers of a study, and the trials that they hold."""
     sessions, held = [], []
     for row in connection.execute(select(tuner_workers).where(tuner_workers.c.study == study)):
         leases = json.loads(row.leases)
@@ -134,32 +140,54 @@ def read_sessions(connection: Connection, study: str) -> tuple[list[Session], li
             Session(row.worker, row.incarnation, row.sequence, [(trial, attempt) for trial, attempt, *_ in leases], row.node)
         )
         for trial, attempt, params, failures, losses in leases:
-            held.append(Trial(trial, params, RUNNING, attempts=attempt, failures=failures, losses=losses, node=row.node))
+            held.append(Entry(trial, params, RUNNING, attempts=attempt, failures=failures, losses=losses, node=row.node))
     return sessions, held
 
 
-def read_trials(connection: Connection, study: str, *, since: int = 0) -> list[Trial]:
-    """Read the trials from number `since` on that were ever handed out; those that a worker holds are RUNNING."""
-    where = (trials.c.study == study) & (trials.c.trial >= since)
-    found = {row.trial: _trial(row) for row in connection.execute(select(trials).where(where))}
+def read_entries(connection: Connection, study: str) -> list[Entry]:
+    """Return every trial that was ever handed out, in their order; those that a worker holds are RUNNING."""
+    found = {row.trial: _entry(row) for row in connection.execute(select(trials).where(trials.c.study == study))}
     _, held = read_sessions(connection, study)
-    found.update({trial.id: trial for trial in held if trial.id >= since})
+    found.update({trial.id: trial for trial in held})
     return [found[number] for number in sorted(found)]
 
 
-def read_reports(connection: Connection, study: str) -> list[Report]:
-    """Read the reports of a study in the order in which they were judged."""
+def read_page(connection: Connection, study: str, *, since: int, limit: int) -> list[TrialRow]:
+    """Return up to `limit` trials from number `since` on, as many as a reply holds; at least one where there is any."""
+    wanted = select(trials).where((trials.c.study == study) & (trials.c.trial >= since)).order_by(trials.c.trial).limit(limit)
+    found = {row.trial: _entry(row) for row in connection.execute(wanted)}
+    last = max(found) if len(found) == limit else None  # beyond it there may be trials that this page does not have
+    _, held = read_sessions(connection, study)
+    found.update({trial.id: trial for trial in held if trial.id >= since and (last is None or trial.id <= last)})
+    return page([found[number] for number in sorted(found)[:limit]])
+
+
+def page(entries: Iterable[Entry]) -> list[TrialRow]:
+    """Return trials as rows, up to the size of a reply."""
+    rows: list[TrialRow] = []
+    left_bytes = PAGE_BYTES
+    for trial in entries:
+        left_bytes -= len(trial.params) + len(trial.error or "")
+        if rows and left_bytes < 0:
+            break
+        rows.append(as_row(trial))
+    return rows
+
+
+def read_reports(connection: Connection, study: str) -> list[JudgedReport]:
+    """Return the reports of a study in the order in which they were judged."""
     found = connection.execute(select(trial_reports).where(trial_reports.c.study == study).order_by(trial_reports.c.number))
-    return [Report(r.number, r.trial, r.attempt, r.step, r.value, r.stop, r.seen) for r in found]
+    return [JudgedReport(r.number, Report(r.trial, r.attempt, r.step, r.value), r.stop, r.seen) for r in found]
 
 
 def read_study(connection: Connection, name: str) -> Row[Any] | None:
-    """Read the row of a study by its name; None where there is none."""
-    return connection.execute(select(studies).where(studies.c.name == name)).one_or_none()
+    """Return the row of a study by its name, without its objective, which may be large; None where there is none."""
+    columns = [column for column in studies.columns if column.name != "objective"]
+    return connection.execute(select(*columns).where(studies.c.name == name)).one_or_none()
 
 
-def read_summary(connection: Connection, row: Row[Any]) -> dict[str, Any]:
-    """Give state, counts and best trial of the study in `row`, as a running study gives them."""
+def read_summary(connection: Connection, row: Row[Any]) -> StudySummary:
+    """Return state, counts and best trial of the study in `row`, as a running study gives them."""
     plan = Plan.from_document(row.plan)
     of_study = trials.c.study == row.study
     counted = select(trials.c.state, func.count().label("number")).where(of_study).group_by(trials.c.state)
@@ -188,28 +216,64 @@ def read_summary(connection: Connection, row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def read_studies(connection: Connection) -> list[dict[str, Any]]:
-    """Give name, state and times of every study, the newest first."""
+def read_studies(connection: Connection) -> list[StudyListing]:
+    """Return name, state and times of every study, the newest first."""
     columns = (studies.c.study, studies.c.name, studies.c.state, studies.c.error, studies.c.created_at, studies.c.finished_at)
-    return [dict(row._mapping) for row in connection.execute(select(*columns).order_by(studies.c.created_at.desc()))]  # noqa: SLF001
+    return [
+        {
+            "study": row.study,
+            "name": row.name,
+            "state": row.state,
+            "error": row.error,
+            "created_at": row.created_at,
+            "finished_at": row.finished_at,
+        }
+        for row in connection.execute(select(*columns).order_by(studies.c.created_at.desc()))
+    ]
 
 
 def read_status(connection: Connection) -> dict[str, int]:
-    """Count studies and running trials for `status`."""
+    """Return the number of studies and of running trials, for `status`."""
     number = connection.execute(select(func.count()).select_from(studies)).scalar_one()
     running = connection.execute(select(func.sum(tuner_workers.c.running))).scalar()
     return {"studies": int(number), "running_trials": int(running or 0)}
 
 
-def forget_studies(connection: Connection, names: Iterable[str]) -> None:
-    """Delete studies with all that belongs to them."""
-    gone = select(studies.c.study).where(studies.c.name.in_(list(names)))
-    for table in (trials, trial_reports, tuner_workers):
-        connection.execute(table.delete().where(table.c.study.in_(gone)))
-    connection.execute(studies.delete().where(studies.c.name.in_(list(names))))
+def forget_study(connection: Connection, study: str) -> None:
+    """Delete a study that has ended; its trials and reports follow by `sweep`, since they may be a million rows."""
+    connection.execute(tuner_workers.delete().where(tuner_workers.c.study == study))
+    connection.execute(studies.delete().where(studies.c.study == study))
 
 
-def _trial_row(study: str, trial: Trial) -> dict[str, Any]:
+def oldest_ended(connection: Connection, beyond: int) -> list[str]:
+    """Return the studies that have ended beyond the newest `beyond` of those, by id."""
+    ended = select(studies.c.study).where(studies.c.state != STUDY_RUNNING)
+    return list(connection.execute(ended.order_by(studies.c.created_at.desc()).offset(beyond)).scalars())
+
+
+def orphans(connection: Connection) -> list[str]:
+    """Return the ids under which there are trials or reports and no study."""
+    known = select(studies.c.study)
+    found: set[str] = set()
+    for table in (trials, trial_reports):
+        found.update(connection.execute(select(table.c.study).where(table.c.study.not_in(known)).distinct()).scalars())
+    return sorted(found)
+
+
+def sweep(connection: Connection, study: str) -> bool:
+    """Delete some of the rows that a deleted study has left; True where there may be more."""
+    if connection.execute(select(studies.c.study).where(studies.c.study == study)).first() is not None:
+        return False
+    for table, number in ((trials, trials.c.trial), (trial_reports, trial_reports.c.number)):
+        of_study = table.c.study == study
+        first = connection.execute(select(func.min(number)).where(of_study)).scalar()
+        if first is not None:
+            connection.execute(table.delete().where(of_study & (number < first + _SWEPT_ROWS)))
+            return True
+    return False
+
+
+def _trial_row(study: str, trial: Entry) -> dict[str, Any]:
     return {
         "study": study,
         "trial": trial.id,
@@ -226,8 +290,8 @@ def _trial_row(study: str, trial: Trial) -> dict[str, Any]:
     }
 
 
-def _trial(row: Row[Any]) -> Trial:
-    return Trial(
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(
         row.trial,
         row.params,
         row.state,
@@ -242,7 +306,7 @@ def _trial(row: Row[Any]) -> Trial:
     )
 
 
-def _worker_row(study: str, session: Session, held: Mapping[int, Trial]) -> dict[str, Any]:
+def _worker_row(study: str, session: Session, held: Mapping[int, Entry]) -> dict[str, Any]:
     leases = []
     for number, attempt in session.leases:
         trial = held[number]

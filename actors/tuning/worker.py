@@ -1,7 +1,9 @@
 """The worker task: takes leases from the tuner, runs trials one after the other, reports what came of them.
 
-It holds nothing that must be kept. Where the tuner is away it goes on with what it holds and says its step again, with the
-same number, until it is answered; where it dies, the tuner gives its trials to others.
+It holds nothing that must be kept. While the tuner is unavailable it goes on with what it holds and sends its step again, with
+the same number, until it is answered; where it dies, the tuner gives its trials to others.
+
+Every cold worker imports this file before its first trial, so it reaches neither numpy nor a database.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
@@ -20,13 +23,14 @@ import ray
 
 from actors import failpoints
 from actors.cluster.peers import BlockingPeers, PeerUnavailableError
+from actors.replies import Lease, StepAnswered, WorkerTerms
 from actors.tuning.executors.create import Executor, create
-from actors.tuning.executors.trial import Assignment, LoadError, Study
-from actors.tuning.strategies.seeds import trial_seed
+from actors.tuning.executors.trial import Assignment, LoadError, TrialTerms
+from actors.tuning.rules.steps import MAX_REPORTS, Result
 
 logger = logging.getLogger(__name__)
 
-# The tuner hears of a worker this often while a trial runs; its reply carries stop signs.
+# A worker sends a step this often while a trial runs; the reply carries stop signs.
 _HEARTBEAT_S: Final = 2.0
 # Reports are collected this long before they are sent.
 _REPORT_S: Final = 0.03
@@ -34,7 +38,7 @@ _REPORT_S: Final = 0.03
 _MAX_REPORTS: Final = 200
 # A worker that gets nothing this long leaves its processor to others.
 _MAX_IDLE_S: Final = 2.0
-# How long it looks for a tuner that does not answer.
+# How long a worker looks for a tuner that does not answer.
 PATIENCE_S: Final = 900.0
 # A study that is over gives a trial that cannot be interrupted so long to end by itself.
 _GRACE_S: Final = 1.0
@@ -45,7 +49,7 @@ class Peers(Protocol):
     """How a worker reaches the tuner: `actors.cluster.peers.BlockingPeers`, or what a test plays."""
 
     def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
-        """Call once; PeerUnavailableError where no answer came."""
+        """Call once; PeerUnavailableError where no reply came."""
 
 
 def run_worker(*, namespace: str, tuner: str, study: str, key: str) -> None:
@@ -55,7 +59,7 @@ def run_worker(*, namespace: str, tuner: str, study: str, key: str) -> None:
 
 
 class Worker:
-    """One worker of one study. `run` in the main thread; a second thread is heard while a trial takes its time."""
+    """One worker of one study: trials run in the main thread, and a second thread sends steps meanwhile."""
 
     def __init__(
         self, peers: Peers, *, study: str, key: str, node: str | None, tuner: str = "tuner", patience_s: float = PATIENCE_S
@@ -80,16 +84,16 @@ class Worker:
 
     def run(self) -> None:
         """Work until the study is over or has nothing left."""
-        settings = self._ask("objective", study=self._study)
+        settings: WorkerTerms | None = self._ask("objective", study=self._study)
         if settings is None:
             return
         try:
             self._executor = create(
                 settings["executor"],
                 settings["objective"],
-                _study(settings),
+                _terms(settings),
                 reported=self._take_report,
-                seed_of=functools.partial(trial_seed, settings["seed"]),
+                seed_of=functools.partial(_seed, settings["seed"]),
             )
         except LoadError as error:
             self._step(load_error=str(error))
@@ -106,7 +110,7 @@ class Worker:
                 self._executor.close()
 
     def _work(self, executor: Executor, background: ThreadPoolExecutor) -> None:
-        results: list[list[Any]] = []
+        results: list[Result] = []
         idle_since_s = time.monotonic()
         reply = self._step(wanted=True)
         while reply is not None:
@@ -118,7 +122,7 @@ class Worker:
                 time.sleep(reply["retry_in_s"])
                 reply = self._step(wanted=True)
                 continue
-            step: Future[dict[str, Any] | None] | None = None
+            step: Future[StepAnswered | None] | None = None
             if ahead or results:
                 # While these run: what came of the last ones is told, and the next are asked for.
                 step = background.submit(self._step, results=results, wanted=ahead, holding=len(leases))
@@ -128,9 +132,9 @@ class Worker:
                 reply, results = self._step(results=results, wanted=True), []
             idle_since_s = time.monotonic()
 
-    def _run_all(self, executor: Executor, leases: list[list[Any]]) -> list[list[Any]]:
+    def _run_all(self, executor: Executor, leases: list[Lease]) -> list[Result]:
         """Run what is leased, in order, to the end of it or of the study."""
-        results: list[list[Any]] = []
+        results: list[Result] = []
         for trial, attempt, params in leases:
             began_s = time.perf_counter()
             outcome = executor.run(Assignment(trial, attempt, params))
@@ -138,27 +142,34 @@ class Worker:
                 break
             self._stop.discard(trial)
             seconds = time.perf_counter() - began_s
-            results.append([trial, attempt, outcome.kind, outcome.value, seconds, outcome.error])
+            results.append(Result(trial, attempt, outcome.kind, outcome.value, seconds, outcome.error))
         return results
 
-    def _step(self, **said: Any) -> dict[str, Any] | None:
-        """Say one step until it is answered; None where this worker is not wanted any more."""
-        if said.get("results"):
+    def _step(self, results: Sequence[Result] = (), **said: Any) -> StepAnswered | None:
+        """Send one step until it is answered; None where this worker is not wanted any more."""
+        if results:
             failpoints.reach("worker.before_step")
         with self._stepping:
             if self._over.is_set():
                 return None
             self._sequence += 1
             reply = self._ask(
-                "step", study=self._study, key=self._key, incarnation=self._incarnation, sequence=self._sequence,
-                node=self._node, reports=self._take_reports(), **said,
-            )  # fmt: skip
+                "step",
+                study=self._study,
+                key=self._key,
+                incarnation=self._incarnation,
+                sequence=self._sequence,
+                node=self._node,
+                reports=self._take_reports(),
+                results=[list(result) for result in results],
+                **said,
+            )
             self._last_step_s = time.monotonic()
             if reply is None or reply["status"] == "gone":
                 self._not_wanted()
                 return None
             self._stop.update(reply["stop"])
-            answered: dict[str, Any] = reply
+            answered: StepAnswered = reply
             return answered
 
     def _not_wanted(self) -> None:
@@ -196,10 +207,10 @@ class Worker:
     def _take_reports(self) -> list[list[Any]]:
         with self._reporting:
             reports, self._reports = self._reports, {}
-        return [[*attempt, step, value] for attempt, latest in reports.items() for step, value in latest]
+        return [[*attempt, step, value] for attempt, latest in reports.items() for step, value in latest][-MAX_REPORTS:]
 
     def _beat(self) -> None:
-        """Be heard while a trial runs, carry reports, and end what runs when the study is over."""
+        """Send steps while a trial runs, carry reports, and end what runs when the study has ended."""
         while not self._over.is_set():
             if self._reported.wait(_HEARTBEAT_S):
                 self._reported.clear()
@@ -212,11 +223,17 @@ class Worker:
             os._exit(1)  # inside an objective that nothing can interrupt but the end of this process
 
 
-def _study(settings: dict[str, Any]) -> Study:
-    resources = settings["resources"] or {}
+def _terms(settings: WorkerTerms) -> TrialTerms:
+    resources: Mapping[str, float] = settings["resources"] or {}
     memory_bytes = resources.get("memory_bytes")
-    return Study(
+    return TrialTerms(
         context=settings["context"],
         timeout_s=settings["timeout_s"],
         memory_bytes=None if memory_bytes is None else int(memory_bytes),
     )
+
+
+def _seed(seed: int, trial: int) -> int:
+    from actors.tuning.strategies.seeds import trial_seed  # noqa: PLC0415  numpy, 0.13 s, for trials that ask for a seed
+
+    return trial_seed(seed, trial)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from actors.tuning.executors.trial import Trial
+from actors.tuning.executors.trial import RunningTrial
 
 DAY_S = 86_400.0
 NEW_YEAR_S = datetime(2013, 1, 1, 5, tzinfo=UTC).timestamp()  # midnight in New York
@@ -157,12 +157,12 @@ def backtest(flights: Flights, params: Mapping[str, float], *, now_s: float) -> 
     return np.concatenate(chosen), np.concatenate(probability)
 
 
-def objective(params: Mapping[str, float], trial: Trial) -> float:
+def objective(params: Mapping[str, float], trial: RunningTrial) -> float:
     """Give the log loss of `params` in the weeks before the order: what a study minimises.
 
     `trial.context` holds the moment under `now_s`, or the order's own under `triggered_at`.
     """
-    context = trial.context or {}
+    context: Mapping[str, float] = trial.context or {}
     now_s = float(context.get("now_s", context.get("triggered_at", 0.0)))
     if now_s < day(FEWEST_DAYS + 1):
         raise ValueError(f"the context must name a moment of the year under now_s or triggered_at, got {context}")

@@ -21,7 +21,7 @@ import ray
 from actors import failpoints
 from actors.cluster import deployment
 from actors.tuning.client import StudyError, Tuning
-from actors.tuning.stored import list_studies, read_study
+from actors.tuning.offline import list_studies, read_study
 from actors.tuning.study import Study
 
 SPACE = {"x": [0.0, 1.0], "n": [1, 9, "int"]}

@@ -17,7 +17,8 @@ import pytest
 
 from actors.tuning.executors import isolated
 from actors.tuning.executors.create import Executor, create
-from actors.tuning.executors.trial import Assignment, LoadError, Outcome, Study, wants_trial
+from actors.tuning.executors.trial import Assignment, LoadError, TrialTerms, wants_trial
+from actors.tuning.rules.steps import Outcome
 
 CONTAINING = ["child", "fork"]
 ALL = ["inline", *CONTAINING]
@@ -150,7 +151,11 @@ class Runner:
 
         shipped = objective if isinstance(objective, bytes) else b"pkl:" + _by_value(objective)
         self.executor: Executor = create(
-            executor, shipped, Study(**{"context": {"k": 1}} | study), reported=reported, seed_of=lambda trial: 1000 + trial
+            executor,
+            shipped,
+            TrialTerms(**{"context": {"k": 1}} | study),
+            reported=reported,
+            seed_of=lambda trial: 1000 + trial,
         )
         self.trials = 0
 
@@ -220,8 +225,8 @@ def test_inline_a_crash_takes_the_worker_which_is_documented() -> None:
     code = (
         "import json, sys; sys.path.insert(0, '.')\n"
         "from actors.tuning.executors.create import create\n"
-        "from actors.tuning.executors.trial import Assignment, Study\n"
-        "e = create('inline', b'ref:os:_exit', Study(None), reported=lambda *_: True, seed_of=int)\n"
+        "from actors.tuning.executors.trial import Assignment, TrialTerms\n"
+        "e = create('inline', b'ref:os:_exit', TrialTerms(None), reported=lambda *_: True, seed_of=int)\n"
         "e.run(Assignment(0, 1, '9'))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9

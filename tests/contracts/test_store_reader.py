@@ -17,7 +17,7 @@ from actors.retraining.tables import DISPATCHER
 from actors.storage import SCHEMA_VERSION, SchemaError, Store, StoreError, StoreReader
 from actors.storage import reader as reader_module
 from actors.storage.schema import SYSTEM
-from actors.tuning.stored import list_studies
+from actors.tuning.offline import list_studies
 from tests.database import Postgres, free_port
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from actors.clock import SystemClock
 from actors.storage import Fence, StaleEpochError, Store
 from actors.tuning import tables as tuner_tables
-from actors.tuning.rules.plan import check
-from actors.tuning.state import OWNER, StudyDesk
-from actors.tuning.stored import list_studies, read_study
+from actors.tuning.offline import list_studies, read_study
+from actors.tuning.state import OWNER
 from actors.tuning.tables import TUNER
 from tests.database import Postgres, free_port
+from tests.unit.tuning.kept import Kept, a_plan
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -28,51 +27,37 @@ def storage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     server.stop()
 
 
-class Worker:
-    def __init__(self, desk: StudyDesk, study: str, key: str) -> None:
-        self.desk, self.study, self.key, self.sequence = desk, study, key, 0
-
-    async def step(self, results: Any = (), **said: Any) -> dict[str, Any]:
-        self.sequence += 1
-        settings = {"key": self.key, "incarnation": "i", "sequence": self.sequence, "results": results, "wanted": True,
-                    "reports": (), "holding": 0, "node": "n", "leaving": False, "load_error": None} | said  # fmt: skip
-        return await self.desk.do(lambda: self.desk.step(study=self.study, **settings))
-
-
 def test_a_study_is_kept_exactly_taken_up_by_a_successor_and_read_by_anybody(storage: str) -> None:
     values = [0.1 + 0.2, 1e-308, -1.7976931348623157e308, 3.0]
-    plan = check(name="s/1", space={"x": [0.0, 1.0]}, trials=4, seed=3, early_stopping="asha", context={"ü": "\u2603"})
+    plan = a_plan(name="s/1", trials=4, early_stopping="asha", context={"ü": "\u2603"})
     objective = bytes(range(256))
 
-    async def first() -> tuple[Worker, list[Any]]:
-        desk = StudyDesk(storage, SystemClock(), lambda error: None)
-        submitted = await desk.do(lambda: desk.submit(plan, objective))
-        ((study, key),) = await desk.do(lambda: desk.staff({submitted["study"]: 1}))
-        worker = Worker(desk, study, key)
-        (lease,) = (await worker.step())["leases"]
-        await worker.step(wanted=False, reports=[[lease[0], 1, 1, 0.25], [lease[0], 1, 2, None]])
-        leases = (await worker.step([[lease[0], 1, "completed", values[0], 1e-5, None]]))["leases"]
-        assert (await desk.do(lambda: desk.objective(study)))["objective"] == objective
-        desk.close()
-        return worker, leases
+    async def first() -> tuple[str, str, int, list[Any]]:
+        kept = Kept(storage)
+        study = (await kept.submit(plan, objective)).study
+        (key,) = await kept.staffed(study)
+        (lease,) = await kept.leases(study, key, 1)
+        await kept.step(study, key, 2, wanted=False, reports=[[lease[0], 1, 1, 0.25], [lease[0], 1, 2, None]])
+        leases = await kept.leases(study, key, 3, [[lease[0], 1, "completed", values[0], 1e-5, None]])
+        assert (await kept.desk.read(lambda: kept.reader.terms(study)))["objective"] == objective
+        await kept.close()
+        return study, key, 3, leases
 
-    async def second(worker: Worker, leases: list[Any]) -> None:
+    async def second(study: str, key: str, sequence: int, leases: list[Any]) -> None:
         stale: list[StaleEpochError] = []
-        desk = StudyDesk(storage, SystemClock(), stale.append)
-        worker.desk, worker.sequence = desk, worker.sequence - 1
-        assert (await worker.step())["leases"] == leases
+        kept = Kept(storage, stale)
+        assert await kept.leases(study, key, sequence) == leases
         results = [[t, a, "completed", values[t], 1e-5, None] for t, a, _ in leases]
-        while (reply := await worker.step(results))["status"] == "ok":
+        while (reply := await kept.step(study, key, sequence := sequence + 1, results))["status"] == "ok":
             results = [[t, a, "completed", values[t], 1e-5, None] for t, a, _ in reply["leases"]]
-        running = await desk.do(lambda: desk.submit(check(name="other", space={"x": [0, 1]}, trials=2, seed=1), b"pkl:"))
+        other = (await kept.submit(a_plan(name="other", trials=2))).study
         Fence.raise_epoch(Store(storage).part(TUNER), OWNER)
         with pytest.raises(StaleEpochError):
-            await desk.do(lambda: desk.staff({running["study"]: 1}))
+            await kept.staffed(other)
         assert len(stale) == 1
-        desk.close()
+        await kept.close()
 
-    worker, leases = asyncio.run(first())
-    asyncio.run(second(worker, leases))
+    asyncio.run(second(*asyncio.run(first())))
     study = read_study(storage, "s/1")
     assert (study.state, study.seed, study.counts()) == ("DONE", 3, {"COMPLETED": 4})
     assert [trial.value for trial in study.trials] == values
@@ -82,5 +67,28 @@ def test_a_study_is_kept_exactly_taken_up_by_a_successor_and_read_by_anybody(sto
     with store.part(TUNER).read() as connection:
         assert tuner_tables.read_status(connection) == {"studies": 2, "running_trials": 0}
         reports = tuner_tables.read_reports(connection, study.id)
-    assert [(r.number, r.trial, r.step, r.value, r.stop) for r in reports] == [(0, 0, 1, 0.25, False), (1, 0, 2, None, False)]
+    assert [(r.number, *r.report, r.stop) for r in reports] == [(0, 0, 1, 1, 0.25, False), (1, 0, 1, 2, None, False)]
     store.close()
+
+
+def test_what_a_store_cannot_hold_never_leaves_a_study_running(storage: str) -> None:
+    async def act() -> None:
+        kept = Kept(storage)
+        study = (await kept.submit(a_plan(name="poisoned", trials=2, context={"half": "\udc80", "nul": "\0"}))).study
+        (key,) = await kept.staffed(study)
+        results: list[Any] = []
+        for sequence in range(1, 5):
+            reply = await kept.step(study, key, sequence, results, node="n\0")
+            leases = reply["leases"] if reply["status"] == "ok" else []
+            results = [[t, a, "failed", None, 1e-5, "half \udc80 and \0"] for t, a, _ in leases]
+        summary = await kept.summary("poisoned")
+        assert (summary["state"], summary["counts"]["FAILED"]) == ("DONE", 2)
+        assert (await kept.trials("poisoned"))[0]["error"] == r"half \udc80 and \x00"
+        assert await kept.do(lambda: kept.state.delete("poisoned")) == {"status": "deleted"}
+        assert await kept.desk.read(kept.reader.orphans) == [study]
+        while await kept.do(lambda: kept.state.sweep(study)):
+            pass
+        assert await kept.desk.read(kept.reader.orphans) == []
+        await kept.close()
+
+    asyncio.run(act())

@@ -7,6 +7,7 @@ on them by `min_improvement`, nothing is handed on, and the record says why.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from actors.cluster.peers import PeerUnavailableError
 from actors.retraining.handlers.interface import Surroundings, event_fields
 from actors.retraining.rules.delivery import Done, Failed, HandOn, Launched, Outcome, Retry, Stop
 from actors.retraining.rules.orders import Order
+
+logger = logging.getLogger(__name__)
 
 _CALL_S: Final = 20.0
 
@@ -28,10 +31,28 @@ class TuneHandler:
 
     async def launch(self, order: Order) -> Outcome:
         """Submit the study, put-if-absent by the order's id."""
-        settings = self._settings
         try:
-            current = await self._current(order)
-            plan = {
+            in_force = await self._surroundings.parameters_in_force(order.model, self._settings.space.keys())
+            if in_force is None:
+                reply = await self._submitted(order, self._settings.current)
+            else:
+                try:
+                    reply = await self._submitted(order, dict(in_force))
+                except ValueError as error:  # they were found in a space that has been narrowed since
+                    logger.warning("order %s: the parameters in force are left out: %s", order.id, error)
+                    reply = await self._submitted(order, self._settings.current)
+        except PeerUnavailableError as error:
+            return Retry(f"the tuner does not answer: {error}")
+        except ValueError as error:  # the configuration is wrong; another attempt says the same
+            return Stop(f"the study cannot begin: {error}")
+        return Retry(f"the tuner's store: {reply['reason']}") if reply["status"] == "unavailable" else Launched()
+
+    async def _submitted(self, order: Order, current: Mapping[str, Any] | None) -> Any:
+        settings = self._settings
+        return await self._call(
+            "submit",
+            objective=settings.objective,
+            plan={
                 "name": order.id,
                 "space": settings.space,
                 "trials": settings.trials,
@@ -43,13 +64,8 @@ class TuneHandler:
                 "retries": settings.retries,
                 "context": event_fields(order),
                 "first": [] if current is None else [current],
-            }
-            reply = await self._call("submit", objective=settings.objective, plan=plan)
-        except PeerUnavailableError as error:
-            return Retry(f"the tuner does not answer: {error}")
-        except ValueError as error:  # the configuration is wrong; another attempt says the same
-            return Stop(f"the study cannot begin: {error}")
-        return Retry(f"the tuner's store: {reply['reason']}") if reply["status"] == "unavailable" else Launched()
+            },
+        )
 
     async def follow(self, order: Order) -> Outcome:
         """Ask the tuner; at the end hand on, or say why not."""
@@ -99,11 +115,6 @@ class TuneHandler:
             "improvement": improvement,
         }
         return HandOn(tuning, self._settings.then.kind, config.handler_document(self._settings.then))
-
-    async def _current(self, order: Order) -> dict[str, Any] | None:
-        """Return the parameters in force: what the model's last completed order was trained with, else the configured ones."""
-        found = await self._surroundings.parameters_in_force(order.model, self._settings.space.keys())
-        return self._settings.current if found is None else dict(found)
 
     async def _call(self, method: str, **arguments: Any) -> Any:
         return await self._surroundings.peers.call("tuner", method, timeout_s=_CALL_S, **arguments)

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from actors.tuning.executors.inline import InlineExecutor
 from actors.tuning.executors.isolated import IsolatedExecutor
-from actors.tuning.executors.trial import Assignment, Outcome, Study
+from actors.tuning.executors.trial import Assignment, TrialTerms
+from actors.tuning.rules.steps import Outcome
 
 
 class Executor(Protocol):
@@ -26,7 +27,7 @@ class Executor(Protocol):
 def create(
     executor: str,
     shipped: bytes,
-    study: Study,
+    terms: TrialTerms,
     *,
     reported: Callable[[Assignment, int, float], bool],
     seed_of: Callable[[int], int],
@@ -36,5 +37,5 @@ def create(
     `reported` gets every `trial.report` and says whether to go on; `seed_of` gives a trial's seed.
     """
     if executor == "inline":
-        return InlineExecutor(shipped, study, reported=reported, seed_of=seed_of)
-    return IsolatedExecutor(shipped, study, reported=reported, seed_of=seed_of, one_trial_per_child=executor == "fork")
+        return InlineExecutor(shipped, terms, reported=reported, seed_of=seed_of)
+    return IsolatedExecutor(shipped, terms, reported=reported, seed_of=seed_of, one_trial_per_child=executor == "fork")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from actors.tuning.executors.trial import Assignment, Objective, Outcome, Study, Trial
+from actors.tuning.executors.trial import Assignment, Objective, RunningTrial, TrialTerms
+from actors.tuning.rules.steps import Outcome
 
 
 class InlineExecutor:
@@ -14,14 +15,14 @@ class InlineExecutor:
     def __init__(
         self,
         shipped: bytes,
-        study: Study,
+        terms: TrialTerms,
         *,
         reported: Callable[[Assignment, int, float], bool],
         seed_of: Callable[[int], int],
     ) -> None:
         """Open the objective; LoadError where it cannot be opened."""
         self._objective = Objective(shipped)
-        self._context = study.context
+        self._context = terms.context
         self._reported = reported
         self._seed_of = seed_of
 
@@ -29,7 +30,7 @@ class InlineExecutor:
         """Run one attempt."""
         seed = partial(self._seed_of, assignment.trial)
         return self._objective(
-            Trial(assignment, seed=seed, context=self._context, reported=partial(self._reported, assignment))
+            RunningTrial(assignment, seed=seed, context=self._context, reported=partial(self._reported, assignment))
         )
 
     def cancel(self) -> bool:

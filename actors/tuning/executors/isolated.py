@@ -23,9 +23,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from actors.tuning.executors.channel import Channel, Closed
-from actors.tuning.executors.trial import Assignment, LoadError, Outcome, Study
+from actors.tuning.executors.pipe import ClosedError, Pipe
+from actors.tuning.executors.trial import Assignment, LoadError, TrialTerms
 from actors.tuning.executors.zygote import kill
+from actors.tuning.rules.steps import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class IsolatedExecutor:
     def __init__(
         self,
         shipped: bytes,
-        study: Study,
+        terms: TrialTerms,
         *,
         reported: Callable[[Assignment, int, float], bool],
         seed_of: Callable[[int], int],
@@ -57,13 +58,13 @@ class IsolatedExecutor:
         """Start the zygote and have it open the objective; LoadError where it cannot."""
         self._seed_of = seed_of
         self._shipped = shipped
-        self._study = study
+        self._terms = terms
         self._reported = reported
         self._one_trial = one_trial_per_child
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the executor
         self._zygote: subprocess.Popen[bytes] | None = None
-        self._control: Channel | None = None
-        self._child: Channel | None = None
+        self._control: Pipe | None = None
+        self._child: Pipe | None = None
         self._exit = -1  # the child's pidfd: readable when it has ended, even where a grandchild holds its socket open
         self._pid = 0
         self._dead_pid = 0  # to be reaped with the next fork
@@ -83,7 +84,7 @@ class IsolatedExecutor:
                 if self._one_trial:
                     self._ask_for_child()  # for the next trial, while this one runs
                 break
-            except Closed:
+            except ClosedError:
                 self._discard_child()
                 self._stop_zygote()
                 self._start_zygote()
@@ -111,22 +112,22 @@ class IsolatedExecutor:
         child = self._child
         if child is None:
             raise RuntimeError("no child")
-        deadline_s = math.inf if self._study.timeout_s is None else time.monotonic() + self._study.timeout_s
+        deadline_s = math.inf if self._terms.timeout_s is None else time.monotonic() + self._terms.timeout_s
         try:
             while (message := self._heard(child, deadline_s))[0] == "report":
                 child.send(self._reported(assignment, message[1], message[2]))
         except TimeoutError:
             self._discard_child()
-            return Outcome("timed_out", None, f"killed after {self._study.timeout_s:g} s")
-        except Closed:
+            return Outcome("timed_out", None, f"killed after {self._terms.timeout_s:g} s")
+        except ClosedError:
             return Outcome("failed", None, self._obituary())
         _, kind, value, error = message
         if self._one_trial:
             self._retire_child()
         return Outcome(kind, value, error)
 
-    def _heard(self, child: Channel, deadline_s: float) -> Any:
-        """Wait for the child's next message; TimeoutError at the deadline, Closed where it has ended."""
+    def _heard(self, child: Pipe, deadline_s: float) -> Any:
+        """Wait for the child's next message; TimeoutError at the deadline, ClosedError where it has ended."""
         poll = select.poll()
         poll.register(child.fileno(), select.POLLIN)
         if self._exit >= 0:
@@ -140,20 +141,20 @@ class IsolatedExecutor:
                 # What has come need not be a message: the objective may have written into a descriptor that is not its own.
                 return child.receive(within_s=None if math.isinf(left_s) else left_s)
             if ready:
-                raise Closed("ended")
+                raise ClosedError("ended")
         raise TimeoutError
 
-    def _fork(self) -> Channel:
+    def _fork(self) -> Pipe:
         if self._cancelled.is_set():
-            raise Closed("cancelled")
+            raise ClosedError("cancelled")
         self._ask_for_child()
         self._take_answer()
         if self._spare is None:
-            raise Closed("no child")
+            raise ClosedError("no child")
         (self._pid, descriptor), self._spare = self._spare, None
         with suppress(OSError, AttributeError):  # no such call on this system: the socket's end has to do
             self._exit = os.pidfd_open(self._pid)
-        self._child = Channel(socket.socket(fileno=descriptor))
+        self._child = Pipe(socket.socket(fileno=descriptor))
         return self._child
 
     def _ask_for_child(self) -> None:
@@ -161,7 +162,7 @@ class IsolatedExecutor:
         if self._asked or self._spare is not None:
             return
         if self._control is None:
-            raise Closed("no zygote")
+            raise ClosedError("no zygote")
         self._control.send(["fork", self._dead_pid])
         self._dead_pid, self._asked = 0, True
 
@@ -195,7 +196,7 @@ class IsolatedExecutor:
             self._take_answer()
             self._control.send(["reap", pid])
             return int(self._control.receive()[1])
-        except Closed:
+        except ClosedError:
             return None
 
     def _obituary(self) -> str:
@@ -259,14 +260,14 @@ class IsolatedExecutor:
         finally:
             theirs.close()
             output.close()
-        self._control = Channel(ours)
+        self._control = Pipe(ours)
         try:
-            self._control.send({"path": sys.path, "study": asdict(self._study), "objective": self._shipped})
-            ready, _, _ = select.select([ours], [], [], max(_LOAD_TIMEOUT_S, self._study.timeout_s or 0.0))
+            self._control.send({"path": sys.path, "terms": asdict(self._terms), "objective": self._shipped})
+            ready, _, _ = select.select([ours], [], [], max(_LOAD_TIMEOUT_S, self._terms.timeout_s or 0.0))
             if not ready:
                 raise LoadError(f"not open after {_LOAD_TIMEOUT_S:g} s")
             answer, error = self._control.receive()
-        except Closed:
+        except ClosedError:
             code = self._zygote.wait()
             self._stop_zygote()
             raise LoadError(f"the process that opened it ended with code {code}\n{self._tail()}") from None

@@ -12,13 +12,15 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Final
+
+from actors.checks import shown, unboxed, whole
+from actors.replies import Json
+from actors.tuning.rules.steps import MAX_ERROR, MAX_STEP, Outcome
 
 REFERENCE: Final = b"ref:"  # followed by module:function
 PICKLED: Final = b"pkl:"  # followed by what cloudpickle wrote
-
-_MAX_ERROR = 4000  # characters
 
 # Takes (step, value) and says whether to go on.
 Reported = Callable[[int, float], bool]
@@ -34,33 +36,33 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of an attempt: `kind` is completed, stopped, failed or timed_out."""
-
-    kind: str
-    value: float | None
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Study:
+class TrialTerms:
     """What is the same for all trials of a study."""
 
-    context: dict[str, Any] | None
+    context: Json | None
     timeout_s: float | None = None
     memory_bytes: int | None = None
 
 
-class Trial:
-    """A trial as its objective sees it: `id`, `attempt`, `params`, `context`, `seed`, and `report`."""
+class RunningTrial:
+    """A trial as its objective sees it: `id`, `attempt`, `params`, `context`, `seed`, and `report`.
 
-    def __init__(
-        self, assignment: Assignment, *, seed: Callable[[], int], context: dict[str, Any] | None, reported: Reported
-    ) -> None:
+    An objective that takes (params, trial) reports as it goes and stops where that is not worth going on:
+
+        def objective(params, trial):
+            model = make(params, seed=trial.seed)
+            for epoch in range(1, 31):
+                loss = model.train_an_epoch()
+                if not trial.report(epoch, loss):
+                    break
+            return loss
+    """
+
+    def __init__(self, assignment: Assignment, *, seed: Callable[[], int], context: Json | None, reported: Reported) -> None:
         """Made by an executor; `seed` is asked when the objective asks."""
         self.id = assignment.trial
         self.attempt = assignment.attempt
-        self.params: dict[str, Any] = json.loads(assignment.params)
+        self.params: Json = json.loads(assignment.params)
         self.context = context
         self.stopped = False
         self._seed = seed
@@ -70,7 +72,7 @@ class Trial:
 
     @property
     def seed(self) -> int:
-        """Give the trial's seed, in [0, 2**32): a function of the study's seed and the trial's id alone."""
+        """Return the trial's seed, in [0, 2**32): a function of the study's seed and the trial's id alone."""
         return self._seed()
 
     def report(self, step: int, value: float) -> bool:
@@ -80,15 +82,14 @@ class Trial:
         counts as the worst there is. Raises ValueError for a step or value that is no number, RuntimeError where the trial has
         ended, in a thread that the objective left running.
         """
-        if isinstance(step, bool) or not isinstance(step, Integral) or step < 0:
-            raise ValueError(f"step must be a whole number of at least 0, got {step!r:.80}")
-        number = _unboxed(value)
+        at = whole("step", step, 0, MAX_STEP)
+        number = unboxed(value)
         if isinstance(number, bool) or not isinstance(number, Real):
-            raise ValueError(f"value must be a number, got {value!r:.80}")  # noqa: TRY004  ValueError is the rule for bad input
+            raise ValueError(f"value must be a number, got {shown(value)}")  # noqa: TRY004  ValueError is the rule for bad input
         with self._reporting:
             if self._ended:
                 raise RuntimeError(f"trial {self.id} has ended and reports nothing any more")
-            if not self._reported(int(step), float(number)):
+            if not self._reported(at, _as_float(number)):
                 self.stopped = True
         return not self.stopped
 
@@ -117,7 +118,7 @@ class Objective:
         except BaseException as error:
             raise LoadError(_described(error)) from error
 
-    def __call__(self, trial: Trial) -> Outcome:
+    def __call__(self, trial: RunningTrial) -> Outcome:
         """Run one attempt; whatever the objective raises or returns becomes an outcome."""
         pid = os.getpid()
         try:
@@ -137,7 +138,7 @@ class Objective:
 def wants_trial(objective: Callable[..., Any]) -> bool:
     """Tell whether the objective takes (params, trial) rather than (params); ValueError where it takes neither."""
     if not callable(objective):
-        raise ValueError(f"objective must be callable, got {objective!r:.80}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"objective must be callable, got {shown(objective)}")  # noqa: TRY004  ValueError is the rule for bad input
     try:
         signature = inspect.signature(objective)
     except (TypeError, ValueError):
@@ -158,32 +159,21 @@ def wants_trial(objective: Callable[..., Any]) -> bool:
 
 
 def checked(value: object) -> float:
-    """Give an objective's value as a finite float; ValueError otherwise."""
-    value = _unboxed(value)
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"the objective must return a number, got {type(value).__name__}: {_short(value)}")  # noqa: TRY004  ValueError is the rule for bad input
+    """Return an objective's value as a finite float; ValueError otherwise."""
+    number = unboxed(value)
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise ValueError(f"the objective must return a number, got {type(number).__name__}: {shown(number)}")  # noqa: TRY004  ValueError is the rule for bad input
+    plain = _as_float(number)
+    if not math.isfinite(plain):
+        raise ValueError(f"the objective must return a finite number, got {shown(number)}")
+    return plain
+
+
+def _as_float(number: Any) -> float:
     try:
-        number = float(value)
+        return float(number)
     except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"the objective must return a finite number, got {_short(value)}")
-    return number
-
-
-def _unboxed(value: object) -> object:
-    """Give the number in a numpy scalar or in a tensor of no dimension, and anything else as it is."""
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
-
-
-def _short(value: object) -> str:
-    if isinstance(value, str | bytes | list | tuple):
-        value = value[:40]
-    try:
-        text = repr(value)
-    except Exception as error:  # noqa: BLE001  the objective's own class; also a whole number of too many digits
-        return f"a value without a text ({type(error).__name__})"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+        return math.inf
 
 
 def _described(error: BaseException) -> str:
@@ -194,4 +184,4 @@ def _described(error: BaseException) -> str:
         last = traceback.format_exception_only(error)[-1].strip()
     except Exception:  # noqa: BLE001  an exception whose own text raises
         return type(error).__name__
-    return f"{last[: _MAX_ERROR // 2]}\n{text[-_MAX_ERROR // 2 :]}"
+    return f"{last[: MAX_ERROR // 2]}\n{text[-MAX_ERROR // 2 :]}"

@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.tuning.executors.channel import Channel, Closed
-from actors.tuning.executors.trial import Assignment, LoadError, Objective, Study, Trial
+from actors.tuning.executors.pipe import ClosedError, Pipe
+from actors.tuning.executors.trial import Assignment, LoadError, Objective, RunningTrial, TrialTerms
 
 _PR_SET_PDEATHSIG = 1
 # Looked up here: what a child looks up it writes down in memory of its own, and 40 copied pages are a tenth of a fork's cost.
@@ -29,11 +29,11 @@ _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 def main(descriptor: int) -> None:
     """Serve one worker until it is gone."""
-    control = Channel(socket.socket(fileno=descriptor))
+    control = Pipe(socket.socket(fileno=descriptor))
     try:
         settings = control.receive()
         sys.path[:] = settings["path"]
-        study = Study(**settings["study"])
+        terms = TrialTerms(**settings["terms"])
         try:
             objective = Objective(settings["objective"])
         except LoadError as error:
@@ -42,12 +42,12 @@ def main(descriptor: int) -> None:
         gc.collect()
         gc.freeze()  # what is there by now is never collected, so that children do not copy its pages
         control.send(["loaded", ""])
-        _serve(control, objective, study)
-    except Closed:
+        _serve(control, objective, terms)
+    except ClosedError:
         pass
 
 
-def _serve(control: Channel, objective: Objective, study: Study) -> None:
+def _serve(control: Pipe, objective: Objective, terms: TrialTerms) -> None:
     children: set[int] = set()
     try:
         while True:
@@ -62,7 +62,7 @@ def _serve(control: Channel, objective: Objective, study: Study) -> None:
             if child == 0:
                 ours.close()
                 control.close()
-                _live(Channel(theirs), objective, study)
+                _live(Pipe(theirs), objective, terms)
             theirs.close()
             with suppress(OSError):
                 os.setpgid(child, child)  # as the child does: whoever is first, the group is there when its id is known
@@ -74,13 +74,13 @@ def _serve(control: Channel, objective: Objective, study: Study) -> None:
             kill(child)
 
 
-def _live(channel: Channel, objective: Objective, study: Study) -> None:
+def _live(channel: Pipe, objective: Objective, terms: TrialTerms) -> None:
     """Run trials as a child, and never return."""
     try:
         with suppress(OSError):
             os.setpgid(0, 0)
         _die_with_parent()
-        _limit_memory(study.memory_bytes)
+        _limit_memory(terms.memory_bytes)
         _reseed()
         while True:
             number, attempt, params, seed = channel.receive()
@@ -90,7 +90,7 @@ def _live(channel: Channel, objective: Objective, study: Study) -> None:
                 return bool(channel.receive())
 
             assignment = Assignment(number, attempt, params)
-            outcome = objective(Trial(assignment, seed=partial(int, seed), context=study.context, reported=reported))
+            outcome = objective(RunningTrial(assignment, seed=partial(int, seed), context=terms.context, reported=reported))
             sys.stdout.flush()
             sys.stderr.flush()
             channel.send(["done", outcome.kind, outcome.value, outcome.error])

@@ -13,9 +13,12 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from actors.checks import plain
+from actors.replies import TrialRow
 from actors.tuning.rules.plan import Plan
+from actors.tuning.rules.steps import MAX_ERROR, Result
 from actors.tuning.strategies.interface import ExhaustedError, Learner, PastTrial, resume
 
 PENDING: Final = "PENDING"
@@ -29,9 +32,10 @@ STATES: Final = (PENDING, RUNNING, COMPLETED, PRUNED, FAILED, TIMED_OUT, CANCELL
 FINAL: Final = frozenset({COMPLETED, PRUNED, FAILED, TIMED_OUT})
 
 # A reply hands out this much work, judged by the slowest of the last trials: long against a round trip (1 to 2 ms), short
-# against anybody's patience. Slow trials therefore go one by one, which ends hoarding (facts: tuning.md).
+# against anybody's patience. Slow trials therefore go one by one, so that no worker hoards them.
 _LEASE_S = 0.025
 _MAX_LEASE = 256
+_MAX_LEASE_BYTES: Final = 2**20  # of parameters in one reply
 _RECENT = 8
 # Where the slowest of the last trials took no longer, a worker gets its next lease while it runs this one, so that it never
 # waits for an answer. What is leased waits behind what runs: where that may take longer, nothing is leased before its turn.
@@ -40,13 +44,19 @@ _AHEAD_S = 0.1
 _GROWTH = 4
 # A trial whose workers died this often is taken for the reason.
 MAX_LOSSES = 3
-# Trials in one reply to whoever reads a study.
-TRIALS_PER_PAGE: Final = 50_000
-_MAX_ERROR = 4000  # characters that are kept of an error
+# The parameters of one trial, as JSON: they are in a row of the store, in a lease and in a page of trials.
+_MAX_PARAMS_BYTES: Final = 64 * 1024
 
 
-# Made once: `json.dumps` with an option of its own makes an encoder a call.
-_ENCODER = json.JSONEncoder(allow_nan=False)
+def _plain(value: object) -> object:
+    found = plain(value)
+    if found is value:
+        raise TypeError(f"a {type(value).__name__} does not encode as JSON")
+    return found
+
+
+# Made once: `json.dumps` with an option of its own makes an encoder a call. A strategy may give numpy's numbers.
+_ENCODER = json.JSONEncoder(allow_nan=False, default=_plain)
 
 
 class StrategyError(RuntimeError):
@@ -54,8 +64,8 @@ class StrategyError(RuntimeError):
 
 
 @dataclass(slots=True)
-class Trial:
-    """One trial: `params` as JSON, exactly as the strategy gave them and the objective gets them."""
+class Entry:
+    """What the book knows of one trial: `params` as JSON, exactly as the strategy gave them and the objective gets them."""
 
     id: int
     params: str
@@ -70,28 +80,16 @@ class Trial:
     finished_at: float | None = None  # seconds since the epoch
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a worker says of one attempt; `outcome` is completed, stopped, failed or timed_out."""
-
-    trial: int
-    attempt: int
-    outcome: str
-    value: float | None
-    seconds: float
-    error: str | None
-
-
 class TrialBook:
     """The trials of one study. Not thread safe: one caller at a time."""
 
-    def __init__(self, plan: Plan, trials: Iterable[Trial] = (), holders: Mapping[int, str] | None = None) -> None:
+    def __init__(self, plan: Plan, trials: Iterable[Entry] = (), holders: Mapping[int, str] | None = None) -> None:
         """Open the book with what the store has kept: every trial that was ever handed out, and who holds it.
 
         Trials that are neither final nor held wait for a worker again.
         """
         self.plan = plan
-        self.trials: dict[int, Trial] = {trial.id: trial for trial in sorted(trials, key=lambda trial: trial.id)}
+        self.trials: dict[int, Entry] = {trial.id: trial for trial in sorted(trials, key=lambda trial: trial.id)}
         self._strategy = plan.strategy_made()
         self.goal = self._goal(plan)
         self._learner = self._strategy if isinstance(self._strategy, Learner) else None
@@ -103,9 +101,9 @@ class TrialBook:
         self._waiting = deque(trial.id for trial in self.trials.values() if trial.state == PENDING)
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._last_size = 1
-        self._changed: dict[int, Trial] = {}
+        self._changed: dict[int, Entry] = {}
         self._counts = Counter(trial.state for trial in self.trials.values())
-        self.best: Trial | None = None
+        self.best: Entry | None = None
         for trial in self.trials.values():
             self._consider(trial)
         if self._next:
@@ -146,23 +144,24 @@ class TrialBook:
         """Whether a worker may be given its next trials while it runs some."""
         return self._learner is None and len(self._recent) == _RECENT and max(self._recent) <= _AHEAD_S
 
-    def lease(self, worker: str, *, workers: int, held: Sequence[int] = ()) -> list[Trial]:
+    def lease(self, worker: str, *, workers: int, held: Sequence[int] = ()) -> list[Entry]:
         """Hand trials to `worker`, one of `workers`, which runs `held` meanwhile; StrategyError where the strategy fails."""
-        leased: list[Trial] = []
+        leased: list[Entry] = []
         if held and (not self.ahead or any(self.trials[trial].losses for trial in held)):
             return leased
-        size = self._size(max(workers, 1))
+        size, size_bytes = self._size(max(workers, 1)), 0
         while len(leased) < size and (trial := self._take(alone=not leased and not held)) is not None:
             trial.attempts += 1
             self._set_state(trial, RUNNING)
             self._holder[trial.id] = worker
             leased.append(trial)
-            if trial.losses:
+            size_bytes += len(trial.params)
+            if trial.losses or size_bytes > _MAX_LEASE_BYTES:
                 break  # its last worker died: alone it costs no other trial, and shows whether it was the reason
         self._last_size = max(len(leased), 1)
         return leased
 
-    def settle(self, worker: str, result: Result, *, node: str | None, now_s: float) -> Trial | None:
+    def settle(self, worker: str, result: Result, *, node: str | None, now_s: float) -> Entry | None:
         """Take a result; None where it does not count: `worker` does not hold that attempt (any more)."""
         trial = self.trials.get(result.trial)
         if trial is None or self._holder.get(result.trial) != worker or trial.attempts != result.attempt:
@@ -170,12 +169,12 @@ class TrialBook:
         del self._holder[trial.id]
         trial.seconds, trial.node = result.seconds, node
         self._recent.append(result.seconds)
-        if result.outcome in {"completed", "stopped"} and result.value is not None and math.isfinite(result.value):
+        if result.kind in {"completed", "stopped"} and result.value is not None and math.isfinite(result.value):
             trial.value, trial.error = result.value, None
-            self._finish(trial, COMPLETED if result.outcome == "completed" else PRUNED, now_s)
+            self._finish(trial, COMPLETED if result.kind == "completed" else PRUNED, now_s)
             return trial
-        trial.error = (result.error or f"outcome {result.outcome!r} with the value {result.value!r}")[:_MAX_ERROR]
-        if result.outcome == "timed_out":
+        trial.error = (result.error or f"outcome {result.kind!r} with the value {result.value!r}")[:MAX_ERROR]
+        if result.kind == "timed_out":
             self._finish(trial, TIMED_OUT, now_s)
             return trial
         trial.failures += 1
@@ -210,8 +209,8 @@ class TrialBook:
                 if cancelled:
                     self._set_state(self.trials[trial_id], CANCELLED)
 
-    def take_changes(self) -> list[Trial]:
-        """Give the trials that must be written: final, or waiting for another attempt. A lease is written by its holder."""
+    def take_changes(self) -> list[Entry]:
+        """Return the trials that must be written: final, or waiting for another attempt. A lease is written by its holder."""
         changed, self._changed = list(self._changed.values()), {}
         return changed
 
@@ -226,7 +225,7 @@ class TrialBook:
         by_share = math.ceil(self.unleased / (2 * workers))  # so that the last batches end together
         return max(min(by_time, by_share, _GROWTH * self._last_size, _MAX_LEASE), 1)
 
-    def _take(self, *, alone: bool) -> Trial | None:
+    def _take(self, *, alone: bool) -> Entry | None:
         if self._waiting:
             trial = self.trials[self._waiting[0]]
             if trial.losses and not alone:
@@ -243,18 +242,18 @@ class TrialBook:
             return None
         except Exception as error:
             raise StrategyError(f"strategy {self.plan.strategy!r}: {type(error).__name__}: {error}") from error
-        trial = Trial(self._next, params)
+        trial = Entry(self._next, params)
         self.trials[trial.id] = trial
         self._counts[PENDING] += 1
         self._next += 1
         return trial
 
-    def _requeue(self, trial: Trial) -> None:
+    def _requeue(self, trial: Entry) -> None:
         self._set_state(trial, PENDING)
         self._waiting.appendleft(trial.id)
         self._changed[trial.id] = trial
 
-    def _finish(self, trial: Trial, state: str, now_s: float) -> None:
+    def _finish(self, trial: Entry, state: str, now_s: float) -> None:
         self._set_state(trial, state)
         trial.finished_at = now_s
         self._changed[trial.id] = trial
@@ -266,19 +265,19 @@ class TrialBook:
             except Exception as error:
                 raise StrategyError(f"strategy {self.plan.strategy!r}: {type(error).__name__}: {error}") from error
 
-    def _set_state(self, trial: Trial, state: str) -> None:
+    def _set_state(self, trial: Entry, state: str) -> None:
         self._counts[trial.state] -= 1
         self._counts[state] += 1
         trial.state = state
 
-    def _consider(self, trial: Trial) -> None:
+    def _consider(self, trial: Entry) -> None:
         if trial.state == COMPLETED and trial.value is not None:
             # Of equal values the earliest trial is the best, in whatever order they came.
             key = (self.plan.loss(trial.value), trial.id)
             if self.best is None or self.best.value is None or key < (self.plan.loss(self.best.value), self.best.id):
                 self.best = trial
 
-    def _loss(self, trial: Trial) -> float | None:
+    def _loss(self, trial: Entry) -> float | None:
         return None if trial.value is None or trial.state not in {COMPLETED, PRUNED} else self.plan.loss(trial.value)
 
     def _resume(self) -> None:
@@ -295,11 +294,14 @@ class TrialBook:
 def _encoded(params: object) -> str:
     if not isinstance(params, Mapping):
         raise ValueError(f"next_params() must give a mapping, got {type(params).__name__}")  # noqa: TRY004  ValueError is the rule for bad input
-    return _ENCODER.encode(params)
+    encoded = _ENCODER.encode(params)
+    if len(encoded) > _MAX_PARAMS_BYTES:
+        raise ValueError(f"next_params() must give at most {_MAX_PARAMS_BYTES} bytes as JSON, got {len(encoded)}")
+    return encoded
 
 
-def as_row(trial: Trial) -> dict[str, Any]:
-    """Give a trial as plain values, parameters decoded: what a caller gets."""
+def as_row(trial: Entry) -> TrialRow:
+    """Return a trial as plain values, parameters decoded: what a caller gets."""
     return {
         "id": trial.id,
         "params": json.loads(trial.params),

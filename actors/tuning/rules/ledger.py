@@ -7,17 +7,22 @@ the same answer again. Everything that a step changes is handed out by `take_cha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from actors.tuning.rules.book import COMPLETED, Result, Trial, TrialBook
+from actors.replies import Gone, Lease, StepAnswered, StudySummary
+from actors.tuning.rules.book import COMPLETED, Entry, TrialBook
 from actors.tuning.rules.plan import Plan
+from actors.tuning.rules.steps import Report, Result, Step
 
 STUDY_RUNNING: Final = "RUNNING"
 STUDY_DONE: Final = "DONE"
 STUDY_STOPPED: Final = "STOPPED"
 STUDY_FAILED: Final = "FAILED"
+
+GONE: Final[Gone] = {"status": "gone"}
 
 # How long a worker that got nothing waits before it asks again; the tail of a study, no more.
 _IDLE_RETRY_S = 0.02
@@ -38,14 +43,11 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class JudgedReport:
     """An intermediate value and the verdict on it; `number` orders the reports of a study."""
 
     number: int
-    trial: int
-    attempt: int
-    step: int
-    value: float | None  # None: no finite number
+    report: Report
     stop: bool
     seen: str
 
@@ -54,10 +56,10 @@ class Report:
 class Changes:
     """What must be committed before anybody hears of it."""
 
-    trials: list[Trial]
+    trials: list[Entry]
     sessions: list[Session]
     gone: list[str]
-    reports: list[Report]
+    reports: list[JudgedReport]
     state: str | None  # of the study, where it has changed
     error: str | None
 
@@ -74,9 +76,9 @@ class StudyLedger:
         study_id: str,
         plan: Plan,
         *,
-        trials: Iterable[Trial] = (),
+        trials: Iterable[Entry] = (),
         sessions: Iterable[Session] = (),
-        reports: Sequence[Report] = (),
+        reports: Sequence[JudgedReport] = (),
     ) -> None:
         """Take up a study with what the store has kept of it."""
         self.study_id = study_id
@@ -96,12 +98,12 @@ class StudyLedger:
         self._false_starts = 0
         self._changed: dict[str, Session] = {}
         self._gone: list[str] = []
-        self._new_reports: list[Report] = []
+        self._new_reports: list[JudgedReport] = []
         self._state_changed = False
         self._end_if_finished()
 
     def missing_workers(self, limit: int) -> int:
-        """Say how many workers more could be used, where `limit` may run at once."""
+        """Return how many workers more could be used, where `limit` may run at once."""
         if self.state != STUDY_RUNNING:
             return 0
         free = sum(1 for session in self.sessions.values() if not session.leases)
@@ -112,44 +114,27 @@ class StudyLedger:
         self.sessions[key] = session = Session(key, heard_s=now_s)
         self._changed[key] = session
 
-    def step(
-        self,
-        *,
-        key: str,
-        incarnation: str,
-        sequence: int,
-        results: Sequence[Sequence[Any]],
-        wanted: bool,
-        holding: int,
-        reports: Sequence[Sequence[Any]],
-        node: str | None,
-        leaving: bool,
-        load_error: str | None,
-        now_s: float,
-        wall_s: float,
-    ) -> dict[str, Any]:
-        """Take what a worker has to say and give it what it wants; see the wire in docs/explanation/tuning.md.
-
-        `holding` is how many leases it has in hand and does not report yet: it is told of those beyond.
-        """
-        session = self._session(key, incarnation, sequence, node, wall_s)
+    def step(self, step: Step, *, now_s: float, wall_s: float) -> StepAnswered | Gone:
+        """Take what a worker has to say and return what it gets; see the lease protocol in docs/tuning.md."""
+        session = self._session(step, wall_s)
         if session is None:
-            return {"status": "gone"}
+            return GONE
         session.heard_s = now_s
-        if sequence > session.sequence:
-            session.sequence = sequence
-            self._take_reports(session, reports)
-            self._take_results(session, results, wall_s)
-            if load_error is not None:
+        if step.sequence > session.sequence:
+            session.sequence = step.sequence
+            self._take_reports(session, step.reports)
+            self._take_results(session, step.results, wall_s)
+            if step.load_error is not None:
                 fatal = self.book.done == 0  # nobody has been able to load it
-                self._false_start(session, f"the objective cannot be loaded on a worker: {load_error}", wall_s, fatal=fatal)
+                error = f"the objective cannot be loaded on a worker: {step.load_error}"
+                self._false_start(session, error, wall_s, fatal=fatal)
             elif self.book.finished:
                 self._end(STUDY_DONE)
-            elif leaving:
+            elif step.leaving:
                 self._drop(session)
-            elif wanted and len(session.leases) <= holding:
+            elif step.wanted and len(session.leases) <= step.holding:
                 self._lease(session)
-        return self._reply(session, holding, wanted=wanted) if key in self.sessions else {"status": "gone"}
+        return self._reply(session, step) if step.key in self.sessions else GONE
 
     def lost(self, key: str, reason: str | None, *, wall_s: float) -> None:
         """Take back what the worker `key` held: its process is gone. `reason` is what Ray says of it."""
@@ -164,7 +149,7 @@ class StudyLedger:
         self._end_if_finished()
 
     def silent(self, before_s: float) -> list[str]:
-        """Name the workers that said hello and have not been heard of since `before_s`."""
+        """Return the workers that said hello and have not been heard of since `before_s`."""
         return [key for key, session in self.sessions.items() if session.incarnation and session.heard_s < before_s]
 
     def stop(self) -> None:
@@ -184,7 +169,7 @@ class StudyLedger:
         self.book.continue_by(plan)
 
     def take_changes(self) -> Changes:
-        """Give what has to be written, once."""
+        """Return what has to be written, once."""
         changes = Changes(
             trials=self.book.take_changes(),
             sessions=[session for session in self._changed.values() if session.key in self.sessions],
@@ -196,8 +181,8 @@ class StudyLedger:
         self._changed, self._gone, self._new_reports, self._state_changed = {}, [], [], False
         return changes
 
-    def summary(self) -> dict[str, Any]:
-        """Give the study's state, counts and best trial as plain values."""
+    def summary(self) -> StudySummary:
+        """Return the study's state, counts and best trial as plain values."""
         best = self.book.best
         return {
             "study": self.study_id,
@@ -217,18 +202,18 @@ class StudyLedger:
             "first": len(self.plan.first),
         }
 
-    def _session(self, key: str, incarnation: str, sequence: int, node: str | None, wall_s: float) -> Session | None:
-        """Find the session of a step; None for a worker that has been given up for lost or whose task ran again."""
-        session = self.sessions.get(key)
+    def _session(self, step: Step, wall_s: float) -> Session | None:
+        """Return the session of a step; None for a worker that was given up for lost or whose task ran again."""
+        session = self.sessions.get(step.key)
         if session is None or self.state != STUDY_RUNNING:
             return None
-        if session.incarnation != incarnation:
-            if sequence != 1:
+        if session.incarnation != step.incarnation:
+            if step.sequence != 1:
                 return None
             self._lose_leases(session, wall_s)
-            session.incarnation, session.sequence, session.node = incarnation, 0, node
-            self._changed[key] = session
-        return session if sequence >= session.sequence else None
+            session.incarnation, session.sequence, session.node = step.incarnation, 0, step.node
+            self._changed[step.key] = session
+        return session if step.sequence >= session.sequence else None
 
     def _lease(self, session: Session) -> None:
         held = [trial for trial, _ in session.leases]
@@ -237,51 +222,52 @@ class StudyLedger:
             session.leases += [(trial.id, trial.attempts) for trial in leased]
             self._changed[session.key] = session
 
-    def _reply(self, session: Session, holding: int, *, wanted: bool) -> dict[str, Any]:
+    def _reply(self, session: Session, step: Step) -> StepAnswered:
         trials = self.book.trials
-        new = session.leases[holding:] if wanted else []
-        leases = [[trial, attempt, trials[trial].params] for trial, attempt in new]
+        new = session.leases[step.holding :] if step.wanted else []
+        leases: list[Lease] = [[trial, attempt, trials[trial].params] for trial, attempt in new]
         stop = [trial for trial, attempt in session.leases if (trial, attempt) in self._stop] if self._stop else []
-        reply: dict[str, Any] = {"status": "ok", "leases": leases, "ahead": self.book.ahead, "stop": stop}
-        if wanted and not leases:
+        reply: StepAnswered = {"status": "ok", "leases": leases, "ahead": self.book.ahead, "stop": stop}
+        if step.wanted and not leases:
             reply["retry_in_s"] = _IDLE_RETRY_S
         return reply
 
-    def _take_results(self, session: Session, results: Sequence[Sequence[Any]], wall_s: float) -> None:
-        for trial_id, attempt, outcome, value, seconds, error in results:
-            result = Result(trial_id, attempt, outcome, value, seconds, error)
+    def _take_results(self, session: Session, results: Sequence[Result], wall_s: float) -> None:
+        for result in results:
             trial = self.book.settle(session.key, result, node=session.node, now_s=wall_s)
             if trial is not None:
                 self._tell_rule(trial)
-            self._stop.discard((trial_id, attempt))
+            self._stop.discard((result.trial, result.attempt))
         if results:
             self._false_starts = 0
-            ended = {(result[0], result[1]) for result in results}
+            ended = {(result.trial, result.attempt) for result in results}
             session.leases = [lease for lease in session.leases if lease not in ended]
             self._changed[session.key] = session
 
-    def _take_reports(self, session: Session, reports: Sequence[Sequence[Any]]) -> None:
+    def _take_reports(self, session: Session, reports: Sequence[Report]) -> None:
         held = set(session.leases) if reports else ()
-        for trial, attempt, step, value in reports:
-            if (trial, attempt) not in held:
+        for report in reports:
+            if (report.trial, report.attempt) not in held:
                 continue
-            loss = float("inf") if value is None else self.plan.loss(value)
-            verdict = self._rule.report(trial, step, loss)
+            verdict = self._rule.report(report.trial, report.step, self._loss(report))
             if verdict.stop:
-                self._stop.add((trial, attempt))
-            self._new_reports.append(Report(self._reports, trial, attempt, step, value, verdict.stop, verdict.seen))
+                self._stop.add((report.trial, report.attempt))
+            self._new_reports.append(JudgedReport(self._reports, report, verdict.stop, verdict.seen))
             self._reports += 1
         if reports:
             self._changed[session.key] = session
 
-    def _replay(self, report: Report) -> None:
-        loss = float("inf") if report.value is None else self.plan.loss(report.value)
-        self._rule.report(report.trial, report.step, loss)
-        self._reports = report.number + 1
-        if report.stop:
+    def _replay(self, judged: JudgedReport) -> None:
+        report = judged.report
+        self._rule.report(report.trial, report.step, self._loss(report))
+        self._reports = judged.number + 1
+        if judged.stop:
             self._stop.add((report.trial, report.attempt))
 
-    def _tell_rule(self, trial: Trial) -> None:
+    def _loss(self, report: Report) -> float:
+        return math.inf if report.value is None else self.plan.loss(report.value)
+
+    def _tell_rule(self, trial: Entry) -> None:
         if trial.state == COMPLETED:
             self._rule.complete(trial.id)
 

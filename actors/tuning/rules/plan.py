@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, Literal, TypedDict
 
+from actors.checks import bounded, finite, plain, shown, whole
+from actors.replies import Json
 from actors.tuning.rules import stopping
 from actors.tuning.strategies import space as spaces
 from actors.tuning.strategies.create import create
 from actors.tuning.strategies.interface import TuningStrategy
 
-EXECUTORS = ("inline", "child", "fork")
-MAX_TRIALS = 10_000_000
-_MAX_NAME = 200
-_MAX_CONTEXT_BYTES = 64 * 1024
+EXECUTORS: Final = ("inline", "child", "fork")
+# A book holds every trial of its study in memory, about 500 bytes each.
+MAX_TRIALS: Final = 1_000_000
+_MAX_NAME: Final = 200
+# Of one field as JSON: it is checked on the way, written with the study, and read with each summary.
+MAX_PLAN_BYTES: Final = 2**20
+_MAX_CONTEXT_BYTES: Final = 64 * 1024
+_MAX_FIRST: Final = 1000
 # What may not change when a study is taken up again: together they decide the parameters of every trial.
-_FIXED = ("space", "strategy", "seed", "mode", "early_stopping", "first")
-_MAX_FIRST = 1000
+_FIXED: Final = ("space", "strategy", "seed", "mode", "early_stopping", "first")
+
+
+class StudyOptions(TypedDict, total=False):
+    """What a caller may say of a study besides its objective, space, trials and name.
+
+    - `strategy`: `random` (the default), `grid`, `optuna:<Sampler>`, `scipy:<Sequence>`, `module:Class`, or
+      `{"name": ..., **options}`
+    - `mode`: `min` (the default) or `max`
+    - `seed`: decides the parameters of every trial; one is drawn where it is left out
+    - `max_concurrent`: trials at once; by default as many as the cluster's nodes carry
+    - `timeout_s`: a hard limit for one trial, which then runs in a child process
+    - `retries`: how often a trial that raises is tried again
+    - `executor`: `auto`, `inline`, `child` or `fork`
+    - `resources`: what one trial needs, `{"cpu": 0.5, "gpu": 1, "memory_bytes": 2e9, "custom": 1}`
+    - `early_stopping`: `asha`, `median`, or `{"name": ..., **options}`
+    - `context`: plain values that reach the objective as `trial.context`
+    - `first`: parameters to try before the strategy is asked, such as those in force
+    """
+
+    strategy: str | Mapping[str, Any]
+    mode: Literal["min", "max"]
+    seed: int | None
+    max_concurrent: int | None
+    timeout_s: float | None
+    retries: int
+    executor: Literal["auto", "inline", "child", "fork"]
+    resources: Mapping[str, float] | None
+    early_stopping: str | Mapping[str, Any] | None
+    context: Mapping[str, Any] | None
+    first: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +66,19 @@ class Plan:
     """
 
     name: str
-    space: dict[str, Any]
+    space: Json
     trials: int
     seed: int
-    strategy: str | dict[str, Any] = "random"
+    strategy: str | Json = "random"
     mode: str = "min"
     max_concurrent: int | None = None
     timeout_s: float | None = None
     retries: int = 0
     executor: str = "inline"
     resources: dict[str, float] | None = None
-    early_stopping: str | dict[str, Any] | None = None
-    context: dict[str, Any] | None = None
-    first: tuple[dict[str, Any], ...] = ()
+    early_stopping: str | Json | None = None
+    context: Json | None = None
+    first: tuple[Json, ...] = ()
 
     def strategy_made(self) -> TuningStrategy:
         """Make the strategy of this study, at its beginning."""
@@ -60,153 +93,162 @@ class Plan:
         return -value if self.mode == "max" else value
 
     def with_random_strategy(self) -> Plan:
-        """Give the same plan with a strategy that can always be made: for keeping the book of a study that has failed."""
+        """Return the same plan with a strategy that can always be made: it keeps the book of a study that has failed."""
         return replace(self, strategy="random", early_stopping=None)
 
     def warnings(self) -> list[str]:
-        """Name what is legal and probably not meant."""
+        """Return what is legal and probably not meant."""
         return spaces.parse(self.space).warnings()
 
+    def wire(self) -> Json:
+        """Return the plan as plain values, as `check` takes them."""
+        return asdict(self)
+
     def document(self) -> str:
-        """Give the plan as JSON."""
+        """Return the plan as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_document(cls, document: str) -> Plan:
         """Read what `document` wrote."""
-        fields = json.loads(document)
-        return cls(**fields | {"first": tuple(fields["first"])})
+        kept = json.loads(document)
+        return cls(**kept | {"first": tuple(kept["first"])})
 
     def continued_by(self, other: Plan) -> Plan:
-        """Give the plan of a study that is taken up again with `other`; ValueError where that would be another search."""
+        """Return the plan of a study that is taken up again with `other`; ValueError where that would be another search.
+
+        What decides the parameters stays exactly as it was, the order of the space's parameters included: a space that names
+        them in another order is the same space.
+        """
         for field in _FIXED:
-            if getattr(self, field) != getattr(other, field):
+            if _canonical(field, getattr(self, field)) != _canonical(field, getattr(other, field)):
                 raise ValueError(
-                    f"{field} of the study {self.name!r} must stay {_shown(getattr(self, field))}, got "
-                    f"{_shown(getattr(other, field))}; give the new search another name"
+                    f"{field} of the study {self.name!r} must stay {shown(getattr(self, field))}, got "
+                    f"{shown(getattr(other, field))}; give the new search another name"
                 )
-        return replace(other, trials=max(self.trials, other.trials))
+        fixed = {field: getattr(self, field) for field in _FIXED}
+        return replace(other, trials=max(self.trials, other.trials), **fixed)
 
 
-def check(
-    *,
-    name: object,
-    space: object,
-    trials: object,
-    seed: object,
-    strategy: Any = "random",
-    mode: object = "min",
-    max_concurrent: object = None,
-    timeout_s: object = None,
-    retries: object = 0,
-    executor: object = "auto",
-    resources: object = None,
-    early_stopping: Any = None,
-    context: object = None,
-    first: object = (),
-) -> Plan:
-    """Check what a caller asks for and give it as a Plan; ValueError names the field, the value and the rule."""
+_FIELDS: Final = {field.name for field in fields(Plan)}
+_REQUIRED: Final = {"name", "space", "trials", "seed"}
+
+
+def check(asked: Mapping[str, Any]) -> Plan:
+    """Return what a caller asks for as a Plan; ValueError names the field, the value and the rule.
+
+    `asked` has the fields of a Plan: `name`, `space`, `trials`, `seed`, and those of StudyOptions that it needs. Its size is
+    bounded before anything else is looked at.
+    """
+    if not isinstance(asked, Mapping) or not set(asked) <= _FIELDS:
+        unknown = sorted(map(str, set(asked) - _FIELDS)) if isinstance(asked, Mapping) else shown(asked)
+        raise ValueError(f"plan must be a mapping of {', '.join(sorted(_FIELDS))}, got {unknown}")
+    if missing := _REQUIRED - set(asked):
+        raise ValueError(f"plan must have {', '.join(sorted(missing))}")
+    for field, value in asked.items():
+        bounded(field, value, _MAX_CONTEXT_BYTES if field == "context" else MAX_PLAN_BYTES)
+    name, mode = asked["name"], asked.get("mode", "min")
     if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable() or set(name) & set("*?["):
-        raise ValueError(f"name must be 1 to {_MAX_NAME} printable characters without * ? [, got {_shown(name)}")
-    document = spaces.parse(space).document()
-    timeout = None if timeout_s is None else _positive("timeout_s", timeout_s)
-    if executor == "auto":
-        executor = "inline" if timeout is None else "child"
-    if executor not in EXECUTORS:
-        raise ValueError(f"executor must be auto, {', '.join(EXECUTORS)}, got {_shown(executor)}")
-    if executor == "inline" and timeout is not None:
-        raise ValueError(f"timeout_s must be None with executor 'inline', which cannot be interrupted, got {timeout:g}; "
-                         "use 'child' or 'fork'")  # fmt: skip
+        raise ValueError(f"name must be 1 to {_MAX_NAME} printable characters without * ? [, got {shown(name)}")
     if mode not in {"min", "max"}:
-        raise ValueError(f"mode must be 'min' or 'max', got {_shown(mode)}")
+        raise ValueError(f"mode must be 'min' or 'max', got {shown(mode)}")
+    space = spaces.parse(asked["space"])
+    timeout_s = _timeout(asked.get("timeout_s"))
+    limit = asked.get("max_concurrent")
     plan = Plan(
         name=name,
-        space=document,
-        trials=_whole("trials", trials, 1, MAX_TRIALS),
-        seed=_whole("seed", seed, 0, 2**63 - 1),
-        strategy=strategy if isinstance(strategy, str) or not isinstance(strategy, Mapping) else dict(strategy),
+        space=space.document(),
+        trials=whole("trials", asked["trials"], 1, MAX_TRIALS),
+        seed=whole("seed", asked["seed"], 0, 2**63 - 1),
+        strategy=_named(asked.get("strategy", "random")),
         mode=str(mode),
-        max_concurrent=None if max_concurrent is None else _whole("max_concurrent", max_concurrent, 1, 100_000),
-        timeout_s=timeout,
-        retries=_whole("retries", retries, 0, 1000),
-        executor=str(executor),
-        resources=_resources(resources),
-        early_stopping=dict(early_stopping) if isinstance(early_stopping, Mapping) else early_stopping,
-        context=_context(context),
-        first=_first(first, document),
+        max_concurrent=None if limit is None else whole("max_concurrent", limit, 1, 100_000),
+        timeout_s=timeout_s,
+        retries=whole("retries", asked.get("retries", 0), 0, 1000),
+        executor=_executor(asked.get("executor", "auto"), timeout_s),
+        resources=_resources(asked.get("resources")),
+        early_stopping=_named(asked.get("early_stopping")),
+        context=_context(asked.get("context")),
+        first=_first(asked.get("first", ()), space),
     )
+    try:
+        plan.document()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"plan must encode as JSON: {error}") from None
     plan.strategy_made()
     plan.stopping_rule()
     return plan
 
 
-def check_wire(plan: Mapping[str, Any]) -> Plan:
-    """Check a plan that came as one mapping; ValueError names an unknown or missing field too."""
-    known = set(inspect.signature(check).parameters)
-    if not isinstance(plan, Mapping) or not set(plan) <= known:
-        unknown = sorted(map(str, set(plan) - known)) if isinstance(plan, Mapping) else _shown(plan)
-        raise ValueError(f"plan must be a mapping of {', '.join(sorted(known))}, got {unknown}")
-    missing = {"name", "space", "trials", "seed"} - set(plan)
-    if missing:
-        raise ValueError(f"plan must have {', '.join(sorted(missing))}")
-    return check(**plan)
+def _canonical(field: str, value: object) -> str:
+    # As JSON: 1, 1.0 and True are equal to Python and three values to a search.
+    return json.dumps(_named(value) if field in {"strategy", "early_stopping"} else value, sort_keys=True)
+
+
+def _timeout(timeout_s: object) -> float | None:
+    if timeout_s is None:
+        return None
+    number = finite(timeout_s)
+    if number is None or number <= 0:
+        raise ValueError(f"timeout_s must be a finite number above 0, got {shown(timeout_s)}")
+    return number
+
+
+def _executor(executor: object, timeout_s: float | None) -> str:
+    if executor == "auto":
+        return "inline" if timeout_s is None else "child"
+    if executor not in EXECUTORS:
+        raise ValueError(f"executor must be auto, {', '.join(EXECUTORS)}, got {shown(executor)}")
+    if executor == "inline" and timeout_s is not None:
+        raise ValueError(
+            f"timeout_s must be None with executor 'inline', which cannot be interrupted, got {timeout_s:g}; "
+            "use 'child' or 'fork'"
+        )
+    return str(executor)
+
+
+def _named(asked: Any) -> Any:
+    """Return a strategy or a rule, `name` or `{"name": ..., **options}`, in its shortest form; its maker checks it."""
+    if not isinstance(asked, Mapping):
+        return asked
+    options = plain(dict(asked))
+    return options["name"] if set(options) == {"name"} else options
 
 
 def _resources(resources: object) -> dict[str, float] | None:
     if resources is None:
         return None
     if not isinstance(resources, Mapping):
-        raise ValueError(f"resources must be a mapping from names to amounts, got {_shown(resources)}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"resources must be a mapping from names to amounts, got {shown(resources)}")  # noqa: TRY004  ValueError is the rule for bad input
+    amounts: dict[str, float] = {}
     for name, amount in resources.items():
         if not isinstance(name, str) or not name:
-            raise ValueError(f"resources: a name must be a string, got {_shown(name)}")
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
-            raise ValueError(f"resources[{name!r}] must be a number of at least 0, got {_shown(amount)}")
-        if float(amount) > 1 and not float(amount).is_integer():
-            raise ValueError(f"resources[{name!r}] must be whole above 1 (Ray's rule), got {_shown(amount)}")
-    return {name: float(amount) for name, amount in resources.items()}
+            raise ValueError(f"resources: a name must be a string, got {shown(name)}")
+        number = finite(amount)
+        if number is None or number < 0:
+            raise ValueError(f"resources[{name!r}] must be a number of at least 0, got {shown(amount)}")
+        if number > 1 and not number.is_integer():
+            raise ValueError(f"resources[{name!r}] must be whole above 1 (Ray's rule), got {shown(amount)}")
+        amounts[name] = number
+    return amounts
 
 
-def _first(first: object, space: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+def _first(first: object, space: spaces.Space) -> tuple[Json, ...]:
     if not isinstance(first, list | tuple) or len(first) > _MAX_FIRST:
-        raise ValueError(f"first must be a list of at most {_MAX_FIRST} mappings of parameters, got {_shown(first)}")
-    for params in first:
-        if not isinstance(params, Mapping) or set(params) != set(space):
-            raise ValueError(f"first: parameters must be a mapping with the names {', '.join(space)}, got {_shown(params)}")
-        try:
-            json.dumps(dict(params), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"first: parameters must encode as JSON, got {_shown(params)}: {error}") from None
-    return tuple(dict(params) for params in first)
+        raise ValueError(f"first must be a list of at most {_MAX_FIRST} mappings of parameters, got {shown(first)}")
+    return tuple(space.checked(f"first[{place}]", params) for place, params in enumerate(first))
 
 
-def _context(context: object) -> dict[str, Any] | None:
+def _context(context: object) -> Json | None:
     if context is None:
         return None
     if not isinstance(context, Mapping):
-        raise ValueError(f"context must be a mapping of plain values, got {_shown(context)}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"context must be a mapping of plain values, got {shown(context)}")  # noqa: TRY004  ValueError is the rule for bad input
     try:
-        encoded = json.dumps(dict(context))
+        encoded = json.dumps(plain(dict(context)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"context must encode as JSON: {error}") from None
     if len(encoded) > _MAX_CONTEXT_BYTES:
         raise ValueError(f"context must be at most {_MAX_CONTEXT_BYTES} bytes as JSON, got {len(encoded)}")
-    plain: dict[str, Any] = json.loads(encoded)
-    return plain
-
-
-def _whole(field: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{field} must be a whole number from {least} to {most}, got {_shown(value)}")
-    return value
-
-
-def _positive(field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{field} must be a finite number above 0, got {_shown(value)}")
-    return float(value)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    kept: Json = json.loads(encoded)
+    return kept

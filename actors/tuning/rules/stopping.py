@@ -6,11 +6,17 @@ is a function of that order alone: feeding it the reports that the store has kep
 
 from __future__ import annotations
 
+import bisect
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+from actors.checks import shown, whole
+
+# Steps whose means are kept at a time. A million trials that report at one step are 8 MB there.
+_MAX_STEPS: Final = 256
+_MAX_OPTION: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +59,18 @@ class AsynchronousHalving:
         self._reduction = _whole("reduction", reduction, 2)
         _whole("min_steps", min_steps, 1)
         self._rungs = [min_steps * reduction**k for k in range(_whole("max_rungs", max_rungs, 1))]
-        self._entered: list[dict[int, float]] = [{} for _ in self._rungs]
+        self._entered: list[set[int]] = [set() for _ in self._rungs]  # trials
+        self._ranked: list[list[float]] = [[] for _ in self._rungs]  # their losses, in order
 
     def report(self, trial: int, step: int, loss: float) -> Verdict:
         """Judge at every rung that this step has reached for the first time."""
-        for rung, entered in zip(self._rungs, self._entered, strict=True):
+        for rung, entered, ranked in zip(self._rungs, self._entered, self._ranked, strict=True):
             if step < rung:
                 break
             if trial in entered:
                 continue
-            entered[trial] = loss
-            ranked = sorted(entered.values())
+            entered.add(trial)
+            bisect.insort(ranked, loss)
             cutoff = ranked[max(len(ranked) // self._reduction, 1) - 1]
             # Fewer than `reduction` values say nothing about a best quarter; a loss that is no number needs no comparison.
             if (len(ranked) >= self._reduction and loss > cutoff) or not math.isfinite(loss):
@@ -85,21 +92,28 @@ class MedianStop:
     def __init__(self, *, min_trials: int = 5, min_steps: int = 1) -> None:
         self._min_trials = _whole("min_trials", min_trials, 1)
         self._min_steps = _whole("min_steps", min_steps, 0)
-        self._reports: dict[int, list[tuple[int, float]]] = {}
-        self._completed: set[int] = set()
+        self._best: dict[int, float] = {}
+        self._sums: dict[int, _Sums] = {}
+        self._completed: dict[int, None] = {}
+        # By step, the completed trials' means up to it, in order: kept from question to question, since a report must not
+        # cost a walk through all trials.
+        self._means: dict[int, list[float]] = {}
 
     def report(self, trial: int, step: int, loss: float) -> Verdict:
         """Judge against the completed trials."""
-        own = self._reports.setdefault(trial, [])
-        own.append((step, loss))
+        best = self._best[trial] = min(self._best.get(trial, math.inf), loss)
         if not math.isfinite(loss):
             return Verdict(stop=True, seen=f"step {step}: the value is no finite number")
+        self._sums.setdefault(trial, _Sums()).add(step, loss)
+        if trial in self._completed:
+            self._means.clear()  # no trial reports after its end; what the store has kept may say otherwise
         if step < self._min_steps:
             return Verdict(stop=False)
-        means = [mean for other in self._completed if (mean := self._mean_until(other, step)) is not None]
+        means = self._means_until(step)
         if len(means) < self._min_trials:
             return Verdict(stop=False)
-        best, median = min(value for _, value in own), statistics.median(means)
+        middle = len(means) // 2  # of a list in order
+        median = means[middle] if len(means) % 2 else (means[middle - 1] + means[middle]) / 2
         if best > median:
             return Verdict(stop=True, seen=f"step {step}: best {best:.6g} is above {median:.6g}, the median of {len(means)} "
                                            "completed trials")  # fmt: skip
@@ -107,11 +121,44 @@ class MedianStop:
 
     def complete(self, trial: int) -> None:
         """Count the trial among the completed."""
-        self._completed.add(trial)
+        if trial in self._completed or trial not in self._sums:
+            return
+        self._completed[trial] = None
+        for step, means in self._means.items():
+            mean = self._sums[trial].mean_until(step)
+            if mean is not None:
+                bisect.insort(means, mean)
 
-    def _mean_until(self, trial: int, step: int) -> float | None:
-        values = [value for at, value in self._reports.get(trial, ()) if at <= step and math.isfinite(value)]
-        return statistics.fmean(values) if values else None
+    def _means_until(self, step: int) -> list[float]:
+        if step not in self._means:
+            if len(self._means) >= _MAX_STEPS:
+                self._means.clear()
+            found = (self._sums[trial].mean_until(step) for trial in self._completed)
+            self._means[step] = sorted(mean for mean in found if mean is not None)
+        return self._means[step]
+
+
+class _Sums:
+    """The finite losses of one trial, summed up to each of its steps."""
+
+    __slots__ = ("_steps", "_sums")
+
+    def __init__(self) -> None:
+        self._steps: list[int] = []
+        self._sums: list[float] = []
+
+    def add(self, step: int, loss: float) -> None:
+        """Add a loss; steps mostly come in order."""
+        place = bisect.bisect_right(self._steps, step)
+        self._steps.insert(place, step)
+        self._sums.insert(place, self._sums[place - 1] if place else 0.0)
+        for later in range(place, len(self._sums)):
+            self._sums[later] += loss
+
+    def mean_until(self, step: int) -> float | None:
+        """Return the mean of the losses at steps up to `step`; None where there is none."""
+        count = bisect.bisect_right(self._steps, step)
+        return self._sums[count - 1] / count if count else None
 
 
 _RULES: Mapping[str, type[AsynchronousHalving | MedianStop]] = {"asha": AsynchronousHalving, "median": MedianStop}
@@ -124,7 +171,7 @@ def create(early_stopping: str | Mapping[str, Any] | None) -> StoppingRule:
     options = dict(early_stopping) if isinstance(early_stopping, Mapping) else {"name": early_stopping}
     name = options.pop("name", None)
     if not isinstance(name, str) or name not in _RULES:
-        raise ValueError(f"early_stopping must be one of {', '.join(_RULES)}, got {name!r}")
+        raise ValueError(f"early_stopping must be one of {', '.join(_RULES)}, got {shown(name)}")
     try:
         return _RULES[name](**options)
     except TypeError as error:
@@ -132,6 +179,4 @@ def create(early_stopping: str | Mapping[str, Any] | None) -> StoppingRule:
 
 
 def _whole(field: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"early_stopping: {field} must be a whole number of at least {least}, got {value!r}")
-    return value
+    return whole(f"early_stopping: {field}", value, least, _MAX_OPTION)

@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from actors.checks import shown
+from actors.replies import Json
 from actors.tuning.strategies.grid import GridTuner
 from actors.tuning.strategies.interface import TuningStrategy
 from actors.tuning.strategies.optuna_strategy import OptunaTuner
@@ -20,6 +22,9 @@ def create(strategy: str | Mapping[str, Any], space: object, *, seed: int) -> Tu
 
     `module:Class` is imported and called as `Class(space, seed=seed, **options)`, with the space as the user wrote it.
     Raises ValueError that names the strategy and the rule; where an extra is missing, the command that installs it.
+
+    >>> create("grid", {"x": {"choices": ["a", "b"]}}, seed=1).next_params()
+    {'x': 'a'}
     """
     name, options = _split(strategy)
     kind, _, rest = name.partition(":")
@@ -39,15 +44,15 @@ def create(strategy: str | Mapping[str, Any], space: object, *, seed: int) -> Tu
     raise ValueError(f"strategy {name!r} is unknown, {_EXPECTED}")
 
 
-def _split(strategy: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _split(strategy: str | Mapping[str, Any]) -> tuple[str, Json]:
     if isinstance(strategy, str):
         return strategy, {}
     if not isinstance(strategy, Mapping) or not isinstance(strategy.get("name"), str):
-        raise ValueError(f"strategy must be a name or {{'name': ..., options}}, got {strategy!r:.80}; {_EXPECTED}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"strategy must be a name or {{'name': ..., options}}, got {shown(strategy)}; {_EXPECTED}")  # noqa: TRY004  ValueError is the rule for bad input
     return strategy["name"], {key: value for key, value in strategy.items() if key != "name"}
 
 
-def _imported(module: str, attribute: str, space: object, seed: int, options: dict[str, Any]) -> TuningStrategy:
+def _imported(module: str, attribute: str, space: object, seed: int, options: Json) -> TuningStrategy:
     try:
         made = getattr(importlib.import_module(module), attribute)(space, seed=seed, **options)
     except (ImportError, AttributeError) as error:

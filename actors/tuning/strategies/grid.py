@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+from actors.checks import whole
+from actors.replies import Json
 from actors.tuning.strategies.interface import ExhaustedError, PastTrial
 from actors.tuning.strategies.space import Choices, IntRange, Parameter, parse
 
-_MAX_POINTS = 10_000  # of one parameter
+_MAX_POINTS: Final = 10_000  # of one parameter
+_MAX_VALUES: Final = 200_000  # of all parameters together: the grid keeps its axes in memory
 
 
 class GridTuner:
@@ -20,17 +23,19 @@ class GridTuner:
     """
 
     def __init__(self, space: object, *, seed: int | None = None, points: int = 5) -> None:
-        """Search `space`; `seed` is there for the interface alone."""
-        if isinstance(points, bool) or not isinstance(points, int) or not 2 <= points <= _MAX_POINTS:
-            raise ValueError(f"points must be a whole number from 2 to {_MAX_POINTS}, got {points!r}")
+        """Search `space`; `seed` is there for the interface alone, a grid draws nothing."""
+        points = whole("points", points, 2, _MAX_POINTS)
         self.seed = seed
         self.space = parse(space)
+        if points * len(self.space.parameters) > _MAX_VALUES:
+            raise ValueError(f"points must be at most {_MAX_VALUES // len(self.space.parameters)} for each of "
+                             f"{len(self.space.parameters)} parameters, got {points}")  # fmt: skip
         self._axes = [_axis(parameter, points) for parameter in self.space.parameters]
         self.size = math.prod(len(axis) for axis in self._axes)
         self._next = 0
 
-    def next_params(self) -> dict[str, Any]:
-        """Give the next point; ExhaustedError after the last."""
+    def next_params(self) -> Json:
+        """Return the next point; ExhaustedError after the last."""
         if self._next >= self.size:
             raise ExhaustedError(f"the grid has {self.size} points, and all have been given")
         rest, params = self._next, {}

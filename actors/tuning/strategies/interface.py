@@ -1,10 +1,12 @@
-"""What every search strategy offers, and what a learning one offers beside it."""
+"""What every search strategy offers, and what a learning one offers besides."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+from actors.replies import Json
 
 
 class ExhaustedError(LookupError):
@@ -17,10 +19,20 @@ class TuningStrategy(Protocol):
 
     It reads no clock and no global randomness. Two optional methods make more of it: `tell` (see Learner) and `resume`
     (see Resumable); an attribute `size` bounds the number of trials.
+
+    >>> class Halves:
+    ...     def __init__(self, space, *, seed):
+    ...         self.x = 1.0
+    ...
+    ...     def next_params(self):
+    ...         self.x /= 2
+    ...         return {"x": self.x}
+    >>> isinstance(Halves({"x": [0, 1]}, seed=1), TuningStrategy)
+    True
     """
 
-    def next_params(self) -> dict[str, Any]:
-        """Give the parameters of the next trial, as values that encode as JSON; ExhaustedError where there are none."""
+    def next_params(self) -> Json:
+        """Return the parameters of the next trial, as values that encode as JSON; ExhaustedError where there are none."""
 
 
 @runtime_checkable
@@ -35,7 +47,7 @@ class Learner(Protocol):
 class PastTrial:
     """A trial that was handed out before a restart."""
 
-    params: dict[str, Any]
+    params: Json
     finished: bool
     loss: float | None  # None: failed, or not finished yet
 
@@ -56,6 +68,6 @@ def resume(strategy: TuningStrategy, past: Sequence[PastTrial]) -> None:
     for _ in past:
         strategy.next_params()
     if isinstance(strategy, Learner):
-        for trial, told in enumerate(past):
-            if told.finished:
-                strategy.tell(trial, told.loss)
+        for number, trial in enumerate(past):
+            if trial.finished:
+                strategy.tell(number, trial.loss)

@@ -6,10 +6,10 @@ are put into a new Optuna study, and the sampler goes on from them, seeded by (s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from actors.replies import Json
 from actors.tuning.strategies.interface import PastTrial
 from actors.tuning.strategies.seeds import fresh_seed, trial_seed
 from actors.tuning.strategies.space import Choices, FloatRange, Parameter, parse
@@ -40,7 +40,7 @@ class OptunaTuner:
         self._asked: dict[int, Any] = {}
         self._next = 0
 
-    def next_params(self) -> dict[str, Any]:
+    def next_params(self) -> Json:
         """Ask for the next trial; with TPE 1 to 3 ms."""
         trial = self._study.ask(self._distributions)
         self._asked[self._next] = trial
@@ -98,7 +98,4 @@ def _decoded(parameter: Parameter, value: Any) -> Any:
 
 
 def _encoded(parameter: Parameter, value: Any) -> Any:
-    if not isinstance(parameter, Choices):
-        return value
-    wanted = json.dumps(value, sort_keys=True)  # 1, 1.0 and True are equal to Python and three choices to us
-    return next(place for place, choice in enumerate(parameter.choices) if json.dumps(choice, sort_keys=True) == wanted)
+    return parameter.place_of(parameter.name, value) if isinstance(parameter, Choices) else value

@@ -1,7 +1,7 @@
 """SciPy's quasi-random sequences as strategies: `scipy:Sobol`, `scipy:Halton`, `scipy:LatinHypercube`.
 
 They spread the first trials more evenly than chance does. They showed no consistent win over random search in our
-measurements (facts: `tuning.md`), so nothing here is a default.
+measurements, so none of them is a default.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from actors.replies import Json
 from actors.tuning.strategies.interface import PastTrial
 from actors.tuning.strategies.seeds import fresh_seed
 from actors.tuning.strategies.space import parse
@@ -35,8 +36,8 @@ class ScipyTuner:
         except (TypeError, ValueError) as error:
             raise ValueError(f"strategy 'scipy:{engine}': {error}") from None
 
-    def next_params(self) -> dict[str, Any]:
-        """Give the next point of the sequence."""
+    def next_params(self) -> Json:
+        """Return the next point of the sequence."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Sobol wants powers of two, a study of any length does not
             point = self._engine.random(1)[0]

@@ -16,12 +16,12 @@ _BLOCK = 256
 
 
 def trial_seed(seed: int, trial: int) -> int:
-    """Give the seed that an objective may use, in [0, 2**32): the widest that scikit-learn and numpy's old interface take."""
+    """Return the seed that an objective may use, in [0, 2**32): the widest that scikit-learn and numpy's old interface take."""
     return int(SeedSequence(seed, spawn_key=(trial,)).generate_state(1, np.uint32)[0])
 
 
 def uniform_draws(seed: int, trial: int, count: int) -> list[float]:
-    """Give `count` uniform numbers in [0, 1) for the parameters of a trial; apart from the stream behind `trial_seed`."""
+    """Return `count` uniform numbers in [0, 1) for the parameters of a trial; apart from the stream behind `trial_seed`."""
     block, place = divmod(trial, _BLOCK)
     return _draws(seed, block, count)[place]
 

@@ -41,6 +41,8 @@ class Played:
             return self.problem
         match (name, method):
             case ("tuner", "submit"):
+                if any(first["x"] > 1 for first in arguments["plan"]["first"]):
+                    raise ValueError("first[0]['x'] must be a number from 0 to 1")
                 self.submitted.append(arguments["plan"] | {"objective": arguments["objective"]})
                 return {"status": "submitted"}
             case ("tuner", "study"):
@@ -85,6 +87,14 @@ def test_the_parameters_in_force_are_those_of_the_last_completed_order_else_the_
     played.in_force = {"x": 0.3}
     run(played, "launch", current={"x": 0.1})
     assert [asked["first"] for asked in played.submitted] == [[{"x": 0.1}], [{"x": 0.3}]]
+
+
+def test_parameters_in_force_that_the_space_does_not_hold_any_more_give_way_to_the_configured() -> None:
+    played = Played()
+    played.in_force = {"x": 3.0}
+    assert run(played, "launch", current={"x": 0.1}) == Launched()
+    assert [asked["first"] for asked in played.submitted] == [[{"x": 0.1}]]
+    assert isinstance(run(played, "launch", current={"x": 2.0}), Stop)
 
 
 def test_the_best_parameters_are_handed_on_with_what_they_improve() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from actors.cluster.runner import capacity
+from actors.replies import StudySummary
 from actors.tuning import shipping
 from actors.tuning.executors.trial import Objective
 from actors.tuning.progress import Watch, watching
@@ -82,9 +83,11 @@ def test_how_many_trials_the_nodes_could_carry(resources: dict[str, float], task
     assert capacity(NODES, resources) == tasks
 
 
-def summary(done: int, **changes: Any) -> dict[str, Any]:
-    return {"name": "s", "state": "RUNNING", "done": done, "trials": 100, "workers": 2, "best_value": None,
-            "counts": {"RUNNING": 2, "FAILED": 1, "TIMED_OUT": 1}} | changes  # fmt: skip
+def summary(done: int, **changes: Any) -> StudySummary:
+    known: Any = {"name": "s", "state": "RUNNING", "done": done, "trials": 100, "workers": 2, "best_value": None,
+                  "counts": {"RUNNING": 2, "FAILED": 1, "TIMED_OUT": 1}} | changes  # fmt: skip
+    told: StudySummary = known
+    return told
 
 
 def test_progress_tells_done_best_rate_failures_and_time_left() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from actors.storage import Store
+from actors.replies import StudySummary, TrialRow
+from actors.storage import Store, StoreError
 from actors.tuning import tables as tuner_tables
+from actors.tuning.offline import list_studies, read_study
 from actors.tuning.rules.ledger import StudyLedger
 from actors.tuning.rules.plan import check
-from actors.tuning.stored import list_studies, read_study
+from actors.tuning.rules.steps import Step
 from actors.tuning.study import Study
 from actors.tuning.tables import TUNER, ChangeWriter
 
@@ -25,7 +27,7 @@ def kept(folder: Path, *, trials: int = 40, mode: str = "min", only_fail: bool =
     storage = f"sqlite:///{folder}/store"
     store = Store(storage)
     part = store.part(TUNER)
-    plan = check(name="kept", space=SPACE, trials=trials, seed=1, mode=mode)
+    plan = check({"name": "kept", "space": SPACE, "trials": trials, "seed": 1, "mode": mode})
     ledger = StudyLedger(f"{store.store_id}-s-1", plan)
     with part.write() as connection:
         connection.execute(
@@ -36,8 +38,8 @@ def kept(folder: Path, *, trials: int = 40, mode: str = "min", only_fail: bool =
     ledger.expect("w", 0.0)
     results: list[list[Any]] = []
     for sequence in range(1, trials + 3):
-        said = {"key": "w", "incarnation": "i", "node": "n", "leaving": False, "load_error": None, "reports": (), "holding": 0}
-        reply = ledger.step(sequence=sequence, results=results, wanted=True, now_s=1.0, wall_s=float(sequence), **said)
+        step = Step.from_wire({"key": "w", "incarnation": "i", "sequence": sequence, "results": results, "wanted": True})
+        reply = ledger.step(step, now_s=1.0, wall_s=float(sequence))
         with part.write() as connection:
             ChangeWriter().write(connection, ledger.study_id, ledger.take_changes(), ledger.book.trials, 2.0)
         if reply["status"] == "gone":
@@ -60,7 +62,7 @@ def test_a_finished_study_is_read_without_a_system(tmp_path: Path) -> None:
         "DONE",
         "min",
         1,
-        check(name="k", space=SPACE, trials=1, seed=0).space,
+        check({"name": "k", "space": SPACE, "trials": 1, "seed": 0}).space,
     )
     assert study.counts() == {"COMPLETED": 39, "FAILED": 1}
     assert study.best.value == study.best.params["lr"] == min(trial.params["lr"] for trial in study.trials if trial.id != 3)
@@ -109,19 +111,20 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     storage = kept(tmp_path)
     with pytest.raises(KeyError, match="got 'other'"):
         read_study(storage, "other")
-    with pytest.raises(KeyError, match="storage must be a folder"):
+    with pytest.raises(StoreError, match="storage must be the store of a system"):
         read_study(f"sqlite:///{tmp_path}/nowhere", "kept")
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_trials_are_read_once_and_when_asked_for() -> None:
+def test_trials_are_read_once_and_when_asked_for(tmp_path: Path) -> None:
+    read = read_study(kept(tmp_path), "kept")
     calls: list[str] = []
 
-    def summary() -> dict[str, Any]:
+    def summary() -> StudySummary:
         calls.append("summary")
-        return {"state": "DONE"}
+        return read._summary
 
-    def trials() -> list[dict[str, Any]]:
+    def trials() -> list[TrialRow]:
         calls.append("trials")
         return []
 

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.tuning.rules.book import COMPLETED, FAILED, FINAL, MAX_LOSSES, PENDING, PRUNED, TIMED_OUT, Result, Trial, TrialBook
-from actors.tuning.rules.ledger import Report, Session, StudyLedger
+from actors.tuning.rules.book import COMPLETED, FAILED, FINAL, MAX_LOSSES, PENDING, PRUNED, TIMED_OUT, Entry, TrialBook
+from actors.tuning.rules.ledger import JudgedReport, Session, StudyLedger
 from actors.tuning.rules.plan import Plan, check
+from actors.tuning.rules.steps import Result, Step
 from actors.tuning.strategies.random_search import RandomSearchTuner
 
 SPACE = {"x": [0.0, 1.0], "n": [1, 5, "int"]}
 
 
 def a_plan(**changes: Any) -> Plan:
-    return check(**{"name": "s", "space": SPACE, "trials": 10, "seed": 4} | changes)
+    return check({"name": "s", "space": SPACE, "trials": 10, "seed": 4} | changes)
 
 
 class Worker:
@@ -35,14 +36,15 @@ class Worker:
         self, results: Any = (), *, wanted: bool = True, holding: int = 0, again: bool = False, **said: Any
     ) -> dict[str, Any]:
         self.sequence += 0 if again else 1
-        reply = self.ledger.step(
-            key=self.key, incarnation=self.incarnation, sequence=self.sequence, results=results, wanted=wanted, holding=holding,
-            **{"reports": (), "node": "n1", "leaving": False, "load_error": None, "now_s": 1.0, "wall_s": 100.0} | said,
-        )  # fmt: skip
+        now_s = said.pop("now_s", 1.0)
+        fields = {"key": self.key, "incarnation": self.incarnation, "sequence": self.sequence, "results": results,
+                  "wanted": wanted, "holding": holding, "node": "n1"}  # fmt: skip
+        reply: Any = self.ledger.step(Step.from_wire(fields | said), now_s=now_s, wall_s=100.0)  # type: ignore[arg-type]
         if reply["status"] == "ok" and wanted and not again:
             reported = {(result[0], result[1]) for result in results}
             self.leases = [lease for lease in self.leases if (lease[0], lease[1]) not in reported] + reply["leases"]
-        return reply
+        said_back: dict[str, Any] = reply
+        return said_back
 
     def results(
         self, outcome: str = "completed", value: float | None = 1.0, seconds: float = 1e-5, of: int | None = None
@@ -255,7 +257,8 @@ def test_early_stopping_rides_on_replies_and_is_written_with_what_it_saw() -> No
         verdicts.append(worker.step(wanted=False, reports=[[trial, attempt, 1, value]])["stop"])
     assert verdicts == [[], [1], [2]]
     written = ledger.take_changes().reports
-    assert [(r.trial, r.step, r.value, r.stop) for r in written] == [(0, 1, 1.0, False), (1, 1, 5.0, True), (2, 1, 9.0, True)]
+    assert [(*judged.report[2:], judged.stop) for judged in written] == [(1, 1.0, False), (1, 5.0, True), (1, 9.0, True)]
+    assert [judged.report.trial for judged in written] == [0, 1, 2]
     assert written[1].seen.startswith("rung 1: 5 is beyond 1")
     workers[1].step([[1, 1, "stopped", 5.0, 0.1, None]])
     assert ledger.book.trials[1].state == PRUNED
@@ -349,9 +352,9 @@ class Memory:
     """A store in memory: keeps what a ledger hands out, and nothing else."""
 
     def __init__(self) -> None:
-        self.trials: dict[int, Trial] = {}
-        self.sessions: dict[str, tuple[Session, list[Trial]]] = {}
-        self.reports: list[Report] = []
+        self.trials: dict[int, Entry] = {}
+        self.sessions: dict[str, tuple[Session, list[Entry]]] = {}
+        self.reports: list[JudgedReport] = []
 
     def write(self, ledger: StudyLedger) -> None:
         changes = ledger.take_changes()

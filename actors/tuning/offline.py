@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row
 
+from actors.replies import StudyListing
 from actors.storage import StoreReader, redacted
 from actors.tuning import tables as tuner_tables
 from actors.tuning.rules.book import as_row
@@ -17,7 +18,11 @@ T = TypeVar("T")
 
 
 def read_study(storage: str, name: str) -> Study:
-    """Read the study `name` from the store at the URL `storage`; KeyError where there is none."""
+    """Return the study `name` from the store at the URL `storage`; KeyError where there is none.
+
+    Example:
+        read_study("sqlite:///./visutility-data", "churn-lr").best.params
+    """
 
     def of_study(read: Callable[[Connection, Row[Any]], T]) -> T:
         store = StoreReader(storage)
@@ -32,12 +37,12 @@ def read_study(storage: str, name: str) -> Study:
 
     return Study(
         lambda: of_study(tuner_tables.read_summary),
-        lambda: of_study(lambda connection, row: list(map(as_row, tuner_tables.read_trials(connection, row.study)))),
+        lambda: of_study(lambda connection, row: list(map(as_row, tuner_tables.read_entries(connection, row.study)))),
     )
 
 
-def list_studies(storage: str) -> list[dict[str, Any]]:
-    """Give name, state and times of every study in the store, the newest first."""
+def list_studies(storage: str) -> list[StudyListing]:
+    """Return name, state and times of every study in the store, the newest first."""
     store = StoreReader(storage)
     try:
         with store.part(TUNER).read() as connection:

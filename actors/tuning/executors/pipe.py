@@ -10,13 +10,15 @@ import msgpack
 
 _LENGTH = struct.Struct("<I")
 _CHUNK = 1 << 16
+# An error or a path may hold half a character that UTF-8 cannot carry: it must arrive, whatever the store does with it.
+_TEXTS = "surrogatepass"
 
 
-class Closed(EOFError):  # noqa: N818  what happened, not what went wrong: the other side has ended
-    """The other side is gone."""
+class ClosedError(EOFError):
+    """The other side has ended."""
 
 
-class Channel:
+class Pipe:
     """One end of a socket pair."""
 
     def __init__(self, end: socket.socket) -> None:
@@ -24,12 +26,12 @@ class Channel:
         self._received = b""
 
     def fileno(self) -> int:
-        """Give the descriptor, for poll."""
+        """Return the descriptor, for poll."""
         return self._socket.fileno()
 
     def send(self, message: Any, descriptors: tuple[int, ...] = ()) -> None:
-        """Send one message; Closed where nobody is there."""
-        packed = msgpack.packb(message)
+        """Send one message; ClosedError where the other side has ended."""
+        packed = msgpack.packb(message, unicode_errors=_TEXTS)
         data = _LENGTH.pack(len(packed)) + packed
         try:
             if descriptors:
@@ -37,10 +39,10 @@ class Channel:
                 data = data[sent:]
             self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise Closed(str(error)) from error
+            raise ClosedError(str(error)) from error
 
     def receive(self, *, within_s: float | None = None) -> Any:
-        """Wait for one message; Closed at the end, TimeoutError where nothing more of it comes `within_s`."""
+        """Wait for one message; ClosedError at the end, TimeoutError where nothing more of it comes `within_s`."""
         if within_s is not None:
             self._socket.settimeout(within_s)
         while len(self._received) < _LENGTH.size:
@@ -52,16 +54,16 @@ class Channel:
         message, self._received = self._received[_LENGTH.size : whole], self._received[whole:]
         if within_s is not None:
             self._socket.settimeout(None)
-        return msgpack.unpackb(message, strict_map_key=False)
+        return msgpack.unpackb(message, strict_map_key=False, unicode_errors=_TEXTS)
 
     def receive_with_descriptor(self) -> tuple[Any, int]:
         """Wait for one small message that carries a descriptor."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._socket, _CHUNK, 1)
         except ConnectionResetError as error:
-            raise Closed(str(error)) from error
+            raise ClosedError(str(error)) from error
         if not data or not descriptors:
-            raise Closed("no descriptor")
+            raise ClosedError("no descriptor")
         self._received += data
         return self.receive(), descriptors[0]
 
@@ -73,7 +75,7 @@ class Channel:
         try:
             data = self._socket.recv(_CHUNK)
         except ConnectionResetError as error:
-            raise Closed(str(error)) from error
+            raise ClosedError(str(error)) from error
         if not data:
-            raise Closed("end of file")
+            raise ClosedError("end of file")
         self._received += data

@@ -24,6 +24,108 @@ class Reloaded(TypedDict):
     status: Literal["reloaded"]
 
 
+class Hello(TypedDict):
+    """Who an actor is, what it speaks, and where it runs."""
+
+    actor: str
+    build: str
+    epoch: int  # that every commit of it must find; 0 for an actor that owns nothing, and before it has opened its store
+    schema: int  # of the store
+    wire: int  # of packed batches: it takes these and older ones
+    pid: int
+    node: str
+    boot_id: str
+
+
+# ---- metrics and detection ------------------------------------------------------------------------------------------------
+
+
+class Rejection(TypedDict):
+    """Why one event was not counted; `index` counts within the call."""
+
+    index: int
+    field: str
+    value: Any
+    rule: str
+
+
+class Ingested(TypedDict):
+    """What became of one packed batch; every count is of events.
+
+    `accepted`: it is counted, the commit has been. `gap`: it does not continue the producer's sequence, send from `high_water`.
+    `refused`: it never will be. `busy` and `unavailable`: nothing has changed or the outcome is unknown; send the same again
+    after `retry_in_s`.
+    """
+
+    status: Literal["accepted", "gap", "refused", "busy", "unavailable"]
+    accepted: int
+    duplicates: int
+    rejected: list[Rejection]  # the first thousand of them; how many there are follows from the other counts
+    high_water: int | None  # the next sequence number of the producer
+    epoch: int  # of the process that replies: a reply of a lower epoch than one seen before counts nothing
+    reason: NotRequired[str]
+    retry_in_s: NotRequired[float]
+
+
+def ingested(
+    status: Literal["accepted", "gap", "refused", "busy", "unavailable"],
+    *,
+    accepted: int = 0,
+    duplicates: int = 0,
+    rejected: list[Rejection] | None = None,
+    high_water: int | None = None,
+    epoch: int = 0,
+    reason: str | None = None,
+    retry_in_s: float | None = None,
+) -> Ingested:
+    """Return the reply to one packed batch.
+
+    >>> ingested("busy", reason="too much is in flight", retry_in_s=0.05)["accepted"]
+    0
+    """
+    reply: Ingested = {
+        "status": status,
+        "accepted": accepted,
+        "duplicates": duplicates,
+        "rejected": rejected or [],
+        "high_water": high_water,
+        "epoch": epoch,
+    }
+    if reason is not None:
+        reply["reason"] = reason
+    if retry_in_s is not None:
+        reply["retry_in_s"] = retry_in_s
+    return reply
+
+
+class HighWater(TypedDict):
+    """The next sequence number of a producer, 0 for an unknown one."""
+
+    status: Literal["ok"]
+    high_water: int
+
+
+class BaselineLearned(TypedDict):
+    """The metrics that learned from a given baseline, and those of it that nobody watches."""
+
+    status: Literal["learned"]
+    metrics: list[str]
+    unwatched: list[str]
+
+
+class Pinned(TypedDict):
+    """The metrics whose baseline holds for every version now; none where it was unpinned."""
+
+    status: Literal["pinned", "unpinned"]
+    metrics: list[str]
+
+
+class Acknowledged(TypedDict):
+    """A person has seen an episode; `settled`: nobody waits for it any more."""
+
+    status: Literal["acknowledged", "settled"]
+
+
 # ---- tuning ---------------------------------------------------------------------------------------------------------------
 
 

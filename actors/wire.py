@@ -18,13 +18,16 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypedDict, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from actors import replies
+
 Floats = npt.NDArray[np.float64]
+Rejection = replies.Rejection
 Bools = npt.NDArray[np.bool_]
 Payload = bytes | memoryview  # a packed batch
 Row = tuple[str, float, Mapping[str, Any]]  # version, time, metrics: numbers, texts, None for absent
@@ -50,15 +53,6 @@ _SHOWN: Final = 80
 _PART_BYTES: Final = MAX_CALL_BYTES // 2  # the aim where a batch is split; names and texts have the other half
 _PART_ROWS: Final = 100_000  # where columns are split: a column of a part is 800 KB at most
 _ARRAY_BYTES: Final = 64 * 1024  # of a payload: about where one copy costs more than an array's own few microseconds
-
-
-class Rejection(TypedDict):
-    """Why one event was not counted; `index` counts within the call."""
-
-    index: int
-    field: str
-    value: Any
-    rule: str
 
 
 @dataclass(frozen=True, slots=True)

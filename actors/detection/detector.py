@@ -366,19 +366,21 @@ class DriftDetector:
         await asyncio.gather(*(self._replied(change) for change in due))
         followed = await loop.run_in_executor(self._thread, detection.followed) if follow else {}
         if followed:
-            await self._follow(dict(list(followed.items())[:_MAX_ASKED]))
+            await self._follow(followed)
 
     async def _follow(self, followed: dict[str, str]) -> None:
-        """Ask how the orders of these episodes are."""
-        try:
-            orders = await self._peers.call("dispatcher", "orders", timeout_s=_CALL_S, episodes=list(followed))
-        except PeerUnavailableError:
-            return
-        if not isinstance(orders, dict) or orders.get("status") == "unavailable":
-            return
-        for episode, model in followed.items():
-            if episode in orders:
-                await self._replied(Change(model, _ordered(episode, orders[episode])))
+        """Ask how the orders of these episodes are, a part at a time."""
+        pairs = list(followed.items())
+        for start in range(0, len(pairs), _MAX_ASKED):
+            part = dict(pairs[start : start + _MAX_ASKED])
+            try:
+                orders = await self._peers.call("dispatcher", "orders", timeout_s=_CALL_S, episodes=list(part))
+            except PeerUnavailableError:
+                return
+            if not isinstance(orders, dict) or orders.get("status") == "unavailable":
+                return
+            changes = [Change(part[episode], _ordered(episode, order)) for episode, order in orders.items() if episode in part]
+            await asyncio.gather(*(self._replied(change) for change in changes))
 
     async def _keep_house(self) -> None:
         """Keep the retention, a model at a time, so that ingest waits for none of it for long."""

@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="take a protection away, which must be noticed: no-trim, early-reply, no-fence, no-put-if-absent, no-rearm,\n"
         "or all; or none of them: the same faults must leave no trace",
     )
+    parser.add_argument(
+        "--crowd", type=int, default=0, metavar="N", help="N producers more, all of one model, that resend together"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the records of the run")
     return run(parser, argv, _chaos)
 
@@ -47,6 +50,7 @@ def _chaos(arguments: argparse.Namespace, output: Output) -> int:
 
         return control.run_controls(control.groups(arguments.control), arguments.storage, arguments.seed, output)
     from tests.chaos.campaign import campaign
+    from tests.chaos.crew import CONSUMERS, PRODUCERS
     from tests.chaos.report import COLUMNS
 
     report = campaign(
@@ -55,6 +59,8 @@ def _chaos(arguments: argparse.Namespace, output: Output) -> int:
         seconds=arguments.seconds,
         events=arguments.events or int(5000 * arguments.seconds),
         keep=arguments.keep,
+        crew=((*PRODUCERS, "crowd") if arguments.crowd else PRODUCERS, CONSUMERS),
+        crowd=arguments.crowd,
     )
     output.line(report.title())
     output.table("", COLUMNS, report.rows())

@@ -74,12 +74,13 @@ def campaign(
     cuts_every: int = 5,
     late_s: float = 0.0,
     crew: tuple[tuple[str, ...], int] = (PRODUCERS, CONSUMERS),
+    crowd: int = 0,
 ) -> Report:
     """Run once against `storage` (a URL, or the word postgresql for a private server) and give what was found.
 
     `events` are logged over `seconds` by all producers together. Without a `plan`: random faults by the seed, and nodes where
     the store is a server. `controls` name protections that are taken away. `crew`: the kinds of producers, how many consumers.
-    `cuts_every` and `late_s`: what the receiver of webhooks does to its answers.
+    `cuts_every` and `late_s`: what the receiver of webhooks does to its answers. `crowd`: so many more producers of one model.
     """
     folder = Path(tempfile.mkdtemp(prefix="visutility-chaos-"))
     points = folder / "points"
@@ -111,6 +112,7 @@ def campaign(
             phase_s=phase_s,
             cooldown_s=cooldown_s,
             hook_port=receiver.port,
+            crowd=crowd,
         )
         chosen = plan or random_plan(seconds, nodes=spread, cut=cut if postgres else None)
         try:

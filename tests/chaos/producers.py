@@ -1,8 +1,9 @@
 """The producers of a chaos run, each a process of its own: `python -m tests.chaos.producers KIND NUMBER SCENARIO`.
 
 `packed` speaks the packed wire by itself (producer id, sequence, a window, resends with the same numbers), `plain` calls
-`broadcast` with raw events as a job without the package does, `client` logs through `system.metrics`. Each puts on record what
-was acknowledged to it, when it was, by which epoch. SIGTERM: no new events, what is unacknowledged is brought home.
+`broadcast` with raw events as a job without the package does, `client` logs through `system.metrics`, `crowd` is thousands of
+producers of one model that send, and after a fault resend, all at once. Each puts on record what was
+acknowledged to it, when it was, by which epoch. SIGTERM: no new events, what is unacknowledged is brought home.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _WINDOW: Final = 8
 _CALL_S: Final = 20.0
 _HOME_S: Final = 60.0
 _FLUSH_EVERY_S: Final = 0.3
+_CROWD_PAUSE_S: Final = 0.5
+_CROWD_CALL: Final = 1000  # batches of one call of the crowd
 
 
 def ack_path(folder: Path, source: int) -> Path:
@@ -53,6 +56,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))  # after Ray, which puts its own there
     if kind == "client":
         return _client(scenario, int(number), stopping)
+    if kind == "crowd":
+        return asyncio.run(_Crowd(scenario, int(number), stopping).run())
     return asyncio.run(_Producer(scenario, kind, int(number), stopping).run())
 
 
@@ -68,7 +73,7 @@ class _Producer:
 
     def __init__(self, scenario: Scenario, kind: str, number: int, stopping: list[bool]) -> None:
         self._scenario, self._kind, self._number, self._stopping = scenario, kind, number, stopping
-        share, self._rows = KINDS[kind]
+        share, self._rows = KINDS.get(kind, (0.0, 1))
         self._rate = scenario.events_per_s * share / len(MODELS)
         self._name = f"chaos-{number}"
         self._acks = Acks(ack_path(Path(scenario.folder), number))
@@ -145,12 +150,12 @@ class _Producer:
                 return int(reply["high_water"])
             await asyncio.sleep(0.2)
 
-    async def _asked(self, method: str, **arguments: Any) -> dict[str, Any]:
+    async def _asked(self, method: str, **arguments: Any) -> Any:
         """Call the broadcaster; whatever goes wrong means: outcome unknown, send again."""
         try:
             if self._handle is None:
                 self._handle = await asyncio.to_thread(ray.get_actor, "broadcaster", namespace=self._scenario.namespace)
-            reply: dict[str, Any] = await asyncio.wait_for(getattr(self._handle, method).remote(**arguments), _CALL_S)
+            reply = await asyncio.wait_for(getattr(self._handle, method).remote(**arguments), _CALL_S)
         except (TimeoutError, RayActorError):
             self._handle = None
             return {"status": "unavailable"}
@@ -160,6 +165,69 @@ class _Producer:
             self._handle = None
             return {"status": "unavailable"}
         return reply
+
+
+class _Crowd(_Producer):
+    """`scenario.crowd` producer ids, one event of each a round; a round that is not wholly acknowledged is sent again, whole.
+
+    The identity of an event follows from its round and its producer, so the crowd is one source without a hole for the checker.
+    """
+
+    MODEL: Final = 0
+
+    def __init__(self, scenario: Scenario, number: int, stopping: list[bool]) -> None:
+        super().__init__(scenario, "crowd", number, stopping)
+        self._names = [f"crowd-{number}-{each}" for each in range(scenario.crowd)]
+
+    async def run(self) -> int:
+        """Send rounds until the end; 0 where the last one came home."""
+        random = np.random.default_rng([self._scenario.seed, self._number])
+        begun = [await asyncio.gather(*map(self._begun, self._names[at : at + 200])) for at in range(0, len(self._names), 200)]
+        number = min(mark for part in begun for mark in part)  # a round that its predecessor left half sent is sent again
+        while not self._stopping:
+            sent_s = time.monotonic()
+            if not await self._sent(number, random):
+                return 1
+            ack = Ack(self.MODEL, number * len(self._names), len(self._names), 0, 0, 0, sent_s, time.monotonic())
+            self._acks.note([ack])
+            number += 1
+            await asyncio.sleep(_CROWD_PAUSE_S)
+        return 0
+
+    async def _begun(self, name: str) -> int:
+        while True:
+            reply = await self._asked("high_water", model=MODELS[self.MODEL], producer=name)
+            if reply.get("status") == "ok":
+                return int(reply["high_water"])
+            await asyncio.sleep(0.2)
+
+    async def _sent(self, number: int, random: np.random.Generator) -> bool:
+        now_s = time.time()
+        version = version_at(self._scenario, now_s)
+        accuracy = accuracy_at(self._scenario, now_s, len(self._names), random)
+        ids = identities(self._number, number * len(self._names), len(self._names))
+        batches = [
+            {
+                "model": MODELS[self.MODEL],
+                "producer": name,
+                "sequence": number,
+                "payload": wire.pack(
+                    wire.batch_of_columns({"accuracy": [value], "id": [each]}, version=version, timestamps=None, now_s=now_s)
+                ),
+            }
+            for name, value, each in zip(self._names, accuracy, ids, strict=True)
+        ]
+        give_up_s = 0.0
+        while True:
+            parts = [batches[at : at + _CROWD_CALL] for at in range(0, len(batches), _CROWD_CALL)]
+            answers = await asyncio.gather(*(self._asked("ingest_many", batches=part) for part in parts))
+            if all(isinstance(answer, list) and all(each["status"] == "accepted" for each in answer) for answer in answers):
+                return True
+            if self._stopping:
+                give_up_s = give_up_s or time.monotonic() + _HOME_S
+                if time.monotonic() > give_up_s:
+                    return False
+            await asyncio.sleep(0.1)
 
 
 def _client(scenario: Scenario, number: int, stopping: list[bool]) -> int:

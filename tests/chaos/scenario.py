@@ -42,6 +42,7 @@ class Scenario:
     phase_s: float
     cooldown_s: float
     hook_port: int
+    crowd: int = 0  # how many producers of one model a process is, besides the others
 
     def path(self, name: str) -> Path:
         """Give the file `name` of the run."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import uuid
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +18,14 @@ from hypothesis import strategies as st
 
 from actors import status, wire
 from actors.clock import EventClock
+from actors.config import Settings
 from actors.detection import state
+from actors.detection.detector import DriftDetector
+from actors.detection.rules import monitor
+from actors.detection.rules.monitor import Monitor
 from actors.detection.state import CRASHES, Detection, Ingest
 from actors.drift import registry, sliding_window
+from actors.recent import Recent
 from actors.storage import Store
 
 NOW: Final = 1_795_000_000.0
@@ -202,3 +208,80 @@ def test_a_batch_that_kills_its_process_is_set_aside_whatever_comes_with_it(
 
 def set_aside(reply: Any) -> int:
     return sum(rejection["value"] for rejection in reply["rejected"] if rejection["field"] == "batch")
+
+
+# --- versions
+
+
+def events(version: str, *values: float) -> wire.Batch:
+    return wire.batch_of_columns({"accuracy": np.array(values)}, version=version, timestamps=NOW, now_s=NOW)
+
+
+@given(
+    limit=st.integers(1, 4),
+    steps=st.lists(st.tuples(st.integers(0, 7), st.sets(st.integers(0, 7), max_size=2)), min_size=1, max_size=40),
+    pinned=st.none() | st.integers(0, 7),
+)
+def test_a_version_that_is_in_use_is_never_dropped(limit: int, steps: list[tuple[int, set[int]]], pinned: int | None) -> None:
+    """Kept are the pinned one, those with an open episode, the newest; each as a monitor knows it that drops none."""
+    bounded, unbounded = (
+        Monitor(replace(Settings().for_model("m"), pinned_version=None if pinned is None else f"v{pinned}")) for _ in range(2)
+    )
+    dropped: set[str] = set()
+    for number, in_use in steps:
+        name, keep = f"v{number}", {f"v{each}" for each in in_use}
+        if name in dropped:
+            continue  # one that comes back after it was dropped begins afresh
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(monitor, "MAX_VERSIONS", limit)
+            taken = bounded.take(events(name, 0.9, 0.8), None, 0, keep=keep)
+        unbounded.take(events(name, 0.9, 0.8), None, 0)
+        dropped.update(taken.dropped_versions)
+        assert not {name, bounded.pinned, *keep} & set(taken.dropped_versions)
+        assert set(unbounded.versions) - dropped == set(bounded.versions)
+        assert len(list(bounded.versions)) <= max(limit, len({name, bounded.pinned, *keep}))
+    known, all_known = bounded.memory()["versions"], unbounded.memory()["versions"]
+    assert known == {name: all_known[name] for name in known}
+
+
+# --- questions about orders
+
+
+def test_every_open_episode_is_followed_however_many_there_are(tmp_path: Path) -> None:
+    """The dispatcher is asked about a part at a time, and about each of them."""
+    dispatcher = Asked()
+    detector = DriftDetector(
+        name="detector:m", namespace="test", storage=f"sqlite:///{tmp_path}/store", peers=dispatcher, clock=EventClock(NOW)
+    )
+    followed = {f"e-{number}": "m" for number in range(1201)}
+    asyncio.run(detector._follow(followed))
+    assert [len(part) for part in dispatcher.parts] == [500, 500, 201]
+    assert [episode for part in dispatcher.parts for episode in part] == list(followed)
+
+
+class Asked:
+    def __init__(self) -> None:
+        self.parts: list[list[str]] = []
+
+    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+        self.parts.append(arguments["episodes"])
+        return {}
+
+
+# --- the mapping itself
+
+
+@given(
+    limit=st.integers(0, 4),
+    groups=st.lists(st.lists(st.tuples(st.integers(0, 7), st.integers()), max_size=8), max_size=12),
+)
+def test_what_was_put_in_is_there_until_the_group_is_over(limit: int, groups: list[list[tuple[int, int]]]) -> None:
+    recent: Recent[int, int] = Recent(limit)
+    unbounded: dict[int, int] = {}
+    for group in groups:
+        for key, value in group:
+            recent[key] = unbounded[key] = value
+        assert all(recent[key] == unbounded[key] for key, _ in group)
+        recent.trim()
+        assert len(recent) == min(limit, max(len(recent), 0))
+        assert all(key not in recent or recent[key] == value for key, value in unbounded.items())

@@ -19,6 +19,7 @@ from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
 from actors.config import Settings, parse
 from actors.config.stored import store_settings
+from actors.detection import detector as detector_actor
 from actors.detection import state as detection
 from actors.detection import tables as detector_tables
 from actors.detection.detector import DriftDetector
@@ -166,7 +167,9 @@ def test_batches_that_wait_together_are_counted_in_order(world: World, run: Any)
     assert world.status()["m"]["events"] == 500
 
 
-def test_a_batch_that_comes_before_its_turn_waits_for_it(world: World, run: Any) -> None:
+def test_a_batch_that_comes_before_its_turn_waits_for_it(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector_actor, "_EARLY_S", 60.0)
+
     async def story() -> None:
         detector = world.detector()
         late = asyncio.create_task(send(detector, world.payload(n=10), 10))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import click
 
-from drivers.commands import FAILED, FINE, cluster, command, joined, run
+from drivers.commands import FAILED, FINE, cluster, command, peers, run
 from drivers.output import Output
 
 _PATIENCE_S = 20.0
@@ -21,11 +21,7 @@ _PATIENCE_S = 20.0
 @cluster
 def ack(*, episode: str, address: str | None, namespace: str | None, output: Output) -> int:
     """Acknowledge EPISODE, an id as `visutility status` shows it."""
-    system = joined(address, namespace)
-    from actors.cluster.peers import BlockingPeers  # noqa: PLC0415  imports Ray, 0.4 s
-
-    peers = BlockingPeers(system.namespace)
-    reply = peers.call("broadcaster", "acknowledge", {"episode": episode}, timeout_s=_PATIENCE_S)
+    reply = peers(address, namespace).call("broadcaster", "acknowledge", {"episode": episode}, timeout_s=_PATIENCE_S)
     unavailable = reply.get("status") == "unavailable"
     output.line(f"not recorded: {reply['reason']}" if unavailable else f"{episode} is acknowledged")
     output.result({"episode": episode, "acknowledged": not unavailable})

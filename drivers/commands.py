@@ -20,6 +20,7 @@ import click
 from drivers.output import Format, Output, ready_streams
 
 if TYPE_CHECKING:
+    from actors.cluster.peers import BlockingPeers
     from actors.system import System
 
 FINE: Final = 0
@@ -164,6 +165,15 @@ def cluster(act: Decorated) -> Decorated:
 def stored(act: Decorated) -> Decorated:
     """Add `--storage`: read a store directly."""
     return click.option("--storage", metavar="URL", help="Read this store, without any system running.")(act)
+
+
+def peers(address: str | None, namespace: str | None) -> BlockingPeers:
+    """Return the actors of the system in `namespace`, connected to its Ray: lighter than `joined`, for one call."""
+    from actors.cluster import connection  # noqa: PLC0415  Ray takes 0.4 s of processor time; help does without
+    from actors.cluster.peers import BlockingPeers  # noqa: PLC0415
+
+    connection.attach(address, otherwise="look")
+    return BlockingPeers(namespace or DEFAULT_NAMESPACE)
 
 
 def joined(address: str | None, namespace: str | None) -> System:

@@ -30,7 +30,7 @@ def completion(*, shell: str, output: Output) -> int:
     if found is None:
         raise ValueError(f"shell must be one of {', '.join(_SHELLS)}, got {shell!r}")
     script = found(cli.ROOT, {}, "visutility", "_VISUTILITY_COMPLETE").source()
-    output.line(script)
+    output.raw(script)
     output.result({"shell": shell, "script": script})
     return FINE
 

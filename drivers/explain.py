@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from drivers.commands import DEFAULT_NAMESPACE, FINE, cluster, command, run, stored
+from drivers.commands import DEFAULT_NAMESPACE, FINE, cluster, command, peers, run, stored
 from drivers.output import Output
 
 if TYPE_CHECKING:
@@ -53,18 +53,15 @@ def _stored(storage: str, about: str, model: str | None) -> Story:
 
 
 def _read(about: str, model: str | None, address: str | None, namespace: str | None) -> Story:
-    from actors.cluster import card, connection, deployment  # noqa: PLC0415  imports Ray, 0.4 s; help does without
-    from actors.cluster.peers import BlockingPeers, PeerUnavailableError  # noqa: PLC0415
+    actors = peers(address, namespace)
+    from actors.cluster import card, connection  # noqa: PLC0415  imports Ray, 0.4 s; help does without
+    from actors.cluster.peers import PeerUnavailableError  # noqa: PLC0415
 
-    connection.attach(address, otherwise="look")
-    chosen = namespace or DEFAULT_NAMESPACE
-    known = card.read(chosen)
-    if known is None:
-        raise deployment.no_system(chosen)
     try:
-        told: Story = BlockingPeers(chosen).call("runner", "story", {"about": about, "model": model}, timeout_s=_PATIENCE_S)
+        told: Story = actors.call("runner", "story", {"about": about, "model": model}, timeout_s=_PATIENCE_S)
     except PeerUnavailableError:
-        if known.node is not None and not connection.is_this_node(known.node):
+        known = card.read(namespace or DEFAULT_NAMESPACE)
+        if known is None or (known.node is not None and not connection.is_this_node(known.node)):
             raise  # a SQLite folder of another node
         return _stored(known.storage, about, model)
     return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -10,13 +11,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from drivers.names import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 Format = Literal["text", "json"]
 
@@ -46,7 +47,14 @@ class Output:
         self.form: Format = form
         self._results = sys.stdout  # held: `arguments.run` gives standard output to nobody else while a program reads
         self.is_terminal = sys.stdout.isatty()
-        self._console = Console(highlight=False, soft_wrap=not self.is_terminal)
+        # Whether the cursor can be moved: for bars, and for a table in the place of the last.
+        self.moves = self.is_terminal and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}
+
+    @functools.cached_property
+    def _console(self) -> Console:
+        from rich.console import Console  # noqa: PLC0415  0.05 s, which a pipe is spared
+
+        return Console(highlight=False)
 
     @property
     def is_json(self) -> bool:
@@ -55,16 +63,27 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """Print one line for a person."""
+        if self.is_json:
+            return
+        if not self.is_terminal:
+            print(plain(text))
+            return
+        from rich.text import Text  # noqa: PLC0415
+
+        self._console.print(Text(plain(text)))
+
+    def raw(self, text: str) -> None:
+        """Print a text for another program, such as a shell, exactly as it is."""
         if not self.is_json:
-            self._console.print(Text(text))
+            print(text)
 
     def note(self, text: str) -> None:
-        """Print one line beside the result, to standard error."""
-        print(text, file=sys.stderr, flush=True)
+        """Print one line besides the result, to standard error."""
+        print(plain(text), file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """Say what went wrong: to standard error, and to a program as `{"error": text}`."""
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        print(f"error: {plain(text)}", file=sys.stderr, flush=True)
         if self.is_json:
             print(json.dumps({"error": text}), file=self._results)
 
@@ -93,9 +112,11 @@ class Output:
     @contextmanager
     def progress(self, what: str, total: float | None) -> Iterator[Callable[[float], None]]:
         """Give a function that takes how far it has got; a bar on a terminal, nothing elsewhere."""
-        if self.is_json or not self.is_terminal:
+        if self.is_json or not self.moves:
             yield lambda _done: None
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
         bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console)
         with bar:
             task = bar.add_task(what, total=total)
@@ -104,6 +125,8 @@ class Output:
     @contextmanager
     def live(self) -> Iterator[Callable[[Table], None]]:
         """Give a function that puts a new table in the place of the last; for a terminal only."""
+        from rich.live import Live  # noqa: PLC0415
+
         with Live(console=self._console, auto_refresh=False) as screen:
             yield lambda table: screen.update(table, refresh=True)
 
@@ -119,7 +142,10 @@ def _strict(value: Any) -> Any:
 
 def drawn(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """Give the table that a terminal shows."""
-    table = Table(title=title or None, title_justify="left")
+    from rich.table import Table  # noqa: PLC0415  0.05 s with the next line, which a pipe is spared
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(title=plain(title) or None, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")  # an id that is cut off cannot be pasted
     for row in rows:
@@ -136,10 +162,10 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 9999.5 or not math.isfinite(value) else f"{value:,.0f}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_within(item)}" for key, item in value.items()) or "-"
+        return ", ".join(f"{plain(str(key))}={_within(item)}" for key, item in value.items()) or "-"
     if isinstance(value, (list, tuple)):
         return ", ".join(shown(item) for item in value) or "-"
-    return " ".join(str(value).split())
+    return plain(" ".join(str(value).split()))
 
 
 def _within(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from drivers.commands import DEFAULT_NAMESPACE, FAILED, FINE, cluster, command, run, stored
+from drivers.commands import DEFAULT_NAMESPACE, FAILED, FINE, cluster, command, peers, run, stored
 from drivers.output import Output
 
 MODEL_COLUMNS: Final = ("model", "state", "events", "duplicates", "rejected", "versions", "metrics", "open episodes")
@@ -69,17 +69,15 @@ def read(address: str | None, namespace: str | None) -> dict[str, Any]:
 
     An actor reads it where one answers at once: it has imported what this process would need 0.7 s of processor time for.
     """
-    from actors.cluster import connection  # noqa: PLC0415  imports Ray, 0.4 s; help does without
-    from actors.cluster.peers import BlockingPeers, PeerUnavailableError  # noqa: PLC0415
+    actors = peers(address, namespace)
+    from actors.cluster.peers import PeerUnavailableError  # noqa: PLC0415  imports Ray, 0.4 s; help does without
 
-    connection.attach(address, otherwise="look")
-    chosen = namespace or DEFAULT_NAMESPACE
     try:
-        told: dict[str, Any] = BlockingPeers(chosen).call("runner", "status", {}, timeout_s=_WARM_S)
+        told: dict[str, Any] = actors.call("runner", "status", {}, timeout_s=_WARM_S)
     except (PeerUnavailableError, AttributeError):  # frozen, restarting, its first time, or of an older build
         from actors import system  # noqa: PLC0415  0.7 s
 
-        return system.System(chosen).status()
+        return system.System(namespace or DEFAULT_NAMESPACE).status()
     return told
 
 

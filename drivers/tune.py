@@ -175,7 +175,7 @@ def show(*, name: str, storage: str | None, address: str | None, namespace: str 
 
 def _progress(output: Output) -> bool | None:
     """Choose a bar on a terminal, plain lines elsewhere, nothing where a program reads."""
-    return False if output.is_json else None if output.is_terminal else True
+    return False if output.is_json else None if output.moves else True
 
 
 def _settings(*, space: str, strategy: str, resources: str | None, early_stopping: str | None, **plain: Any) -> dict[str, Any]:

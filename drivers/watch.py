@@ -29,7 +29,7 @@ def watch(*, every: float, rounds: int | None, address: str | None, namespace: s
     watched = joined(address, namespace)
     with contextlib.suppress(KeyboardInterrupt):
         looks = _looks(watched, every, rounds)
-        if output.is_json or not output.is_terminal:
+        if output.is_json or not output.moves:
             _follow(looks, output)
         else:
             with output.live() as show:
@@ -57,7 +57,8 @@ def _follow(looks: Iterator[dict[str, Any]], output: Output) -> None:
         now = dict(_facts(told))
         for what, fact in now.items():
             if last.get(what) != fact:
-                print(f"{time.strftime('%H:%M:%S')} {what}: {fact}", flush=True)
+                output.line(f"{time.strftime('%H:%M:%S')} {what}: {fact}")
+                output.flush()
         last = now
 
 

@@ -1,0 +1,101 @@
+"""Runs every command once, with names that no plain terminal can show; writes the exit codes to a file.
+
+Run by test_terminals.py in processes of its own, whose terminal or pipes are the test. Nothing here needs a Ray: the system is
+pretended, or a store is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from actors.cluster import card
+from actors.tuning.study import Study
+from drivers import ack, cli, retrains, silence, status, stop, tune, watch
+
+NAME = "modèle/日本\u202efr\u0430ud"
+STATUS: dict[str, Any] = {
+    "namespace": NAME, "build": "b", "storage": "sqlite:///s", "pinned_to": "0" * 40,
+    "models": {NAME: {"state": "drifting", "events": 7, "duplicates": 0, "rejected": 0, "flagged": True,
+                      "open_episodes": [NAME],
+                      "versions": {"1.10 ü": {"metrics": {"accuracy é": {"state": "drifting", "baseline": {"mean": 0.9}}}}}}},
+    "clients": {}, "retrains": {"dead": 1}, "tuner": {"studies": 1},
+    "actors": {"runner": {"alive": False, "pid": 1, "node": None, "epoch": None}},
+}  # fmt: skip
+ORDER: dict[str, Any] = {
+    "id": NAME, "model": NAME, "version": "1", "state": "dead", "requested_at": 1e9, "dispatched_at": None, "finished_at": None,
+    "attempts": 1, "new_version": None, "reason": "ü \x1b[31m no", "explanation": {"é": 1.0}, "attempt_log": [], "tuning": None,
+    "status": "ok",
+}  # fmt: skip
+ADMITTED = {"decision": "dispatched", "order": NAME, "reason": "ü"}
+RECORDED = {"status": "recorded", "reason": "ü"}
+SUMMARY = {"study": "s", "name": NAME, "state": "DONE", "error": "é", "mode": "min", "seed": 1, "space": {}, "trials": 1,
+           "done": 1, "best": 0, "best_value": 1.0, "counts": {}, "workers": 0}  # fmt: skip
+TRIAL = {"id": 0, "params": {"é": 1.0}, "value": 1.0, "state": "COMPLETED", "attempts": 1, "error": "ü", "seconds": 1.0,
+         "node": None, "finished_at": None}  # fmt: skip
+STUDIES = [{"name": NAME, "state": "DONE", "created_at": 1e9, "error": "é"}]
+
+
+def study(*_: Any, **__: Any) -> Study:
+    return Study(lambda: dict(SUMMARY), lambda: [dict(TRIAL)])
+
+
+SYSTEM: Any = SimpleNamespace(
+    namespace=NAME,
+    status=lambda: STATUS,
+    stop=lambda: None,
+    retrains=SimpleNamespace(
+        history=lambda *_, **__: [ORDER], show=lambda *_: ORDER, retry=lambda *_: ADMITTED, trigger=lambda *_: ADMITTED,
+        done=lambda *_, **__: RECORDED, failed=lambda *_: RECORDED, silence=lambda *_: NAME, unsilence=lambda *_: None,
+        silences=lambda: [{"id": "q", "model": NAME, "remaining_s": 9.5, "comment": "ü"}],
+    ),
+    tuner=SimpleNamespace(run=study, submit=study, wait=study, study=study, stop=lambda *_: None, studies=lambda: STUDIES),
+)  # fmt: skip
+
+
+def lines(folder: Path) -> dict[str, list[str]]:
+    """Return a command line for each command that there is, by its path."""
+    events = folder / "events é.jsonl"
+    events.write_text(json.dumps({"model": NAME, "accuracy": 0.9, "timestamp": 1e9}) + "\n" + '{"model": "é", "accuracy": 7}\n')
+    config = folder / "visutility é.yaml"
+    config.write_text("defaults: {cooldown: 7m}\n", encoding="utf-8")
+    search = ["drivers.objectives:branin", "--space", '{"x": [0, 1]}', "--trials", "1"]
+    return {
+        "up": ["missing é.yaml"], "down": [], "start": ["missing é.yaml"], "stop": [], "reload": ["missing é.yaml"],
+        "config check": [str(config), "--model", NAME], "status": [], "watch": ["--rounds", "2", "--every", "0.001"],
+        "explain": [NAME, "--storage", f"sqlite:///{folder}/nowhere é"], "retrains ls": [], "retrains show": [NAME],
+        "retrains retry": [NAME], "retrains trigger": [NAME, "--reason", "é"], "retrains done": [NAME],
+        "retrains failed": [NAME, "--reason", "é"], "silence add": [NAME, "--duration", "2h"], "silence ls": [],
+        "silence expire": [NAME], "ack": [NAME], "replay": [str(events), "--dry-run", "--config", str(config)],
+        "tune run": search, "tune submit": search, "tune watch": [NAME], "tune stop": [NAME], "tune ls": [],
+        "tune show": [NAME],
+        "demo": ["--days", "0", "--out", str(folder / "é")], "reference": ["--seed", "é"], "completion": ["bash"],
+    }  # fmt: skip
+
+
+def main(report: Path, folder: Path) -> None:
+    """Run each command as a person, for a program, and its help."""
+    os.environ["XDG_STATE_HOME"] = str(folder)
+    for module in (retrains, silence, tune, stop, watch):
+        vars(module)["joined"] = lambda *_: SYSTEM
+    vars(status)["read"] = lambda *_: STATUS
+    vars(ack)["peers"] = lambda *_: SimpleNamespace(call=lambda *_, **__: {"status": "unavailable", "reason": "é"})
+    card.read = lambda _namespace: None
+    codes: dict[str, Any] = {}
+    for path, arguments in lines(folder).items():
+        for form in ([], ["-o", "json"], ["--help"]):
+            words = [*path.split(), *arguments, *form]
+            try:
+                codes[" ".join([path, *form])] = cli.main(words)
+            except BaseException:  # noqa: BLE001  the report is what the test reads
+                codes[" ".join([path, *form])] = traceback.format_exc()
+    report.write_text(json.dumps(codes), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

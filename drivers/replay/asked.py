@@ -32,6 +32,15 @@ class Asked:
 def tell_rejected(rejected: Sequence[Mapping[str, Any]], output: Output) -> None:
     """Print the first rejected lines of a file, each with field, rule and value."""
     for bad in rejected[:_SHOWN]:
-        output.note(f"line {bad['line']}: {bad['field']} {bad['rule']}, got {bad['value']!r}")
+        output.note(in_words(bad))
     if len(rejected) > _SHOWN:
         output.note(f"... and {len(rejected) - _SHOWN} more lines")
+
+
+def in_words(bad: Mapping[str, Any]) -> str:
+    """Return a rejected line with its field, rule and value.
+
+    >>> in_words({"line": 3, "field": "accuracy", "rule": "must lie in [0, 1]", "value": 7})
+    'line 3: accuracy must lie in [0, 1], got 7'
+    """
+    return f"line {bad['line']}: {bad['field']} {bad['rule']}, got {bad['value']!r}"

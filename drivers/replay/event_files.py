@@ -1,7 +1,8 @@
 """Reads events from a CSV or JSONL file: one line each, as the broadcaster takes them.
 
 Columns or keys: `model_name` (or `model`), `model_version` (or `version`), `timestamp` (seconds since the epoch, or ISO 8601),
-`accuracy`, `precision`, `recall`, and `extras` (JSONL). Every other column is an extra; an empty cell is absent.
+`accuracy`, `precision`, `recall`, and `extras` (JSONL). Every other column is an extra; an empty cell is absent. Names and
+versions are texts as they are written: version 1.10 is not 1.1.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from actors import wire
 
 _NAMES: Final = {"model": "model_name", "version": "model_version"}
 _FIELDS: Final = frozenset({"model_name", "model_version", "timestamp", "accuracy", "precision", "recall", "extras"})
+_TEXTS: Final = frozenset({"model_name", "model_version"})
+_MOST_SHOWN: Final = 80  # characters of a line that cannot be read
 _CHUNK: Final = 1000  # events that are checked together
 
 
@@ -34,23 +37,28 @@ class Chunk:
 def chunks(path: Path, *, model: str | None, version: str | None, since_s: float | None, now_s: float) -> Iterator[Chunk]:
     """Read a file in order, checked as the wire checks it; `model` and `version` stand in where a line names none.
 
-    Events before `since_s` are left out. ValueError for a file that is neither, or that cannot be read as what it is.
+    Events before `since_s` are left out. A line that cannot be read is rejected alone. ValueError for a file of another kind,
+    or one that cannot be read on.
     """
     held: list[tuple[int, dict[str, Any]]] = []
+    unread: list[dict[str, Any]] = []
     for line, event in _lines(path):
-        if model is not None:
-            event.setdefault("model_name", model)
-        if version is not None:
-            event.setdefault("model_version", version)
-        at = event.get("timestamp")
-        if since_s is not None and isinstance(at, int | float) and at < since_s:
-            continue
-        held.append((line, event))
-        if len(held) == _CHUNK:
-            yield _checked(held, now_s)
-            held = []
-    if held:
-        yield _checked(held, now_s)
+        if isinstance(event, _Unread):
+            unread.append({"line": line, "field": event.field, "value": event.value, "rule": event.rule})
+        else:
+            if model is not None:
+                event.setdefault("model_name", model)
+            if version is not None:
+                event.setdefault("model_version", version)
+            at = event.get("timestamp")
+            if since_s is not None and isinstance(at, int | float) and at < since_s:
+                continue
+            held.append((line, event))
+        if len(held) + len(unread) == _CHUNK:
+            yield _checked(held, unread, now_s)
+            held, unread = [], []
+    if held or unread:
+        yield _checked(held, unread, now_s)
 
 
 def moment(text: str) -> float:
@@ -66,7 +74,27 @@ def moment(text: str) -> float:
     return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A line that is no event."""
+
+    field: str
+    value: str
+    rule: str
+
+
+class _Written(float):
+    """A number of a JSON file that knows how it was written: as a version, 1.10 is not 1.1."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
     match path.suffix.lower():
         case ".csv":
             yield from _csv(path)
@@ -76,14 +104,20 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise ValueError(f"file must end in .csv, .jsonl or .ndjson, got {other!r} ({path})")
 
 
-def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
         try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError(f"{path}:{reader.line_num}: must have as many cells as the header has names")
-                yield reader.line_num, _event({name: _cell(text) for name, text in row.items() if text != ""})
+            header = next(reader, [])
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    rule = f"must have as many cells as the header has names ({len(header)}, this line has {len(cells)})"
+                    yield reader.line_num, _Unread("line", ",".join(cells)[:_MOST_SHOWN], rule)
+                    continue
+                named = ((_NAMES.get(name, name), text) for name, text in zip(header, cells, strict=True) if text != "")
+                yield reader.line_num, _event({name: text if name in _TEXTS else _cell(text) for name, text in named})
         except csv.Error as error:
             raise ValueError(f"{path}:{reader.line_num}: {error}") from None
 
@@ -95,18 +129,20 @@ def _cell(text: str) -> Any:
         return text
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
+def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number}: is no JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}:{number}: must be an object, got {line.strip()[:80]!r}")  # noqa: TRY004  of the file
-            yield number, _event(row)
+                row = json.loads(line, parse_float=_Written)
+            except (json.JSONDecodeError, RecursionError) as error:
+                yield number, _Unread("line", line.strip()[:_MOST_SHOWN], f"must be JSON ({error})")
+                continue
+            if isinstance(row, dict):
+                yield number, _event(row)
+            else:
+                yield number, _Unread("line", line.strip()[:_MOST_SHOWN], "must be a JSON object")
 
 
 def _event(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,20 +154,27 @@ def _event(row: Mapping[str, Any]) -> dict[str, Any]:
             event[name] = value
         else:
             extras[name] = value
-    for name in ("model_name", "model_version"):
-        if isinstance(event.get(name), float):  # a cell like 7 is a name here
-            event[name] = f"{event[name]:g}"
+    for name in _TEXTS & event.keys():
+        event[name] = _text(event[name])
     if isinstance(event.get("timestamp"), str):
         with suppress(ValueError):  # the check names the line
             event["timestamp"] = moment(event["timestamp"])
     if extras:
-        event["extras"] = {**event.get("extras", {}), **extras}
+        given = event.get("extras", {})
+        event["extras"] = {**given, **extras} if isinstance(given, dict) else given
     return event
 
 
-def _checked(held: list[tuple[int, dict[str, Any]]], now_s: float) -> Chunk:
+def _text(value: Any) -> Any:
+    """Return a name as it was written; what is neither a text nor a number is left to the check."""
+    if isinstance(value, _Written):
+        return value.text
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _checked(held: list[tuple[int, dict[str, Any]]], unread: list[dict[str, Any]], now_s: float) -> Chunk:
     found = wire.sort_events([event for _, event in held], now_s)
-    rejected = [
+    rejected = unread + [
         {"line": held[bad["index"]][0], **{key: bad[key] for key in ("field", "value", "rule")}} for bad in found.rejected
     ]
     wrong = {bad["index"] for bad in found.rejected}

@@ -19,7 +19,7 @@ from actors.wire import Batch, Bools, Floats
 from drivers.commands import FAILED, FINE
 from drivers.output import Output
 from drivers.replay import event_files
-from drivers.replay.asked import Asked, tell_rejected
+from drivers.replay.asked import Asked, in_words, tell_rejected
 
 _PER_MODEL: Final = 20_000  # values that are kept for the plot
 EPISODE_COLUMNS: Final = (
@@ -86,7 +86,8 @@ def rehearse(asked: Asked, output: Output) -> int:
             step(events)
     tell_rejected(source.rejected, output)
     if not rehearsals:
-        raise ValueError(f"there are no events{f' of {asked.model}' if asked.model else ''} in {source.what}")
+        first = f"; {in_words(source.rejected[0])}" if source.rejected else ""
+        raise ValueError(f"there are no events{f' of {asked.model}' if asked.model else ''} in {source.what}{first}")
     outcomes = {model: {name: each.outcome() for name, each in pair.items()} for model, pair in rehearsals.items()}
     _show(outcomes, source.what, output)
     if asked.plot is not None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,69 @@ def test_what_a_line_leaves_out_stands_in_from_the_command_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "lines", "problem"),
+    ("name", "lines", "value", "rule"),
     [
-        ("log.csv", ["a,b", "1"], "2: must have as many cells"),
-        ("log.jsonl", ["{}", "{"], "2: is no JSON"),
-        ("log.jsonl", ["[1]"], "1: must be an object"),
-        ("log.parquet", ["x"], "must end in .csv, .jsonl or .ndjson"),
+        (
+            "log.csv",
+            ["model,accuracy", "m,0.9", "m", "m,0.8"],
+            "m",
+            r"as many cells as the header has names \(2, this line has 1\)",
+        ),
+        ("log.csv", ["model,accuracy", "m,0.9", "m,0.9,7", "m,0.8"], "m,0.9,7", "as many cells"),
+        (
+            "log.jsonl",
+            ["", '{"model": "m", "recall": 1}', "{", '{"model": "m", "recall": 1}'],
+            "{",
+            r"must be JSON \(Expecting",
+        ),
+        (
+            "log.jsonl",
+            ["", '{"model": "m", "recall": 1}', "[1]", '{"model": "m", "recall": 1}'],
+            "[1]",
+            "must be a JSON object",
+        ),
     ],
 )
-def test_a_file_that_is_none_is_refused_with_the_line(tmp_path, name, lines, problem):
-    with pytest.raises(ValueError, match=problem):
-        read(written(tmp_path / name, *lines))
+def test_a_line_that_is_no_event_is_refused_alone(tmp_path, name, lines, value, rule):
+    events, rejected = read(written(tmp_path / name, *lines))
+    assert len(events) == 2
+    assert [(bad["line"], bad["field"], bad["value"]) for bad in rejected] == [(3, "line", value)]
+    assert re.search(rule, rejected[0]["rule"])
+
+
+def test_a_file_of_another_kind_or_one_that_cannot_be_read_on_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must end in .csv, .jsonl or .ndjson"):
+        read(written(tmp_path / "log.parquet", "x"))
+    with pytest.raises(ValueError, match=r"log.csv:2: "):
+        read(written(tmp_path / "log.csv", "model,note", 'm,"unended'))
+
+
+@pytest.mark.parametrize("written_as", ["1.10", "1.0", "007", "1e3", "2024_01"])
+def test_a_version_is_the_text_that_was_written(tmp_path, written_as):
+    """1.10 is not 1.1, and 007 not 7; in JSON a number, in CSV a cell."""
+    file = written(tmp_path / "log.csv", "model,version,accuracy", f"{written_as},{written_as},0.9")
+    assert [(event["model_name"], event["model_version"]) for event in read(file)[0]] == [(written_as, written_as)]
+    if written_as in {"1.10", "1.0", "1e3"}:
+        line = f'{{"model": "m", "version": {written_as}, "accuracy": 0.9, "extras": {{"x": 1.5}}}}'
+        assert [event["model_version"] for event in read(written(tmp_path / "log.jsonl", line))[0]] == [written_as]
+
+
+def test_a_whole_number_as_a_version_is_its_text(tmp_path):
+    assert read(written(tmp_path / "log.jsonl", '{"model": "m", "version": 7, "recall": 1}'))[0][0]["model_version"] == "7"
+    assert (
+        "model_version" in read(written(tmp_path / "log.jsonl", '{"model": "m", "version": true, "recall": 1}'))[1][0]["field"]
+    )
+
+
+def test_bad_lines_are_named_with_rule_and_value_to_programs_too(tmp_path, capsys):
+    now = configuration(tmp_path / "now.yaml", "cooldown: 7m")
+    file = written(tmp_path / "log.csv", "model,accuracy", "m,0.9", "m,7")
+    assert replay.main([str(file), "--dry-run", "--config", str(now), "-o", "json"]) == 1
+    bad = json.loads(capsys.readouterr().out)["rejected"]
+    assert [(each["line"], each["field"], each["value"]) for each in bad] == [(3, "accuracy", 7.0)]
+    file = written(tmp_path / "none.csv", "model,accuracy", "m,7")
+    assert replay.main([str(file), "--dry-run", "--config", str(now), "-o", "json"]) == 2
+    assert "none.csv; line 2: accuracy must" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_a_moment_is_seconds_or_iso():
@@ -131,3 +184,15 @@ def test_a_dry_run_says_what_the_configuration_would_have_made_of_it(history, tm
 def test_a_command_line_that_means_nothing_is_said_so(arguments, problem, capsys):
     assert replay.main(arguments) == 2
     assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+def test_bytes_that_are_no_utf8_reject_their_own_line(tmp_path, name):
+    good, bad = (
+        (b"m,0.9", b"m\xff,0.9") if name == "log.csv" else (b'{"model": "m", "recall": 1}', b'{"model": "m\xff", "recall": 1}')
+    )
+    head = b"model,accuracy" if name == "log.csv" else b""
+    (tmp_path / name).write_bytes(b"\n".join([head, good, bad, good]))
+    events, rejected = read(tmp_path / name)
+    assert [event["model_name"] for event in events] == ["m", "m"]
+    assert [(each["line"], each["field"]) for each in rejected] == [(3, "model_name")]

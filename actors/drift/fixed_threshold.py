@@ -19,6 +19,7 @@ from actors.drift.interface import (
     pack_state,
     unpack_state,
 )
+from actors.drift.moments import Moments
 
 
 class FixedThreshold:
@@ -57,16 +58,14 @@ class FixedThreshold:
         self._seen = 0
         self._outside = False
         self._last: deque[float] = deque(maxlen=max(self._window, RECENT))
-        self._n = 0
-        self._mean = 0.0
-        self._squares = 0.0
+        self._known = Moments()
 
     def baseline(self, values: npt.ArrayLike) -> None:
         """Forget everything; the sample only serves as the level that alarms are reported against."""
         array = as_values(values)
         self.reset()
         for x in array.tolist():
-            self._learn(x)
+            self._known.add(x)
 
     def update(self, values: npt.ArrayLike) -> list[Alarm]:
         """Take `values: float64[n]`, oldest first; return the alarms among them."""
@@ -81,19 +80,13 @@ class FixedThreshold:
                 if (down or up) and not self._outside:
                     alarms.append(self._alarm(index, mean, down=down))
                 self._outside = down or up
-            self._learn(x)
+            self._known.add(x)
         return alarms
 
     def _window_mean(self) -> float:
         if self._window == 1:
             return self._last[-1]
         return math.fsum(list(self._last)[-self._window :]) / self._window
-
-    def _learn(self, x: float) -> None:
-        self._n += 1
-        step = x - self._mean
-        self._mean += step / self._n
-        self._squares += step * (x - self._mean)
 
     def _alarm(self, index: int, mean: float, *, down: bool) -> Alarm:
         return Alarm(
@@ -102,9 +95,9 @@ class FixedThreshold:
             statistic=mean,
             threshold=self._lower if down else self._upper,
             direction="down" if down else "up",
-            baseline_n=self._n,
-            baseline_mean=self._mean if self._n else mean,
-            baseline_sd=math.sqrt(self._squares / (self._n - 1)) if self._n > 1 else 0.0,
+            baseline_n=self._known.n,
+            baseline_mean=self._known.mean if self._known.n else mean,
+            baseline_sd=self._known.sd,
             window_n=self._window,
             window_mean=mean,
             estimated_start=self._window,
@@ -114,15 +107,15 @@ class FixedThreshold:
     def progress(self) -> Progress:
         """Say how far the detector has got; the threshold is the nearer of the two limits."""
         mean = self._window_mean() if self._seen >= self._window else None
-        reference = self._mean if mean is None else mean
+        reference = self._known.mean if mean is None else mean
         nearer = min((self._lower, self._upper), key=lambda limit: abs(limit - reference))
         return {
             "state": "learning" if mean is None else "warning" if self._outside else "stable",
-            "baseline": self._mean if self._n else None,
+            "baseline": self._known.mean if self._known.n else None,
             "recent": float(np.mean(list(self._last)[-RECENT:])) if self._last else None,
             "seen": self._seen,
             "warmup": self._window,
-            "n_baseline": self._n,
+            "n_baseline": self._known.n,
             "statistic": reference,
             "threshold": nearer,
         }
@@ -133,7 +126,7 @@ class FixedThreshold:
             "seen": self._seen,
             "outside": self._outside,
             "last": list(self._last),
-            "moments": [self._n, self._mean, self._squares],
+            "known": self._known.as_list(),
         }
         return pack_state(self.name, self._learned_under, body)
 
@@ -143,4 +136,7 @@ class FixedThreshold:
         self.reset()
         self._seen, self._outside = int(body["seen"]), bool(body["outside"])
         self._last.extend(body["last"])
-        self._n, self._mean, self._squares = body["moments"]
+        if "moments" in body:  # of a build before values of any size were taken
+            self._known = Moments.of_squares(*body["moments"])
+        else:
+            self._known = Moments.restored(body["known"])

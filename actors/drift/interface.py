@@ -1,6 +1,7 @@
 """What every drift detector offers, and the checks and records they share."""
 
 import math
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypedDict, get_args
 
@@ -12,6 +13,7 @@ Direction = Literal["down", "up", "both"]
 State = Literal["learning", "stable", "warning"]
 Floats = npt.NDArray[np.float64]
 
+LARGEST = 1e300  # values beyond it count as it, so that sums and differences of them stay finite
 STATE_VERSION = 1  # of the envelope around every saved state; an unknown one is refused, never guessed at
 
 
@@ -56,6 +58,9 @@ class Progress(TypedDict):
 RECENT = 50  # events behind Progress.recent: long enough to be calm, short enough to show the last minutes
 
 
+_FLOAT_MAX = sys.float_info.max
+
+
 class DriftStrategy(Protocol):
     """One metric's detector: it is fed values in order and says when their level has changed.
 
@@ -86,7 +91,7 @@ class DriftStrategy(Protocol):
 
 
 def as_values(values: npt.ArrayLike) -> Floats:
-    """Return `values` as float64[n], n >= 1, or raise ValueError saying what is wrong with them."""
+    """Return `values` as float64[n], n >= 1, none beyond LARGEST; or raise ValueError saying what is wrong with them."""
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -100,6 +105,8 @@ def as_values(values: npt.ArrayLike) -> Floats:
     if not (math.isfinite(array[0]) if n == 1 else np.isfinite(array).all()):
         bad = int(np.flatnonzero(~np.isfinite(array))[0])
         raise ValueError(f"values must be finite, got {array[bad]} at index {bad}")
+    if (abs(array[0]) if n == 1 else max(array.max(), -array.min())) > LARGEST:
+        return np.clip(array, -LARGEST, LARGEST)
     return array
 
 
@@ -126,7 +133,8 @@ def check_number(
         raise ValueError(  # noqa: TRY004  # the wire's promise is ValueError
             f"{name} must be a number{' ' if rules else ''}{' and '.join(rules)}, got {value!r}"
         )
-    if not (math.isfinite(value) and low <= value <= high and value > above):
+    # An int may be too large for a float: it is compared before it is converted.
+    if not (low <= value <= high and value > above and abs(value) < math.inf and abs(value) <= _FLOAT_MAX):
         raise ValueError(f"{name} must be {' and '.join(rules) or 'finite'}, got {value!r}")
     return float(value)
 

@@ -50,6 +50,7 @@ _EARLY = 6.0
 # Standard errors added to the autocorrelation: one that is learned too small makes false alarms, one too large costs
 # delay, most where the budget is small. The more events a false alarm may cost, the more caution it is worth.
 _CAUTION_MAX, _CAUTION_SLOPE, _CAUTION_FROM = 2.5, 0.75, 300.0
+_SQUARES_WITHIN = 1e-140, 1e140  # sizes of a level
 _CAP_BELOW = 1.2  # a single score stays this far under the threshold: a lone outlier cannot alarm, nor nearly
 
 
@@ -201,12 +202,18 @@ class NormalScoresGLR:
         self._next_fit = self._warmup
         self._end = 0
         # Sums are about the first value, so that a high level costs no digits.
-        self._origin = 0.0
+        self._begin(0.0)
         self._sum = 0.0
         self._sum_squares = 0.0
         self._profile = np.zeros(max(self._season, 1))  # the season's deviation from the mean, by phase
         for channel in self._channels:
             channel.clear()
+
+    def _begin(self, origin: float) -> None:
+        self._origin = origin
+        # Of a level whose squares a float64 cannot hold, squares are added up in a unit of its size, a power of two.
+        extreme = origin != 0.0 and not _SQUARES_WITHIN[0] < abs(origin) < _SQUARES_WITHIN[1]
+        self._unit = math.ldexp(1.0, -math.frexp(origin)[1]) if extreme else 1.0
 
     @property
     def _learning(self) -> bool:
@@ -287,6 +294,7 @@ class NormalScoresGLR:
                     return alarm
         deviation = value - self._origin
         self._sum += deviation
+        deviation *= self._unit
         self._sum_squares += deviation * deviation
         self._n += 1
         self._seen += 1
@@ -326,7 +334,8 @@ class NormalScoresGLR:
                 continue
             if channel.map is not None:
                 extra["phi"] = channel.map.lag_one
-            variance = (squares - float((window * window).sum())) / baseline_n - mean * mean
+            window = window * self._unit
+            variance = (squares - float((window * window).sum())) / baseline_n - (mean * self._unit) ** 2
             return Alarm(
                 index=offset + excess.row,
                 detector=self.name,
@@ -335,7 +344,7 @@ class NormalScoresGLR:
                 direction="up" if up else "down",
                 baseline_n=baseline_n,
                 baseline_mean=self._origin + mean,
-                baseline_sd=math.sqrt(max(variance, 0.0)),
+                baseline_sd=math.sqrt(max(variance, 0.0)) / self._unit,
                 window_n=length,
                 window_mean=self._origin + inside / length,
                 estimated_start=length,
@@ -348,7 +357,7 @@ class NormalScoresGLR:
     def _keep(self, part: Floats) -> None:
         m = len(part)
         if self._n == 0:
-            self._origin = float(part[0])
+            self._begin(float(part[0]))
         if self._end + m > len(self._values):
             keep = min(self._end, _KEEP)
             size = len(self._values)
@@ -369,6 +378,7 @@ class NormalScoresGLR:
         """Return the sums after `part`: one addition after the other, so that the cut of the batches cannot matter."""
         deviation = part - self._origin
         line = np.concatenate(([self._sum], deviation))
+        deviation = deviation * self._unit
         squares = np.concatenate(([self._sum_squares], deviation * deviation))
         return float(np.add.accumulate(line)[-1]), float(np.add.accumulate(squares)[-1])
 
@@ -431,7 +441,8 @@ class NormalScoresGLR:
         if len(values):
             self._keep(values)
         self._n, self._seen, self._next_fit = int(body["n"]), int(body["seen"]), int(body["next_fit"])
-        self._origin, self._sum, self._sum_squares = body["sums"]
+        origin, self._sum, self._sum_squares = body["sums"]
+        self._begin(origin)
         if self._season:
             self._profile = np.frombuffer(body["profile"], dtype=np.float64)
         residuals = values - self._profile_of(self._n - len(values), len(values)) if self._season else values

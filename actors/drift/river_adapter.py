@@ -21,10 +21,12 @@ from actors.drift.interface import (
     pack_state,
     unpack_state,
 )
+from actors.drift.moments import Moments
 
 PREFIX = "river:"
 _MODULES = ("river.drift", "river.drift.binary")
 _UNIT_INTERVAL = {"DDM", "EDDM", "FHDDM", "HDDMA", "HDDMW"}  # they count hits or misses
+_LARGEST = 1e100  # river squares and multiplies without looking
 _CUT_MEANS = 50  # events after which "recent" is told from "before", where a detector itself does not say
 
 
@@ -56,9 +58,7 @@ class RiverDetector:
         except (TypeError, ValueError) as error:
             raise ValueError(f"options of {self.name} must be those of river's class: {error}") from error
         self._seen = 0
-        self._n = 0
-        self._mean = 0.0
-        self._squares = 0.0
+        self._before = Moments()
         self._recent: deque[float] = deque(maxlen=_CUT_MEANS)
 
     def baseline(self, values: npt.ArrayLike) -> None:
@@ -82,6 +82,8 @@ class RiverDetector:
 
     def _checked(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
         array = as_values(values)
+        if np.abs(array).max() > _LARGEST:
+            raise ValueError(f"values for {self.name} must lie within {_LARGEST:g}, got {array[np.abs(array).argmax()]}")
         if self._binary and not ((array >= 0) & (array <= 1)).all():
             raise ValueError(f"values for {self.name} must lie in [0, 1], got {array[(array < 0) | (array > 1)][0]}")
         return array
@@ -89,11 +91,7 @@ class RiverDetector:
     def _feed(self, x: float) -> bool:
         self._seen += 1
         if len(self._recent) == _CUT_MEANS:  # what leaves the recent events joins those before
-            old = self._recent[0]
-            self._n += 1
-            step = old - self._mean
-            self._mean += step / self._n
-            self._squares += step * (old - self._mean)
+            self._before.add(self._recent[0])
         self._recent.append(x)
         self._inner.update(x)
         return bool(self._inner.drift_detected)
@@ -104,16 +102,16 @@ class RiverDetector:
         if width is not None and 1 <= width < len(recent):
             recent = recent[-int(width) :]
         window_mean = math.fsum(recent) / len(recent)
-        n = max(self._n, 1)
+        before = self._before
         return Alarm(
             index=index,
             detector=self.name,
             statistic=1.0,  # river says that, not how strongly
             threshold=1.0,
-            direction="down" if window_mean < self._mean else "up",
-            baseline_n=self._n,
-            baseline_mean=self._mean if self._n else window_mean,
-            baseline_sd=math.sqrt(self._squares / n),
+            direction="down" if window_mean < before.mean else "up",
+            baseline_n=before.n,
+            baseline_mean=before.mean if before.n else window_mean,
+            baseline_sd=before.sd,
             window_n=len(recent),
             window_mean=window_mean,
             estimated_start=len(recent),
@@ -123,8 +121,8 @@ class RiverDetector:
     def progress(self) -> Progress:
         """Say how far the detector has got; river keeps its statistic to itself."""
         recent = list(self._recent)
-        n = self._n + len(recent)
-        total = self._mean * self._n + math.fsum(recent)
+        n = self._before.n + len(recent)
+        total = self._before.mean * self._before.n + math.fsum(recent)
         return {
             "state": "stable",
             "baseline": total / n if n else None,
@@ -140,7 +138,8 @@ class RiverDetector:
         """Return everything that `restore` needs: msgpack around river's own pickle, whose size river decides."""
         body = {
             "inner": pickle.dumps(self._inner),
-            "moments": [self._seen, self._n, self._mean, self._squares],
+            "seen": self._seen,
+            "before": self._before.as_list(),
             "recent": list(self._recent),
         }
         return pack_state(self.name, self._learned_under, body)
@@ -153,7 +152,11 @@ class RiverDetector:
             raise ValueError(f"state must hold river's {self._kind.__name__}, got {type(inner).__name__}")
         self.reset()
         self._inner = inner
-        self._seen, self._n, self._mean, self._squares = body["moments"]
+        if "moments" in body:  # of a build before values of any size were taken
+            self._seen, *before = body["moments"]
+            self._before = Moments.of_squares(*before)
+        else:
+            self._seen, self._before = int(body["seen"]), Moments.restored(body["before"])
         self._recent.extend(body["recent"])
 
 

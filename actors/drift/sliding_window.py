@@ -21,6 +21,8 @@ from actors.drift.interface import (
 from actors.drift.normal import normal_quantile
 
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)  # the reference calls a smaller deviation none at all
+_SQUARES_FROM = 1e140  # values from which on sums of squares might overflow
+_SMALL = 2.0**-560
 _CHUNK = 4096  # events whose windows are laid out at once: 16 MB at the default window
 
 
@@ -87,8 +89,10 @@ class SlidingWindowDriftDetector:
         line = np.concatenate((self._tail, chunk))
         z = np.zeros(len(chunk))
         first_full = min(max(self._window - 1 - held, 0), len(chunk))
-        for i in range(first_full):  # the window still grows: each event has a length of its own
-            z[i] = self._z_of(line[: held + i + 1])
+        if _unit(line) != 1.0:
+            first_full = len(chunk)
+        for i in range(first_full):  # the window still grows, or its squares are too large: each event by itself
+            z[i] = self._z_of(line[max(0, held + i + 1 - self._window) : held + i + 1])
         if first_full < len(chunk):
             windows = np.lib.stride_tricks.sliding_window_view(line[held + first_full + 1 - self._window :], self._window)
             mean = windows.mean(axis=1)
@@ -110,11 +114,13 @@ class SlidingWindowDriftDetector:
         if len(window) < self._min_samples:
             return 0.0
         # The same reduction as over the laid out windows, so that the cut of the batches cannot matter.
-        row = window[np.newaxis, :]
+        unit = _unit(window)
+        row = window[np.newaxis, :] * unit
         sd = float(row.std(axis=1, ddof=1)[0])
-        return 0.0 if sd <= _FLOAT32_EPSILON else float((window[-1] - row.mean(axis=1)[0]) / sd)
+        return 0.0 if sd <= _FLOAT32_EPSILON * unit else float((row[0, -1] - row.mean(axis=1)[0]) / sd)
 
     def _alarm(self, window: Floats, index: int, z: float) -> Alarm:
+        unit = _unit(window)
         return Alarm(
             index=index,
             detector=self.name,
@@ -123,7 +129,7 @@ class SlidingWindowDriftDetector:
             direction="down" if z < 0 else "up",
             baseline_n=len(window),
             baseline_mean=float(window.mean()),
-            baseline_sd=float(window.std(ddof=1)),
+            baseline_sd=float((window * unit).std(ddof=1)) / unit,
             window_n=1,
             window_mean=float(window[-1]),
             estimated_start=1,
@@ -154,6 +160,11 @@ class SlidingWindowDriftDetector:
         body = unpack_state(self.name, self._learned_under, state)
         self._tail = np.frombuffer(body["tail"], dtype=np.float64).copy()
         self._seen, self._given, self._z = int(body["seen"]), int(body["given"]), float(body["z"])
+
+
+def _unit(values: Floats) -> float:
+    """Return the factor, a power of two, by which values are so small that their squares are finite; 1 for most."""
+    return 1.0 if max(values.max(), -values.min()) < _SQUARES_FROM else _SMALL
 
 
 def _threshold_for(budget: float, window: int, *, one_sided: bool) -> float:

@@ -18,8 +18,8 @@ from actors.drift.interface import (
     pack_state,
     unpack_state,
 )
+from actors.drift.moments import ROUNDING, Moments
 
-_SD_FLOOR = 1e-12  # of the mean's size: below it a stream counts as constant
 _Z_CAP = 8.0  # of a standardised value: a new value after a constant stream has no finite one
 
 
@@ -64,10 +64,8 @@ class StandardisedChart:
 
     def reset(self) -> None:
         """Forget everything, as if newly created."""
-        self._n = 0
+        self._known = Moments()
         self._seen = 0
-        self._mean = 0.0
-        self._squares = 0.0  # sum of squared deviations from the mean (Welford 1962)
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._clear()
 
@@ -76,7 +74,7 @@ class StandardisedChart:
         array = as_values(values)
         self.reset()
         for x in array.tolist():
-            self._learn(x)
+            self._known.add(x)
 
     def update(self, values: npt.ArrayLike) -> list[Alarm]:
         """Take `values: float64[n]`, oldest first; return the alarms among them."""
@@ -84,32 +82,24 @@ class StandardisedChart:
         for index, x in enumerate(as_values(values).tolist()):
             self._seen += 1
             self._recent.append(x)
-            if self._n >= self._warmup:
+            if self._known.n >= self._warmup:
                 found = self._step(self._standardise(x), x)
                 if found is not None:
                     alarms.append(self._alarm(index, *found))
                     self.reset()
                     continue
-            self._learn(x)
+            self._known.add(x)
         return alarms
 
-    def _learn(self, x: float) -> None:
-        self._n += 1
-        step = x - self._mean
-        self._mean += step / self._n
-        self._squares += step * (x - self._mean)
-
-    def _sd(self) -> float:
-        return math.sqrt(self._squares / (self._n - 1)) if self._n > 1 else 0.0
-
     def _standardise(self, x: float) -> float:
-        sd = self._sd()
-        deviation = x - self._mean
-        if sd <= _SD_FLOOR * max(abs(self._mean), 1e-300):
-            return 0.0 if deviation == 0.0 else math.copysign(_Z_CAP, deviation)
-        t = deviation / sd * math.sqrt(self._n / (self._n + 1.0))
+        known = self._known
+        sd, deviation = known.sd, x - known.mean
+        rounding = ROUNDING * abs(known.mean)
+        if sd <= rounding:  # a constant
+            return 0.0 if abs(deviation) <= rounding else math.copysign(_Z_CAP, deviation)
+        t = deviation / sd * math.sqrt(known.n / (known.n + 1.0))
         # Wallace 1959: normal scores of Student t, to 0.02 for 10 or more degrees of freedom.
-        nu = self._n - 1.0
+        nu = known.n - 1.0
         z = math.sqrt(nu * math.log1p(min(t * t / nu, 1e300))) * (8.0 * nu + 1.0) / (8.0 * nu + 3.0)
         return math.copysign(z, t)
 
@@ -120,9 +110,9 @@ class StandardisedChart:
             statistic=abs(signed),
             threshold=self._threshold,
             direction="down" if signed < 0 else "up",
-            baseline_n=self._n,
-            baseline_mean=self._mean,
-            baseline_sd=self._sd(),
+            baseline_n=self._known.n,
+            baseline_mean=self._known.mean,
+            baseline_sd=self._known.sd,
             window_n=window_n,
             window_mean=window_mean,
             estimated_start=window_n,
@@ -132,12 +122,12 @@ class StandardisedChart:
     def progress(self) -> Progress:
         """Say how far the detector has got and how close to an alarm it is."""
         return {
-            "state": "learning" if self._n < self._warmup else "stable",
-            "baseline": self._mean if self._n else None,
+            "state": "learning" if self._known.n < self._warmup else "stable",
+            "baseline": self._known.mean if self._known.n else None,
             "recent": float(np.mean(self._recent)) if self._recent else None,
             "seen": self._seen,
             "warmup": self._warmup,
-            "n_baseline": self._n,
+            "n_baseline": self._known.n,
             "statistic": self._level(),
             "threshold": self._threshold,
         }
@@ -145,8 +135,8 @@ class StandardisedChart:
     def state(self) -> bytes:
         """Return everything that `restore` needs, as msgpack; about 600 bytes."""
         body = {
-            "counts": [self._n, self._seen],
-            "moments": [self._mean, self._squares],
+            "seen": self._seen,
+            "known": self._known.as_list(),
             "recent": list(self._recent),
             "own": self._own_state(),
         }
@@ -156,7 +146,10 @@ class StandardisedChart:
         """Continue exactly where `state` was taken; ValueError when another kind of detector made it."""
         body = unpack_state(self.name, self._learned_under, state)
         self.reset()
-        self._n, self._seen = body["counts"]
-        self._mean, self._squares = body["moments"]
+        if "moments" in body:  # of a build before the charts took values of any size
+            n, self._seen = body["counts"]
+            self._known = Moments.of_squares(n, *body["moments"])
+        else:
+            self._seen, self._known = int(body["seen"]), Moments.restored(body["known"])
         self._recent.extend(body["recent"])
         self._own_restore(body["own"])

@@ -1,5 +1,6 @@
 """The classical charts against published values and against simulation; the reference against its definition."""
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -96,3 +97,75 @@ def test_metrics_share_a_budget_so_that_their_false_alarms_add_up_to_it():
 def test_normal_quantiles():
     assert normal_quantile(0.975) == pytest.approx(1.959963984540054)
     assert normal_quantiles(np.array([0.5, 0.975])).tolist() == [0.0, normal_quantile(0.975)]
+
+
+CHARTS = ["cusum", "page-hinkley", "ewma"]
+
+
+@pytest.mark.parametrize("name", [*CHARTS, "default"])
+@pytest.mark.parametrize("level", [0.0, 1.0])
+@pytest.mark.parametrize("power", [-990, 990])  # about 1e-298 and 1e298
+def test_alarms_are_the_same_at_any_size_of_the_values(name, level, power):
+    if name == "default" and level == 0.0:
+        pytest.skip("the default adds squares up in the unit of the first value")
+    rng = np.random.default_rng(3)
+    values = level + np.concatenate((0.03 * rng.standard_normal(600), 0.09 + 0.03 * rng.standard_normal(200)))
+
+    def told(unit):
+        detector = create(name)
+        alarms = [alarm for part in np.array_split(values * unit, 7) for alarm in detector.update(part)]
+        return [
+            (a.direction, a.window_n, a.baseline_n, *(pytest.approx(x / unit) for x in (a.baseline_mean, a.baseline_sd)))
+            for a in alarms
+        ]
+
+    assert told(1.0)
+    assert told(2.0**power) == told(1.0)
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_differences_below_a_billionth_of_the_level_are_rounding(name):
+    rng = np.random.default_rng(4)
+    values = 1e6 * (1.0 + 1e-12 * rng.standard_normal(2000))
+    values[1000:] += 1e6 * 3e-11
+    assert create(name).update(values) == []
+    values[1000:] += 1e6 * 1e-7
+    assert create(name).update(values)
+
+
+def test_sizes_beyond_1e300_count_as_1e300():
+    values = np.concatenate((np.full(100, 1.7e308), np.full(100, -1.7e308)))
+    for name in [*CHARTS, "sliding-window"]:
+        assert create(name).update(values)
+    assert create("threshold", lower=0.0, window=3).update(values)
+
+
+def test_the_reference_is_its_definition_for_huge_values_too():
+    rng = np.random.default_rng(6)
+    values = rng.standard_normal(1200)
+    values[900:930] *= 1e200  # and back: windows of usual values are judged as ever
+    whole, cut = SlidingWindowDriftDetector(window=50, min_samples=20), SlidingWindowDriftDetector(window=50, min_samples=20)
+    alarms = whole.update(values)
+    again = [(start + a.index, a.extra["z"]) for start in range(0, 1200, 7) for a in cut.update(values[start : start + 7])]
+    assert again == [(a.index, a.extra["z"]) for a in alarms]
+    usual = SlidingWindowDriftDetector(window=50, min_samples=20).update(rng.standard_normal(1200))
+    assert len(usual) < len(alarms) < 60
+
+
+@pytest.mark.parametrize("name", [*CHARTS, "threshold"])
+def test_a_state_that_kept_squares_is_still_read(name):
+    options = {"lower": -9.0} if name == "threshold" else {}
+    values = np.random.default_rng(5).standard_normal(300)
+    detector, again = create(name, **options), create(name, **options)
+    detector.update(values)
+    envelope = msgpack.unpackb(detector.state())
+    body = envelope["body"]
+    n, mean, root = body.pop("known")
+    if name == "threshold":
+        body["moments"] = [n, mean, root**2]
+    else:
+        body["counts"], body["moments"] = [n, body.pop("seen")], [mean, root**2]
+    again.restore(msgpack.packb(envelope))
+    found, expected = again.update(values - 20.0), detector.update(values - 20.0)
+    assert [a.index for a in found] == [a.index for a in expected]
+    assert found[0].baseline_sd == pytest.approx(expected[0].baseline_sd)

@@ -34,7 +34,7 @@ class RiverDetector:
     """Feeds one of river's detectors event by event and reports its `drift_detected` as an alarm.
 
     Options are the arguments of river's class. The budget has no effect: river's thresholds have another meaning each
-    (docs/explanation/detection.md shows what false alarms they make). DDM, EDDM, HDDM_A and HDDM_W want misses (1 a miss,
+    (docs/results/detection.md shows what false alarms they make). DDM, EDDM, HDDM_A and HDDM_W want misses (1 a miss,
     0 a hit), FHDDM hits, hence values in [0, 1] only. With a direction, an alarm the other way is dropped. Every detector
     starts anew after its alarm.
     """

@@ -82,11 +82,12 @@ class Shortfall:
 
     For an error share e, the promise is 1 - e and the hits are the rows without an error.
 
-    >>> rule = Shortfall(promised=0.87, promised_n=2500, price=25)
-    >>> [rule.update(hits, 200) for hits in (175, 160, 158, 150)]
-    [False, False, False, True]
-    >>> round(rule.lost, 1), rule.stretch.windows
-    (35.7, 3)
+    Examples:
+        >>> rule = Shortfall(promised=0.87, promised_n=2500, price=25)
+        >>> [rule.update(hits, 200) for hits in (175, 160, 158, 150)]
+        [False, False, False, True]
+        >>> round(rule.lost, 1), rule.stretch.windows
+        (35.7, 3)
     """
 
     def __init__(self, *, promised: float, promised_n: float, price: float, z: float = 2.0) -> None:

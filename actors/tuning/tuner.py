@@ -154,7 +154,7 @@ class Tuner:
     async def step(self, *, study: str, **said: Unpack[StepFields]) -> StepAnswered | Gone:
         """Take what a worker has done and give it more; idempotent by (incarnation, sequence).
 
-        The fields are those of `actors.tuning.rules.steps.Step`; docs/tuning.md has the protocol.
+        The fields are those of `actors.tuning.rules.steps.Step`; docs/explanation/tuning.md has the protocol.
         """
         self._begin()
         step = Step.from_wire(said)

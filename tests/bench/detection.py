@@ -1,7 +1,7 @@
 """Measure the drift detectors: false alarms, delay against the physical limit, outliers, speed, real streams.
 
 Every section has fixed seeds and prints means with standard errors. The whole takes about half an hour on one core,
-`--quick` under two minutes with wider errors. docs/explanation/detection.md explains the figures.
+`--quick` under two minutes with wider errors. docs/results/detection.md explains the figures.
 """
 
 import argparse

@@ -115,7 +115,7 @@ class StudyLedger:
         self._changed[key] = session
 
     def step(self, step: Step, *, now_s: float, wall_s: float) -> StepAnswered | Gone:
-        """Take what a worker has to say and return what it gets; see the lease protocol in docs/tuning.md."""
+        """Take what a worker has to say and return what it gets; see the lease protocol in docs/explanation/tuning.md."""
         session = self._session(step, wall_s)
         if session is None:
             return GONE

@@ -36,6 +36,24 @@ def shown(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 
+def stand_in(value: object) -> Any:
+    """Return a plain and short value that stands for `value` in a reply: itself where it is small, else what it is.
+
+    >>> stand_in(0.5), stand_in("x" * 100) == "x" * 80, stand_in([1, 2, 3]), stand_in(10**400)
+    (0.5, True, 'list of 3', 'huge int')
+    """
+    value = unboxed(value)
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else str(value)[:_MOST_SHOWN] if abs(value) < 10**99 else "huge int"
+    if isinstance(value, str):
+        return value[:_MOST_SHOWN].encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, bytes | bytearray | list | tuple | dict | set):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
 def brief(error: Exception) -> str:
     """Return a database's error without its statement and parameters."""
     return str(getattr(error, "orig", None) or error)[:500]

@@ -14,7 +14,8 @@ class MetricsEvent:
     """Metrics that a job computed for one model at one time.
 
     `timestamp` is the event's own time in seconds since the epoch. `accuracy`, `precision` and `recall` lie in [0, 1]; each
-    may be None. At least one number is there, among them or among `extras`, whose values are numbers or strings.
+    may be None. At least one number is there, among them or among `extras`, whose values are numbers or strings. `n` is the
+    number of predictions behind the event, None where nobody has said it.
     """
 
     model_name: str
@@ -24,6 +25,7 @@ class MetricsEvent:
     precision: float | None = None
     recall: float | None = None
     extras: Mapping[str, Extra] = field(default_factory=dict)
+    n: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

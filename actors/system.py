@@ -25,9 +25,9 @@ from actors.clock import SystemClock
 from actors.cluster import card, connection, deployment
 from actors.cluster.build import BUILD
 from actors.cluster.card import Card
-from actors.cluster.deployment import ConflictError
 from actors.cluster.peers import BlockingPeers
 from actors.config.stored import load_stored, store_settings
+from actors.errors import ConflictError
 from actors.storage import Store, StoreError, is_local, redacted, schema
 from actors.storage.schema import SYSTEM
 

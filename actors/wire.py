@@ -1,4 +1,4 @@
-"""The shapes that cross a process: raw events checked, batches packed into columns, columns checked.
+"""The packed batch: its shape, how it is encoded and decoded, and which of its rows count.
 
 A job whose environment lacks this package copies these three lines and calls with plain values, by keyword:
 
@@ -6,53 +6,72 @@ A job whose environment lacks this package copies these three lines and calls wi
     broadcaster = ray.get_actor("broadcaster", namespace="visutility")
     ray.get(broadcaster.broadcast.remote(events=[{"model_name": "fraud", "model_version": "7", "accuracy": 0.91}]))
 
-The packed batch is a msgpack map: `v` (schema), `n` (rows), `versions` (texts), `which` (uint16[n]: the version of each row;
-left out where there is one version), `time` and `columns` (name -> column), `texts` (name -> list of text or nil). A column is
-float64[n], little-endian; or 8 bytes, one value for all rows; or a pair of such bytes and a bit mask of the rows that have it
-(bits packed, the first row is the highest bit). So a NaN in a row that has the column is a bad value, and not an absent one.
-A batch holds the events of one model, in the order of their sequence numbers.
+A packed batch is a msgpack map: `v` (schema), `n` (rows), `versions` (texts), `which` (uint16[n]: the version of each row; left
+out where there is one version), `time` and `columns` (name -> column), `texts` (name -> list of text or nil), and in schema 2
+`weights` (a column: the predictions behind each event). A column is float64[n], little-endian; or 8 bytes, one value for all
+rows; or a pair of such bytes and a bit mask of the rows that have it (bits packed, the first row is the highest bit). So a NaN
+in a row that has the column is a bad value, not an absent one. A batch holds the events of one model, in the order of their
+sequence numbers. A batch without weights is written as schema 1, which builds before schema 2 read too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeGuard
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeGuard
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from actors import columns as reading
 from actors import replies
+from actors.checks import finite, shown, stand_in
 
 Floats = npt.NDArray[np.float64]
 Rejection = replies.Rejection
 Bools = npt.NDArray[np.bool_]
 Payload = bytes | memoryview  # a packed batch
-Row = tuple[str, float, Mapping[str, Any]]  # version, time, metrics: numbers, texts, None for absent
+# Version, time, metrics (numbers, texts, None for absent), n (predictions behind the event, None for absent).
+Row = tuple[str, float, Mapping[str, Any], float | None]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2  # the newest that this build reads; it reads all before
 NAMED: Final = ("accuracy", "precision", "recall")
 UNVERSIONED: Final = "unversioned"
-FIELDS: Final = frozenset({"model_name", "model_version", "timestamp", "extras", *NAMED})
-RESERVED: Final = FIELDS - set(NAMED)  # a metric of such a name could not be told from the field
+FIELDS: Final = frozenset({"model_name", "model_version", "timestamp", "extras", "n", *NAMED})
+RESERVED: Final = FIELDS - {*NAMED, "n"}  # a metric of such a name could not be told from the field; `n` is told by its place
 
 MAX_CALL_BYTES: Final = 8 * 2**20  # one call: several times what is worth sending at once, and a bound on everybody's memory
 MAX_ROWS: Final = 1_000_000
-MAX_EVENTS: Final = 100_000  # raw events of one call: each costs some microseconds of the broadcaster's only loop
 MAX_NAME: Final = 200
 MAX_EXTRAS_BYTES: Final = 16 * 1024
 MAX_COLUMNS: Final = 256
 MAX_VERSIONS: Final = 1000
 MAX_CELLS: Final = 4 * 2**20  # rows times columns of one batch: constants pack into 8 bytes and decode into 8 bytes a row
 MAX_LISTED: Final = 1000  # rejections that a reply lists one by one; how many there are follows from the counts
+SOURCES: Final = ("cross_validation", "hold_out")  # where a promise comes from
+MAX_WEIGHT: Final = 1e12
+WEIGHT_RULE: Final = f"must be a number above 0, at most {MAX_WEIGHT:g}"
 AHEAD_S: Final = 300.0  # a clock that is so far ahead is taken for right; a value beyond is in milliseconds or wrong
 
-_SHOWN: Final = 80
-_PART_BYTES: Final = MAX_CALL_BYTES // 2  # the aim where a batch is split; names and texts have the other half
-_PART_ROWS: Final = 100_000  # where columns are split: a column of a part is 800 KB at most
 _ARRAY_BYTES: Final = 64 * 1024  # of a payload: about where one copy costs more than an array's own few microseconds
+
+
+_Bad = tuple[str, Floats, Bools, str]  # field, values, the rows where it is wrong, rule
+Rule = Callable[[object], str | None]  # says what is wrong with a name, None if nothing is
+
+_KEYS: Final = {
+    1: frozenset({"v", "n", "versions", "which", "time", "columns", "texts"}),
+    2: frozenset({"v", "n", "versions", "which", "time", "columns", "texts", "weights"}),
+}
+_UNWANTED: Final = (  # categories of characters that no name may hold
+    *((kind, "must not hold a control character") for kind in ("Cc", "Zl", "Zp")),
+    ("Cs", "must be encodable as UTF-8"),
+    ("Cf", "must not hold a character that cannot be seen (zero width, direction, format)"),
+)
+_RULES: Final = {True: "must be a number from 0 to 1", False: "must be a finite number"}  # whether it is one of NAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +92,24 @@ class Batch:
     columns: Mapping[str, Column]
     which: npt.NDArray[np.uint16] | None = None
     texts: Mapping[str, list[str | None]] = field(default_factory=dict)
+    weights: Column | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Which rows count. `ok: bool[n]` is None where all do; `listed` holds at most MAX_LISTED of the others."""
+    """Which rows count, and which of their values.
 
+    `batch` is the batch without its bad values: a NaN or an infinity that stands beside a finite value is left out alone, and
+    `bad_values` counts those of the rows that count. `ok: bool[n]` is None where all rows count; `listed` holds at most
+    MAX_LISTED of those that do not, `bad_value` one of the values that were left out.
+    """
+
+    batch: Batch
     ok: Bools | None
     rejected: int
     listed: list[Rejection]
-
-
-class Packed(NamedTuple):
-    """A batch that every limit of the wire allows. `emptied` says why its only row was emptied, so that it will be rejected."""
-
-    rows: int
-    payload: bytes
-    emptied: Rejection | None = None
-
-
-@dataclass(slots=True)
-class Sorted:
-    """Raw events of one call by model: for each its rows, and the index that each row had in the call."""
-
-    rows: dict[str, list[Row]]
-    indices: dict[str, list[int]]
-    rejected: list[Rejection]
+    bad_values: int = 0
+    bad_value: Rejection | None = None
 
 
 # --- names ------------------------------------------------------------------------------------------------------
@@ -106,17 +117,17 @@ class Sorted:
 
 def check_model(name: object) -> str:
     """Return the model's name, or raise ValueError naming the rule."""
-    rule = _model_rule(name)
+    rule = model_rule(name)
     if rule is not None:
-        raise ValueError(f"model_name {rule}, got {shown(name)!r}")
+        raise ValueError(f"model_name {rule}, got {shown(name)}")
     return str(name)
 
 
 def check_version(version: object) -> str:
     """Return the version, or raise ValueError naming the rule."""
-    rule = _text_rule(version)
+    rule = text_rule(version)
     if rule is not None:
-        raise ValueError(f"model_version {rule}, got {shown(version)!r}")
+        raise ValueError(f"model_version {rule}, got {shown(version)}")
     return str(version)
 
 
@@ -124,42 +135,34 @@ def metric_rule(name: object) -> str | None:
     """Say what is wrong with a metric's name, None if nothing is."""
     if name in RESERVED:
         return "must not be the name of a field"
-    return _text_rule(name)
+    return text_rule(name)
 
 
-def shown(value: object) -> Any:
-    """Give a plain and short stand-in of a value for an error."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int | float):
-        return (
-            value if isinstance(value, float) or abs(value) < 2**63 else str(value)[:_SHOWN] if value < 10**99 else "huge int"
-        )
-    if isinstance(value, np.generic):
-        return shown(value.item())
-    if isinstance(value, str):
-        return value[:_SHOWN]
-    if isinstance(value, bytes | bytearray | list | tuple | dict | set):
-        return f"{type(value).__name__} of {len(value)}"
-    return type(value).__name__
-
-
-def _text_rule(value: object) -> str | None:
+def text_rule(value: object) -> str | None:
+    """Say what is wrong with a name, None if nothing is."""
     if not isinstance(value, str):
         return "must be a text"
     if not 1 <= len(value) <= MAX_NAME:
         return f"must have 1 to {MAX_NAME} characters"
     if value.isascii() and value.isprintable():
         return None
-    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
-        return "must not hold a control character"
-    if any(0xD800 <= ord(c) < 0xE000 for c in value):
-        return "must be encodable as UTF-8"
-    return None
+    kinds = set(map(unicodedata.category, value))
+    return next((rule for bad, rule in _UNWANTED if bad in kinds), None)
 
 
-def _model_rule(value: object) -> str | None:
-    rule = _text_rule(value)
+def _stored_rule(value: object) -> str | None:
+    """Say what is wrong with a name in the store, where names lie that earlier builds took."""
+    return None if isinstance(value, str) and 1 <= len(value) <= MAX_NAME else f"must be a text of 1 to {MAX_NAME} characters"
+
+
+def is_model(name: object) -> TypeGuard[str]:
+    """Tell whether the name can be a model's."""
+    return model_rule(name) is None
+
+
+def model_rule(value: object) -> str | None:
+    """Say what is wrong with a model's name, None if nothing is."""
+    rule = text_rule(value)
     if rule is None and any(c in "*?[" for c in str(value)):
         return "must not hold one of * ? ["
     return rule
@@ -171,7 +174,7 @@ def _model_rule(value: object) -> str | None:
 def pack(batch: Batch) -> bytes:
     """Encode a batch that `unpack` would take."""
     message: dict[str, Any] = {
-        "v": SCHEMA,
+        "v": 1 if batch.weights is None else 2,
         "n": batch.rows,
         "versions": batch.versions,
         "time": _pack_values(batch.times, batch.rows),
@@ -181,48 +184,9 @@ def pack(batch: Batch) -> bytes:
         message["which"] = batch.which.astype("<u2", copy=False).tobytes()
     if batch.texts:
         message["texts"] = dict(batch.texts)
+    if batch.weights is not None:
+        message["weights"] = _pack_column(batch.weights, batch.rows)
     return bytes(msgpack.packb(message))
-
-
-def packed_rows(rows: Sequence[Row]) -> list[Packed]:
-    """Pack rows of one model, in their order, into as few batches as halving gives that fit the wire.
-
-    A row that no batch can carry (a text that UTF-8 cannot encode, or a row that is too large) is emptied and packed alone: it
-    keeps its number, and whoever counts the batch rejects it.
-    """
-    waiting, done = [rows] if rows else [], []
-    while waiting:
-        part = waiting.pop()
-        packed = _packed_if_it_fits(part)
-        if packed is not None:
-            done.append(packed)
-        elif len(part) == 1:
-            done.append(_emptied(part[0]))
-        else:
-            half = len(part) // 2
-            waiting += [part[half:], part[:half]]
-    return done
-
-
-def packed_columns(batch: Batch) -> Iterator[Packed]:
-    """Pack a batch of columns without texts, in the order of its rows, into batches that fit the wire."""
-    columns = len(batch.columns)
-    most = min(_PART_ROWS, _PART_BYTES // (8 * columns + 8), MAX_CELLS // max(columns, 1))
-    for start in range(0, batch.rows, most):
-        part = batch if batch.rows <= most else _cut(batch, start, start + most)
-        yield Packed(part.rows, pack(part))
-
-
-def split_rows(rows: Sequence[Row]) -> Iterator[Batch]:
-    """Make batches of rows, in their order, each with no more columns, versions and cells than the wire takes."""
-    waiting = [rows] if rows else []
-    while waiting:
-        part = waiting.pop()
-        if len(part) == 1 or _is_narrow(part):
-            yield batch_of_rows(part)
-        else:
-            half = len(part) // 2
-            waiting += [part[half:], part[:half]]
 
 
 def declared_rows(payload: object) -> int:
@@ -250,8 +214,11 @@ def arrived(payload: object) -> Payload:
     return payload
 
 
-def unpack(payload: object) -> Batch:
-    """Decode a batch; ValueError says what about the envelope is wrong. The values are not checked yet."""
+def unpack(payload: object, *, stored: bool = False) -> Batch:
+    """Decode a batch; ValueError says what about the envelope is wrong. The values are not checked yet.
+
+    `stored`: it comes from the log, which may hold names that today's rules refuse.
+    """
     payload = arrived(payload)
     try:
         message = msgpack.unpackb(payload)
@@ -259,19 +226,23 @@ def unpack(payload: object) -> Batch:
         raise ValueError(f"payload must be a whole msgpack map, got {len(payload)} bytes that are not ({error})") from None
     if not isinstance(message, dict):
         raise ValueError(f"payload must be a msgpack map, got {type(message).__name__}")  # noqa: TRY004  the wire's rule
-    if message.get("v") != SCHEMA:
-        raise ValueError(f"payload v must be {SCHEMA}, the schema that this build knows, got {shown(message.get('v'))!r}")
-    unknown = message.keys() - {"v", "n", "versions", "which", "time", "columns", "texts"}
+    schema = message.get("v")
+    if type(schema) is not int or schema not in _KEYS:
+        raise ValueError(
+            f"payload v must be {' or '.join(map(str, _KEYS))}, a schema that this build knows, got {shown(schema)}"
+        )
+    unknown = message.keys() - _KEYS[schema]
     if unknown:
-        raise ValueError(f"payload must hold no other key, got {shown(min(unknown, key=str))!r}")
+        raise ValueError(f"payload must hold no other key, got {shown(min(unknown, key=str))}")
     rows = message.get("n")
     if isinstance(rows, bool) or not isinstance(rows, int) or not 1 <= rows <= MAX_ROWS:
-        raise ValueError(f"payload n must be a whole number from 1 to {MAX_ROWS}, got {shown(rows)!r}")
-    versions = _versions(message.get("versions"))
+        raise ValueError(f"payload n must be a whole number from 1 to {MAX_ROWS}, got {shown(rows)}")
+    rule = _stored_rule if stored else text_rule
+    versions = _versions(message.get("versions"), rule)
     columns = message.get("columns")
     if not isinstance(columns, dict) or len(columns) > MAX_COLUMNS:
-        raise ValueError(f"payload columns must be a map of at most {MAX_COLUMNS} columns, got {shown(columns)!r}")
-    _check_names(columns)
+        raise ValueError(f"payload columns must be a map of at most {MAX_COLUMNS} columns, got {shown(columns)}")
+    _check_names(columns, rule)
     texts = message.get("texts", {})
     cells = rows * (len(columns) + (len(texts) if isinstance(texts, dict) else 0))
     if cells > MAX_CELLS:  # before anything is decoded: a constant column has 8 bytes here, and 8 bytes a row in memory
@@ -282,44 +253,57 @@ def unpack(payload: object) -> Batch:
         times=_values("time", message.get("time"), rows),
         columns={name: _column(name, packed, rows) for name, packed in columns.items()},
         which=_which(message.get("which"), rows, len(versions)),
-        texts=_texts(texts, rows),
+        texts=_texts(texts, rows, rule),
+        weights=None if "weights" not in message else _column("weights", message["weights"], rows),
     )
 
 
-def check(batch: Batch, now_s: float, skip: int = 0) -> Verdict:
+def check(batch: Batch, now_s: float, skip: int = 0) -> Verdict:  # noqa: C901  a pass over the columns, one check each
     """Say which rows from `skip` on count at the time `now_s`; `index` of a rejection counts from the batch's first row.
 
     The same batch at the same time always gets the same verdict: a log is read again with the time it was received.
     """
-    bad: list[tuple[str, Floats, Bools, str]] = []  # field, values, rows, rule
-    low, high = float(batch.times.min()), float(batch.times.max())
-    if not (low >= 0.0 and high <= now_s + AHEAD_S):
+    bad: list[_Bad] = []
+    if not (float(batch.times.min()) >= 0.0 and float(batch.times.max()) <= now_s + AHEAD_S):
         with np.errstate(invalid="ignore"):
             wrong = ~((batch.times >= 0.0) & (batch.times <= now_s + AHEAD_S))
         bad.append(("timestamp", batch.times, wrong, "must be seconds since the epoch, not in the future"))
+    if batch.weights is not None:
+        bad += _bad_weights(batch.weights)
+    dropped: list[_Bad] = []  # values that are left out alone
     filled: Bools | None = np.zeros(batch.rows, dtype=np.bool_)
+    columns: dict[str, Column] | None = None
     for name, column in batch.columns.items():
-        named = name in NAMED
-        if column.present is None:
+        cleaned = _cleaned(name, column, bad, dropped)
+        if cleaned is not column:
+            columns = dict(batch.columns) if columns is None else columns
+            columns[name] = cleaned
+        if cleaned.present is None:
             filled = None
         elif filled is not None:
-            filled |= column.present
-        low, high = float(column.values.min()), float(column.values.max())
-        if (low >= 0.0 and high <= 1.0) if named else (math.isfinite(low) and math.isfinite(high)):
-            continue
-        fine = (column.values >= 0.0) & (column.values <= 1.0) if named else np.isfinite(column.values)
-        wrong = ~fine if column.present is None else ~fine & column.present
-        bad.append((name, column.values, wrong, "must be a number from 0 to 1" if named else "must be a finite number"))
+            filled |= cleaned.present
     if filled is not None and not filled.all():
+        bad += [(name, values, wrong & ~filled, rule) for name, values, wrong, rule in dropped]
         bad.append(("metrics", np.zeros(batch.rows), ~filled, "must hold at least one number"))
     if batch.texts:
         lengths = _text_bytes(batch)
         wrong = lengths > MAX_EXTRAS_BYTES
         if wrong.any():
             bad.append(("extras", lengths, wrong, f"must have at most {MAX_EXTRAS_BYTES} bytes"))
-    if not bad:
-        return Verdict(None, 0, [])
-    return _verdict(batch.rows, skip, bad)
+    cleaned_batch = batch if columns is None else replace(batch, columns=columns)
+    ok, listed = (None, []) if not bad else _listed(batch.rows, skip, bad)
+    rejected = 0 if ok is None else int((~ok[skip:]).sum())
+    if not dropped:
+        return Verdict(cleaned_batch, ok, rejected, listed)
+    counted = [(name, values, wrong if ok is None else wrong & ok, rule) for name, values, wrong, rule in dropped]
+    bad_values = sum(int(wrong[skip:].sum()) for _, _, wrong, _ in counted)
+    _, left_out = _listed(batch.rows, skip, counted, most=1)
+    return Verdict(cleaned_batch, ok, rejected, listed, bad_values, left_out[0] if left_out else None)
+
+
+def recheck(payload: Payload, received_at: float, skip: int) -> Verdict:
+    """Read a batch of the log again: the verdict that it got when it was received."""
+    return check(unpack(payload, stored=True), received_at, skip)
 
 
 def rows_of(batch: Batch, number: int, ok: Bools | None, skip: int) -> Any:
@@ -343,45 +327,46 @@ def values_of(batch: Batch, metric: str, version: str, ok: Bools | None, skip: i
     return column.values[rows] if column.present is None else column.values[rows][column.present[rows]]
 
 
-def batch_of_columns(metrics: Mapping[str, Any], *, version: str, timestamps: Any, now_s: float) -> Batch:
-    """Make a batch of one version from arrays of equal length: float64[n] each; ValueError names the column and the rule.
+def batch_of_columns(
+    metrics: Mapping[str, Any], *, version: str, timestamps: Any, now_s: float, n: Any = None, least: int = 1
+) -> Batch:
+    """Make a batch of one version from columns of equal length, of any library; ValueError names the column and the rule.
 
-    `timestamps` is float64[n], one number for all rows, or None for `now_s`.
+    `timestamps` is a column, one time for all rows, or None for `now_s`; `n` a column, one number for all rows, or None;
+    `least` the fewest rows that it may have.
     """
     if not isinstance(metrics, Mapping) or not metrics:
-        raise ValueError(f"metrics must be a mapping of names to columns, at least one, got {shown(metrics)!r}")
+        raise ValueError(f"metrics must be a mapping of names to columns, at least one, got {shown(metrics)}")
+    check_version(version)
     columns = {}
     rows = -1
     for name, values in metrics.items():
         rule = metric_rule(name)
         if rule is not None:
-            raise ValueError(f"metric name {rule}, got {shown(name)!r}")
-        array = _as_column(str(name), values)
+            raise ValueError(f"metric name {rule}, got {shown(name)}")
+        array, present = reading.column(str(name), values)
         if rows not in {-1, len(array)}:
             raise ValueError(f"{name} must have as many rows as the other columns, {rows}, got {len(array)}")
         rows = len(array)
-        columns[str(name)] = Column(array)
+        columns[str(name)] = Column(array, present)
+    if not least <= rows <= MAX_ROWS:
+        raise ValueError(f"{next(iter(metrics))} must have {least} to {MAX_ROWS} rows, got {rows}")
     if len(columns) > MAX_COLUMNS:
         raise ValueError(f"metrics must hold at most {MAX_COLUMNS} columns, got {len(columns)}")
-    if timestamps is None or isinstance(timestamps, int | float | np.number):
-        times = np.full(rows, now_s if timestamps is None else float(timestamps))
-    else:
-        times = _as_column("timestamps", timestamps)
-        if len(times) != rows:
-            raise ValueError(f"timestamps must have as many rows as the columns, {rows}, got {len(times)}")
-    return Batch(rows, [check_version(version)], times, columns)
+    times, weights = _times_of(timestamps, rows, now_s), None if n is None else _weights_of(n, rows)
+    return Batch(rows, [version], times, columns, weights=weights)
 
 
 def batch_of_rows(rows: Sequence[Row]) -> Batch:
     """Make one batch of rows of one model, types already checked; it may be more than the wire takes (see `split_rows`)."""
     n = len(rows)
     names: dict[str, None] = {}
-    for _, _, metrics in rows:
+    for _, _, metrics, _ in rows:
         names.update(dict.fromkeys(metrics))
     columns: dict[str, Column] = {}
     texts: dict[str, list[str | None]] = {}
     for name in names:
-        cells = [metrics.get(name) for _, _, metrics in rows]
+        cells = [metrics.get(name) for _, _, metrics, _ in rows]
         kinds = set(map(type, cells))
         try:
             if any(issubclass(kind, str) for kind in kinds):  # numpy would read a number out of "0.9"
@@ -390,65 +375,46 @@ def batch_of_rows(rows: Sequence[Row]) -> Batch:
                 columns[name] = Column(np.array(cells, dtype=np.float64)) if type(None) not in kinds else _sparse(cells)
         except OverflowError:  # an int beyond float64
             _split(name, cells, columns, texts)
-    versions = list(dict.fromkeys(version for version, _, _ in rows))
+    versions = list(dict.fromkeys(row[0] for row in rows))
     which = None
     if len(versions) > 1:
         number = {version: i for i, version in enumerate(versions)}
-        which = np.fromiter((number[version] for version, _, _ in rows), dtype=np.uint16, count=n)
-    times = np.fromiter((time for _, time, _ in rows), dtype=np.float64, count=n)
-    return Batch(n, versions, times, columns, which, texts)
-
-
-# --- raw events -------------------------------------------------------------------------------------------------
-
-
-def sort_events(events: object, now_s: float, *, one_model: bool = False, known: Container[str] = ()) -> Sorted:
-    """Check raw events one by one and sort them by model.
-
-    A bad event is rejected alone. A bad envelope raises ValueError: no list, too many, too large. Where a rejected event names
-    one of the `known` models, or one that has a good event in this call, it keeps its row, empty, and so is counted as
-    rejected; no model begins with a bad event. With `one_model` (the caller numbers its events) all must be of one model, and
-    every rejected event keeps its row, so that it consumes its number.
-    """
-    if not isinstance(events, list | tuple):
-        raise ValueError(f"events must be a list of mappings, got {shown(events)!r}")  # noqa: TRY004  the wire's rule
-    if len(events) > MAX_EVENTS:
-        raise ValueError(f"events must be at most {MAX_EVENTS} in one call, got {len(events)}")
-    rows: dict[str, dict[int, Row]] = {}
-    rejected: list[Rejection] = []
-    total_bytes = 0
-    for index, event in enumerate(events):
-        try:
-            (model, version, time, metrics), size = _row_of_event(event, now_s)
-        except _BadEventError as bad:
-            rejected.append({"index": index, "field": bad.field, "value": shown(bad.value), "rule": bad.rule})
-            size = bad.size
-        else:
-            rows.setdefault(model, {})[index] = (version, time, metrics)
-        total_bytes += size
-        if total_bytes > MAX_CALL_BYTES:
-            raise ValueError(f"events must have at most {MAX_CALL_BYTES} bytes in one call, got more")
-    named = [event.get("model_name") if isinstance(event, Mapping) else None for event in events]
-    names = {name for name in named if _is_model(name)}
-    if one_model and events and len(names) != 1:
-        raise ValueError(f"events of a call with a sequence must be of one model, got {len(names)}")
-    for index in (rejection["index"] for rejection in rejected):
-        name = next(iter(names)) if one_model else named[index]
-        if _is_model(name) and (one_model or name in rows or name in known):
-            rows.setdefault(name, {})[index] = (UNVERSIONED, now_s, {})
-    indices = {model: sorted(found) for model, found in rows.items()}
-    return Sorted({model: [found[index] for index in indices[model]] for model, found in rows.items()}, indices, rejected)
+        which = np.fromiter((number[row[0]] for row in rows), dtype=np.uint16, count=n)
+    times = np.fromiter((row[1] for row in rows), dtype=np.float64, count=n)
+    weights = [row[3] for row in rows]
+    sparse = None if weights.count(None) == n else _sparse(weights)
+    return Batch(n, versions, times, columns, which, texts, sparse)
 
 
 def check_sequence(producer: object, sequence: object) -> None:
     """Raise ValueError unless both are given, or neither."""
     if producer is None and sequence is None:
         return
-    rule = _text_rule(producer)
+    rule = text_rule(producer)
     if rule is not None:
-        raise ValueError(f"producer {rule} where a sequence is given, got {shown(producer)!r}")
+        raise ValueError(f"producer {rule} where a sequence is given, got {shown(producer)}")
     if isinstance(sequence, bool) or not isinstance(sequence, int | np.integer) or not 0 <= int(sequence) < 2**62:
-        raise ValueError(f"sequence must be a whole number >= 0, got {shown(sequence)!r}")
+        raise ValueError(f"sequence must be a whole number >= 0, got {shown(sequence)}")
+
+
+def check_promise(values: object, n: object, source: object) -> tuple[dict[str, float], float]:
+    """Return a promise's values and its number of rows as floats, or raise ValueError naming field, value and rule."""
+    if not isinstance(values, Mapping) or not 1 <= len(values) <= MAX_COLUMNS:
+        raise ValueError(f"values must be a mapping of 1 to {MAX_COLUMNS} metrics to numbers, got {shown(values)}")
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        rule, number = metric_rule(name), finite(value)
+        if rule is not None:
+            raise ValueError(f"metric name {rule}, got {shown(name)}")
+        if number is None or not 0.0 <= number <= 1.0:
+            raise ValueError(f"{name} must be a number from 0 to 1, got {shown(value)}")
+        found[name] = number
+    weight = finite(n)
+    if weight is None or not 0.0 < weight <= MAX_WEIGHT:
+        raise ValueError(f"n {WEIGHT_RULE}, got {shown(n)}")
+    if source not in SOURCES:
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {shown(source)}")
+    return found, weight
 
 
 def told_rejection(told: object) -> Rejection | None:
@@ -458,102 +424,9 @@ def told_rejection(told: object) -> Rejection | None:
     return {
         "index": 0,
         "field": str(told.get("field"))[:MAX_NAME],
-        "value": shown(told.get("value")),
+        "value": stand_in(told.get("value")),
         "rule": told["rule"][:500],
     }
-
-
-class _BadEventError(Exception):
-    def __init__(self, field: str, value: object, rule: str, size: int = 0) -> None:
-        super().__init__(field)
-        self.field, self.value, self.rule, self.size = field, value, rule, size
-
-
-def _row_of_event(event: object, now_s: float) -> tuple[tuple[str, str, float, dict[str, Any]], int]:  # noqa: C901  one check a field
-    if not isinstance(event, Mapping):
-        raise _BadEventError("event", event, "must be a mapping", len(event) if isinstance(event, str | bytes) else 0)
-    size = sum(len(value) for value in event.values() if isinstance(value, str | bytes | list | tuple))
-    for key in event:
-        if key not in FIELDS:
-            raise _BadEventError(
-                str(shown(key)), event[key], "is not a field of an event; an own number goes into extras", size
-            )
-    model, version = event.get("model_name"), event.get("model_version", UNVERSIONED)
-    rule = _model_rule(model)
-    if rule is not None:
-        raise _BadEventError("model_name", model, rule, size)
-    rule = _text_rule(version)
-    if rule is not None:
-        raise _BadEventError("model_version", version, rule, size)
-    time = event.get("timestamp")
-    if time is None:
-        time = now_s
-    elif not is_number(time) or not 0.0 <= float(time) <= now_s + AHEAD_S:
-        raise _BadEventError("timestamp", time, "must be seconds since the epoch, not in the future", size)
-    metrics: dict[str, Any] = {}
-    for name in NAMED:
-        value = event.get(name)
-        if value is None:
-            continue
-        if not is_number(value) or not 0.0 <= float(value) <= 1.0:
-            raise _BadEventError(name, value, "must be a number from 0 to 1", size)
-        metrics[name] = value
-    extras = event.get("extras")
-    if extras is not None:
-        size += _take_extras(extras, metrics, size)
-    if not any(not isinstance(value, str) for value in metrics.values()):
-        raise _BadEventError("metrics", None, "must hold at least one number", size)
-    return (str(model), str(version), float(time), metrics), size
-
-
-def _take_extras(extras: object, metrics: dict[str, Any], size: int) -> int:  # noqa: C901  one check a rule
-    if not isinstance(extras, Mapping):
-        raise _BadEventError("extras", extras, "must be a mapping of names to numbers and texts", size)
-    used = 0
-    for name, value in extras.items():
-        rule = metric_rule(name) if name not in NAMED else "must not be the name of a field"
-        if rule is not None:
-            raise _BadEventError("extras", name, f"a name in extras {rule}", size + used)
-        used += len(name) + 9
-        if value is None:
-            continue
-        if isinstance(value, str):
-            try:
-                used += len(value.encode())
-            except UnicodeEncodeError:
-                raise _BadEventError(f"extras.{name}", value[:0], "must be encodable as UTF-8", size + used) from None
-        elif not is_number(value):
-            used += len(value) if isinstance(value, bytes | list | tuple | dict) else 0
-            raise _BadEventError(f"extras.{name}", value, "must be a number or a text, not nested", size + used)
-        elif not _finite(value):
-            raise _BadEventError(f"extras.{name}", value, "must be a finite number", size + used)
-        metrics[name] = value
-    if used > MAX_EXTRAS_BYTES:
-        raise _BadEventError("extras", extras, f"must have at most {MAX_EXTRAS_BYTES} bytes", size + used)
-    if len(metrics) > MAX_COLUMNS:
-        raise _BadEventError("extras", extras, f"must hold at most {MAX_COLUMNS - len(NAMED)} names", size + used)
-    return used
-
-
-def is_number(value: object) -> bool:
-    """Tell whether the value counts as a number: int, float or a numpy scalar of them; no bool."""
-    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool) and _converts(value)
-
-
-def _converts(value: Any) -> bool:
-    try:
-        float(value)
-    except OverflowError:
-        return False
-    return True
-
-
-def _finite(value: Any) -> bool:
-    return math.isfinite(float(value))
-
-
-def _is_model(name: object) -> TypeGuard[str]:
-    return _model_rule(name) is None
 
 
 # --- columns ----------------------------------------------------------------------------------------------------
@@ -573,7 +446,7 @@ def _pack_column(column: Column, rows: int) -> bytes | list[bytes]:
 
 def _values(name: str, packed: object, rows: int) -> Floats:
     if not isinstance(packed, bytes) or len(packed) not in {8 * rows, 8}:
-        raise ValueError(f"payload {name} must be {8 * rows} bytes of float64, got {shown(packed)!r}")
+        raise ValueError(f"payload {name} must be {8 * rows} bytes of float64, got {shown(packed)}")
     values = np.frombuffer(packed, dtype="<f8")
     return values if len(values) == rows else np.full(rows, values[0])
 
@@ -582,15 +455,19 @@ def _column(name: str, packed: object, rows: int) -> Column:
     if not isinstance(packed, list):
         return Column(_values(name, packed, rows))
     if len(packed) != 2 or not isinstance(packed[1], bytes) or len(packed[1]) != (rows + 7) // 8:
-        raise ValueError(f"payload {name} must be bytes or a pair of bytes and a mask of {rows} bits, got {shown(packed)!r}")
+        raise ValueError(f"payload {name} must be bytes or a pair of bytes and a mask of {rows} bits, got {shown(packed)}")
     present = np.unpackbits(np.frombuffer(packed[1], dtype=np.uint8), count=rows).astype(np.bool_)
     return Column(_values(name, packed[0], rows), present)
 
 
-def _versions(versions: object) -> list[str]:
+def _versions(versions: object, rule: Rule) -> list[str]:
     if not isinstance(versions, list) or not 1 <= len(versions) <= MAX_VERSIONS:
-        raise ValueError(f"payload versions must be a list of 1 to {MAX_VERSIONS} texts, got {shown(versions)!r}")
-    return [check_version(version) for version in versions]
+        raise ValueError(f"payload versions must be a list of 1 to {MAX_VERSIONS} texts, got {shown(versions)}")
+    for version in versions:
+        broken = rule(version)
+        if broken is not None:
+            raise ValueError(f"model_version {broken}, got {shown(version)}")
+    return versions
 
 
 def _which(packed: object, rows: int, versions: int) -> npt.NDArray[np.uint16] | None:
@@ -599,82 +476,28 @@ def _which(packed: object, rows: int, versions: int) -> npt.NDArray[np.uint16] |
             raise ValueError(f"payload which must say the version of each row where there are {versions}, got None")
         return None
     if not isinstance(packed, bytes) or len(packed) != 2 * rows:
-        raise ValueError(f"payload which must be {2 * rows} bytes of uint16, got {shown(packed)!r}")
+        raise ValueError(f"payload which must be {2 * rows} bytes of uint16, got {shown(packed)}")
     which = np.frombuffer(packed, dtype="<u2")
     if int(which.max()) >= versions:
         raise ValueError(f"payload which must be below {versions}, the number of versions, got {int(which.max())}")
     return which
 
 
-def _texts(texts: object, rows: int) -> dict[str, list[str | None]]:
+def _texts(texts: object, rows: int, rule: Rule) -> dict[str, list[str | None]]:
     if not isinstance(texts, dict) or len(texts) > MAX_COLUMNS:
-        raise ValueError(f"payload texts must be a map of at most {MAX_COLUMNS} lists, got {shown(texts)!r}")
-    _check_names(texts)
+        raise ValueError(f"payload texts must be a map of at most {MAX_COLUMNS} lists, got {shown(texts)}")
+    _check_names(texts, rule)
     for name, cells in texts.items():
         if not isinstance(cells, list) or len(cells) != rows or not all(c is None or isinstance(c, str) for c in cells):
-            raise ValueError(f"payload {name} must be a list of {rows} texts or nil, got {shown(cells)!r}")
+            raise ValueError(f"payload {name} must be a list of {rows} texts or nil, got {shown(cells)}")
     return texts
 
 
-def _check_names(columns: Iterable[object]) -> None:
+def _check_names(columns: Iterable[object], rule: Rule) -> None:
     for name in columns:
-        rule = metric_rule(name)
-        if rule is not None:
-            raise ValueError(f"payload column name {rule}, got {shown(name)!r}")
-
-
-def _is_narrow(rows: Sequence[Row]) -> bool:
-    """Tell whether one batch can hold the rows: an upper bound, before anything is built."""
-    names: set[str] = set()
-    for _, _, metrics in rows:
-        if not metrics.keys() <= names:
-            names.update(metrics)
-    columns = len(names)
-    return (
-        columns <= MAX_COLUMNS
-        and len({version for version, _, _ in rows}) <= MAX_VERSIONS
-        and len(rows) * (8 * columns + 10) <= _PART_BYTES
-        and len(rows) * 2 * columns <= MAX_CELLS  # a name may have numbers in one row and texts in another
-    )
-
-
-def _packed_if_it_fits(rows: Sequence[Row]) -> Packed | None:
-    if not _is_narrow(rows):
-        return None
-    try:
-        payload = pack(batch_of_rows(rows))
-    except UnicodeEncodeError:
-        return None
-    return Packed(len(rows), payload) if len(payload) <= MAX_CALL_BYTES else None
-
-
-def _emptied(row: Row) -> Packed:
-    version, time, metrics = row
-    found: Rejection = {
-        "index": 0,
-        "field": "metrics",
-        "value": len(metrics),
-        "rule": f"must be at most {MAX_COLUMNS} names and {MAX_CALL_BYTES} bytes",
-    }
-    for name, value in metrics.items():
-        if isinstance(value, str) and _text_problem(value) is not None:
-            found = {"index": 0, "field": str(shown(name)), "value": ascii(value[:20]), "rule": str(_text_problem(value))}
-            break
-    return Packed(1, pack(batch_of_rows([(version, time, {})])), found)
-
-
-def _text_problem(value: str) -> str | None:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return "must be encodable as UTF-8"
-    return None if len(value) <= MAX_EXTRAS_BYTES else f"must have at most {MAX_EXTRAS_BYTES} bytes"
-
-
-def _cut(batch: Batch, start: int, end: int) -> Batch:
-    columns = {name: Column(column.values[start:end]) for name, column in batch.columns.items()}
-    times = batch.times[start:end]
-    return Batch(len(times), batch.versions, times, columns)
+        broken = "must not be the name of a field" if name in RESERVED else rule(name)
+        if broken is not None:
+            raise ValueError(f"payload column name {broken}, got {shown(name)}")
 
 
 def _text_bytes(batch: Batch) -> Floats:
@@ -691,38 +514,80 @@ def _text_bytes(batch: Batch) -> Floats:
     return lengths
 
 
-def _verdict(rows: int, skip: int, bad: list[tuple[str, Floats, Bools, str]]) -> Verdict:
+def _cleaned(name: str, column: Column, bad: list[_Bad], dropped: list[_Bad]) -> Column:
+    """Return the column without what is no finite number; note in `dropped` what that is, in `bad` what is out of range."""
+    named = name in NAMED
+    low, high = float(column.values.min()), float(column.values.max())
+    if (low >= 0.0 and high <= 1.0) if named else (math.isfinite(low) and math.isfinite(high)):
+        return column
+    finite = np.isfinite(column.values)
+    if named:
+        wrong = finite & ~((column.values >= 0.0) & (column.values <= 1.0))
+        wrong = wrong if column.present is None else wrong & column.present
+        if wrong.any():
+            bad.append((name, column.values, wrong, _RULES[named]))
+    lost = ~finite if column.present is None else ~finite & column.present
+    if not lost.any():
+        return column
+    dropped.append((name, column.values, lost, _RULES[named]))
+    return Column(column.values, finite if column.present is None else finite & column.present)
+
+
+def _bad_weights(weights: Column) -> list[_Bad]:
+    low, high = float(weights.values.min()), float(weights.values.max())
+    if weights.present is None and low > 0.0 and high <= MAX_WEIGHT:
+        return []
+    wrong = ~((weights.values > 0.0) & (weights.values <= MAX_WEIGHT))
+    wrong = wrong if weights.present is None else wrong & weights.present
+    return [("n", weights.values, wrong, WEIGHT_RULE)] if wrong.any() else []
+
+
+def _listed(rows: int, skip: int, bad: list[_Bad], most: int = MAX_LISTED) -> tuple[Bools, list[Rejection]]:
+    """Return which rows have nothing bad, and a rejection for each of the others from `skip` on, at most `most`."""
     ok = np.ones(rows, dtype=np.bool_)
     listed: list[Rejection] = []
     for name, values, wrong, rule in bad:
         new = np.flatnonzero(wrong & ok)
         ok &= ~wrong
-        for row in new[new >= skip][: MAX_LISTED - len(listed)].tolist():
+        for row in new[new >= skip][: most - len(listed)].tolist():
             value = None if name == "metrics" else float(values[row])
             listed.append({"index": row, "field": name, "value": value, "rule": rule})
     listed.sort(key=lambda rejection: rejection["index"])
-    return Verdict(ok, int((~ok[skip:]).sum()), listed)
+    return ok, listed
 
 
-def _as_column(name: str, values: Any) -> Floats:
-    if isinstance(values, str | bytes):
-        raise ValueError(f"{name} must be a column of numbers, got a text")  # noqa: TRY004  the wire's rule
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a column of numbers: {error}") from None
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{name} must be a column of numbers, got dtype {array.dtype}")
-    if array.ndim != 1:
-        raise ValueError(f"{name} must have one dimension, got {array.ndim}")
-    if not 1 <= len(array) <= MAX_ROWS:
-        raise ValueError(f"{name} must have 1 to {MAX_ROWS} rows, got {len(array)}")
-    return np.array(array, dtype=np.float64)  # a copy: the caller may go on to use its array
+def _times_of(timestamps: Any, rows: int, now_s: float) -> Floats:
+    one = now_s if timestamps is None else reading.seconds(timestamps)
+    if one is not None:
+        return np.full(rows, one)
+    times = reading.times("timestamps", timestamps)
+    if len(times) != rows:
+        raise ValueError(f"timestamps must have as many rows as the columns, {rows}, got {len(times)}")
+    return times
 
 
-def _sparse(cells: list[Any]) -> Column:
+def _weights_of(n: Any, rows: int) -> Column:
+    one = reading.number(n)
+    if one is not None:
+        return Column(np.full(rows, float(one)))
+    values, present = reading.column("n", n)
+    if len(values) != rows:
+        raise ValueError(f"n must have as many rows as the columns, {rows}, got {len(values)}")
+    return Column(values, present)
+
+
+def _sparse(cells: Sequence[Any]) -> Column:
     present = np.fromiter((cell is not None for cell in cells), np.bool_, len(cells))
-    return Column(np.array([0.0 if cell is None else cell for cell in cells], dtype=np.float64), present)
+    values = np.array([0.0 if cell is None else cell for cell in cells], dtype=np.float64)
+    return Column(values, None if present.all() else present)
+
+
+def _converts(value: Any) -> bool:
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def _split(name: str, cells: list[Any], columns: dict[str, Column], texts: dict[str, list[str | None]]) -> None:
@@ -730,7 +595,5 @@ def _split(name: str, cells: list[Any], columns: dict[str, Column], texts: dict[
     numbers = [None if isinstance(cell, str) else cell for cell in cells]
     if any(cell is not None for cell in numbers):
         columns[name] = _sparse([cell if cell is None or _converts(cell) else math.inf for cell in numbers])
-        if columns[name].present is not None and bool(columns[name].present.all()):  # type: ignore[union-attr]
-            columns[name] = Column(columns[name].values)
     if any(isinstance(cell, str) for cell in cells):
         texts[name] = [cell if isinstance(cell, str) else None for cell in cells]

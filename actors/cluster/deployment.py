@@ -25,6 +25,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.cluster import build, card
+from actors.errors import ConflictError, NoSystemError
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +48,6 @@ HOME: Final = "visutility"
 _SOME_MEMORY: Final = 2**20
 _EXIT_STALE: Final = 17
 _STOP_S: Final = 15.0
-
-
-class NoSystemError(RuntimeError):
-    """No system runs in the namespace; the message says how to start one."""
-
-
-class ConflictError(RuntimeError):
-    """What runs in the namespace is not what was asked for: another build, another configuration, or foreign actors."""
 
 
 def spawn(name: str, *, namespace: str, storage: str, slot: int | None = None) -> ActorHandle[Any]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from actors import errors
 from actors.cluster import card, connection
 
 
@@ -18,7 +19,7 @@ class PeerUnavailableError(RuntimeError):
     """No reply: the outcome of the call is unknown, it may have been carried out."""
 
 
-class NotConnectedError(PeerUnavailableError, ConnectionError):
+class NotConnectedError(PeerUnavailableError, errors.NotConnectedError):
     """This process has no Ray connection of its own: never made, given up, or inherited through a fork."""
 
     def __init__(self, what: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 import ray
 
 from actors import failpoints, wire
+from actors.checks import shown
 from actors.clock import Clock, Instant, SystemClock, event_instant
 from actors.cluster import build, deployment
 from actors.cluster.peers import Peers, PeerUnavailableError, RayPeers
@@ -178,6 +179,7 @@ class DriftDetector:
             "build": build.BUILD,
             "epoch": 0 if self._detection is None else self._detection.epoch,
             "schema": SCHEMA_VERSION,
+            "wire": wire.SCHEMA,
             "pid": os.getpid(),
             "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
             "boot_id": self._clock.now().boot_id,
@@ -420,7 +422,7 @@ def _refusal(error: BaseException) -> dict[str, Any]:
 
 def _mapping(values: object) -> Mapping[str, Any]:
     if not isinstance(values, Mapping) or not values:
-        raise ValueError(f"values must be a mapping of metrics to columns, at least one, got {wire.shown(values)!r}")
+        raise ValueError(f"values must be a mapping of metrics to columns, at least one, got {shown(values)}")
     return values
 
 
@@ -432,4 +434,8 @@ def _baseline_column(name: Any, values: Any) -> wire.Floats:
     if verdict.listed:
         first = verdict.listed[0]
         raise ValueError(f"{name}[{first['index']}] {first['rule']}, got {first['value']!r}")
+    if verdict.bad_value is not None:
+        raise ValueError(
+            f"{name}[{verdict.bad_value['index']}] {verdict.bad_value['rule']}, got {verdict.bad_value['value']!r}"
+        )
     return batch.columns[str(name)].values

@@ -83,6 +83,7 @@ class Model:
     snapshot: int = 0
     last_seen: Instant | None = None
     quarantined: int = 0
+    bad_values: int = 0  # of accepted events: no finite numbers, left out
     rejection: dict[str, Any] | None = None  # the last one: field, value, rule, and `at`, when it came
     no_data: bool = False
     warned: bool = False  # that nothing it logs is watched
@@ -274,6 +275,7 @@ class Detection:
         model = known or self._new(work.model)
         skip = min(high - sequence, batch.rows)
         verdict = wire.check(batch, now.wall_s, skip)
+        batch = verdict.batch
         count = batch.rows - skip
         if count:
             self._count(model, batch, verdict.ok, skip, now)
@@ -302,7 +304,9 @@ class Detection:
             changes.producers.append(
                 {"model": model.name, "producer": work.producer, "high_water": high, "seen_at": now.wall_s, "client": client}
             )
-        return self._reply("accepted", high, count - verdict.rejected, skip, verdict.listed)
+        model.bad_values += verdict.bad_values
+        more = {} if verdict.bad_value is None else {"bad_values": verdict.bad_values, "bad_value": verdict.bad_value}
+        return self._reply("accepted", high, count - verdict.rejected, skip, verdict.listed, **more)
 
     def _count(self, model: Model, batch: wire.Batch, ok: wire.Bools | None, skip: int, now: Instant) -> None:
         before = list(model.monitor.versions)
@@ -408,6 +412,7 @@ class Detection:
             "quarantined": model.quarantined,
             "flagged": model.book.flagged,
             "rejection": model.rejection,
+            "bad_values": model.bad_values,
         }
         return {**memory, **flags, "state": model.state(), "ordinal": model.book.ordinal}
 
@@ -554,6 +559,7 @@ class Detection:
                 last_seen=seen,
                 quarantined=memory["quarantined"],
                 rejection=memory.get("rejection"),
+                bad_values=memory.get("bad_values", 0),
                 no_data=memory["no_data"],
                 on_event_time=self._settings.clock == "event",
             )
@@ -588,9 +594,8 @@ class Detection:
                 model = self._models[name]
                 self._take_up_pin(connection, model)
                 for row in detector_tables.read_log(connection, name, after=model.snapshot, until=model.number):
-                    batch = wire.unpack(row.payload)
-                    verdict = wire.check(batch, row.received_at, row.skip)
-                    model.monitor.take(batch, verdict.ok, row.skip, counted=True, keep=model.book.open_versions)
+                    verdict = wire.recheck(row.payload, row.received_at, row.skip)
+                    model.monitor.take(verdict.batch, verdict.ok, row.skip, counted=True, keep=model.book.open_versions)
                     model.rows_since += row.count
                 model.awake = True
             marks = detector_tables.load_producers(connection, sorted(pairs))
@@ -657,11 +662,10 @@ class Detection:
         collected: dict[str, list[wire.Floats]] = {metric: [] for metric in wanted}
         if wanted and version in model.monitor.versions:
             for row in detector_tables.read_log(connection, model.name, until=10_000):
-                batch = wire.unpack(row.payload)
-                if version in batch.versions:
-                    ok = wire.check(batch, row.received_at, row.skip).ok
+                seen = wire.recheck(row.payload, row.received_at, row.skip)
+                if version in seen.batch.versions:
                     for metric, found in collected.items():
-                        found.append(wire.values_of(batch, metric, version, ok, row.skip))
+                        found.append(wire.values_of(seen.batch, metric, version, seen.ok, row.skip))
                 if all(sum(map(len, found)) >= _PIN_EVENTS for found in collected.values()):
                     break
         for metric, found in collected.items():

@@ -407,6 +407,7 @@ def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
         "quarantined": memory.get("quarantined", 0),
         "flagged": memory.get("flagged", []),
         "last_rejection": memory.get("rejection"),
+        "bad_values": memory.get("bad_values", 0),
         "pinned": memory.get("pinned"),
         "versions": versions,
     }

@@ -22,11 +22,12 @@ from typing import Any, Final
 import ray
 
 from actors import config, failpoints, wire
+from actors.checks import shown
 from actors.clock import Clock, SystemClock
 from actors.cluster import build, deployment, watchdog
 from actors.cluster.peers import Peers, PeerUnavailableError, RayPeers
 from actors.config.stored import load_stored
-from actors.metrics import observer_host, placement, refusals
+from actors.metrics import observer_host, placement, raw_events, refusals, sealing
 from actors.metrics.observers import Observers
 from actors.metrics.placement import Place, TooManyModelsError
 from actors.storage import SCHEMA_VERSION, UNAVAILABLE, SchemaError, Store, StoreError
@@ -93,14 +94,15 @@ class MetricBroadcaster:
     ) -> Reply:
         """Count raw events; the reply comes after the commit.
 
-        Gives `{"accepted", "duplicates", "rejected": [{"index", "field", "value", "rule"}]}`; where nothing or only a part
-        could be taken also `"status": "busy"|"unavailable"`, `"retry_in_s"` and `"models": {model: reply}`. With `producer`
+        Returns `{"accepted", "duplicates", "rejected": [{"index", "field", "value", "rule"}]}`, with `"bad_values"` where an
+        accepted event had values that are no finite numbers; where nothing or only a part could be taken also
+        `"status": "busy"|"unavailable"`, `"retry_in_s"` and `"models": {model: reply}`. With `producer`
         and `sequence` (the first event's number) a resend is safe; the events must then be of one model. ValueError for a
         broken envelope, and for a gap in the sequence.
         """
         self._start()
         wire.check_sequence(producer, sequence)
-        found = wire.sort_events(events, self._clock.now().wall_s, one_model=sequence is not None, known=self._places)
+        found = raw_events.sort_events(events, self._clock.now().wall_s, one_model=sequence is not None, known=self._places)
         batches: list[dict[str, Any]] = []
         firsts = []  # of each batch, its first row's place among those of its model
         why = {rejection["index"]: rejection for rejection in found.rejected}
@@ -110,7 +112,7 @@ class MetricBroadcaster:
                 self._refuse(events[rejection["index"]], 1, rejection)
         for model, rows in found.rows.items():
             first = 0
-            for packed in wire.packed_rows(rows):
+            for packed in sealing.packed_rows(rows):
                 batch: dict[str, Any] = {"model": model, "producer": producer, "sequence": sequence, "payload": packed.payload}
                 if sequence is not None:
                     batch["sequence"] = sequence + first
@@ -147,7 +149,7 @@ class MetricBroadcaster:
         """
         self._start()
         if not isinstance(batches, list) or not all(isinstance(batch, Mapping) for batch in batches):
-            raise ValueError(f"batches must be a list of mappings, got {wire.shown(batches)!r}")
+            raise ValueError(f"batches must be a list of mappings, got {shown(batches)}")
         size = 0
         replies: list[Reply | None] = [None] * len(batches)
         for index, batch in enumerate(batches):
@@ -253,12 +255,19 @@ class MetricBroadcaster:
     async def baseline(self, *, model: str, version: str, values: dict[str, Any]) -> Reply:
         """Let a version's watched metrics learn from these values (float64[n] by metric) instead of from its first events."""
         wire.check_model(model)
-        refused = (await self._place_all([model])).get(model)
-        if refused is not None:
-            if refused["status"] == "refused":
-                raise ValueError(refused["reason"])
-            return refused
-        return await self._ask(model, "baseline", version=version, values=values)
+        return await self._ask_or_place(model, "baseline", version=version, values=values)
+
+    async def promise(
+        self, *, model: str, version: str, values: dict[str, float], n: float, source: str = "cross_validation"
+    ) -> Reply:
+        """Record the cross-validated value of each metric of a version on its `n` training rows: `{"status": "recorded"}`.
+
+        The same said again is recorded once. A version that has not logged yet keeps it. ValueError names the rule.
+        """
+        wire.check_model(model)
+        wire.check_version(version)
+        checked, weight = wire.check_promise(values, n, source)
+        return await self._ask_or_place(model, "promise", version=version, values=checked, n=weight, source=source)
 
     async def pin(self, *, model: str, version: str | None) -> Reply:
         """Compare every version of a model with the baseline of this one from now on; None ends that."""
@@ -272,19 +281,28 @@ class MetricBroadcaster:
         """Give an episode's whole record. KeyError where no detector has it."""
         return await self._ask_owner(episode, "explain")
 
+    async def _ask_or_place(self, model: str, method: str, **arguments: Any) -> Reply:
+        """Ask the detector of a model, which begins with this where it has logged nothing yet."""
+        refused = (await self._place_all([model])).get(model)
+        if refused is None:
+            return await self._ask(model, method, **arguments)
+        if refused["status"] == "refused":
+            raise ValueError(refused["reason"])
+        return refused
+
     async def _ask(self, model: str, method: str, **arguments: Any) -> Reply:
         if model not in self._places:
             await self._read_places()
         place = self._places.get(model)
         if place is None:
-            raise KeyError(f"model must be one that has logged something, got {wire.shown(model)!r}")
+            raise KeyError(f"model must be one that has logged something, got {shown(model)}")
         return await self._called(place, method, model=model, **arguments)
 
     async def _ask_owner(self, episode: str, method: str) -> Reply:
         """Ask the detector that wrote the episode; where each process has a part of its own, one after another."""
         await self._opened()
         await self._read_places()
-        problem: Exception = KeyError(f"episode must be one of this store, got {wire.shown(episode)!r}")
+        problem: Exception = KeyError(f"episode must be one of this store, got {shown(episode)}")
         for place in sorted(set(self._places.values()), key=lambda each: each.slot):
             try:
                 return await self._called(place, method, episode=episode)
@@ -340,6 +358,7 @@ class MetricBroadcaster:
             "build": build.BUILD,
             "epoch": 0,
             "schema": SCHEMA_VERSION,
+            "wire": wire.SCHEMA,
             "pid": os.getpid(),
             "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
             "boot_id": self._clock.now().boot_id,
@@ -479,7 +498,7 @@ def _reply(status: str, **more: Any) -> Reply:
     return {"status": status, "accepted": 0, "duplicates": 0, "rejected": [], "high_water": None, "epoch": 0, **more}
 
 
-def _joined(found: wire.Sorted, parts: list[tuple[str, int, Reply]], *, one_model: bool) -> Reply:
+def _joined(found: raw_events.Sorted, parts: list[tuple[str, int, Reply]], *, one_model: bool) -> Reply:
     """Put the detectors' replies together: the indices of the call, the worst status, each model's reply where they differ.
 
     `parts` has for each packed batch its model, the place of its first row among the model's rows, and the reply.
@@ -506,6 +525,9 @@ def _joined(found: wire.Sorted, parts: list[tuple[str, int, Reply]], *, one_mode
         "duplicates": sum(reply["duplicates"] for reply in models.values()),
         "rejected": [rejected[index] for index in sorted(rejected)],
     }
+    bad_values = sum(reply.get("bad_values", 0) for reply in models.values())
+    if bad_values:
+        joined["bad_values"] = bad_values
     failed = [reply for reply in models.values() if reply["status"] in {"busy", "unavailable", "gap"}]
     if failed:
         joined["status"] = "unavailable" if any(reply["status"] == "unavailable" for reply in failed) else "busy"
@@ -521,4 +543,5 @@ def _added(one: Reply, other: Reply) -> Reply:
     """Give the reply for two batches of one model: the sums, and whatever went wrong."""
     worst = min(one, other, key=lambda reply: _WORST.index(reply["status"]))
     counts = {name: one[name] + other[name] for name in ("accepted", "duplicates", "rejected")}
+    counts["bad_values"] = one.get("bad_values", 0) + other.get("bad_values", 0)
     return {**worst, **counts, "high_water": max(one["high_water"] or 0, other["high_water"] or 0)}

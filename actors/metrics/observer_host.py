@@ -15,6 +15,7 @@ import ray
 from ray import cloudpickle
 
 from actors import wire
+from actors.checks import shown
 from actors.clock import SystemClock
 from actors.cluster import deployment
 from actors.cluster.peers import BlockingPeers
@@ -84,8 +85,8 @@ def check_observer(observer: object) -> None:
 
 def events_of(model: str, payload: bytes, skip: int, now_s: float) -> list[MetricsEvent]:
     """Give the events of a packed batch that count, from row `skip` on."""
-    batch = wire.unpack(payload)
-    ok = wire.check(batch, now_s, skip).ok
+    verdict = wire.check(wire.unpack(payload), now_s, skip)
+    batch, ok = verdict.batch, verdict.ok
     events = []
     for row in range(skip, batch.rows):
         if ok is not None and not ok[row]:
@@ -98,15 +99,22 @@ def events_of(model: str, payload: bytes, skip: int, now_s: float) -> list[Metri
         named: dict[str, Any] = {name: cells.pop(name, None) for name in wire.NAMED}
         extras = {name: cell for name, cell in cells.items() if cell is not None}
         version = batch.versions[0 if batch.which is None else int(batch.which[row])]
-        events.append(MetricsEvent(model, version, float(batch.times[row]), **named, extras=extras))
+        events.append(MetricsEvent(model, version, float(batch.times[row]), **named, extras=extras, n=_weight(batch, row)))
     return events
+
+
+def _weight(batch: wire.Batch, row: int) -> float | None:
+    weights = batch.weights
+    if weights is None or (weights.present is not None and not weights.present[row]):
+        return None
+    return float(weights.values[row])
 
 
 def register(namespace: str, observer: object, *, name: str) -> None:
     """Let `observer` see every accepted event in an actor of its own that ends with this driver. TypeError, ValueError."""
     check_observer(observer)
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
-        raise ValueError(f"name must be a text of 1 to 100 characters, got {wire.shown(name)!r}")
+        raise ValueError(f"name must be a text of 1 to 100 characters, got {shown(name)}")
     # A name of its own each time: Ray takes a moment to give the name of a killed actor free.
     actor = f"observer:{name}:{uuid.uuid4().hex[:8]}"
     pickled = cloudpickle.dumps(observer)  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any, Final
 
 from actors import wire
+from actors.checks import shown
 from actors.cluster.peers import Peers, PeerUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Observers:
         """Register, or register again with another actor. ValueError for a bad name."""
         for field, value in (("name", name), ("observer", actor)):
             if not isinstance(value, str) or not 1 <= len(value) <= 200:
-                raise ValueError(f"{field} must be a text of 1 to 200 characters, got {wire.shown(value)!r}")
+                raise ValueError(f"{field} must be a text of 1 to 200 characters, got {shown(value)}")
         known = self._queues.get(name)
         if known is not None:
             known.actor, known.pinned = actor, pinned
@@ -58,7 +59,7 @@ class Observers:
         """Unregister; what waits for it is dropped. KeyError where there is none of that name."""
         queue = self._queues.pop(name, None)
         if queue is None:
-            raise KeyError(f"name must be that of a registered observer, got {wire.shown(name)!r}")
+            raise KeyError(f"name must be that of a registered observer, got {shown(name)}")
         if queue.task is not None and queue.task is not asyncio.current_task():
             queue.task.cancel()
         logger.info("observer %s unregistered", name)

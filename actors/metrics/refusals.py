@@ -12,6 +12,7 @@ from typing import Any, Final, TypedDict
 from sqlalchemy import select
 
 from actors import wire
+from actors.checks import stand_in
 from actors.storage import Part
 from actors.storage.schema import notes, upsert
 
@@ -36,8 +37,8 @@ class Refusals:
     def add(self, model: object, events: int, rejection: wire.Rejection, at_s: float) -> None:
         """Count events that were refused for one reason."""
         self.events += events
-        what = {name: wire.shown(rejection[name]) for name in ("field", "value")}
-        self.last = {"model": wire.shown(model), **what, "rule": rejection["rule"][:500], "at": at_s}
+        what = {name: stand_in(rejection[name]) for name in ("field", "value")}
+        self.last = {"model": stand_in(model), **what, "rule": rejection["rule"][:500], "at": at_s}
 
     @property
     def is_dirty(self) -> bool:

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from actors.cluster.deployment import NoSystemError
 from actors.cluster.peers import NotConnectedError, PeerUnavailableError
 from actors.config import parse_duration
+from actors.errors import NoSystemError
 from actors.events import RetrainEvent
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from actors import wire
+from actors.metrics import raw_events
 
 _NAMES: Final = {"model": "model_name", "version": "model_version"}
 _FIELDS: Final = frozenset({"model_name", "model_version", "timestamp", "accuracy", "precision", "recall", "extras"})
@@ -173,7 +174,7 @@ def _text(value: Any) -> Any:
 
 
 def _checked(held: list[tuple[int, dict[str, Any]]], unread: list[dict[str, Any]], now_s: float) -> Chunk:
-    found = wire.sort_events([event for _, event in held], now_s)
+    found = raw_events.sort_events([event for _, event in held], now_s)
     rejected = unread + [
         {"line": held[bad["index"]][0], **{key: bad[key] for key in ("field", "value", "rule")}} for bad in found.rejected
     ]

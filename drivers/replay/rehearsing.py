@@ -13,6 +13,8 @@ from actors import config, wire
 from actors.config import Settings
 from actors.config.stored import load_stored
 from actors.detection import tables as detector_tables
+from actors.errors import NoSystemError
+from actors.metrics import sealing
 from actors.rehearsal import Outcome, Rehearsal
 from actors.storage import Store, StoreReader
 from actors.wire import Batch, Bools, Floats
@@ -128,12 +130,12 @@ def _running_settings(asked: Asked) -> Settings | None:
     if asked.storage is not None:
         return load_stored(_store(asked))
     from actors import system  # noqa: PLC0415  imports Ray, 0.4 s: a file or a store is read without
-    from actors.cluster import connection, deployment  # noqa: PLC0415
+    from actors.cluster import connection  # noqa: PLC0415
 
     try:
         connection.attach(asked.address, otherwise="look")
         return system.System(asked.namespace or system.DEFAULT_NAMESPACE).settings()
-    except (ConnectionError, deployment.NoSystemError):
+    except (ConnectionError, NoSystemError):
         if asked.address or asked.namespace:
             raise
         return None
@@ -159,7 +161,7 @@ def _file_parts(asked: Asked, file: Path, rejected: list[dict[str, Any]]) -> Ite
         rejected += chunk.rejected
         for model, rows in chunk.rows.items():
             if asked.model in {None, model}:
-                for batch in wire.split_rows(rows):
+                for batch in sealing.split_rows(rows):
                     yield Part(model, batch)
 
 
@@ -174,8 +176,8 @@ def _stored_parts(
             with part.read() as connection:
                 baselines[name] = detector_tables.all_samples(connection, name)
                 for row in detector_tables.read_log(connection, name):
-                    batch = wire.unpack(row.payload)
-                    ok = wire.check(batch, row.received_at, row.skip).ok
+                    seen = wire.recheck(row.payload, row.received_at, row.skip)
+                    batch, ok = seen.batch, seen.ok
                     if since_s is not None:
                         late_enough = batch.times >= since_s
                         ok = late_enough if ok is None else ok & late_enough

@@ -131,7 +131,7 @@ def _check_log(
 
 
 def _ids(row: Any) -> Floats:
-    batch = wire.unpack(row.payload)
+    batch = wire.unpack(row.payload, stored=True)
     values: Floats = batch.columns["id"].values[row.skip :]
     return values
 

@@ -19,7 +19,7 @@ import ray
 
 import actors
 from actors.cluster import build, card, connection, deployment
-from actors.cluster.deployment import ConflictError, NoSystemError
+from actors.errors import ConflictError, NoSystemError
 from actors.storage import StoreError
 from actors.system import System
 from tests.cluster.alone import alone

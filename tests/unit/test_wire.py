@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors import wire
+from actors.metrics import raw_events, sealing
 
 NOW = 1_795_000_000.0
 GOOD = {"model_name": "m", "model_version": "v1", "timestamp": NOW, "accuracy": 0.9}
@@ -21,7 +22,7 @@ GOOD = {"model_name": "m", "model_version": "v1", "timestamp": NOW, "accuracy": 
 
 def rejection(event: object) -> wire.Rejection:
     """Check one bad event between two good ones: it is rejected alone."""
-    found = wire.sort_events([GOOD, event, GOOD], NOW)
+    found = raw_events.sort_events([GOOD, event, GOOD], NOW)
     ok = wire.check(wire.batch_of_rows(found.rows["m"]), NOW).ok
     counted = found.indices["m"] if ok is None else [i for i, good in zip(found.indices["m"], ok, strict=True) if good]
     assert counted == [0, 2]
@@ -33,7 +34,7 @@ def rejection(event: object) -> wire.Rejection:
 @pytest.mark.parametrize("value", [1.2, -0.1, math.nan, math.inf, -math.inf, "0.9", True, False, [0.9], 10**400, np.bool_(1)])
 @pytest.mark.parametrize("name", ["accuracy", "precision", "recall"])
 def test_a_bad_score_is_rejected_with_field_value_and_rule(name: str, value: object) -> None:
-    rejected = rejection({**GOOD, name: value})
+    rejected = rejection({**GOOD, "accuracy": None, name: value})
     assert rejected["field"] == name
     assert rejected["rule"] == "must be a number from 0 to 1"
     assert rejected["value"] is not None
@@ -51,7 +52,18 @@ def test_a_bad_score_is_rejected_with_field_value_and_rule(name: str, value: obj
         ({"extras": {"a": [[[1]]]}}, "extras.a", "not nested"),
         ({"extras": {"a": True}}, "extras.a", "number or a text"),
         ({"extras": {"a": object()}}, "extras.a", "number or a text"),
-        ({"extras": {"a": math.nan}}, "extras.a", "finite"),
+        ({"accuracy": None, "extras": {"a": math.nan}}, "extras.a", "finite"),
+        ({"extras": {"a": 10**400}}, "extras.a", "number or a text"),
+        ({"n": 0}, "n", "above 0"),
+        ({"n": -1}, "n", "above 0"),
+        ({"n": math.nan}, "n", "above 0"),
+        ({"n": 1e13}, "n", "at most 1e+12"),
+        ({"n": True}, "n", "above 0"),
+        ({"n": "200"}, "n", "above 0"),
+        ({"model_name": "a\u200bb"}, "model_name", "cannot be seen"),
+        ({"model_version": "v\u202e1"}, "model_version", "cannot be seen"),
+        ({"model_version": "v\u2028"}, "model_version", "control character"),
+        ({"extras": {"a\ufeff": 1.0}}, "extras", "cannot be seen"),
         ({"extras": {"a": "\ud800"}}, "extras.a", "UTF-8"),
         ({"extras": {"a": "x" * 17_000}}, "extras", "16384 bytes"),
         ({"extras": {f"name-{i}": 1.0 for i in range(300)}}, "extras", "names"),
@@ -90,46 +102,46 @@ def test_an_event_that_is_no_mapping_is_rejected(event: object) -> None:
 @pytest.mark.parametrize("events", [None, {"accuracy": 0.9}, "events", 7, (event for event in [GOOD])])
 def test_events_that_are_no_list_raise(events: object) -> None:
     with pytest.raises(ValueError, match="events must be a list of mappings"):
-        wire.sort_events(events, NOW)
+        raw_events.sort_events(events, NOW)
 
 
 def test_ten_megabytes_in_one_call_raise() -> None:
     large = {**GOOD, "extras": {"note": "x" * 16_000}}
     with pytest.raises(ValueError, match="events must have at most 8388608 bytes"):
-        wire.sort_events([large] * 640, NOW)
+        raw_events.sort_events([large] * 640, NOW)
     with pytest.raises(ValueError, match="bytes in one call"):
-        wire.sort_events([{**GOOD, "note": "x" * 10_000_000}], NOW)
+        raw_events.sort_events([{**GOOD, "note": "x" * 10_000_000}], NOW)
     with pytest.raises(ValueError, match="events must be at most 100000"):
-        wire.sort_events([GOOD] * 100_001, NOW)
+        raw_events.sort_events([GOOD] * 100_001, NOW)
     with pytest.raises(ValueError, match="payload must have at most 8388608 bytes"):
         wire.unpack(b"\0" * 10_000_000)
 
 
 def test_numpy_scalars_are_numbers() -> None:
     event = {**GOOD, "accuracy": np.float32(0.5), "extras": {"steps": np.int64(3)}, "timestamp": np.float64(NOW)}
-    found = wire.sort_events([event], NOW)
+    found = raw_events.sort_events([event], NOW)
     assert not found.rejected
-    (batch,) = wire.split_rows(found.rows["m"])
+    (batch,) = sealing.split_rows(found.rows["m"])
     assert batch.columns["accuracy"].values.tolist() == [0.5]
     assert batch.columns["steps"].values.tolist() == [3.0]
 
 
 def test_a_numbered_call_keeps_a_row_for_a_rejected_event() -> None:
-    found = wire.sort_events([GOOD, {**GOOD, "accuracy": 7}, GOOD], NOW, one_model=True)
-    (packed,) = wire.packed_rows(found.rows["m"])
+    found = raw_events.sort_events([GOOD, {**GOOD, "accuracy": 7}, GOOD], NOW, one_model=True)
+    (packed,) = sealing.packed_rows(found.rows["m"])
     batch = wire.unpack(packed.payload)
     assert batch.rows == 3
     verdict = wire.check(batch, NOW)
     assert verdict.ok is not None
     assert verdict.ok.tolist() == [True, False, True]
     with pytest.raises(ValueError, match="of one model, got 2"):
-        wire.sort_events([GOOD, {**GOOD, "model_name": "other"}], NOW, one_model=True)
+        raw_events.sort_events([GOOD, {**GOOD, "model_name": "other"}], NOW, one_model=True)
 
 
 def test_a_rejected_event_of_a_known_model_is_counted_and_begins_no_model() -> None:
     bad = [{**GOOD, "accuracy": 7}, {**GOOD, "model_name": "other", "accuracy": 7}, {"model_name": "a*"}, "text"]
-    assert wire.sort_events(bad, NOW).rows == {}
-    found = wire.sort_events(bad, NOW, known={"m"})
+    assert raw_events.sort_events(bad, NOW).rows == {}
+    found = raw_events.sort_events(bad, NOW, known={"m"})
     assert found.indices == {"m": [0]}
     assert wire.check(wire.batch_of_rows(found.rows["m"]), NOW).rejected == 1
     assert len(found.rejected) == 4
@@ -165,7 +177,6 @@ def columns(metrics: dict[str, Any], **more: Any) -> wire.Batch:
         ({"accuracy": [0.1, 0.2], "recall": [0.1]}, {}, "recall must have as many rows"),
         ({"accuracy": np.zeros((2, 2))}, {}, "accuracy must have one dimension, got 2"),
         ({"accuracy": np.float64(0.5)}, {}, "accuracy must have one dimension, got 0"),
-        ({"accuracy": []}, {}, "accuracy must have 1 to"),
         ({"accuracy": np.array([0.5, None], dtype=object)}, {}, "accuracy must be a column of numbers, got dtype object"),
         ({"accuracy": ["0.5"]}, {}, "column of numbers"),
         ({"accuracy": "0.5"}, {}, "column of numbers, got a text"),
@@ -175,6 +186,7 @@ def columns(metrics: dict[str, Any], **more: Any) -> wire.Batch:
         ([0.5], {}, "mapping of names to columns"),
         ({"timestamp": [1.0]}, {}, "must not be the name of a field"),
         ({7: [1.0]}, {}, "metric name must be a text"),
+        ({"accuracy": []}, {}, "accuracy must have 1 to"),
         ({"accuracy": [0.5]}, {"version": 7}, "model_version must be a text"),
         ({"accuracy": [0.5]}, {"timestamps": [NOW, NOW]}, "timestamps must have as many rows"),
     ],
@@ -189,7 +201,7 @@ def test_bad_columns_raise_and_name_the_column(metrics: Any, more: dict[str, Any
     [("accuracy", 1.2, "accuracy"), ("accuracy", math.nan, "accuracy"), ("loss", math.inf, "loss"), ("recall", -0.1, "recall")],
 )
 def test_a_bad_value_in_a_column_is_rejected_alone(name: str, value: float, field: str) -> None:
-    batch = wire.unpack(wire.pack(columns({name: [0.5, value, 0.5], "other": [1.0, 2.0, 3.0]})))
+    batch = wire.unpack(wire.pack(columns({name: [0.5, value, 0.5]})))
     verdict = wire.check(batch, NOW)
     assert verdict.rejected == 1
     assert verdict.ok is not None
@@ -239,8 +251,12 @@ def altered(**changes: Any) -> bytes:
         (msgpack.packb([1, 2]), "must be a msgpack map, got list"),
         (b"\x91" * 5000, "whole msgpack map"),
         ("text", "payload must be bytes, got str"),
-        (altered(v=2), "v must be 1, the schema that this build knows, got 2"),
-        (altered(v=...), "v must be 1"),
+        (altered(v=3), "v must be 1 or 2, a schema that this build knows, got 3"),
+        (altered(v=True), "v must be 1 or 2"),
+        (altered(v=[]), "v must be 1 or 2"),
+        (altered(v=...), "v must be 1 or 2"),
+        (altered(weights=b"\0" * 16), "no other key, got 'weights'"),
+        (altered(v=2, weights=b"\0" * 15), "weights must be 16 bytes"),
         (altered(n=0), "n must be a whole number"),
         (altered(n=True), "n must be a whole number"),
         (altered(n=3), "accuracy must be 24 bytes"),
@@ -283,12 +299,13 @@ def test_a_flipped_byte_raises_or_is_a_batch(position: int, byte: int) -> None:
     wire.check(batch, NOW)
 
 
+weights = st.one_of(st.none(), st.floats(1e-3, 1e12))
 cells = st.dictionaries(
     st.sampled_from(["accuracy", "loss", "region", "steps"]),
     st.one_of(st.none(), st.floats(), st.integers(-(2**53), 2**53), st.text(max_size=5).filter(str.isprintable)),
     max_size=4,
 )
-rows = st.lists(st.tuples(st.sampled_from(["v1", "v2"]), st.floats(0, NOW), cells), min_size=1, max_size=30)
+rows = st.lists(st.tuples(st.sampled_from(["v1", "v2"]), st.floats(0, NOW), cells, weights), min_size=1, max_size=30)
 
 
 @settings(max_examples=150, deadline=None)
@@ -296,9 +313,10 @@ rows = st.lists(st.tuples(st.sampled_from(["v1", "v2"]), st.floats(0, NOW), cell
 def test_rows_come_out_of_a_packed_batch_as_they_went_in(events: list[tuple[str, float, dict[str, Any]]]) -> None:
     batch = wire.unpack(wire.pack(wire.batch_of_rows(events)))
     assert batch.rows == len(events)
-    for row, (version, time, metrics) in enumerate(events):
+    for row, (version, time, metrics, n) in enumerate(events):
         assert batch.versions[0 if batch.which is None else batch.which[row]] == version
         assert batch.times[row] == time
+        assert weight(batch, row) == n
         for name in ("accuracy", "loss", "region", "steps"):
             column, texts = batch.columns.get(name), batch.texts.get(name)
             number = None
@@ -325,7 +343,9 @@ many_names = st.dictionaries(
     ),
     max_size=9,
 )
-many_rows = st.lists(st.tuples(st.sampled_from([f"v{i}" for i in range(6)]), st.floats(0, NOW), many_names), max_size=40)
+many_rows = st.lists(
+    st.tuples(st.sampled_from([f"v{i}" for i in range(6)]), st.floats(0, NOW), many_names, weights), max_size=40
+)
 
 
 @pytest.fixture
@@ -335,23 +355,23 @@ def small_limits() -> Iterator[None]:
             "MAX_COLUMNS": 8,
             "MAX_VERSIONS": 3,
             "MAX_CALL_BYTES": 4096,
-            "_PART_BYTES": 1024,
             "MAX_CELLS": 200,
             "MAX_EXTRAS_BYTES": 300,
         }.items():
             patched.setattr(wire, name, value)
+        patched.setattr(sealing, "PART_BYTES", 1024)
         yield
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(many_rows)
 def test_rows_are_sealed_into_batches_that_the_wire_takes_each_once_and_in_order(small_limits: None, events: list[Any]) -> None:
-    sealed = wire.packed_rows(events)
+    sealed = sealing.packed_rows(events)
     found = [(batch, row) for packed in sealed for batch in [wire.unpack(packed.payload)] for row in range(batch.rows)]
     assert [packed.rows for packed in sealed] == [wire.unpack(packed.payload).rows for packed in sealed]
     assert len(found) == len(events)
     emptied = [packed.emptied for packed in sealed for _ in range(packed.rows)]
-    for (version, time, metrics), (batch, row), rejection in zip(events, found, emptied, strict=True):
+    for (version, time, metrics, n), (batch, row), rejection in zip(events, found, emptied, strict=True):
         assert batch.versions[0 if batch.which is None else batch.which[row]] == version
         assert batch.times[row] == time
         cells = {k: c.values[row] for k, c in batch.columns.items() if c.present is None or c.present[row]}
@@ -361,6 +381,7 @@ def test_rows_are_sealed_into_batches_that_the_wire_takes_each_once_and_in_order
             assert not texts
             assert "\ud800" in metrics.values() or len(metrics) > 8 or any(len(str(v)) > 300 for v in metrics.values())
             continue
+        assert weight(batch, row) == n
         assert texts == {name: value for name, value in metrics.items() if isinstance(value, str)}
         numbers = {name: value for name, value in metrics.items() if value is not None and not isinstance(value, str)}
         assert cells.keys() == numbers.keys()
@@ -371,27 +392,27 @@ def test_rows_are_sealed_into_batches_that_the_wire_takes_each_once_and_in_order
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(many_rows)
 def test_a_rows_verdict_is_the_same_alone_and_among_others(small_limits: None, events: list[Any]) -> None:
-    def verdicts(sealed: list[wire.Packed]) -> list[bool]:
+    def verdicts(sealed: list[sealing.Packed]) -> list[bool]:
         told = []
         for packed in sealed:
             ok = wire.check(wire.unpack(packed.payload), NOW).ok
             told += [True] * packed.rows if ok is None else ok.tolist()
         return told
 
-    assert verdicts(wire.packed_rows(events)) == [
-        verdict for event in events for verdict in verdicts(wire.packed_rows([event]))
+    assert verdicts(sealing.packed_rows(events)) == [
+        verdict for event in events for verdict in verdicts(sealing.packed_rows([event]))
     ]
 
 
 @given(st.integers(1, 2000), st.integers(1, 8))
 def test_columns_are_cut_into_batches_that_the_wire_takes(rows: int, names: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(wire, "_PART_BYTES", 1024)
+        patched.setattr(sealing, "PART_BYTES", 1024)
         patched.setattr(wire, "MAX_CALL_BYTES", 2048)
         batch = columns(
             {f"metric-{i}": np.arange(float(rows)) * (i + 1) for i in range(names)}, timestamps=np.arange(float(rows))
         )
-        found = [wire.unpack(packed.payload) for packed in wire.packed_columns(batch)]
+        found = [wire.unpack(packed.payload) for packed in sealing.packed_columns(batch)]
     assert np.concatenate([part.times for part in found]).tolist() == list(range(rows))
     assert all(part.columns.keys() == batch.columns.keys() for part in found)
     assert np.concatenate([part.columns["metric-0"].values for part in found]).tolist() == list(range(rows))
@@ -399,7 +420,7 @@ def test_columns_are_cut_into_batches_that_the_wire_takes(rows: int, names: int)
 
 def test_the_real_limits_hold_whatever_a_column_holds() -> None:
     worst = columns({"\u20ac" * 190 + f"{i:03}": np.arange(3000.0) for i in range(256)}, version="\u20ac" * 200)
-    assert sum(wire.unpack(packed.payload).rows for packed in wire.packed_columns(worst)) == 3000
+    assert sum(wire.unpack(packed.payload).rows for packed in sealing.packed_columns(worst)) == 3000
 
 
 def test_a_small_payload_cannot_take_much_memory() -> None:
@@ -422,6 +443,11 @@ def test_a_refused_payload_says_how_many_events_it_means_to_hold(payload: bytes,
     assert wire.declared_rows(payload) == rows
 
 
+def weight(batch: wire.Batch, row: int) -> float | None:
+    found = batch.weights
+    return None if found is None or (found.present is not None and not found.present[row]) else float(found.values[row])
+
+
 def as_float(value: float) -> float:
     try:
         return float(value)
@@ -437,10 +463,18 @@ def test_a_verdict_counts_each_row_once(events: list[tuple[str, float, dict[str,
     verdict = wire.check(batch, NOW, skip)
     ok = np.ones(batch.rows, bool) if verdict.ok is None else verdict.ok
     assert verdict.rejected == int((~ok[skip:]).sum()) == len(verdict.listed)
-    for row, (_, _, metrics) in enumerate(events):
+    bad_values = 0
+    for row, (_, _, metrics, _) in enumerate(events):
         numbers = {k: v for k, v in metrics.items() if v is not None and not isinstance(v, str)}
-        fine = bool(numbers) and all(math.isfinite(v) for v in numbers.values()) and 0 <= numbers.get("accuracy", 0.5) <= 1
+        finite = {k: v for k, v in numbers.items() if math.isfinite(v)}
+        fine = bool(finite) and 0 <= finite.get("accuracy", 0.5) <= 1
         assert bool(ok[row]) == fine
+        if fine and row >= skip:
+            bad_values += len(numbers) - len(finite)
+        kept = {k: c.values[row] for k, c in verdict.batch.columns.items() if c.present is None or c.present[row]}
+        assert kept == finite
+    assert verdict.bad_values == bad_values
+    assert (verdict.bad_value is None) == (bad_values == 0)
 
 
 @pytest.mark.parametrize(

@@ -192,12 +192,27 @@ def test_two_producers_of_one_model_count_apart(world: World, run: Any) -> None:
     assert world.status()["m"]["events"] == 20
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_finite_number_is_left_out_alone_and_counted(world: World, run: Any, bad: float) -> None:
+    async def story() -> None:
+        detector = world.detector()
+        reply = await send(detector, world.payload(n=3, loss=[1.0, bad, 2.0]), 0)
+        assert (reply["accepted"], reply["rejected"], reply["bad_values"]) == (3, [], 1)
+        assert (reply["bad_value"]["field"], reply["bad_value"]["rule"]) == ("loss", "must be a finite number")
+        again = await send(detector, world.payload(n=3, loss=[1.0, bad, 2.0]), 0)
+        assert (again["duplicates"], again.get("bad_values", 0)) == (3, 0)
+        assert "bad_values" not in await send(world.detector(), world.payload(n=3), 3), "also after a restart"
+
+    run(story())
+    assert (world.status()["m"]["events"], world.status()["m"]["bad_values"]) == (6, 1)
+
+
 def test_rejected_events_consume_their_numbers(world: World, run: Any) -> None:
     async def story() -> None:
         detector = world.detector()
-        reply = await send(detector, world.payload(n=3, loss=[1.0, np.nan, 2.0]), 0)
+        reply = await send(detector, world.payload(n=3, recall=[0.5, 7.0, 0.5]), 0)
         assert (reply["accepted"], reply["high_water"]) == (2, 3)
-        assert reply["rejected"][0]["field"] == "loss"
+        assert reply["rejected"][0]["field"] == "recall"
         assert (await send(detector, world.payload(n=3), 3))["accepted"] == 3
 
     run(story())
@@ -263,7 +278,7 @@ def test_status_names_field_value_and_rule_of_the_last_rejected_event(world: Wor
     ],
 )
 def test_a_sender_says_why_it_has_emptied_a_row(world: World, run: Any, told: Any, rule: str) -> None:
-    emptied = wire.pack(wire.batch_of_rows([("v1", NOW, {})]))
+    emptied = wire.pack(wire.batch_of_rows([("v1", NOW, {}, None)]))
     batch = {"model": "m", "producer": "p", "sequence": 0, "payload": emptied, "rejection": told}
     assert run(world.detector().ingest_many(batches=[batch]))[0]["accepted"] == 0
     assert world.status()["m"]["last_rejection"]["rule"] == rule

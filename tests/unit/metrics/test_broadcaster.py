@@ -388,10 +388,15 @@ def test_an_observer_host_goes_on_after_a_failure() -> None:
 
 
 def test_events_of_a_batch_are_those_that_count() -> None:
-    rows = [("v1", 1.0, {"accuracy": 0.5, "region": "eu"}), ("v2", 2.0, {"accuracy": 7}), ("v2", 3.0, {"loss": 0.1})]
+    rows: list[wire.Row] = [
+        ("v1", 1.0, {"accuracy": 0.5, "region": "eu"}, 200.0),
+        ("v2", 2.0, {"accuracy": 7}, None),
+        ("v2", 3.0, {"loss": 0.1, "recall": float("nan")}, None),
+    ]
     first, last = events_of("m", wire.pack(wire.batch_of_rows(rows)), 0, NOW)
     assert (first.model_version, first.accuracy, first.recall, dict(first.extras)) == ("v1", 0.5, None, {"region": "eu"})
     assert (last.model_version, last.accuracy, dict(last.extras)) == ("v2", None, {"loss": 0.1})
+    assert (first.n, last.n, last.recall) == (200.0, None, None)
 
 
 @pytest.mark.parametrize("observer", [object(), None, "pager", dict])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from actors import wire
-from actors.metrics import client
+from actors.metrics import pump, sender
 from actors.metrics.client import Metrics, WrongTypeError
 
 NOW = 4e9  # what the fake takes for now: no time of a test is ahead of it
@@ -39,6 +39,7 @@ class FakeSystem:
         self.events: list[tuple[str, str, float, dict[str, Any]]] = []  # that counted: model, version, time, cells
         self.rejections: list[wire.Rejection] = []
         self.refused: list[str] = []
+        self.known_schema: int | None = 2
 
     # --- the link
 
@@ -74,6 +75,9 @@ class FakeSystem:
     def reply(self, ticket: Any) -> Any:
         return self.done.pop(id(ticket))[1] if ticket[0] == "later" else ticket[1]
 
+    def schema(self) -> int | None:
+        return self.known_schema
+
     def call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
         if not self.up:
             raise ConnectionError("down")
@@ -94,6 +98,7 @@ class FakeSystem:
             return self._reply("refused", high, reason=str(error))
         skip = min(high - batch["sequence"], found.rows)
         verdict = wire.check(found, NOW, skip)
+        found = verdict.batch
         self.rejections += verdict.listed
         for row in range(skip, found.rows):
             if verdict.ok is None or verdict.ok[row]:
@@ -104,7 +109,14 @@ class FakeSystem:
         self.rows[batch["model"]] = self.rows.get(batch["model"], 0) + accepted
         if "n" in found.columns:
             self.values += found.columns["n"].values[skip:].tolist()
-        return {**self._reply("accepted", self.high[key]), "accepted": accepted, "duplicates": skip, "rejected": verdict.listed}
+        return {
+            **self._reply("accepted", self.high[key]),
+            "accepted": accepted,
+            "duplicates": skip,
+            "rejected": verdict.listed,
+            "bad_values": verdict.bad_values,
+            "bad_value": verdict.bad_value,
+        }
 
     def _reply(self, status: str, high: int, **more: Any) -> dict[str, Any]:
         empty = {"accepted": 0, "duplicates": 0, "rejected": []}
@@ -128,9 +140,9 @@ def system() -> FakeSystem:
 
 @pytest.fixture
 def made(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Metrics]]:
-    monkeypatch.setattr(client, "_BACKOFF_S", (0.001,))
-    monkeypatch.setattr(client, "_FIND_S", 0.005)
-    monkeypatch.setattr(client, "_LINGER_S", 0.001)
+    monkeypatch.setattr(sender, "BACKOFF_S", (0.001,))
+    monkeypatch.setattr(sender, "FIND_S", 0.005)
+    monkeypatch.setattr(pump, "LINGER_S", 0.001)
     every: list[Metrics] = []
 
     def make(**options: Any) -> Metrics:
@@ -146,7 +158,7 @@ def test_what_was_logged_is_counted(system: FakeSystem, made: Any) -> None:
     metrics = made()
     for n in range(1000):
         metrics.log({"accuracy": 0.9, "n": n}, model="m", version="v1")
-    assert metrics.flush() == {"accepted": 1000, "duplicate": 0, "rejected": 0, "dropped": 0, "pending": 0}
+    assert metrics.flush() == {"accepted": 1000, "duplicate": 0, "rejected": 0, "dropped": 0, "bad_values": 0, "pending": 0}
     assert system.values == [float(n) for n in range(1000)]
 
 
@@ -180,7 +192,7 @@ def test_many_models_and_batches_with_losses_are_counted_once_in_order(system: F
 def test_calls_that_overtake_each_other_are_counted_once_and_the_producer_stays_the_same(
     system: FakeSystem, made: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_CALL_BYTES", 1)
+    monkeypatch.setattr(sender, "CALL_BYTES", 1)
     metrics = made()
     producer = metrics.producer
     system.shuffled = np.random.default_rng(1)
@@ -221,7 +233,7 @@ def test_a_full_buffer_drops_and_counts_within_its_bound(system: FakeSystem, mad
     metrics = made(buffer_bytes=100_000)
     for _ in range(5000):
         metrics.log({"accuracy": 0.9}, model="m")
-        assert metrics._bytes <= 100_000
+        assert metrics._buffer.bytes <= 100_000
     metrics.log_batch({"accuracy": np.full(50_000, 0.5) + np.arange(50_000) * 1e-9}, model="m")
     counts = metrics.flush(0.02)
     assert counts["dropped"] > 50_000
@@ -352,7 +364,14 @@ def test_a_burst_that_no_single_batch_can_hold_arrives_whole_and_in_order(system
     for at, (version, held) in enumerate(events):
         metrics.log(held, model="m", version=version, timestamp=float(at))
     system.up = True
-    assert metrics.flush() == {"accepted": len(events), "duplicate": 0, "rejected": 0, "dropped": 0, "pending": 0}
+    assert metrics.flush() == {
+        "accepted": len(events),
+        "duplicate": 0,
+        "rejected": 0,
+        "dropped": 0,
+        "bad_values": 0,
+        "pending": 0,
+    }
     assert system.events == [("m", version, float(at), held) for at, (version, held) in enumerate(events)]
     assert system.refused == []
 
@@ -379,7 +398,7 @@ def test_a_bad_name_raises_also_in_a_later_event_and_its_neighbours_arrive(made:
     with pytest.raises(WrongTypeError, match="metric name must"):
         metrics.log({"accuracy": 0.9, name: 0.5}, model="m")
     metrics.log({"accuracy": 0.9}, model="m")
-    assert metrics.flush() == {"accepted": 2, "duplicate": 0, "rejected": 0, "dropped": 0, "pending": 0}
+    assert metrics.flush() == {"accepted": 2, "duplicate": 0, "rejected": 0, "dropped": 0, "bad_values": 0, "pending": 0}
 
 
 @pytest.mark.parametrize(
@@ -398,7 +417,7 @@ def test_an_event_that_the_wire_cannot_carry_is_rejected_alone_on_both_sides(
     for at in range(100):
         metrics.log(bad if at == 50 else {"accuracy": 0.9, "note": "fine"}, model="m", timestamp=float(at))
     metrics.log({"accuracy": 0.9}, model="other")
-    assert metrics.flush() == {"accepted": 100, "duplicate": 0, "rejected": 1, "dropped": 0, "pending": 0}
+    assert metrics.flush() == {"accepted": 100, "duplicate": 0, "rejected": 1, "dropped": 0, "bad_values": 0, "pending": 0}
     assert len(system.rejections) == 1
     assert [time for model, _, time, _ in system.events if model == "m"] == [float(at) for at in range(100) if at != 50]
     assert system.refused == []
@@ -495,7 +514,7 @@ def test_a_client_that_nobody_holds_takes_its_thread_with_it(made: Any, system: 
     metrics = Metrics(link=system)
     metrics.log({"accuracy": 0.9}, model="m")
     metrics.flush()
-    thread = metrics._thread
+    thread = metrics._pump.thread
     assert thread is not None
     del metrics
     gc.collect()
@@ -511,14 +530,14 @@ def test_what_was_logged_arrives_though_nobody_holds_the_client_any_more(system:
         metrics = Metrics(link=system)
         metrics.log({"accuracy": 0.9}, model="m")
         metrics.log_batch({"accuracy": np.full(10, 0.9)}, model="m")
-        assert metrics._thread is not None
-        return weakref.ref(metrics), metrics._thread
+        assert metrics._pump.thread is not None
+        return weakref.ref(metrics), metrics._pump.thread
 
     reference, thread = job()
     gc.collect()
     if not up:  # it waits for the system, however long that takes
         time.sleep(0.05)
-        assert reference() is not None
+        assert thread.is_alive()
         system.up = True
     thread.join(10.0)
     assert system.rows == {"m": 11}

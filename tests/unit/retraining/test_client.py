@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from actors.cluster.deployment import NoSystemError
 from actors.cluster.peers import PeerUnavailableError
+from actors.errors import NoSystemError
 from actors.retraining import client as module
 from actors.retraining.client import Retrains
 

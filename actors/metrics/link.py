@@ -1,0 +1,142 @@
+"""How a client reaches the broadcaster: by name, whenever it is needed, so that a job may start first and outlives restarts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Final, Protocol
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from actors.errors import NotConnectedError, ours
+
+logger = logging.getLogger(__name__)
+
+_FIND_S: Final = 0.25
+_HELLO_S: Final = 2.0
+
+
+class Link(Protocol):
+    """What a client needs of the other side; a unit test brings its own."""
+
+    def send(self, batches: list[dict[str, Any]]) -> Any | None:
+        """Begin `ingest_many`; return a ticket, or None where no broadcaster can be found now."""
+
+    def wait(self, tickets: list[Any], timeout_s: float) -> list[Any]:
+        """Return those of the tickets whose reply is there, after at most `timeout_s`."""
+
+    def reply(self, ticket: Any) -> list[dict[str, Any]] | None:
+        """Return the reply, None where the outcome is unknown."""
+
+    def call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
+        """Call another method and wait; ConnectionError where no reply came, the public errors for what it raised."""
+
+    def schema(self) -> int | None:
+        """Return the newest schema of the wire that the broadcaster reads; None where it cannot be asked now."""
+
+
+class RayLink:
+    """The broadcaster of a namespace, by name."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._handle: Any = None
+        self._schema: int | None = None  # of the broadcaster that `_handle` names
+        self._look_at_s = 0.0
+        # Ray's connection does not survive a fork: a child has none until it has made its own.
+        self._forked_worker: object = None
+
+    def forked(self) -> None:
+        """Learn that this process is a fork: the parent's connection is not ours."""
+        self._lose()
+        self._forked_worker = _worker()
+
+    def send(self, batches: list[dict[str, Any]]) -> Any | None:
+        """Begin the call."""
+        handle = self._found()
+        if handle is None:
+            return None
+        try:
+            return handle.ingest_many.remote(batches=batches)
+        except Exception:  # noqa: BLE001  a Ray that was shut down raises what it likes; we look for it again
+            self._lose()
+            return None
+
+    def wait(self, tickets: list[Any], timeout_s: float) -> list[Any]:
+        """Wait for the first of them."""
+        if not self._is_connected():
+            return list(tickets)
+        try:
+            ready, _ = ray.wait(tickets, num_returns=1, timeout=timeout_s)
+            if ready and len(tickets) > 1:
+                ready, _ = ray.wait(tickets, num_returns=len(tickets), timeout=0)
+        except Exception:  # noqa: BLE001  the connection is gone: every reply is
+            self._lose()
+            return list(tickets)
+        return list(ready)
+
+    def reply(self, ticket: Any) -> list[dict[str, Any]] | None:
+        """Take a reply."""
+        if not self._is_connected():
+            return None
+        try:
+            found: list[dict[str, Any]] = ray.get(ticket, timeout=0)
+        except (RayActorError, RayTaskError, GetTimeoutError) as error:
+            logger.debug("no reply from the broadcaster: %s", error)
+            self._lose()
+            return None
+        except Exception:  # noqa: BLE001  the connection is gone
+            self._lose()
+            return None
+        return found
+
+    def call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
+        """Call and wait."""
+        self._look_at_s = 0.0
+        handle = self._found()
+        if not ray.is_initialized():
+            raise NotConnectedError("this process is connected to no Ray cluster: ray.init() or actors.connect() comes first")
+        if handle is None:
+            raise NotConnectedError(f"no broadcaster is running in namespace {self._namespace!r}")
+        try:
+            return ray.get(getattr(handle, method).remote(**arguments), timeout=timeout_s)
+        except RayTaskError as error:
+            raise ours(error.cause) from None
+        except (RayActorError, GetTimeoutError) as error:
+            self._lose()
+            raise NotConnectedError(f"broadcaster.{method}: no reply within {timeout_s:g} s") from error
+
+    def schema(self) -> int | None:
+        """Ask once for each broadcaster that was found: one that has been replaced may be of another build."""
+        if self._schema is None:
+            try:
+                self._schema = int(self.call("hello", _HELLO_S).get("wire", 1))
+            except (ConnectionError, ValueError, TypeError):
+                return None
+        return self._schema
+
+    def _lose(self) -> None:
+        self._handle = self._schema = None
+
+    def _is_connected(self) -> bool:
+        """Tell whether this process is on a cluster; where it is not, Ray's functions would start one by themselves."""
+        if not ray.is_initialized():
+            self._lose()
+        return ray.is_initialized()
+
+    def _found(self) -> Any:
+        if self._is_connected() and self._handle is None and time.monotonic() >= self._look_at_s:
+            self._look_at_s = time.monotonic() + _FIND_S
+            if _worker() is not self._forked_worker:
+                try:
+                    self._handle = ray.get_actor("broadcaster", namespace=self._namespace)
+                except (ValueError, RayError):
+                    return None
+        return self._handle
+
+
+def _worker() -> object:
+    from ray._private import worker  # noqa: PLC0415  private: only where a process may be a fork
+
+    return getattr(worker.global_worker, "core_worker", None)

@@ -1,0 +1,158 @@
+"""Raw events of `broadcast`: plain mappings, checked one by one and sorted into the rows of their models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from actors import wire
+from actors.checks import finite, shown, stand_in, unboxed
+from actors.wire import Rejection, Row
+
+MAX_EVENTS: Final = 100_000  # of one call: each costs some microseconds of the broadcaster's only loop
+
+
+_INFINITE: Final = (math.inf, -math.inf)
+
+
+@dataclass(slots=True)
+class Sorted:
+    """Raw events of one call by model: for each its rows, and the index that each row had in the call."""
+
+    rows: dict[str, list[Row]]
+    indices: dict[str, list[int]]
+    rejected: list[Rejection]
+
+
+def sort_events(events: object, now_s: float, *, one_model: bool = False, known: Container[str] = ()) -> Sorted:
+    """Check raw events one by one and sort them by model.
+
+    A bad event is rejected alone. A bad envelope raises ValueError: no list, too many, too large. Where a rejected event names
+    one of the `known` models, or one that has a good event in this call, it keeps its row, empty, and so is counted as
+    rejected; no model begins with a bad event. With `one_model` (the caller numbers its events) all must be of one model, and
+    every rejected event keeps its row, so that it consumes its number.
+    """
+    if not isinstance(events, list | tuple):
+        raise ValueError(f"events must be a list of mappings, got {shown(events)}")  # noqa: TRY004  the wire's rule
+    if len(events) > MAX_EVENTS:
+        raise ValueError(f"events must be at most {MAX_EVENTS} in one call, got {len(events)}")
+    rows: dict[str, dict[int, Row]] = {}
+    rejected: list[Rejection] = []
+    total_bytes = 0
+    for index, event in enumerate(events):
+        try:
+            model, row, size = _row_of_event(event, now_s)
+        except _BadEventError as bad:
+            rejected.append({"index": index, "field": bad.field, "value": stand_in(bad.value), "rule": bad.rule})
+            size = bad.size
+        else:
+            rows.setdefault(model, {})[index] = row
+        total_bytes += size
+        if total_bytes > wire.MAX_CALL_BYTES:
+            raise ValueError(f"events must have at most {wire.MAX_CALL_BYTES} bytes in one call, got more")
+    named = [event.get("model_name") if isinstance(event, Mapping) else None for event in events]
+    names = {name for name in named if wire.is_model(name)}
+    if one_model and events and len(names) != 1:
+        raise ValueError(f"events of a call with a sequence must be of one model, got {len(names)}")
+    for index in (rejection["index"] for rejection in rejected):
+        name = next(iter(names)) if one_model else named[index]
+        if wire.is_model(name) and (one_model or name in rows or name in known):
+            rows.setdefault(name, {})[index] = (wire.UNVERSIONED, now_s, {}, None)
+    indices = {model: sorted(found) for model, found in rows.items()}
+    return Sorted({model: [found[index] for index in indices[model]] for model, found in rows.items()}, indices, rejected)
+
+
+class _BadEventError(Exception):
+    def __init__(self, field: str, value: object, rule: str, size: int = 0) -> None:
+        super().__init__(field)
+        self.field, self.value, self.rule, self.size = field, value, rule, size
+
+
+def _row_of_event(event: object, now_s: float) -> tuple[str, Row, int]:  # noqa: C901, PLR0912  one check a field
+    if not isinstance(event, Mapping):
+        raise _BadEventError("event", event, "must be a mapping", len(event) if isinstance(event, str | bytes) else 0)
+    size = sum(len(value) for value in event.values() if isinstance(value, str | bytes | list | tuple))
+    for key in event:
+        if key not in wire.FIELDS:
+            raise _BadEventError(
+                str(stand_in(key)), event[key], "is not a field of an event; an own number goes into extras", size
+            )
+    model, version = event.get("model_name"), event.get("model_version", wire.UNVERSIONED)
+    rule = wire.model_rule(model)
+    if rule is not None:
+        raise _BadEventError("model_name", model, rule, size)
+    rule = wire.text_rule(version)
+    if rule is not None:
+        raise _BadEventError("model_version", version, rule, size)
+    given = event.get("timestamp")
+    time = now_s if given is None else finite(given)
+    if time is None or not 0.0 <= time <= now_s + wire.AHEAD_S:
+        raise _BadEventError("timestamp", given, "must be seconds since the epoch, not in the future", size)
+    metrics: dict[str, Any] = {}
+    for name in wire.NAMED:
+        value = event.get(name)
+        if value is None:
+            continue
+        metrics[name] = _number(value)
+        if metrics[name] is None or metrics[name] < 0.0 or metrics[name] > 1.0:
+            if metrics[name] in _INFINITE:
+                continue
+            raise _BadEventError(name, value, "must be a number from 0 to 1", size)
+    extras = event.get("extras")
+    if extras is not None:
+        size += _take_extras(extras, metrics, size)
+    numbers = [(name, value) for name, value in metrics.items() if not isinstance(value, str)]
+    if not any(math.isfinite(value) for _, value in numbers):
+        for name, value in numbers:
+            field, rule = (name, "from 0 to 1") if name in wire.NAMED else (f"extras.{name}", "that is finite")
+            raise _BadEventError(field, value, f"must be a number {rule}", size)
+        raise _BadEventError("metrics", None, "must hold at least one number", size)
+    return str(model), (str(version), time, metrics, _weight(event.get("n"), size)), size
+
+
+def _take_extras(extras: object, metrics: dict[str, Any], size: int) -> int:
+    if not isinstance(extras, Mapping):
+        raise _BadEventError("extras", extras, "must be a mapping of names to numbers and texts", size)
+    used = 0
+    for name, value in extras.items():
+        rule = wire.metric_rule(name) if name not in wire.NAMED else "must not be the name of a field"
+        if rule is not None:
+            raise _BadEventError("extras", name, f"a name in extras {rule}", size + used)
+        used += len(name) + 9
+        if value is None:
+            continue
+        if isinstance(value, str):
+            try:
+                used += len(value.encode())
+            except UnicodeEncodeError:
+                raise _BadEventError(f"extras.{name}", value[:0], "must be encodable as UTF-8", size + used) from None
+        else:
+            number = _number(value)
+            if number is None:
+                used += len(value) if isinstance(value, bytes | list | tuple | dict) else 0
+                raise _BadEventError(f"extras.{name}", value, "must be a number or a text, not nested", size + used)
+            value = number  # noqa: PLW2901  a scalar of another library is stored as its number
+        metrics[name] = value
+    if used > wire.MAX_EXTRAS_BYTES:
+        raise _BadEventError("extras", extras, f"must have at most {wire.MAX_EXTRAS_BYTES} bytes", size + used)
+    if len(metrics) > wire.MAX_COLUMNS:
+        raise _BadEventError("extras", extras, f"must hold at most {wire.MAX_COLUMNS - len(wire.NAMED)} names", size + used)
+    return used
+
+
+def _number(value: object) -> float | None:
+    """Return a number of any library, which may be NaN or infinite; None for anything else, also an int beyond float64."""
+    plain = unboxed(value)
+    if isinstance(plain, float):
+        return plain
+    return finite(plain)
+
+
+def _weight(n: object, size: int) -> float | None:
+    """Return the predictions behind an event, None where it says nothing."""
+    number = None if n is None else finite(n)
+    if n is not None and (number is None or not 0.0 < number <= wire.MAX_WEIGHT):
+        raise _BadEventError("n", n, wire.WEIGHT_RULE, size)
+    return number

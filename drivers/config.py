@@ -1,12 +1,14 @@
 """Check a configuration file.
 
-Needs no Ray.
+It finds what a launch would find: keys, values, search spaces, strategies, URLs, and with --import also modules. Needs no Ray.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,19 +22,40 @@ if TYPE_CHECKING:
 config = group("config", __doc__, examples=["visutility config check visutility.yaml --model object-detector"])
 
 
-@config.command("check", examples=["visutility config check visutility.yaml --model object-detector"])
+@config.command(
+    "check",
+    examples=[
+        "visutility config check visutility.yaml --model object-detector",
+        "visutility config check visutility.yaml --import",
+    ],
+)
 @click.argument("file")
 @click.option("--model", multiple=True, help="Show what this model would get; may be given several times.")
-def check(*, file: str, model: tuple[str, ...], output: Output) -> int:
-    """Check FILE, and show what a model would get from it."""
-    from actors.config import load  # noqa: PLC0415  0.7 s; help does without
+@click.option(
+    "--import", "imports", is_flag=True, help="Also import the modules that FILE names, as handlers and workers would."
+)
+def check(*, file: str, model: tuple[str, ...], imports: bool, output: Output) -> int:
+    """Check FILE, and show what a model would get from it.
+
+    What depends on where the system runs, such as a variable of its environment, is noted and is no error.
+    """
+    from actors.config import load  # noqa: PLC0415  0.7 s with the next line; help does without
+    from actors.inspection import inspect  # noqa: PLC0415
 
     settings = load(file)
+    if imports:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` and Ray's workers have it
+    found = inspect(settings, os.environ, imports=imports)
+    problems = [f"{file}: {each}" for each in found if each.problem]
+    if problems:
+        raise ValueError("\n".join(problems))
+    for each in found:
+        output.note(f"note: {each}")
     models = {name: _told(settings.for_model(name)) for name in model or ["any other model"]}
     output.line(f"{file}: fine; {len(settings.models)} entries under models")
     for name, got in models.items():
         output.table(name, ("setting", "value"), list(got.items()))
-    output.result({"file": file, "namespace": settings.namespace, "models": models})
+    output.result({"file": file, "namespace": settings.namespace, "models": models, "notes": [str(each) for each in found]})
     return FINE
 
 

@@ -20,3 +20,20 @@ def test_config_check_prints_what_a_model_would_get(tmp_path: Path, capsys: pyte
     path.write_text("models: {m: {cooldwn: 6h}}")
     assert config.main(["check", str(path)]) == USAGE
     assert "models.m.cooldwn: unknown key, did you mean cooldown?" in capsys.readouterr().err
+
+
+def test_config_check_finds_what_a_launch_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "visutility.yaml"
+    path.write_text(
+        "models: {m: {handler: {kind: tune, objective: 'm:f', space: {lr: [1, 0]}, then: {kind: webhook, url: 'http://'}}}}"
+    )
+    assert config.main(["check", str(path), "-o", "json"]) == USAGE
+    lines = json.loads(capsys.readouterr().out)["error"].splitlines()
+    assert [line.partition(" ")[2].partition(": ")[0] for line in lines] == ["models.m.handler", "models.m.handler.then.url"]
+    path.write_text(
+        "models: {m: {handler: {kind: task, target: 'nowhere:f'}}, w: {handler: {kind: webhook, url: '${NOT_SET}'}}}"
+    )
+    assert config.main(["check", str(path), "-o", "json"]) == FINE
+    assert "must have NOT_SET" in json.loads(capsys.readouterr().out)["notes"][0]
+    assert config.main(["check", str(path), "--import"]) == USAGE
+    assert "nowhere:f cannot be imported here" in capsys.readouterr().err

@@ -1,0 +1,238 @@
+"""What a launch would find wrong in a configuration that its schema accepts: `visutility config check`.
+
+    found = inspect(config.load("visutility.yaml"), os.environ)
+
+The schema knows each value alone. This looks at what handlers, studies and the store make of them, which takes several rooms.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect as inspection
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from actors import config
+from actors.config.values import REFERENCE, expand
+from actors.storage import StoreError, is_local
+from actors.storage.store import checked
+from actors.tuning.rules import plan
+
+_METHODS: Final = {"handler": "on_retrain", "observer": "on_event"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing at one key. A problem fails a launch; what is none may be right where the system runs, and is a note."""
+
+    path: str
+    text: str
+    problem: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+def inspect(settings: config.Settings, environment: Mapping[str, str], *, imports: bool = False) -> list[Finding]:
+    """Return all that a launch would find, problems first.
+
+    Args:
+        settings: what the schema has accepted.
+        environment: for `${NAME}`; a name that it lacks is a note, since the system's environment counts.
+        imports: also import modules of the user's own, and look for what they should have.
+    """
+    look = _Look(environment, imports=imports)
+    found = [*look.storage(settings.storage)]
+    for name, target in settings.observers.items():
+        found += look.target(f"observers.{name}", target, "observer")
+    entries = {"defaults": settings.defaults, **{f"models.{name}": entry for name, entry in settings.models.items()}}
+    for path, entry in entries.items():
+        found += look.handler(f"{path}.handler", entry.handler)
+        if entry.promotion.handler is not None:
+            found += look.handler(f"{path}.promotion.handler", entry.promotion.handler)
+        rule = config.RetrainRule.of_layers([settings.defaults.retrain, entry.retrain])
+        if rule.when == "shortfall":
+            needed = f"needs `n` with the events and a cross-validated promise of {rule.metric}; without, alarms order retrains"
+            found.append(Finding(f"{path}.retrain", needed, problem=False))
+    return sorted(dict.fromkeys(found), key=lambda each: not each.problem)
+
+
+class _Look:
+    def __init__(self, environment: Mapping[str, str], *, imports: bool) -> None:
+        self._environment = environment
+        self._imports = imports
+
+    def storage(self, url: str) -> Iterator[Finding]:
+        missing = list(self._missing("storage", url))
+        yield from missing
+        if missing:
+            return
+        try:
+            checked(expand(url, self._environment))
+        except StoreError as error:
+            yield Finding("storage", str(error))
+            return
+        if not is_local(url) and importlib.util.find_spec("psycopg") is None:
+            yield Finding("storage", "needs a driver where the system runs: pip install 'visutility[postgres]'", problem=False)
+
+    def handler(self, path: str, handler: config.HandlerSettings) -> Iterator[Finding]:
+        yield from self._missing(path, handler.model_dump(exclude={"then"}))
+        match handler:
+            case config.WebhookHandlerSettings():
+                yield from self._webhook(path, handler)
+            case config.RayJobHandlerSettings():
+                yield from self._ray_job(path, handler)
+            case config.TaskHandlerSettings():
+                yield from _resources(f"{path}.resources", handler.resources)
+                yield from self.target(f"{path}.target", handler.target, None)
+            case config.TuneHandlerSettings():
+                yield from self._study(path, handler)
+                yield from self.handler(f"{path}.then", handler.then)
+            case config.CustomHandlerSettings():
+                yield from self.target(f"{path}.kind", handler.kind, "handler", handler.options)
+            case config.ChannelHandlerSettings():
+                pass
+
+    def target(self, path: str, target: str, kind: str | None, options: Mapping[str, Any] | None = None) -> Iterator[Finding]:
+        """Look for `module:name`: whether it can be imported, and is what it should be."""
+        if not self._imports:
+            return
+        module, _, name = target.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
+        except Exception as error:  # noqa: BLE001  a module of the user's own may raise anything
+            yield Finding(path, f"{target} cannot be imported here: {type(error).__name__}: {error}")
+            return
+        if not callable(found):
+            yield Finding(path, f"must be a function or a class, {target} is {type(found).__name__}")
+            return
+        method = _METHODS.get(kind or "")
+        if method is not None and not callable(getattr(found, method, None)):
+            yield Finding(path, f"must be a class with a method {method}, {target} has none")
+        if options is not None:
+            try:
+                inspection.signature(found).bind(**options)
+            except TypeError as error:
+                yield Finding(path, f"{target} cannot be made with options {sorted(options)}: {error}")
+            except ValueError:
+                pass  # a class of C code without a signature
+
+    def _webhook(self, path: str, handler: config.WebhookHandlerSettings) -> Iterator[Finding]:
+        yield from self._url(f"{path}.url", handler.url)
+        if handler.secret_env is not None and not self._environment.get(handler.secret_env):
+            yield _not_set(f"{path}.secret_env", handler.secret_env)
+
+    def _ray_job(self, path: str, handler: config.RayJobHandlerSettings) -> Iterator[Finding]:
+        yield from _resources(f"{path}.resources", handler.resources)
+        if handler.address is not None:
+            yield from self._url(f"{path}.address", handler.address)
+        for name in quoted_placeholders(handler.entrypoint):
+            yield Finding(
+                f"{path}.entrypoint",
+                f"{{{name}}} must stand outside quotes: it is quoted where it is put in, and inside other quotes a name like "
+                "'; rm -rf ~' would run",
+            )
+
+    def _url(self, path: str, written: str) -> Iterator[Finding]:
+        url = written if self._missing_names(written) else expand(written, self._environment)
+        problem = _url_problem(url)
+        if problem is not None and not self._missing_names(written):
+            yield Finding(path, problem)
+        elif "@" in urlsplit(written).netloc and not REFERENCE.search(urlsplit(written).netloc.rpartition("@")[0]):
+            yield Finding(
+                path,
+                "must not hold a password: the configuration is kept in the store. Write it as ${NAME}, from the environment",
+            )
+
+    def _study(self, path: str, handler: config.TuneHandlerSettings) -> Iterator[Finding]:
+        yield from self.target(f"{path}.objective", handler.objective, None)
+        of_user = ":" in handler.strategy and not handler.strategy.startswith(("optuna:", "scipy:"))
+        asked: dict[str, Any] = {
+            "name": "check", "space": handler.space, "trials": handler.trials, "seed": handler.seed or 0, "mode": handler.mode,
+            "strategy": "random" if of_user and not self._imports else handler.strategy, "retries": handler.retries,
+            "max_concurrent": handler.max_concurrent, "timeout_s": handler.timeout_s,
+        }  # fmt: skip
+        try:
+            plan.check(asked)
+        except ValueError as error:
+            yield Finding(path, str(error))
+            return
+        if handler.current is None:
+            return
+        try:
+            plan.check(asked | {"first": [handler.current]})
+        except ValueError as error:
+            yield Finding(f"{path}.current", str(error).removeprefix("first[0] ").removeprefix("first "))
+
+    def _missing(self, path: str, value: object) -> Iterator[Finding]:
+        for name in self._missing_names(value):
+            yield _not_set(path, name)
+
+    def _missing_names(self, value: object) -> list[str]:
+        names = dict.fromkeys(_references(value))
+        return [name for name in names if name not in self._environment]
+
+
+def quoted_placeholders(entrypoint: str) -> list[str]:
+    r"""Return the placeholders `{name}` that stand inside quotes of a shell's command.
+
+    >>> quoted_placeholders("train.py --model {model} --note 'of {version}' \\\'{metric}")
+    ['version']
+    """
+    found: list[str] = []
+    quote, at = "", 0
+    while at < len(entrypoint):
+        here = entrypoint[at]
+        if here == "\\" and quote != "'":
+            at += 1  # the next character stands for itself
+        elif here == quote:
+            quote = ""
+        elif here in "'\"" and not quote:
+            quote = here
+        elif entrypoint[at : at + 2] in {"{{", "}}"}:
+            at += 1
+        elif here == "{" and quote:
+            name = entrypoint[at + 1 :].partition("}")[0]
+            found.append(name)
+            at += len(name)
+        at += 1
+    return found
+
+
+def _not_set(path: str, name: str) -> Finding:
+    return Finding(path, f"the environment of the system must have {name}, which is not set here", problem=False)
+
+
+def _references(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from REFERENCE.findall(value)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _references(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _references(item)
+
+
+def _url_problem(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"must be an http or https URL: {error}"
+    if any(character.isspace() or not character.isprintable() for character in url):
+        return "must be an http or https URL without spaces"
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return "must be an http or https URL with a host"
+    return "must have a port from 1 to 65535" if port == 0 else None
+
+
+def _resources(path: str, resources: Mapping[str, float]) -> Iterator[Finding]:
+    for name, amount in resources.items():
+        if amount < 0:
+            yield Finding(path, f"{name} must be 0 or more, got {amount}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def planted(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     nav = 'nav = ["index.md", "other.md"]\n' + after.partition("\n]\n")[2]
     config = folder / "zensical.toml"
     config.write_text((before + nav).replace('paths = ["."]', f'paths = ["{ROOT}"]'))
-    (folder / "docs").mkdir()
+    shutil.copytree(ROOT / "docs" / "assets", folder / "docs" / "assets")
     (folder / "docs" / "index.md").write_text(f"# Home\n\n{text}\n")
     (folder / "docs" / "other.md").write_text("# Other\n\n## A heading\n\n::: actors.start\n")
     return built(config)

@@ -6,6 +6,7 @@ how well each of them does it.
 
 from actors.drift.budget import share_budget
 from actors.drift.challenger import ChallengerTest, Comparison
+from actors.drift.directions import usual_direction
 from actors.drift.interface import Alarm, Direction, DriftStrategy, Progress
 from actors.drift.ns_glr import NormalScoresGLR
 from actors.drift.registry import check, create, describe, names
@@ -29,5 +30,6 @@ __all__ = [
     "describe",
     "names",
     "share_budget",
+    "usual_direction",
     "whole_hits",
 ]

@@ -34,6 +34,7 @@ class _Start(NamedTuple):
     windows: int
     rows: int
     hits: int
+    at: float | None  # when the first window of such a stretch was logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Stretch:
     """The stretch of windows, ending now, in which the version lost most: the evidence behind a retrain.
 
     `standard_error` is that of `rate - promised`: the noise of the stretch's rows and that of the promise's. `drift` is
-    the distance of the rate from the promise in standard errors, negative where the rate is lower.
+    the distance of the rate from the promise in standard errors, negative where the rate is lower. `since` is the time
+    that came with its first window.
     """
 
     windows: int
@@ -52,8 +54,9 @@ class Stretch:
     standard_error: float
     drift: float
     lost: float
+    since: float | None
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | None]:
         """Return the fields as plain numbers, as the wire and the store take them.
 
         >>> rule = Shortfall(promised=0.9, promised_n=1000, price=20)
@@ -164,24 +167,32 @@ class Shortfall:
             standard_error=error,
             drift=(rate - self._promised) / error,
             lost=self._lost,
+            since=start.at,
         )
 
-    def update(self, hits: float, n: float) -> bool:
+    def update(self, hits: float, n: float, *, at: float | None = None) -> bool:
         """Take the next window: `hits` of `n` rows were right; return whether a retrain pays.
 
+        `at` is the window's time, in any unit; it decides nothing and comes back as `Stretch.since`.
+
         Raises:
-            ValueError: n is no whole number from 1 to 1e12, or hits none from 0 to n. Nothing has changed.
+            ValueError: n is no whole number from 1 to 1e12, or hits none from 0 to n, or `at` is not finite. Nothing has
+                changed.
         """
+        if at is not None:
+            at = check_number("at", _plain(at))
         hits, n = checked_window(hits, n)
-        self._add_start(_Start(self._windows, self._rows, self._hits))
+        self._add_start(_Start(self._windows, self._rows, self._hits, at))
         self._windows += 1
         self._rows += n
         self._hits += hits
         self._judge()
         return self._lost >= self._price
 
-    def update_many(self, hits: npt.ArrayLike, n: npt.ArrayLike) -> tuple[int, Stretch] | None:
-        """Take windows `hits, n: float64[m]`, oldest first: what `update` does with each of them, in far less time.
+    def update_many(
+        self, hits: npt.ArrayLike, n: npt.ArrayLike, *, at: npt.ArrayLike | None = None
+    ) -> tuple[int, Stretch] | None:
+        """Take windows `hits, n, at: float64[m]`, oldest first: what `update` does with each of them, in far less time.
 
         Return:
             The index of the first window at which a retrain pays, and the stretch behind it; None if there is none.
@@ -195,19 +206,21 @@ class Shortfall:
         (3, 468, 600)
         """
         right, rows = _checked_columns(hits, n)
+        times = None if at is None else _checked_times(at, len(rows))
         found: tuple[int, Stretch] | None = None
-        at, m = 0, len(rows)
-        while at < m:
-            part = slice(at, at + _CHUNK)
+        done, m = 0, len(rows)
+        while done < m:
+            part = slice(done, done + _CHUNK)
             calm = m if found else self._surely_calm(right[part], rows[part])
             if calm:
-                part = slice(at, min(at + calm, at + _CHUNK))
-                self._absorb(right[part], rows[part])
-                at = min(part.stop, m)
+                part = slice(done, min(done + calm, done + _CHUNK))
+                self._absorb(right[part], rows[part], None if times is None else times[part])
+                done = min(part.stop, m)
                 continue
-            for index in range(at, min(at + _ONE_BY_ONE, m)):
-                at = index + 1
-                if self.update(int(right[index]), int(rows[index])):
+            for index in range(done, min(done + _ONE_BY_ONE, m)):
+                done = index + 1
+                time = None if times is None else float(times[index])
+                if self.update(int(right[index]), int(rows[index]), at=time):
                     stretch = self.stretch
                     found = (index, stretch) if stretch else None
                     break
@@ -288,15 +301,15 @@ class Shortfall:
         at = int(over.argmax())
         return at if over[at] else len(rows)
 
-    def _absorb(self, hits: Whole, rows: Whole) -> None:
+    def _absorb(self, hits: Whole, rows: Whole, times: Floats | None) -> None:
         """Take a chunk of windows of which only the end matters."""
         lines = self._lines(hits, rows)[:-1]
         # By (2) only a start below all later ones stays; nearly so, for `_add_start` has the last say.
         later = np.append(np.minimum.accumulate(lines[:0:-1])[::-1], np.inf)
         before_rows, before_hits = np.cumsum(rows) - rows, np.cumsum(hits) - hits
         for i in np.flatnonzero(lines < later + 1e-9 * (1.0 + np.abs(lines))).tolist():
-            start = _Start(self._windows + i, self._rows + int(before_rows[i]), self._hits + int(before_hits[i]))
-            self._add_start(start)
+            seen = self._windows + i, self._rows + int(before_rows[i]), self._hits + int(before_hits[i])
+            self._add_start(_Start(*seen, None if times is None else float(times[i])))
         self._windows += len(rows)
         self._rows += int(rows.sum())
         self._hits += int(hits.sum())
@@ -378,6 +391,13 @@ def _whole_hits(hits: object, n: int, name: str) -> int:
     if abs(number - whole) > max(_WHOLE, _WHOLE_SHARE * n) or not 0 <= whole <= n:
         raise ValueError(f"{name} must be a whole number from 0 to the {n} rows, got {plain!r}")
     return whole
+
+
+def _checked_times(at: npt.ArrayLike, n: int) -> Floats:
+    times = np.asarray(at)
+    if times.shape != (n,) or times.dtype.kind not in "iuf" or not np.isfinite(times).all():
+        raise ValueError(f"at must be a column of {n} finite numbers, got {at!r:.80}")
+    return times.astype(np.float64)
 
 
 def _checked_columns(hits: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Whole, Whole]:

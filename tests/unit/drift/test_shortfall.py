@@ -53,7 +53,7 @@ def test_lost_is_the_maximum_over_all_stretches(
 ) -> None:
     rule = Shortfall(promised=promised, promised_n=promised_n, price=1, z=z)
     for i, (hits, n) in enumerate(windows, start=1):
-        due = rule.update(hits, n)
+        due = rule.update(hits, n, at=float(i))
         want = plain_lost(windows[:i], promised, promised_n, z)
         assert rule.lost == pytest.approx(want, rel=1e-9, abs=1e-9)
         assert due == (rule.lost >= 1) == rule.due
@@ -62,6 +62,7 @@ def test_lost_is_the_maximum_over_all_stretches(
         assert stretch.rows == sum(n for _, n in windows[i - stretch.windows : i])
         assert stretch.hits == sum(hits for hits, _ in windows[i - stretch.windows : i])
         assert stretch.lost == rule.lost
+        assert stretch.since == i - stretch.windows + 1
 
 
 @given(windows=_streams(), cuts=st.lists(st.integers(1, 100), min_size=1, max_size=8), price=st.sampled_from([0.5, 5.0, 50.0]))
@@ -72,10 +73,10 @@ def test_many_windows_at_once_do_what_they_do_singly(windows: list[tuple[int, in
     at = 0
     while at < len(windows):
         part = windows[at : at + cuts[at % len(cuts)]]
-        found = together.update_many([hits for hits, _ in part], [n for _, n in part])
+        found = together.update_many([hits for hits, _ in part], [n for _, n in part], at=range(at, at + len(part)))
         first = None
         for i, (hits, n) in enumerate(part):
-            if singly.update(hits, n) and first is None:
+            if singly.update(hits, n, at=at + i) and first is None:
                 first = (i, singly.stretch)
         assert found == first
         assert together.lost == singly.lost
@@ -244,6 +245,18 @@ def test_bad_windows_are_named_and_change_nothing(hits: object, n: object, field
     if n is not True:  # a column of numbers holds no truth values
         with pytest.raises(ValueError, match=r"^(hits|n) "):
             rule.update_many([40, hits], [50, n])
+    assert rule.state() == before
+
+
+def test_bad_times_are_named_and_change_nothing() -> None:
+    rule = Shortfall(**PROMISE)
+    before = rule.state()
+    for bad in (math.nan, "now", True):
+        with pytest.raises(ValueError, match=r"^at must be"):
+            rule.update(1, 2, at=bad)  # type: ignore[arg-type]
+    for column in ([1.0], [1.0, math.inf], ["a", "b"], 3.0):
+        with pytest.raises(ValueError, match=r"^at must be a column of 2"):
+            rule.update_many([1, 1], [2, 2], at=column)
     assert rule.state() == before
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from actors.tuning.executors.inline import InlineExecutor
-from actors.tuning.executors.isolated import IsolatedExecutor
 from actors.tuning.executors.trial import Assignment, TrialTerms
 from actors.tuning.rules.steps import Outcome
 
@@ -31,11 +30,13 @@ def create(
     *,
     reported: Callable[[Assignment, int, float], bool],
     seed_of: Callable[[int], int],
-) -> InlineExecutor | IsolatedExecutor:
+) -> Executor:
     """Make the executor of that name; LoadError where the objective cannot be opened.
 
     `reported` gets every `trial.report` and says whether to go on; `seed_of` gives a trial's seed.
     """
     if executor == "inline":
         return InlineExecutor(shipped, terms, reported=reported, seed_of=seed_of)
+    from actors.tuning.executors.isolated import IsolatedExecutor  # noqa: PLC0415  0.03 s that an inline worker does without
+
     return IsolatedExecutor(shipped, terms, reported=reported, seed_of=seed_of, one_trial_per_child=executor == "fork")

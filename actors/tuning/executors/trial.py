@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from actors.checks import shown, unboxed, whole
 from actors.replies import Json
+from actors.tuning.executors import modules
 from actors.tuning.rules.steps import MAX_ERROR, MAX_STEP, Outcome
 
 REFERENCE: Final = b"ref:"  # followed by module:function
@@ -109,6 +110,7 @@ class Objective:
     def __init__(self, shipped: bytes) -> None:
         """Open what the client shipped; LoadError names what went wrong."""
         try:
+            modules.forget()
             if shipped.startswith(REFERENCE):
                 module, _, name = shipped[len(REFERENCE) :].decode().partition(":")
                 self._function: Callable[..., Any] = getattr(importlib.import_module(module), name)

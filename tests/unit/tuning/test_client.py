@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,120 @@ def test_an_objective_of_a_local_module_travels_by_value(tmp_path: Path, monkeyp
     code = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read())({'x': 2}))"
     found = subprocess.run([sys.executable, "-c", code], input=packed, capture_output=True, check=True, cwd="/")
     assert found.stdout == b"6\n"
+
+
+OPEN = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read())({'x': 2}))"
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Write modules into the folder of a script; what a test imports from there is forgotten at its end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+
+    def write(**modules: str) -> Path:
+        for name, text in modules.items():
+            path = tmp_path / (name.replace("__in__", "/") + ".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    yield write
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) is None or str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+def opened_elsewhere(packed: bytes) -> str:
+    """Open an objective in a process that has none of its files, and call it with x = 2."""
+    found = subprocess.run([sys.executable, "-c", OPEN], input=packed, capture_output=True, check=False, cwd="/")
+    return found.stdout.decode().strip() or found.stderr.decode().strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "import helpers_of_mine\ndef f(params):\n    return helpers_of_mine.scaled(params['x'])\n",
+        "from helpers_of_mine import scaled\ndef f(params):\n    return scaled(params['x'])\n",
+        "def f(params):\n    import helpers_of_mine\n    return helpers_of_mine.scaled(params['x'])\n",
+        (
+            "def f(params):\n    def inner():\n        from helpers_of_mine import scaled\n        return scaled\n"
+            "    return inner()(params['x'])\n"
+        ),
+        "from helpers_of_mine import Scale\nscale = Scale()\ndef f(params):\n    return scale.of(params['x'])\n",
+        "def f(params):\n    from package_of_mine.inner import deep\n    return deep(params['x'])\n",
+        "import package_of_mine.inner\ndef f(params):\n    return package_of_mine.inner.deep(params['x'])\n",
+    ],
+    ids=["module", "function", "inside", "nested", "instance", "package inside", "package"],
+)  # fmt: skip
+def test_local_modules_beside_the_script_travel_with_the_objective(beside: Callable[..., Path], objective: str) -> None:
+    beside(
+        objective_of_mine=objective,
+        helpers_of_mine="import constants_of_mine\n\nclass Scale:\n    def of(self, x):\n        return scaled(x)\n\n"
+        "def scaled(x):\n    return constants_of_mine.K * x\n",
+        constants_of_mine="K = 3\ntry:\n    import no_such_module_at_all\nexcept ImportError:\n    pass\n",
+        package_of_mine__in____init__="",
+        package_of_mine__in__inner="from package_of_mine import other\nfrom .other import K\n\ndef deep(x):\n"
+        "    from . import lazily\n    return lazily.one() * K * other.ONE * x\n",
+        package_of_mine__in__other="K = 3\nONE = 1\n",
+        package_of_mine__in__lazily="def one():\n    return 1\n",
+    )
+    assert opened_elsewhere(shipping.pack(shipping.load("objective_of_mine:f"))) == "6"
+
+
+def test_a_script_that_is_run_takes_the_modules_beside_it_along(beside: Callable[..., Path]) -> None:
+    folder = beside(
+        script_of_mine="import sys\nimport helpers_of_mine\nfrom actors.tuning import shipping\n"
+        "sys.stdout.buffer.write(shipping.pack(lambda params: helpers_of_mine.scaled(params['x'])))\n",
+        helpers_of_mine="def scaled(x):\n    return 3 * x\n",
+    )
+    made = subprocess.run([sys.executable, str(folder / "script_of_mine.py")], capture_output=True, check=True, cwd="/")
+    assert opened_elsewhere(made.stdout) == "6"
+
+
+def test_what_travelled_wins_over_a_file_of_that_name_and_does_not_stay_for_the_next_study(
+    beside: Callable[..., Path], tmp_path: Path
+) -> None:
+    beside(
+        objective_of_mine="import helpers_of_mine\ndef f(params):\n    return helpers_of_mine.K * params['x']\n",
+        helpers_of_mine="K = 3\n",
+    )
+    first = shipping.pack(shipping.load("objective_of_mine:f"))
+    (tmp_path / "helpers_of_mine.py").write_text("K = 50\n")
+    second = shipping.pack(shipping.load("objective_of_mine:f"))
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "helpers_of_mine.py").write_text("K = 7\n")
+    code = ("import pickle, sys, helpers_of_mine; first, second = pickle.load(sys.stdin.buffer); "
+            "print(helpers_of_mine.K, pickle.loads(first)({'x': 1}), pickle.loads(second)({'x': 1}))")  # fmt: skip
+    found = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps((first, second)), capture_output=True, check=True, cwd=other
+    )
+    assert found.stdout.split() == [b"7", b"3", b"50"]
+
+
+def test_a_local_module_without_a_source_is_refused_before_anything_runs(beside: Callable[..., Path], tmp_path: Path) -> None:
+    import py_compile
+
+    beside(
+        objective_of_mine="import helpers_of_mine\ndef f(params):\n    return helpers_of_mine.K * params['x']\n",
+        helpers_of_mine="K = 3\n",
+    )
+    py_compile.compile("helpers_of_mine.py", cfile=str(tmp_path / "helpers_of_mine.pyc"))
+    (tmp_path / "helpers_of_mine.py").unlink()
+    with pytest.raises(ValueError, match=r"local module 'helpers_of_mine', which has no source to travel as"):
+        shipping.pack(shipping.load("objective_of_mine:f"))
+
+
+def test_more_local_modules_than_an_objective_may_drag_along_are_refused(
+    beside: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "_MAX_MODULES", 3)
+    modules = {f"helper_{n}_of_mine": f"import helper_{n + 1}_of_mine\n" for n in range(5)} | {"helper_5_of_mine": ""}
+    beside(objective_of_mine="import helper_0_of_mine as h\ndef f(params):\n    return h.K * params['x']\n", **modules)
+    with pytest.raises(ValueError, match="more than 3 local modules"):
+        shipping.pack(shipping.load("objective_of_mine:f"))
 
 
 def test_an_installed_objective_travels_by_reference() -> None:

@@ -282,7 +282,7 @@ class Sender:
                 settled = self._gone(stream, batch, rejected=batch.packed.rows)
                 self._break(stream, now_s)
                 stream.renumber(min([batch.sequence, *(held.sequence for held in stream.batches)]))
-                return [settled, Warn(f"refused {stream.model}", f"{stream.model} was refused: {reply.get('reason')}")]
+                return [Warn(f"refused {stream.model}", f"{stream.model} was refused: {reply.get('reason')}"), settled]
             case _:
                 self._break(stream, now_s, reply.get("retry_in_s"))
                 return []
@@ -300,14 +300,13 @@ class Sender:
             return [Warn("producer", f"{text}: going on as a new producer")]
         rejected = batch.packed.rows - accepted - duplicate
         bad_values = int(reply.get("bad_values", 0))
-        outcomes: list[Outcome] = [
-            self._gone(stream, batch, accepted=accepted, duplicate=duplicate, rejected=rejected, bad_values=bad_values)
-        ]
+        outcomes: list[Outcome] = []  # warnings first: whoever waits for the events finds them written
         if rejected and reply["rejected"] and batch.packed.emptied is None:
             outcomes.append(rejection_warning(stream.model, "events are rejected and counted", reply["rejected"][0]))
         if reply.get("bad_value"):
             outcomes.append(rejection_warning(stream.model, "bad values are left out and counted", reply["bad_value"]))
-        return outcomes
+        settled = self._gone(stream, batch, accepted=accepted, duplicate=duplicate, rejected=rejected, bad_values=bad_values)
+        return [*outcomes, settled]
 
     def _gap(self, stream: _Stream, batch: _Batch, reply: Mapping[str, Any], now_s: float) -> list[Outcome]:
         """Begin again with the first: what came before was lost, or is late."""

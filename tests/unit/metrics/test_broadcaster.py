@@ -38,6 +38,7 @@ class FakeDetectors:
         self.observer_reply: Any = None
         self.release: asyncio.Event | None = None
         self.batches: list[dict[str, Any]] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
         self.taken_batches = 10**9
 
     def spawn(self, process: str, slot: int) -> None:
@@ -58,6 +59,7 @@ class FakeDetectors:
             return {"status": "ok", "high_water": 7}
         if method == "explain":
             raise KeyError("no such episode")
+        self.asked.append((method, arguments))
         return {"status": method}
 
     def _taken(self, name: str, batch: dict[str, Any]) -> dict[str, Any]:
@@ -250,6 +252,34 @@ def test_a_call_of_bad_events_reaches_the_detector_of_a_known_model_alone(world:
     reply = run(scenario())
     assert (reply["accepted"], [r["index"] for r in reply["rejected"]]) == (0, [0, 1])
     assert [model for seen in world.detectors.seen.values() for model in seen] == ["a", "a"]
+
+
+def test_a_promise_goes_to_the_detector_of_its_model_which_may_have_logged_nothing(world: World, run: Any) -> None:
+    broadcaster = world.broadcaster()
+    said = {"values": {"accuracy": 0.9}, "n": 2500}
+    assert run(broadcaster.promise(model="new", version="v1", **said)) == {"status": "promise"}
+    assert world.detectors.asked == [
+        ("promise", {"model": "new", "version": "v1", "values": {"accuracy": 0.9}, "n": 2500.0, "source": "cross_validation"})
+    ]
+    for bad in ({"n": 0}, {"values": {"accuracy": 7}}, {"source": "guess"}, {"version": ""}, {"model": "a*"}):
+        with pytest.raises(ValueError, match="must"):
+            run(broadcaster.promise(**{"model": "new", "version": "v1", **said, **bad}))
+    assert len(world.detectors.asked) == 1
+
+
+def test_raw_events_carry_the_number_of_predictions_behind_them(world: World, run: Any) -> None:
+    events = [{**event(), "n": 200}, event(), {**event(), "n": 0}, {**event(), "extras": {"n": 3}}]
+    reply = run(world.broadcaster().broadcast(events=events))
+    assert [(each["index"], each["field"]) for each in reply["rejected"]] == [(2, "n")]
+    batch = wire.unpack(world.detectors.batches[0]["payload"])
+    assert batch.weights is not None
+    assert batch.weights.present is not None
+    assert (batch.weights.values[0], batch.weights.present.tolist()) == (200.0, [True, False, False, False])
+    assert batch.columns["n"].values[3] == 3.0
+
+
+def test_hello_says_which_wire_it_reads(world: World, run: Any) -> None:
+    assert run(world.broadcaster().hello())["wire"] == wire.SCHEMA == 2
 
 
 def test_a_bad_envelope_raises(world: World, run: Any) -> None:

@@ -9,15 +9,20 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgpack
 import numpy as np
+import pandas as pd
 import pytest
 
 from actors import wire
+from actors.errors import WrongTypeError, WrongValueError
 from actors.metrics import pump, sender
-from actors.metrics.client import Metrics, WrongTypeError
+from actors.metrics.client import Metrics
 
+NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  the very thing that is refused
 NOW = 4e9  # what the fake takes for now: no time of a test is ahead of it
 
 
@@ -28,7 +33,7 @@ class FakeSystem:
         self.up = True
         self.high: dict[tuple[str, str], int] = {}
         self.rows: dict[str, int] = {}
-        self.values: list[float] = []
+        self.numbers: list[float] = []
         self.epoch = 1
         self.outcomes: list[str] = []  # of the next calls: lost, unknown, busy, refused
         self.calls = 0
@@ -40,6 +45,8 @@ class FakeSystem:
         self.rejections: list[wire.Rejection] = []
         self.refused: list[str] = []
         self.known_schema: int | None = 2
+        self.weights: list[float | None] = []
+        self.stamped: list[bool] = []
 
     # --- the link
 
@@ -89,6 +96,11 @@ class FakeSystem:
         key = batch["model"], batch["producer"]
         high = self.high.get(key, 0)
         self.clients[batch["producer"]] = batch["client"]
+        self.stamped.append(bool(batch.get("stamped")))
+        message = msgpack.unpackb(bytes(wire.arrived(batch["payload"])))
+        if self.known_schema is not None and message["v"] > self.known_schema:
+            self.refused.append(f"schema {message['v']}")
+            return self._reply("refused", high, reason="an unknown schema")
         if batch["sequence"] > high:
             return self._reply("gap", high)
         try:
@@ -103,12 +115,16 @@ class FakeSystem:
         for row in range(skip, found.rows):
             if verdict.ok is None or verdict.ok[row]:
                 version = found.versions[0 if found.which is None else found.which[row]]
+                n = found.weights
+                self.weights.append(
+                    None if n is None or (n.present is not None and not n.present[row]) else float(n.values[row])
+                )
                 self.events.append((batch["model"], version, float(found.times[row]), cells_of(found, row)))
         self.high[key] = max(high, batch["sequence"] + found.rows)
         accepted = found.rows - skip - verdict.rejected
         self.rows[batch["model"]] = self.rows.get(batch["model"], 0) + accepted
         if "n" in found.columns:
-            self.values += found.columns["n"].values[skip:].tolist()
+            self.numbers += found.columns["n"].values[skip:].tolist()
         return {
             **self._reply("accepted", self.high[key]),
             "accepted": accepted,
@@ -159,7 +175,7 @@ def test_what_was_logged_is_counted(system: FakeSystem, made: Any) -> None:
     for n in range(1000):
         metrics.log({"accuracy": 0.9, "n": n}, model="m", version="v1")
     assert metrics.flush() == {"accepted": 1000, "duplicate": 0, "rejected": 0, "dropped": 0, "bad_values": 0, "pending": 0}
-    assert system.values == [float(n) for n in range(1000)]
+    assert system.numbers == [float(n) for n in range(1000)]
 
 
 @pytest.mark.parametrize("outcome", ["lost", "unknown", "busy"])
@@ -173,7 +189,7 @@ def test_whatever_happens_to_a_call_each_event_is_counted_once(system: FakeSyste
     counts = metrics.flush()
     assert counts["pending"] == 0
     assert counts["accepted"] + counts["duplicate"] == 300
-    assert system.values == [float(n) for n in range(300)]
+    assert system.numbers == [float(n) for n in range(300)]
 
 
 def test_many_models_and_batches_with_losses_are_counted_once_in_order(system: FakeSystem, made: Any) -> None:
@@ -186,7 +202,7 @@ def test_many_models_and_batches_with_losses_are_counted_once_in_order(system: F
             metrics.log({"n": -1}, model="m0")
     assert metrics.flush(30)["pending"] == 0
     assert system.rows == {"m0": 2012, "m1": 2000, "m2": 2000}
-    assert sorted(v for v in system.values if v >= 0) == [float(n) for n in range(6000)]
+    assert sorted(v for v in system.numbers if v >= 0) == [float(n) for n in range(6000)]
 
 
 def test_calls_that_overtake_each_other_are_counted_once_and_the_producer_stays_the_same(
@@ -200,7 +216,7 @@ def test_calls_that_overtake_each_other_are_counted_once_and_the_producer_stays_
     for i in range(50):
         metrics.log_batch({"n": np.arange(10.0) + 10 * i}, model=f"m{i % 2}")
     assert metrics.flush(30)["pending"] == 0
-    assert sorted(system.values) == [float(n) for n in range(500)]
+    assert sorted(system.numbers) == [float(n) for n in range(500)]
     assert metrics.producer == producer
 
 
@@ -210,7 +226,7 @@ def test_a_batch_comes_after_what_was_logged_before_it(system: FakeSystem, made:
         metrics.log({"n": 2 * i}, model="m")
         metrics.log_batch({"n": [2 * i + 1]}, model="m")
     metrics.flush()
-    assert system.values == [float(n) for n in range(40)]
+    assert system.numbers == [float(n) for n in range(40)]
 
 
 def test_logging_works_before_the_system_is_up_and_across_its_restart(system: FakeSystem, made: Any) -> None:
@@ -266,7 +282,7 @@ def test_several_threads_log_at_once(system: FakeSystem, made: Any) -> None:
     for thread in threads:
         thread.join()
     assert metrics.flush()["accepted"] == 2000
-    assert len(set(system.values)) == 2000
+    assert len(set(system.numbers)) == 2000
 
 
 @pytest.mark.parametrize("value", [True, "0.9", [0.9], {"a": 1}, object(), 1j, np.array([0.5]), b"0.9"])
@@ -334,7 +350,7 @@ def test_a_refused_batch_is_given_up_and_the_next_ones_follow(system: FakeSystem
     assert metrics.flush()["rejected"] == 1
     metrics.log({"n": 2}, model="m")
     assert metrics.flush()["accepted"] == 1
-    assert system.values == [2.0]
+    assert system.numbers == [2.0]
 
 
 # --- whatever is logged is split to fit the wire ----------------------------------------------------------------
@@ -380,7 +396,7 @@ def test_columns_beyond_the_bytes_of_a_call_arrive_whole(system: FakeSystem, mad
     metrics = made()
     metrics.log_batch({f"metric-{i}": np.arange(30_000.0) + i for i in range(50)} | {"n": np.arange(30_000.0)}, model="m")
     assert metrics.flush()["accepted"] == 30_000
-    assert system.values == [float(n) for n in range(30_000)]
+    assert system.numbers == [float(n) for n in range(30_000)]
     assert system.refused == []
 
 
@@ -435,6 +451,154 @@ def test_long_texts_count_in_the_bound_of_the_buffer(system: FakeSystem, made: A
     assert metrics.flush()["accepted"] == 1000 - counts["dropped"]
 
 
+# --- what people log, and the number of predictions behind it ---------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.array(0.5), np.float16(0.5), pd.array([0.5], dtype="Float64")[0], np.bool_(True)])
+def test_a_scalar_of_any_library_is_logged(system: FakeSystem, made: Any, value: Any) -> None:
+    metrics = made()
+    metrics.log({"accuracy": value, "absent": np.ma.masked}, model="m", timestamp=datetime.fromtimestamp(7.5, tz=UTC))
+    assert metrics.flush()["accepted"] == 1
+    assert system.events == [("m", "unversioned", 7.5, {"accuracy": float(value)})]
+
+
+@pytest.mark.parametrize("timestamp", [np.timedelta64(3, "s"), timedelta(1), np.bool_(True), NAIVE])
+def test_what_is_no_time_raises(made: Any, timestamp: Any) -> None:
+    with pytest.raises(WrongTypeError, match="timestamp must be seconds"):
+        made().log({"accuracy": 0.9}, model="m", timestamp=timestamp)
+
+
+@pytest.mark.parametrize("column", [[], np.array([]), pd.Series([], dtype="float64")])
+def test_an_empty_batch_is_nothing(made: Any, column: Any) -> None:
+    metrics = made()
+    metrics.log_batch({"accuracy": column}, model="m")
+    assert metrics.flush() == {"accepted": 0, "duplicate": 0, "rejected": 0, "dropped": 0, "bad_values": 0, "pending": 0}
+
+
+def test_what_a_column_masks_is_absent_and_its_other_values_count(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    masked = np.ma.masked_array([0.5, 0.9, 0.7], mask=[False, True, False])
+    metrics.log_batch({"accuracy": masked, "loss": [1.0, 2.0, 3.0]}, model="m", timestamps=[1.0, 2.0, 3.0])
+    assert metrics.flush()["accepted"] == 3
+    assert [cells for *_, cells in system.events] == [
+        {"accuracy": 0.5, "loss": 1.0},
+        {"loss": 2.0},
+        {"accuracy": 0.7, "loss": 3.0},
+    ]
+
+
+def test_a_value_that_is_no_finite_number_is_left_out_alone_counted_and_warned_about(
+    system: FakeSystem, made: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = made()
+    for _ in range(3):
+        metrics.log({"accuracy": 0.9, "loss": float("nan"), "norm": float("inf")}, model="m")
+    assert metrics.flush() == {"accepted": 3, "duplicate": 0, "rejected": 0, "dropped": 0, "bad_values": 6, "pending": 0}
+    assert [cells for *_, cells in system.events] == [{"accuracy": 0.9}] * 3
+    assert len([record for record in caplog.records if "bad values are left out" in record.getMessage()]) == 1
+
+
+def test_n_travels_with_its_events_and_is_absent_where_it_was_left_out(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    metrics.log({"accuracy": 0.9, "n": 7.0}, model="m", n=200)
+    metrics.log({"accuracy": 0.9}, model="m")
+    metrics.log({"accuracy": 0.9}, model="m", n=np.int64(50))
+    metrics.log_batch({"accuracy": [0.9, 0.8]}, model="m", n=[10, 20])
+    metrics.log_batch({"accuracy": [0.9, 0.8]}, model="m", n=30)
+    metrics.log_batch({"accuracy": [0.9, 0.8]}, model="m", n=np.ma.masked_array([40, 0], mask=[False, True]))
+    metrics.log_batch({"accuracy": [0.9]}, model="m")
+    assert metrics.flush()["accepted"] == 10
+    assert system.weights == [200.0, None, 50.0, 10.0, 20.0, 30.0, 30.0, 40.0, None, None]
+    assert system.events[0][3] == {"accuracy": 0.9, "n": 7.0}, "a metric of that name stays what it is"
+
+
+@pytest.mark.parametrize("n", [0, -1, float("nan"), 1e13, 10**400])
+def test_an_n_that_is_out_of_range_rejects_its_event_alone(
+    system: FakeSystem, made: Any, caplog: pytest.LogCaptureFixture, n: float
+) -> None:
+    metrics = made()
+    metrics.log({"accuracy": 0.9}, model="m", n=200)
+    metrics.log({"accuracy": 0.9}, model="m", n=n)
+    metrics.log({"accuracy": 0.9}, model="m", n=1e12)
+    counts = metrics.flush()
+    assert (counts["accepted"], counts["rejected"], counts["pending"]) == (2, 1, 0)
+    assert system.weights == [200.0, 1e12]
+    assert any("n must be a number above 0" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("n", ["200", True, [1], object()])
+def test_an_n_of_a_wrong_type_raises_at_once(made: Any, n: Any) -> None:
+    with pytest.raises(WrongTypeError, match="n must be a number"):
+        made().log({"accuracy": 0.9}, model="m", n=n)
+
+
+def test_a_system_that_does_not_know_n_gets_the_events_without_it_and_one_warning(
+    system: FakeSystem, made: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    system.known_schema = 1
+    metrics = made()
+    for _ in range(3):
+        metrics.log({"accuracy": 0.9}, model="m", n=200)
+        metrics.flush()
+    assert (metrics.counts()["accepted"], system.weights, system.refused) == (3, [None] * 3, [])
+    assert len([record for record in caplog.records if "does not know n" in record.getMessage()]) == 1
+    system.known_schema = 2  # it is upgraded
+    metrics.log({"accuracy": 0.9}, model="m", n=200)
+    assert metrics.flush()["accepted"] == 4
+    assert system.weights[-1] == 200.0
+
+
+def test_what_a_newer_system_did_not_acknowledge_goes_to_an_older_one_once(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    system.outcomes = ["unknown", "lost"]
+    metrics.log({"accuracy": 0.9}, model="m", n=200)
+    metrics.flush(0.0)
+    system.known_schema = 1  # a downgrade
+    counts = metrics.flush()
+    assert (counts["accepted"] + counts["duplicate"], counts["pending"], system.refused) == (1, 0, [])
+
+
+def test_weights_wait_for_a_system_that_cannot_be_asked_what_it_knows(system: FakeSystem, made: Any) -> None:
+    system.known_schema = None
+    metrics = made()
+    metrics.log({"accuracy": 0.9}, model="m", n=200)
+    assert metrics.flush(0.05)["pending"] == 1
+    system.known_schema = 2
+    assert metrics.flush()["accepted"] == 1
+    assert system.weights == [200.0]
+
+
+def test_a_promise_is_checked_and_sent(made: Any) -> None:
+    metrics = made()
+    reply = metrics.promise({"accuracy": np.float32(0.5)}, n=2500, model="m", version="v1")
+    assert reply["arguments"] == {
+        "model": "m", "version": "v1", "values": {"accuracy": 0.5}, "n": 2500.0, "source": "cross_validation"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"metrics": {"accuracy": 1.2}}, "accuracy must be a number from 0 to 1, got 1.2"),
+        ({"metrics": {"accuracy": float("nan")}}, "accuracy must be a number from 0 to 1"),
+        ({"metrics": {"accuracy": True}}, "accuracy must be a number from 0 to 1"),
+        ({"metrics": {}}, "values must be a mapping of 1 to 256"),
+        ({"metrics": [0.9]}, "values must be a mapping"),
+        ({"metrics": {"timestamp": 0.9}}, "metric name must not be the name of a field"),
+        ({"n": 0}, "n must be a number above 0"),
+        ({"n": None}, "n must be a number above 0"),
+        ({"n": float("inf")}, "n must be a number above 0"),
+        ({"source": "guess"}, "source must be one of cross_validation, hold_out, got 'guess'"),
+        ({"model": "a*"}, "model_name must not hold"),
+        ({"version": None}, "model_version must be a text"),
+    ],
+)
+def test_a_bad_promise_raises_and_names_the_rule(made: Any, changes: dict[str, Any], rule: str) -> None:
+    given = {"metrics": {"accuracy": 0.9}, "n": 2500, "model": "m", "version": "v1", **changes}
+    with pytest.raises(WrongValueError, match=rule):
+        made().promise(given.pop("metrics"), **given)
+
+
 def test_a_producer_that_is_named_goes_on_where_it_was(system: FakeSystem, made: Any) -> None:
     first = made(producer="job-7")
     first.log_batch({"n": np.arange(10.0)}, model="m")
@@ -454,7 +618,7 @@ def test_a_store_that_forgot_the_producer_gets_the_rest_from_a_new_one(system: F
     metrics.log({"n": 2}, model="m")
     assert metrics.flush()["accepted"] == 2
     assert metrics.producer != before
-    assert system.values == [1.0, 2.0]
+    assert system.numbers == [1.0, 2.0]
 
 
 def test_counters_travel_with_the_batches(system: FakeSystem, made: Any) -> None:

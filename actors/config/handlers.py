@@ -45,6 +45,7 @@ class ChannelHandlerSettings(_Handler):
 
     kind: Literal["channel"] = "channel"
     lease_s: PositiveSeconds = Field(default=60.0, alias="lease")
+    """How long an order stays with a consumer that shows no sign of life."""
 
 
 class TaskHandlerSettings(_Handler):
@@ -52,7 +53,9 @@ class TaskHandlerSettings(_Handler):
 
     kind: Literal["task"]
     target: Target
+    """The function; it gets the RetrainEvent and may return `{"new_version": ...}`."""
     resources: dict[str, float] = Field(default_factory=dict)
+    """What the task needs: `num_cpus`, `num_gpus`, `memory` in bytes, and custom resources by name."""
 
 
 class RayJobHandlerSettings(_Handler):
@@ -62,10 +65,15 @@ class RayJobHandlerSettings(_Handler):
 
     kind: Literal["ray_job"]
     entrypoint: Annotated[str, Field(min_length=1), AfterValidator(_template)]
+    """The command, with `{model}`, `{version}`, `{order}`, `{metric}`, quoted for the shell; a literal brace is doubled."""
     runtime_env: dict[str, Any] = Field(default_factory=dict)
+    """Ray's runtime environment of the job."""
     metadata: dict[str, str] = Field(default_factory=dict)
+    """Texts that the dashboard shows with the job."""
     resources: dict[str, float] = Field(default_factory=dict)
-    address: str | None = None  # of the dashboard, http://...; the cluster's own where it is left out
+    """What the entrypoint needs, as for `task`."""
+    address: str | None = None
+    """The address of the dashboard, `http://...`. `null`: the cluster's own."""
 
 
 class WebhookHandlerSettings(_Handler):
@@ -73,9 +81,13 @@ class WebhookHandlerSettings(_Handler):
 
     kind: Literal["webhook"]
     url: Annotated[str, AfterValidator(_url)]
+    """Where the order is posted; a redirect is not followed."""
     secret_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """The variable of the environment that holds the signing secret. `null`: the body is not signed."""
     timeout_s: PositiveSeconds = Field(default=10.0, alias="timeout")
+    """How long to wait for the answer."""
     headers: dict[str, str] = Field(default_factory=dict)
+    """Further headers."""
 
 
 class TuneHandlerSettings(_Handler):
@@ -83,25 +95,38 @@ class TuneHandlerSettings(_Handler):
 
     kind: Literal["tune"]
     objective: Target
+    """The function whose value is searched; the event is its `trial.context`."""
     space: dict[str, Any] = Field(min_length=1)
+    """The parameters, as for `visutility tune`."""
     trials: Count = 20
+    """How many."""
     strategy: str = "random"
+    """Who proposes parameters."""
     mode: Literal["min", "max"] = "min"
+    """Whether the smallest or the largest value is best."""
     seed: int | None = None
+    """Decides the parameters. `null`: a new one for each order."""
     max_concurrent: Count | None = None
-    timeout_s: OptionalSeconds = Field(default=None, alias="timeout")  # of one trial
+    """Trials at once. `null`: what the cluster's CPUs allow."""
+    timeout_s: OptionalSeconds = Field(default=None, alias="timeout")
+    """The hard limit of one trial."""
     retries: Annotated[int, Field(ge=0)] = 0
-    # The parameters in force until a study has found better ones; those in force are trial 0 of every study.
+    """Attempts after a trial raised."""
     current: dict[str, Any] | None = None
-    min_improvement: Annotated[float, Field(ge=0)] | None = None  # over the parameters in force; None: always hand on
+    """The parameters in force until a study has found better ones; those in force are trial 0 of every study."""
+    min_improvement: Annotated[float, Field(ge=0)] | None = None
+    """By how much the best must beat the parameters in force to be handed on. `null`: always hand on."""
     then: HandlerSettings = Field(default_factory=ChannelHandlerSettings)
+    """The handler that gets the best parameters."""
 
 
 class CustomHandlerSettings(_Handler):
     """A RetrainHandler of the user's own, `module:Class`, made with `options` as keyword arguments."""
 
     kind: Target
+    """The class."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Its keyword arguments."""
 
 
 KINDS: Final = ("channel", "task", "ray_job", "webhook", "tune")

@@ -51,11 +51,19 @@ class RetrainEntry(Section):
     """What an entry says of the retrain rule; what is left out comes from the layer below."""
 
     when: When = "alarm"
+    """`alarm`: at each drift episode. `shortfall`: when the errors beyond the promise reach the price. `never`: by `max_age`
+    and people only.
+    """
     metric: Name = _USUAL_METRIC
+    """The proportion of `n` that the rule judges: accuracy, or a share of errors."""
     price: _OptionalPrice = None
+    """What a retrain costs, in errors, or as a share like `1%` of the rows behind the promise. Selects `shortfall`."""
     budget: _OptionalBudget = None
+    """About so many retrains in a time, like `1 per 30d`: the price follows that plan. Selects `shortfall`."""
     max_age_s: OptionalSeconds = Field(default=None, alias="max_age")
+    """A retrain is ordered when the live version is older than this. `null`: no limit."""
     give_up: Annotated[int, Field(ge=1, le=1000)] = _USUAL_GIVE_UP
+    """After this many retrains in a row that did not pay, failed or died, nothing more is asked until a person acts."""
 
     @field_validator("metric")
     @classmethod
@@ -114,8 +122,11 @@ class PromotionEntry(Section):
     """What an entry says of how a new version goes live; what is left out comes from the layer below."""
 
     gate: Literal["challenger"] | None = None
+    """`null`: a new version is live from its first event. `challenger`: once it has beaten the live one."""
     handler: HandlerSettings | None = None
+    """Who is told of promotions and rollbacks."""
     on_worse: OnWorse = "flag"
+    """What happens when a promoted version turns out to be worse: `flag` it for a person, or `rollback`."""
 
     @field_validator("handler")
     @classmethod
@@ -143,5 +154,8 @@ class OrderLimits(Section):
     """How many orders of all models run at once and begin in an hour, and how long one may run; null is no limit."""
 
     max_running: Count | None = None
+    """Orders that run at once."""
     max_per_hour: Count | None = None
+    """Orders that begin in an hour."""
     timeout_s: OptionalSeconds = Field(default=None, alias="timeout")
+    """A running order is ended after this time."""

@@ -35,7 +35,11 @@ class _Watch(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     detector: Annotated[str, Field(min_length=1)] | None = None
+    """The name of the detector; `default` unless it is said."""
     direction: Direction | None = None
+    """`down`, `up` or `both`: which way is an alarm. Unless it is said, `down` for accuracy, precision and recall, else
+    `both`.
+    """
 
 
 _Label = Annotated[str, Field(max_length=200)]
@@ -45,16 +49,25 @@ class ModelEntry(Section):
     """What `defaults` and each entry of `models` may say; what is left out comes from the layer below."""
 
     false_alarm_every: FalseAlarms = Duration(30 * 86400.0)
+    """At most one false alarm on average, of all watched metrics together, in this time or number of events."""
     watch: dict[Name, _Watch | None] = Field(default_factory=dict)
+    """What is watched, by metric; by itself, accuracy. `null` stops watching a metric."""
     cooldown_s: Seconds = Field(default=1800.0, alias="cooldown")
+    """At most one retrain is launched in this time."""
     expect_every_s: OptionalSeconds = Field(default=None, alias="expect_every")
+    """A model that is silent for longer shows as `no_data`; that never orders a retrain. `null`: no limit."""
     pinned_version: Name | None = None
+    """Compare every version with the baseline of this one, instead of letting each learn its own."""
     handler: HandlerSettings = Field(default_factory=ChannelHandlerSettings)
+    """What a retrain is."""
     dry_run: bool = False
+    """Record what would be launched, and launch nothing."""
     retrain: RetrainEntry = Field(default_factory=RetrainEntry)
+    """When a retrain is ordered."""
     promotion: PromotionEntry = Field(default_factory=PromotionEntry)
-    # Texts to select models by.
+    """How a new version goes live."""
     labels: dict[Name, _Label] = Field(default_factory=dict)
+    """Texts by name, to select models by."""
 
 
 class Detectors(Section):
@@ -64,39 +77,56 @@ class Detectors(Section):
     """
 
     processes: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """All models share this many processes from the first one on, which suits a laptop. `null`: one each."""
     max_processes: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Each model has a process of its own up to this number; models beyond it share."""
     max_models: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Events of a new model beyond this number are rejected."""
 
 
 class Retention(Section):
     """How long the event log of a model is kept, by receive time, and how many of its rows (one batch is one row)."""
 
     age_s: PositiveSeconds = Field(default=90 * 86400.0, alias="age")
+    """Batches that were received longer ago are removed."""
     rows: Count = 100_000
+    """The newest batches of each model that are kept."""
 
 
 class Delivery(Section):
     """How often a launch is tried before it is a dead letter; the wait doubles from `backoff` up to `max_backoff`."""
 
     attempts: Annotated[int, Field(ge=1, le=100)] = 8
+    """Attempts to launch an order before it is a dead letter."""
     backoff_s: PositiveSeconds = Field(default=5.0, alias="backoff")
+    """The pause after the first failed attempt; it doubles with each."""
     max_backoff_s: PositiveSeconds = Field(default=600.0, alias="max_backoff")
+    """The longest pause."""
 
 
 class Settings(Section):
     """The whole configuration, checked. `storage` may hold references; `for_model` says what a model gets."""
 
     namespace: Name = "visutility"
+    """The Ray namespace of the actors."""
     storage: Annotated[str, Field(min_length=1)] = "sqlite:///./visutility-data"
-    # What cooldowns and silences run on: the wall's time, or the events' own, for replays of what happened before.
+    """Where the state is kept: `sqlite:///FOLDER`, or `postgresql://user:${PASSWORD}@host/database`."""
     clock: Literal["wall", "event"] = "wall"
+    """What cooldowns and silences run on: `wall`, or `event` for replays of what happened before."""
     detectors: Detectors = Field(default_factory=Detectors)
+    """Processes and models."""
     retention: Retention = Field(default_factory=Retention)
+    """How much of the event log is kept."""
     delivery: Delivery = Field(default_factory=Delivery)
+    """How launches are repeated."""
     orders: OrderLimits = Field(default_factory=OrderLimits)
+    """Limits for the retrains of all models together."""
     observers: dict[Name, Target] = Field(default_factory=dict)
+    """Classes that see every accepted event, by a name of your choice."""
     defaults: ModelEntry = Field(default_factory=ModelEntry)
+    """What every model gets unless an entry of `models` says otherwise."""
     models: dict[Name, ModelEntry] = Field(default_factory=dict)
+    """What single models get, by their names or by patterns with `*`, `?` and `[abc]`."""
 
     def for_model(self, model: str) -> ModelSettings:
         """Return what `model` gets; the module says by which rule. ValueError where a detector refuses its options."""

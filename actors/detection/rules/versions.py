@@ -154,7 +154,7 @@ class Versions:
         self._rows[version] = {"version": version, "state": "candidate", "since": at, "evidence": None}
         self._forget_old()
         if live is not None and self._gate == "challenger":
-            if self._pair is not None:
+            if self._pair is not None and self.state_of(self._pair.b) == "candidate":
                 self._set(self._pair.b, "former", at, self._pair.evidence())
             self._pair = _Pair(live, version)
             return []

@@ -128,6 +128,15 @@ def test_what_a_person_may_not_ask_for_changes_nothing() -> None:
     assert versions.memory() == before
 
 
+def test_a_candidate_takes_nothing_from_a_version_that_a_person_promoted() -> None:
+    versions = Versions(gate="challenger")
+    versions.appeared("1", at=0.0)
+    versions.appeared("2", at=1.0)
+    versions.promote("2", at=2.0)
+    versions.appeared("3", at=3.0)
+    assert (versions.live, versions.state_of("3")) == ("2", "candidate")
+
+
 # --- invariants
 
 moves = st.lists(

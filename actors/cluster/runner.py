@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import os
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,11 +21,10 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from actors import failpoints
-from actors.clock import Clock, boot_id
-from actors.cluster import launched
-from actors.cluster.build import BUILD
+from actors.clock import Clock
+from actors.cluster import actor, launched
 from actors.cluster.peers import Peers
-from actors.replies import Capacity, Json, Launched, Reloaded, TasksEnded, TaskState, TaskStatus
+from actors.replies import Capacity, Hello, Json, Launched, Reloaded, TasksEnded, TaskState, TaskStatus
 
 logger = logging.getLogger(__name__)
 
@@ -80,19 +78,9 @@ class Runner:
         self._news = asyncio.Event()
         self._following: set[asyncio.Task[None]] = set()
 
-    async def hello(self) -> dict[str, Any]:
+    async def hello(self) -> Hello:
         """Say who is here."""
-        from actors.storage import SCHEMA_VERSION  # noqa: PLC0415  0.25 s, which whoever finds this actor is spared
-
-        return {
-            "actor": self._name,
-            "build": BUILD,
-            "epoch": 0,
-            "schema": SCHEMA_VERSION,
-            "pid": os.getpid(),
-            "node": str(ray.get_runtime_context().get_node_id()),
-            "boot_id": boot_id(),
-        }
+        return actor.hello(self._name)
 
     async def reload(self) -> Reloaded:
         """Nothing of the configuration is kept here."""

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from actors.checks import brief
-from actors.storage import UNAVAILABLE, SchemaError, StaleEpochError, StoreError
+from actors.cluster.store_thread import STORE_ERRORS
+from actors.storage import StaleEpochError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -25,7 +26,6 @@ T = TypeVar("T")
 _MAX_GROUP: Final = 256
 # What only reads does not wait for the store thread, and makes nobody else wait.
 _READERS: Final = 2
-_CANNOT_NOW: Final = (*UNAVAILABLE, StoreError, SchemaError)
 
 
 class DeskUnavailableError(RuntimeError):
@@ -94,7 +94,7 @@ class Desk:
         await self.do(_nothing)  # the store is open
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, job)
-        except _CANNOT_NOW as error:
+        except STORE_ERRORS as error:
             raise DeskUnavailableError(f"{type(error).__name__}: {brief(error)}") from error
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class Desk:
             return [(job, None, error) for job in jobs]
         except Exception as error:
             self._state.drop()
-            if isinstance(error, _CANNOT_NOW):
+            if isinstance(error, STORE_ERRORS):
                 unavailable = DeskUnavailableError(f"{type(error).__name__}: {brief(error)}")
                 return [(job, None, unavailable) for job in jobs]
             if len(jobs) > 1:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, ParamSpec, TypeVar, Unpack
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Unpack
 
 from actors.checks import shown
-from actors.clock import Clock, SystemClock, boot_id
-from actors.cluster import deployment
-from actors.cluster.build import BUILD
+from actors.clock import Clock, SystemClock
+from actors.cluster import actor, deployment
 from actors.cluster.peers import Peers, RayPeers
+from actors.cluster.store_thread import unavailable
 from actors.replies import (
     Gone,
+    Hello,
     Reloaded,
     StepAnswered,
     StudyEnded,
@@ -32,7 +32,6 @@ from actors.replies import (
     Unavailable,
     WorkerTerms,
 )
-from actors.storage import SCHEMA_VERSION
 from actors.tuning.desk import Desk, DeskUnavailableError, UnstorableError
 from actors.tuning.rules import plan as plans
 from actors.tuning.rules.ledger import GONE, STUDY_RUNNING
@@ -47,25 +46,37 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RETRY_S: Final = 0.5
 # The first hello waits so long for the store, so that it can name its epoch.
 _OPEN_S: Final = 1.0
 _MAX_WAIT_S: Final = 30.0
-# Callers that wait for the end of a study at the same time; Ray gives an actor 1,000 calls at a time.
+# Callers that wait for the end of a study at the same time.
 MAX_WAITING: Final = 300
 _WAIT_AGAIN_S: Final = 1.0
+# Calls that wait for the store, or for the end of a study, at the same time.
+MAX_IN_FLIGHT: Final = 700
 MAX_OBJECTIVE_BYTES: Final = 64 * 2**20
 
 
-def _answered(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T | Unavailable]]:
-    """Turn a store that cannot be reached into a reply."""
+def _answered(
+    method: Callable[Concatenate[Tuner, P], Awaitable[T]],
+) -> Callable[Concatenate[Tuner, P], Awaitable[T | Unavailable]]:
+    """Turn a store that cannot be reached into a reply, and refuse what would fill the actor's slots.
+
+    Ray gives an actor 1,000 calls at a time. While the store is locked, calls wait for it; were they to take all slots, `hello`
+    would wait with them and the watchdog would take a busy process for a frozen one.
+    """
 
     @functools.wraps(method)
-    async def answer(*args: P.args, **kwargs: P.kwargs) -> T | Unavailable:
+    async def answer(tuner: Tuner, /, *args: P.args, **kwargs: P.kwargs) -> T | Unavailable:
+        if tuner.in_flight >= MAX_IN_FLIGHT:
+            return unavailable(RuntimeError(f"{tuner.in_flight} calls wait already"))
+        tuner.in_flight += 1
         try:
-            return await method(*args, **kwargs)
+            return await method(tuner, *args, **kwargs)
         except DeskUnavailableError as error:
-            return {"status": "unavailable", "reason": str(error), "retry_in_s": _RETRY_S}
+            return unavailable(error)
+        finally:
+            tuner.in_flight -= 1
 
     return answer
 
@@ -98,23 +109,16 @@ class Tuner:
         )
         self._ended: dict[str, asyncio.Event] = {}  # by study, who waits for its end
         self._waiting = 0
+        self.in_flight = 0
         self._sweeping: asyncio.Task[None] | None = None
 
-    async def hello(self) -> dict[str, Any]:
+    async def hello(self) -> Hello:
         """Say who is here; answered while a commit waits. Also begins the work after a restart."""
         self._begin()
         if not self._state.epoch:
             with suppress(TimeoutError, DeskUnavailableError):
                 await asyncio.wait_for(self._desk.do(lambda: None), _OPEN_S)
-        return {
-            "actor": self._name,
-            "build": BUILD,
-            "epoch": self._state.epoch,
-            "schema": SCHEMA_VERSION,
-            "pid": os.getpid(),
-            "node": _node(),
-            "boot_id": boot_id(),
-        }
+        return actor.hello(self._name, epoch=self._state.epoch)
 
     async def reload(self) -> Reloaded:
         """Nothing of the configuration is kept here."""
@@ -282,9 +286,3 @@ def _shipped(objective: bytes | str) -> bytes:
             "load large data inside the objective"
         )
     return b"pkl:" + objective
-
-
-def _node() -> str:
-    import ray  # noqa: PLC0415  a unit test asks without a Ray
-
-    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""

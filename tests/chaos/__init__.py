@@ -46,9 +46,9 @@ def _chaos(arguments: argparse.Namespace, output: Output) -> int:
     # Before `actors` is imported: its sources may be edited while a run lasts, and a restart is no upgrade.
     os.environ.setdefault("VISUTILITY_BUILD", "chaos")
     if arguments.control is not None:
-        from tests.chaos import control
+        from tests.chaos import negative
 
-        return control.run_controls(control.groups(arguments.control), arguments.storage, arguments.seed, output)
+        return negative.run_controls(negative.groups(arguments.control), arguments.storage, arguments.seed, output)
     from tests.chaos.campaign import campaign
     from tests.chaos.crew import CONSUMERS, PRODUCERS
     from tests.chaos.report import COLUMNS

@@ -111,3 +111,22 @@ def test_a_changed_source_is_another_build(tmp_path: Path) -> None:
     before = build._hash(tmp_path)
     (tmp_path / "a.py").write_text("x = 2")
     assert build._hash(tmp_path) != before
+
+
+def test_a_fork_has_no_connection_of_its_own_until_it_makes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[object] = [object()]
+    monkeypatch.setattr(connection.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(connection, "worker", lambda: held[-1])
+    assert connection.is_own()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        inherited = connection.is_own()
+        held.append(object())
+        os.write(write, b"%d%d" % (inherited, connection.is_own()))
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    assert os.read(read, 2) == b"01"
+    os.close(read)
+    assert connection.is_own()

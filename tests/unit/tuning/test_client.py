@@ -13,7 +13,7 @@ import pytest
 
 from actors.cluster.runner import capacity
 from actors.replies import StudySummary
-from actors.tuning import shipping
+from actors.tuning import Tuning, shipping
 from actors.tuning.executors.trial import Objective
 from actors.tuning.progress import Watch, watching
 
@@ -223,3 +223,18 @@ def test_without_a_terminal_lines_are_printed_only_when_asked_for(capsys: pytest
         with watching("s", asked) as watch:
             watch.take(summary(1))
         assert capsys.readouterr().err.count("1/100") == printed
+
+
+def test_without_a_ray_connection_of_its_own_a_process_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("nobody waits for a connection that this process has never made"))
+    tuning = Tuning("ns")
+    calls: list[Callable[[], object]] = [
+        tuning.studies,
+        lambda: tuning.study("s"),
+        lambda: tuning.stop("s"),
+        lambda: tuning.delete("s"),
+        lambda: tuning.run("math:fsum", {"x": [0, 1]}, trials=1),
+    ]
+    for call in calls:
+        with pytest.raises(ConnectionError, match=r"no connection to a Ray cluster of its own .* call actors.connect\(\)"):
+            call()

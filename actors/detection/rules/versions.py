@@ -129,7 +129,15 @@ class Versions:
     @property
     def live(self) -> str | None:
         """Return the live version; None before the first event."""
-        return next((name for name, row in self._rows.items() if row["state"] == "live"), None)
+        return self._first("live")
+
+    @property
+    def candidate(self) -> str | None:
+        """Return the version that waits for its promotion; None if there is none."""
+        return self._first("candidate")
+
+    def _first(self, state: State) -> str | None:
+        return next((name for name, row in self._rows.items() if row["state"] == state), None)
 
     def state_of(self, version: str) -> State | None:
         """Return the state of a version; None for one that has never logged."""
@@ -150,13 +158,13 @@ class Versions:
         """Take the first event of a version, at event time `at`; nothing for one that is known."""
         if version in self._rows:
             return []
-        live = self.live
+        live, candidate = self.live, self.candidate
         self._rows[version] = {"version": version, "state": "candidate", "since": at, "evidence": None}
         self._forget_old()
         if live is not None and self._gate == "challenger":
-            if self._pair is not None and self.state_of(self._pair.b) == "candidate":
-                self._set(self._pair.b, "former", at, self._pair.evidence())
-            self._pair = _Pair(live, version)
+            if candidate is not None:
+                self._set(candidate, "former", at, None if self._pair is None else self._pair.evidence())
+            self._compare(None)
             return []
         return [self._go_live("went live", version, at)]
 
@@ -225,7 +233,7 @@ class Versions:
         if left is not None:
             self._set(left, "former", at, evidence)
         self._set(back, "live", at, evidence)
-        self._pair = None
+        self._compare(None)
         return Decision("rolled back", back, left, evidence)
 
     def _go_live(self, kind: Kind, version: str, at: float, evidence: Evidence | None = None) -> Decision:
@@ -234,10 +242,19 @@ class Versions:
             self._set(over, "former", at, self._rows[over]["evidence"])
             self._before = [name for name in self._before if name not in {over, version}] + [over]
         self._set(version, "live", at, evidence)
-        # The one before may go on logging alongside; a version that has not proved better may then prove worse.
         proved = evidence is not None and evidence["verdict"] == "better"
-        self._pair = None if over is None or proved else _Pair(over, version)
+        self._compare(None if proved else over)
         return Decision(kind, version, over, evidence)
+
+    def _compare(self, before: str | None) -> None:
+        """Compare the live version with the candidate; without one, with `before`, which may go on logging alongside."""
+        live, candidate = self.live, self.candidate
+        if live is not None and candidate is not None:
+            self._pair = _Pair(live, candidate)
+        elif live is not None and before is not None:
+            self._pair = _Pair(before, live)
+        else:
+            self._pair = None
 
     def _set(self, version: str, state: State, at: float, evidence: Evidence | None) -> None:
         self._rows[version] = {"version": version, "state": state, "since": at, "evidence": evidence}

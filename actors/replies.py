@@ -65,6 +65,9 @@ class Ingested(TypedDict):
     epoch: int  # of the process that replies: a reply of a lower epoch than one seen before counts nothing
     reason: NotRequired[str]
     retry_in_s: NotRequired[float]
+    bad_values: NotRequired[int]  # of accepted events: no finite numbers, left out; `bad_value` is the first
+    bad_value: NotRequired[Rejection]
+    counted: NotRequired[bool]  # of a refused one: whether its model has counted the events as rejected
 
 
 def ingested(
@@ -96,6 +99,93 @@ def ingested(
     if retry_in_s is not None:
         reply["retry_in_s"] = retry_in_s
     return reply
+
+
+class Evidence(TypedDict):
+    """One alarm of an episode: what was seen against what, by which detector. Levels are in the metric's units."""
+
+    metric: str
+    at: float  # when it was received
+    time: float  # of the event
+    detector: str
+    direction: str
+    statistic: float
+    threshold: float
+    baseline_n: int
+    baseline_mean: float
+    baseline_sd: float
+    window_n: int
+    window_mean: float
+    estimated_start: int  # events before the alarm, as a number below 0
+    extra: NotRequired[Json]
+
+
+class Decision(TypedDict):
+    """One thing that was decided about an episode, or done, with its numbers."""
+
+    at: float
+    decision: str
+    why: str
+    numbers: Json
+
+
+class Skipped(TypedDict):
+    """How long a request that was skipped waits before it is made again, and since when."""
+
+    s: float
+    wall_s: float
+    boot_s: float
+    boot_id: str
+
+
+class Asked(TypedDict):
+    """What became of an episode's request: asking, skipped, ordered, or informed (nothing was asked for)."""
+
+    state: str
+    reason: str | None
+    asks: int
+    skipped: Skipped | None
+    due_at: NotRequired[float]  # event time from which it was asked again
+
+
+class OrderOf(TypedDict):
+    """The order that an episode got, as the dispatcher says."""
+
+    order: str
+    state: str
+    reason: str | None
+    new_version: str | None
+
+
+class After(TypedDict):
+    """The version that came of the retrain; None where none has come yet."""
+
+    version: str | None
+
+
+class Episode(TypedDict):
+    """The whole record of an episode: what was seen, decided and done, and what came of it."""
+
+    id: str
+    model: str
+    version: str
+    ordinal: int
+    metric: str
+    opened_at: float
+    time: float  # of the event that opened it
+    closed_at: float | None
+    closed_by: str | None
+    alarms: int
+    evidence: list[Evidence]
+    watches: dict[str, Json]  # by metric that has not recovered: see detection.rules.recovery
+    recovered: list[str]
+    request: Asked
+    order: OrderOf | None
+    after: After | None
+    acknowledged_at: float | None
+    flagged: str | None
+    decisions: list[Decision]
+    held: bool  # whether its state machine still waits for something
 
 
 class HighWater(TypedDict):

@@ -7,6 +7,7 @@ import json
 from typing import Any, TypedDict
 
 from actors.detection import tables as detector_tables
+from actors.replies import Episode
 from actors.retraining import tables as dispatcher_tables
 from actors.storage import Store, StoreReader
 
@@ -19,7 +20,7 @@ class Story(TypedDict):
     An order that a person triggered has no episode, a model that never drifted neither.
     """
 
-    episode: dict[str, Any] | None
+    episode: Episode | None
     order: dict[str, Any] | None
     model: dict[str, Any] | None
 
@@ -56,12 +57,12 @@ def read_url(url: str, about: str, model: str | None = None) -> Story:
         return read(store, about, model)
 
 
-def _of_episode(store: Store, episode: dict[str, Any]) -> Story:
+def _of_episode(store: Store, episode: Episode) -> Story:
     asked = episode["order"]
     return {"episode": episode, "order": None if asked is None else _order(store, asked["order"]), "model": None}
 
 
-def _episode(store: Store, id_: str) -> dict[str, Any] | None:
+def _episode(store: Store, id_: str) -> Episode | None:
     for part in detector_tables.detector_parts(store):
         with part.read() as connection:
             found = detector_tables.read_episode(connection, id_)
@@ -70,8 +71,8 @@ def _episode(store: Store, id_: str) -> dict[str, Any] | None:
     return None
 
 
-def _newest(store: Store, model: str | None) -> dict[str, Any] | None:
-    found: list[dict[str, Any]] = []
+def _newest(store: Store, model: str | None) -> Episode | None:
+    found: list[Episode] = []
     for part in detector_tables.detector_parts(store):
         with part.read() as connection:
             found += detector_tables.list_episodes(connection, model, limit=1)

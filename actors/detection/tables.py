@@ -8,8 +8,8 @@ small rows and the batch's own bytes, never a detector's whole state.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypedDict, TypeVar
 
 import msgpack
 import numpy as np
@@ -34,6 +34,7 @@ from sqlalchemy import (
     values,
 )
 
+from actors.replies import Episode
 from actors.storage import Part, Store
 from actors.storage.schema import BigInt, PartKind, upsert
 
@@ -134,6 +135,8 @@ quarantine = Table(
     Column("payload", LargeBinary, nullable=False),
 )
 
+Payload = bytes | memoryview
+
 _CHUNK: Final = 500  # names in one IN list
 T = TypeVar("T")
 
@@ -151,26 +154,125 @@ def unpack(value: bytes) -> Any:
 # --- writing: called inside a fenced transaction, rows as dicts ------------------------------------------------------
 
 
+class LogRow(TypedDict):
+    """One numbered row of a model's log."""
+
+    model: str
+    number: int
+    producer: str | None
+    sequence: int
+    skip: int
+    count: int
+    received_at: float
+    payload: Payload
+
+
+class ProducerRow(TypedDict):
+    """Where a producer of a model goes on."""
+
+    model: str
+    producer: str
+    high_water: int
+    seen_at: float
+    client: bytes | None
+
+
+class ModelRow(TypedDict):
+    """A model's counts, and what it keeps in memory."""
+
+    model: str
+    process: str
+    events: int
+    duplicates: int
+    rejected: int
+    number: int
+    snapshot: int
+    last_at: float
+    memory: bytes
+
+
+class StateRow(TypedDict):
+    """The snapshot of one detector."""
+
+    model: str
+    version: str
+    metric: str
+    kind: str
+    state: bytes
+
+
+class SampleRow(TypedDict):
+    """A baseline that was given, or pinned: float64[n], little-endian."""
+
+    model: str
+    version: str
+    metric: str
+    sample: bytes
+
+
+class EpisodeRow(TypedDict):
+    """An episode's record, and what it is found by."""
+
+    id: str
+    model: str
+    version: str
+    ordinal: int
+    open: int
+    opened_at: float
+    record: bytes
+
+
+class OutboxRow(TypedDict):
+    """A call that the dispatcher has not recorded yet."""
+
+    id: str
+    model: str
+    process: str
+    method: str
+    body: bytes
+    created_at: float
+
+
+class QuarantineRow(TypedDict):
+    """A batch that was set aside."""
+
+    model: str
+    producer: str
+    sequence: int
+    count: int
+    received_at: float
+    reason: str
+    payload: Payload
+
+
 @dataclass(slots=True)
 class Changes:
-    """What one commit writes; rows are dicts of the tables' columns."""
+    """What one commit writes."""
 
-    log: list[dict[str, Any]]
-    producers: list[dict[str, Any]]
-    models: list[dict[str, Any]]
-    states: list[dict[str, Any]]
-    samples: list[dict[str, Any]]
-    episodes: list[dict[str, Any]]
-    outbox: list[dict[str, Any]]
-    quarantine: list[dict[str, Any]]
-    sent: list[str]  # outbox rows that are recorded by their receiver now
-    tried: list[tuple[str, str]]  # attempts that came through
-    dropped_versions: list[tuple[str, str]]
+    log: list[LogRow] = field(default_factory=list)
+    producers: list[ProducerRow] = field(default_factory=list)
+    models: list[ModelRow] = field(default_factory=list)
+    states: list[StateRow] = field(default_factory=list)
+    samples: list[SampleRow] = field(default_factory=list)
+    episodes: list[EpisodeRow] = field(default_factory=list)
+    outbox: list[OutboxRow] = field(default_factory=list)
+    quarantine: list[QuarantineRow] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)  # outbox rows that their receiver has recorded
+    tried: list[tuple[str, str]] = field(default_factory=list)  # attempts that came through
+    dropped_versions: list[tuple[str, str]] = field(default_factory=list)
 
-    @classmethod
-    def none(cls) -> Changes:
-        """Give an empty one."""
-        return cls([], [], [], [], [], [], [], [], [], [], [])
+
+def episode_row(record: Episode) -> EpisodeRow:
+    """Return the row of an episode's record."""
+    return {
+        "id": record["id"],
+        "model": record["model"],
+        "version": record["version"],
+        "ordinal": record["ordinal"],
+        "open": int(record["held"]),
+        "opened_at": record["opened_at"],
+        "record": pack(record),
+    }
 
 
 _REPLACED: Final[Sequence[tuple[str, Table, tuple[str, ...]]]] = (
@@ -304,7 +406,7 @@ def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> 
     return found
 
 
-def load_open_episodes(connection: Connection, process: str) -> list[dict[str, Any]]:
+def load_open_episodes(connection: Connection, process: str) -> list[Episode]:
     """Give the records of the episodes of a process that its state machines still hold, oldest first."""
     rows = connection.execute(
         select(episodes.c.record)
@@ -312,17 +414,17 @@ def load_open_episodes(connection: Connection, process: str) -> list[dict[str, A
         .where(models.c.process == process, episodes.c.open == 1)
         .order_by(episodes.c.opened_at, episodes.c.ordinal)
     )
-    return [unpack(row.record) for row in rows]
+    return [_episode(row.record) for row in rows]
 
 
-def load_model_episodes(connection: Connection, model: str) -> list[dict[str, Any]]:
+def load_model_episodes(connection: Connection, model: str) -> list[Episode]:
     """Give the records of a model's episodes that its state machine still holds, oldest first."""
     rows = connection.execute(
         select(episodes.c.record)
         .where(episodes.c.model == model, episodes.c.open == 1)
         .order_by(episodes.c.opened_at, episodes.c.ordinal)
     )
-    return [unpack(row.record) for row in rows]
+    return [_episode(row.record) for row in rows]
 
 
 def load_outbox(connection: Connection, process: str) -> list[Any]:
@@ -345,18 +447,18 @@ def read_log(connection: Connection, model: str, after: int = 0, until: int | No
         after = rows[-1].number
 
 
-def read_episode(connection: Connection, episode: str) -> dict[str, Any] | None:
+def read_episode(connection: Connection, episode: str) -> Episode | None:
     """Give an episode's whole record, None if there is none."""
     found = connection.execute(select(episodes.c.record).where(episodes.c.id == episode)).scalar()
-    return None if found is None else dict(unpack(found))
+    return None if found is None else _episode(found)
 
 
-def list_episodes(connection: Connection, model: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+def list_episodes(connection: Connection, model: str | None = None, limit: int = 1000) -> list[Episode]:
     """Give the newest episodes' records, oldest first."""
     wanted = select(episodes.c.record).order_by(episodes.c.opened_at.desc(), episodes.c.ordinal.desc()).limit(limit)
     if model is not None:
         wanted = wanted.where(episodes.c.model == model)
-    return [unpack(row.record) for row in connection.execute(wanted)][::-1]
+    return [_episode(row.record) for row in connection.execute(wanted)][::-1]
 
 
 def detector_parts(store: Store) -> list[Part]:
@@ -443,6 +545,11 @@ def read_quarantine(connection: Connection, limit: int = 1000) -> list[dict[str,
         .limit(limit)
     )
     return [dict(row._mapping) for row in rows]  # noqa: SLF001  public by SQLAlchemy's documentation
+
+
+def _episode(record: bytes) -> Episode:
+    found: Episode = unpack(record)
+    return found
 
 
 def _chunks(names: Sequence[T]) -> Iterator[Sequence[T]]:

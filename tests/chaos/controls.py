@@ -25,19 +25,18 @@ def apply() -> None:
 
 def _no_trim() -> None:
     """Count an overlapping resend again."""
-    from actors.detection.state import Detection
+    from actors.detection.state import DetectionState
 
-    honest: Any = Detection._ingest
+    honest: Any = DetectionState._ingest
 
     def ingest(self: Any, work: Any, changes: Any, now: Any) -> Any:
-        known = self._models.get(work.model)
-        high = 0 if work.producer is None or known is None else known.high.get(work.producer, 0)
+        high = 0 if work.producer is None else self._models.marks[work.key]
         if work.producer is None or work.sequence >= high:
             return honest(self, work, changes, now)
         reply = honest(self, replace(work, producer=None, sequence=0), changes, now)
         return reply | {"high_water": high}
 
-    Detection._ingest = ingest  # type: ignore[method-assign]
+    DetectionState._ingest = ingest  # type: ignore[method-assign]
 
 
 def _no_fence() -> None:
@@ -55,10 +54,10 @@ def _no_fence() -> None:
 def _early_reply() -> None:
     """Acknowledge before the commit."""
     from actors import wire
-    from actors.detection.detector import DriftDetector
-    from actors.detection.state import Ingest
+    from actors.detection.model import Ingest
+    from actors.detection.queue import CommitQueue
 
-    honest: Any = DriftDetector._replied
+    honest: Any = CommitQueue.replied
     begun: set[Any] = set()
 
     async def replied(self: Any, work: Any) -> Any:
@@ -71,7 +70,7 @@ def _early_reply() -> None:
         counts = {"status": "accepted", "accepted": rows, "duplicates": 0, "rejected": []}
         return {**counts, "high_water": work.sequence + rows, "epoch": 0}
 
-    DriftDetector._replied = replied  # type: ignore[method-assign]
+    CommitQueue.replied = replied  # type: ignore[method-assign]
 
 
 def _new_id() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from actors import wire
 from actors.clock import SystemClock
-from actors.detection.state import Detection, Ingest, UnavailableError
+from actors.detection.state import DetectionState, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR
 from actors.metrics import placement
 from actors.retraining.tables import DISPATCHER
@@ -52,7 +52,7 @@ class Zombies:
             place = placement.read(store.part(SYSTEM)).get(model)
             if place is None:
                 return "no zombie: the model has no place yet"
-            zombie = Detection(store, place.process, place.slot, self._clock.now())
+            zombie = DetectionState(store, place.process, place.slot, self._clock.now())
             if not self._is_succeeded(store.part(DETECTOR, place.slot), place.process, zombie.epoch):
                 return "no zombie: it was not succeeded"
             ids = identities(SOURCE, self.tried * 10, 5)

@@ -20,7 +20,7 @@ from sqlalchemy import Column, Connection, Integer, String, Table, event, select
 from actors import wire
 from actors.clock import Instant
 from actors.detection import tables as detector_tables
-from actors.detection.state import Detection, Ingest, UnavailableError
+from actors.detection.state import DetectionState, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR, detector_parts
 from actors.storage import UNAVAILABLE, Fence, PartKind, SchemaError, StaleEpochError, Store, StoreError, schema
 from actors.storage.schema import SYSTEM
@@ -68,8 +68,8 @@ def at(seconds: float = 0.0) -> Instant:
     return Instant(NOW + seconds, seconds, "boot")
 
 
-def detection(store: Store, process: str = "detector:m", slot: int = 0) -> Detection:
-    return Detection(store, process, slot, at())
+def detection(store: Store, process: str = "detector:m", slot: int = 0) -> DetectionState:
+    return DetectionState(store, process, slot, at())
 
 
 def owners(store: Store) -> int:
@@ -182,7 +182,7 @@ def _python(script: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def _changes(model: str, sequence: int, n: int = 1) -> detector_tables.Changes:
-    changes = detector_tables.Changes.none()
+    changes = detector_tables.Changes()
     memory = detector_tables.pack({"versions": {}, "state": "learning"})
     changes.models.append(
         {

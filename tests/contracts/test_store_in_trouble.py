@@ -15,7 +15,7 @@ from sqlalchemy import event, select, text
 from actors import failpoints, wire
 from actors.clock import Instant
 from actors.detection import tables as detector_tables
-from actors.detection.state import Detection, Ingest, UnavailableError
+from actors.detection.state import DetectionState, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR
 from actors.storage import Store
 from actors.storage import store as stores
@@ -40,7 +40,7 @@ def payload(n: int) -> bytes:
 
 def refused_then_taken(store: Store, trouble: Callable[[], Any]) -> None:
     """What was acknowledged before stays, what comes in the trouble is refused each time and taken once it is over."""
-    mine = Detection(store, "detector:m", 0, AT)
+    mine = DetectionState(store, "detector:m", 0, AT)
     assert mine.commit([Ingest("m", "p", 0, payload(100))], AT)[0]["accepted"] == 100
     with trouble():
         for _ in range(TRIES):
@@ -97,7 +97,7 @@ def test_a_process_that_stands_still_inside_its_commit(database: Postgres, monke
     """The server ends its session, so that a successor need not wait; where there is none, the next commit comes through."""
     monkeypatch.setattr(stores, "_IDLE_IN_TRANSACTION_MS", 100)
     store = Store(database.url)
-    mine = Detection(store, "detector:slow", 0, AT)
+    mine = DetectionState(store, "detector:slow", 0, AT)
 
     def stand_still(name: str) -> None:
         if name == "detector.in_commit":

@@ -9,7 +9,7 @@ import pytest
 
 from actors import story, wire
 from actors.clock import Instant
-from actors.detection.state import Change, Detection, Ingest
+from actors.detection.state import Change, DetectionState, Ingest
 from actors.retraining.rules.orders import DONE, Order, Request
 from actors.retraining.tables import DISPATCHER, put_new
 from actors.storage import Store
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> Store:
     """Return a store in which model m has drifted once, and model calm never."""
     store = Store(f"sqlite:///{tmp_path}/store")
     now = Instant(NOW, 0.0, "boot")
-    detection = Detection(store, "detector:m", 0, now)
+    detection = DetectionState(store, "detector:m", 0, now)
     random = np.random.default_rng(0)
     for i, level in enumerate([0.9] * 6 + [0.6]):
         values = np.clip(random.normal(level, 0.01, 100), 0, 1)

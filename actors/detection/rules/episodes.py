@@ -13,12 +13,13 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from actors.clock import Instant
 from actors.detection.rules.monitor import Feed
 from actors.detection.rules.recovery import RecoveryWatch
 from actors.drift import Alarm
+from actors.replies import Episode, Evidence, Json, OrderOf, Skipped
 from actors.wire import Floats
 
 MAX_EVIDENCE: Final = 32  # alarms kept with all their numbers; of the others the count
@@ -27,8 +28,6 @@ MAX_HELD: Final = 64  # of one model; a version that drifts again and again must
 _FINAL: Final = frozenset({"done", "failed", "dead", "expired", "dry_run"})
 # After a retrain the level may wander for a while: as often the events that recovery needs, before a person is asked.
 _PATIENCE: Final = 3
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +78,21 @@ def episode_id(store_id: str, model: str, version: str, ordinal: int) -> str:
 class EpisodeBook:
     """The episodes of one model that are not settled yet."""
 
-    def __init__(self, store_id: str, model: str, ordinal: int = 0, records: Iterable[Record] = ()) -> None:
+    def __init__(self, store_id: str, model: str, ordinal: int = 0, records: Iterable[Episode] = ()) -> None:
         self._store_id = store_id
         self._model = model
         self.ordinal = ordinal
-        self._held: dict[str, Record] = {record["id"]: record for record in records}
-        self._dirty: dict[str, Record] = {}
+        self._held: dict[str, Episode] = {record["id"]: record for record in records}
+        self._dirty: dict[str, Episode] = {}
 
     # --- questions
 
-    def open_of(self, version: str) -> Record | None:
+    def open_of(self, version: str) -> Episode | None:
         """Give the open episode of a version."""
         return next((r for r in self._held.values() if r["version"] == version and r["closed_at"] is None), None)
 
     @property
-    def open_episodes(self) -> list[Record]:
+    def open_episodes(self) -> list[Episode]:
         """The episodes that are open."""
         return [record for record in self._held.values() if record["closed_at"] is None]
 
@@ -116,11 +115,11 @@ class EpisodeBook:
         """Give the episodes whose order's state is worth asking for."""
         return [r["id"] for r in self._held.values() if r["order"] is not None and not _order_is_settled(r)]
 
-    def get(self, episode: str) -> Record | None:
+    def get(self, episode: str) -> Episode | None:
         """Give an episode that is held."""
         return self._held.get(episode)
 
-    def changed(self) -> list[Record]:
+    def changed(self) -> list[Episode]:
         """Give the records that changed since they were written; `held` tells whether the book still needs them."""
         return list(self._dirty.values())
 
@@ -172,15 +171,15 @@ class EpisodeBook:
         if len(record["evidence"]) < MAX_EVIDENCE:
             numbers = alarm.as_dict()
             del numbers["index"]
-            record["evidence"].append({"metric": metric, "at": now.wall_s, "time": time, **numbers})
+            record["evidence"].append(cast(Evidence, {"metric": metric, "at": now.wall_s, "time": time, **numbers}))
         if metric not in record["watches"]:
             record["watches"][metric] = RecoveryWatch.after(alarm).as_dict()
         self._dirty[record["id"]] = record
         return effects
 
-    def _opened(self, version: str, metric: str, alarm: Alarm, time: float, now: Instant) -> Record:
+    def _opened(self, version: str, metric: str, alarm: Alarm, time: float, now: Instant) -> Episode:
         self.ordinal += 1
-        record: Record = {
+        record: Episode = {
             "id": episode_id(self._store_id, self._model, version, self.ordinal),
             "model": self._model,
             "version": version,
@@ -230,7 +229,7 @@ class EpisodeBook:
             effects += self._close(record, "recovery", "every metric that had drifted is back at its baseline", now)
         return effects
 
-    def _follow_up(self, record: Record, feed: Feed, now: Instant) -> list[Effect]:
+    def _follow_up(self, record: Episode, feed: Feed, now: Instant) -> list[Effect]:
         """Look, after a retrain, whether the level from before the episode has come back."""
         watch = RecoveryWatch.from_dict(record["watches"][feed.metric])
         needed = watch.events
@@ -263,11 +262,11 @@ class EpisodeBook:
         self._dirty[episode] = record
         if reply["decision"] == "skipped":
             after_s = reply.get("retry_in_s")
-            wait = None if after_s is None else {"s": float(after_s), **_instant(pace or now)}
-            record["request"].update(state="skipped", reason=reply["reason"], skipped=wait)
+            wait = None if after_s is None else _wait(float(after_s), pace or now)
+            record["request"] |= {"state": "skipped", "reason": reply["reason"], "skipped": wait}
             self._decide(record, "skip", str(reply["reason"]), now, {"retry_in_s": after_s})
             return [Tell("skipped", episode, str(reply["reason"]))]
-        record["request"].update(state="ordered", reason=reply.get("reason"), skipped=None)
+        record["request"] |= {"state": "ordered", "reason": reply.get("reason"), "skipped": None}
         record["order"] = {"order": reply["order"], "state": reply["decision"], "reason": None, "new_version": None}
         self._decide(record, "order", f"{reply['decision']}: order {reply['order']}", now, {"order": reply["order"]})
         if record["closed_at"] is not None:
@@ -280,7 +279,12 @@ class EpisodeBook:
         record = self._held.get(episode)
         if record is None or record["order"] is None:
             return []
-        told = {key: order.get(key) for key in ("order", "state", "reason", "new_version")}
+        told: OrderOf = {
+            "order": str(order["order"]),
+            "state": str(order["state"]),
+            "reason": order.get("reason"),
+            "new_version": order.get("new_version"),
+        }
         if told == record["order"]:
             return []
         before = record["order"]["state"]
@@ -298,7 +302,7 @@ class EpisodeBook:
         self._settle(record)
         return effects
 
-    def _done(self, record: Record, new_version: str | None, now: Instant) -> list[Effect]:
+    def _done(self, record: Episode, new_version: str | None, now: Instant) -> list[Effect]:
         if record["after"] is None and record["watches"]:
             record["after"] = {"version": new_version}
         if record["closed_at"] is not None:
@@ -319,11 +323,11 @@ class EpisodeBook:
         """Ask again for what was skipped, where the time that was named is over on the clock of `pace`, or `now`."""
         effects: list[Effect] = []
         for record in self._held.values():
-            if _is_due(record, pace or now):
-                wait = record["request"]["skipped"]
+            request, wait = record["request"], record["request"]["skipped"]
+            if wait is not None and _is_due(record, pace or now):
                 due_at = wait["wall_s"] + wait["s"]
-                record["request"].update(state="asking", skipped=None, asks=record["request"]["asks"] + 1, due_at=due_at)
-                self._decide(record, "ask again", f"what it was skipped for is over: {record['request']['reason']}", now)
+                request |= {"state": "asking", "skipped": None, "asks": request["asks"] + 1, "due_at": due_at}
+                self._decide(record, "ask again", f"what it was skipped for is over: {request['reason']}", now)
                 self._dirty[record["id"]] = record
                 effects.append(Ask(record["id"]))
         return effects
@@ -344,7 +348,7 @@ class EpisodeBook:
 
     # --- records
 
-    def _close(self, record: Record, by: str, why: str, now: Instant) -> list[Effect]:
+    def _close(self, record: Episode, by: str, why: str, now: Instant) -> list[Effect]:
         if record["closed_at"] is not None:
             return []
         record["closed_at"], record["closed_by"] = now.wall_s, by
@@ -356,19 +360,21 @@ class EpisodeBook:
         self._settle(record)
         return [Tell("closed", record["id"], why)]
 
-    def _flag(self, record: Record, why: str, now: Instant, numbers: Mapping[str, Any]) -> Effect:
+    def _flag(self, record: Episode, why: str, now: Instant, numbers: Mapping[str, object]) -> Effect:
         record["flagged"] = why
         self._decide(record, "flag", why, now, numbers)
         self._dirty[record["id"]] = record
         return Tell("flagged", record["id"], why)
 
-    def _decide(self, record: Record, decision: str, why: str, now: Instant, numbers: Mapping[str, Any] | None = None) -> None:
-        entries: list[Record] = record["decisions"]
+    def _decide(
+        self, record: Episode, decision: str, why: str, now: Instant, numbers: Mapping[str, object] | None = None
+    ) -> None:
+        entries = record["decisions"]
         entries.append({"at": now.wall_s, "decision": decision, "why": why, "numbers": dict(numbers or {})})
         if len(entries) > MAX_DECISIONS:
             del entries[MAX_DECISIONS // 2]
 
-    def _settle(self, record: Record) -> None:
+    def _settle(self, record: Episode) -> None:
         """Let go of a closed episode of which nothing more is to be learned."""
         waits_for_order = record["order"] is not None and not _order_is_settled(record)
         asked = record["request"]["state"] == "asking"  # its request may be on its way: the reply belongs on the record
@@ -377,7 +383,7 @@ class EpisodeBook:
         if record["closed_at"] is not None and not (waits_for_order or asked or follows or flagged):
             self._let_go(record)
 
-    def _let_go(self, record: Record) -> None:
+    def _let_go(self, record: Episode) -> None:
         record["held"] = False
         self._dirty[record["id"]] = record
         self._held.pop(record["id"], None)
@@ -393,13 +399,13 @@ def in_words(model: str, version: str, metric: str, alarm: Mapping[str, Any]) ->
     )
 
 
-def observed_drift(evidence: Mapping[str, Any]) -> float | None:
+def observed_drift(evidence: Evidence) -> float | None:
     """Give the size of a drift in deviations of the baseline; None against a constant one."""
     sd = evidence["baseline_sd"]
     return abs(evidence["window_mean"] - evidence["baseline_mean"]) / sd if sd > 0 else None
 
 
-def asks_at(record: Mapping[str, Any]) -> float:
+def asks_at(record: Episode) -> float:
     """Give the event time at which an episode asks: that of its alarm, or that at which what held it back was over.
 
     It depends on no cut of the events into batches, so a replay decides the same however fast it is. Rounded up, so that no
@@ -409,17 +415,21 @@ def asks_at(record: Mapping[str, Any]) -> float:
     return float(record["time"]) if due_at is None else float(math.ceil(due_at))
 
 
-def explanation(record: Mapping[str, Any]) -> dict[str, Any]:
+def explanation(record: Episode) -> Json:
     """Give the numbers behind the request of an episode: those of its first alarm, and which metrics alarmed."""
-    first: dict[str, Any] = dict(record["evidence"][0])
-    return {**first, "episode": record["id"], "alarms": record["alarms"], "metrics": _metrics(record["evidence"])}
+    return {
+        **record["evidence"][0],
+        "episode": record["id"],
+        "alarms": record["alarms"],
+        "metrics": _metrics(record["evidence"]),
+    }
 
 
-def _metrics(evidence: Sequence[Mapping[str, Any]]) -> list[str]:
+def _metrics(evidence: Sequence[Evidence]) -> list[str]:
     return list(dict.fromkeys(str(entry["metric"]) for entry in evidence))
 
 
-def _follows(record: Record, feed: Feed) -> bool:
+def _follows(record: Episode, feed: Feed) -> bool:
     after = record["after"]
     return (
         record["closed_at"] is not None
@@ -433,22 +443,22 @@ def _rearm(version: str, metric: str, watch: RecoveryWatch) -> Rearm:
     return Rearm(version, metric, watch.baseline_mean, watch.margin, watch.seen)
 
 
-def _is_due(record: Record, now: Instant) -> bool:
+def _is_due(record: Episode, now: Instant) -> bool:
     wait = record["request"]["skipped"]
     if wait is None or record["closed_at"] is not None or record["order"] is not None or record["acknowledged_at"] is not None:
         return False
     return now.seconds_since(Instant(wait["wall_s"], wait["boot_s"], wait["boot_id"])) >= float(wait["s"])
 
 
-def _order_is_settled(record: Record) -> bool:
+def _order_is_settled(record: Episode) -> bool:
     # A failed or dead order may be put back by a person while its episode is open.
-    state = record["order"]["state"]
+    state = None if record["order"] is None else record["order"]["state"]
     return state in _FINAL and (state not in {"failed", "dead"} or record["closed_at"] is not None)
 
 
-def _instant(now: Instant) -> dict[str, Any]:
-    return {"wall_s": now.wall_s, "boot_s": now.boot_s, "boot_id": now.boot_id}
+def _wait(seconds: float, now: Instant) -> Skipped:
+    return {"s": seconds, "wall_s": now.wall_s, "boot_s": now.boot_s, "boot_id": now.boot_id}
 
 
-def _numbers(alarm: Alarm) -> dict[str, Any]:
+def _numbers(alarm: Alarm) -> Json:
     return {key: value for key, value in alarm.as_dict().items() if key not in {"index", "extra"}} | dict(alarm.extra)

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from actors import status, wire
 from actors.clock import EventClock
 from actors.config import Settings
-from actors.detection import state
+from actors.detection import models
 from actors.detection.detector import DriftDetector
 from actors.detection.rules import monitor
 from actors.detection.rules.monitor import Monitor
-from actors.detection.state import CRASHES, Detection, Ingest
+from actors.detection.state import CRASHES, DetectionState, Ingest
 from actors.drift import registry, sliding_window
 from actors.recent import Recent
 from actors.storage import Store
@@ -53,9 +53,9 @@ class World:
         self.clock = EventClock(NOW)
         self.detection = self.life()
 
-    def life(self) -> Detection:
+    def life(self) -> DetectionState:
         """Begin as after a kill -9: nothing is in memory."""
-        self.detection = Detection(self.store, "detector:m", 0, self.clock.now())
+        self.detection = DetectionState(self.store, "detector:m", 0, self.clock.now())
         return self.detection
 
     def send(self, batches: list[tuple[str, str, int, bytes]]) -> list[Any]:
@@ -106,7 +106,7 @@ def test_a_producer_that_the_store_has_forgotten_is_forgotten_here_too(world: Wo
     world.send([("m", "p", 0, payload(0.9, 0.9))])
     world.clock.advance_to(NOW + 3 * 365 * 86_400.0)
     world.detection.forget_old(world.clock.now())
-    assert world.detection.high_water("m", "p", world.clock.now()) == 0
+    assert world.detection.high_water("m", "p") == 0
     (reply,) = world.send([("m", "p", 0, payload(0.9, 0.9))])
     assert (reply["accepted"], reply["duplicates"]) == (2, 0)
 
@@ -161,7 +161,7 @@ def test_any_limit_gives_the_replies_of_an_unbounded_memory(
     shared: World, monkeypatch: pytest.MonkeyPatch, limit: int, groups: list[tuple[Any, bool]]
 ) -> None:
     """New events, resends, overlaps, gaps, batches that fail, kills: neither marks nor failures are ever forgotten in use."""
-    monkeypatch.setattr(state, "_PRODUCERS_IN_MEMORY", limit)
+    monkeypatch.setattr(models, "PRODUCERS_IN_MEMORY", limit)
     monkeypatch.setitem(registry._DETECTORS, "default", Exploding)
     name, model = uuid.uuid4().hex, Unbounded()
     shared.life()
@@ -254,7 +254,7 @@ def test_every_open_episode_is_followed_however_many_there_are(tmp_path: Path) -
         name="detector:m", namespace="test", storage=f"sqlite:///{tmp_path}/store", peers=dispatcher, clock=EventClock(NOW)
     )
     followed = {f"e-{number}": "m" for number in range(1201)}
-    asyncio.run(detector._follow(followed))
+    asyncio.run(detector._errands.follow(followed))
     assert [len(part) for part in dispatcher.parts] == [500, 500, 201]
     assert [episode for part in dispatcher.parts for episode in part] == list(followed)
 

@@ -19,7 +19,7 @@ from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
 from actors.config import Settings, parse
 from actors.config.stored import store_settings
-from actors.detection import detector as detector_actor
+from actors.detection import queue as commit_queue
 from actors.detection import state as detection
 from actors.detection import tables as detector_tables
 from actors.detection.detector import DriftDetector
@@ -168,7 +168,7 @@ def test_batches_that_wait_together_are_counted_in_order(world: World, run: Any)
 
 
 def test_a_batch_that_comes_before_its_turn_waits_for_it(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detector_actor, "_EARLY_S", 60.0)
+    monkeypatch.setattr(commit_queue, "_EARLY_S", 60.0)
 
     async def story() -> None:
         detector = world.detector()
@@ -505,12 +505,12 @@ def test_a_budget_in_days_follows_the_rate_and_a_successor_keeps_it(world: World
             values = np.clip(world.random.normal(0.9, 0.01, 100), 0, 1)
             batch = wire.batch_of_columns({"accuracy": values}, version="v1", timestamps=times, now_s=NOW)
             await send(detector, wire.pack(batch), 100 * i)
-        assert detector._detection is not None
-        (model,) = detector._detection.models
+        assert detector._thread.state is not None
+        (model,) = detector._thread.state.models
         successor = world.detector()
         await send(successor, world.payload(n=10), 1200)
-        assert successor._detection is not None
-        (again,) = successor._detection.models
+        assert successor._thread.state is not None
+        (again,) = successor._thread.state.models
         return model.monitor.memory()["budget"], again.monitor.memory()["budget"]
 
     before, after = run(story())
@@ -523,13 +523,13 @@ def test_a_budget_in_days_follows_the_rate_and_a_successor_keeps_it(world: World
 
 def broken_commits(detector: DriftDetector, times: int, where: str) -> None:
     """Let the next commits fail, before anything is written or at the very end."""
-    assert detector._store is not None
-    engine = detector._store.part(DETECTOR, 0).engine
+    assert detector._thread.store is not None
+    engine = detector._thread.store.part(DETECTOR, 0).engine
     left = [times]
 
     @event.listens_for(engine, where)
     def fail(*_arguments: Any) -> None:
-        if left[0] > 0 and detector._detection is not None:
+        if left[0] > 0 and detector._thread.state is not None:
             left[0] -= 1
             raise OperationalError("COMMIT", {}, Exception("database or disk is full"))
 
@@ -619,7 +619,7 @@ def test_a_batch_that_kills_its_process_is_set_aside(world: World, run: Any, mon
     store = Store(world.url)
 
     def life() -> Any:
-        found = detection.Detection(store, "detector:m", 0, world.clock.now())
+        found = detection.DetectionState(store, "detector:m", 0, world.clock.now())
         return found.commit([detection.Ingest("m", "p", 0, poison)], world.clock.now())[0]
 
     for _ in range(detection.CRASHES):

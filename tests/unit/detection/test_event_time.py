@@ -68,8 +68,7 @@ async def logged(detector: DriftDetector, level: float, day: float, sequence: in
     times = THEN_S + DAY_S * day + 60.0 * np.arange(100)
     batch = wire.batch_of_columns({"accuracy": values}, version=version, timestamps=times, now_s=WALL_S)
     await detector.ingest(model="m", producer="p", sequence=sequence, payload=wire.pack(batch))
-    while detector._tasks:
-        await asyncio.gather(*detector._tasks)
+    await detector._errands.send_all()
 
 
 def test_a_skipped_episode_asks_again_when_the_events_have_passed_the_cooldown(url: str) -> None:

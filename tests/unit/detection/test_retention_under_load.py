@@ -18,7 +18,7 @@ from actors.clock import Instant
 from actors.config.stored import store_settings
 from actors.detection import state as detection
 from actors.detection import tables as detector_tables
-from actors.detection.state import Detection, Ingest, UnavailableError
+from actors.detection.state import DetectionState, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR
 from actors.storage import Store
 
@@ -32,8 +32,8 @@ def payload(n: int) -> bytes:
     return wire.pack(wire.batch_of_columns({"accuracy": values}, version="v1", timestamps=NOW - 200_000.0, now_s=NOW))
 
 
-def opened(store: Store) -> Detection:
-    return Detection(store, "detector:m", 0, at(0))
+def opened(store: Store) -> DetectionState:
+    return DetectionState(store, "detector:m", 0, at(0))
 
 
 def at(seconds: float) -> Instant:
@@ -84,7 +84,7 @@ def test_whatever_happens_beside_retention_each_event_is_counted_once(steps: lis
         store.close()
 
 
-def _lose(mine: Detection, when: str, work: Any, now: Instant) -> None:
+def _lose(mine: DetectionState, when: str, work: Any, now: Instant) -> None:
     """Lose the connection right before or right after a commit."""
 
     def reach(name: str) -> None:

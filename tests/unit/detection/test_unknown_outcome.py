@@ -15,7 +15,7 @@ from actors import config, failpoints, wire
 from actors.clock import Instant
 from actors.config.stored import store_settings
 from actors.detection import tables as detector_tables
-from actors.detection.state import Change, Detection, Ingest, UnavailableError
+from actors.detection.state import Change, DetectionState, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR
 from actors.storage import Store
 
@@ -56,9 +56,9 @@ def rows(store: Store, table: Any) -> list[Any]:
         return list(connection.execute(select(table)))
 
 
-def drifting(store: Store, monkeypatch: pytest.MonkeyPatch) -> Detection:
+def drifting(store: Store, monkeypatch: pytest.MonkeyPatch) -> DetectionState:
     """A detection whose commit of the drifted batch came through, and which does not know it."""
-    mine = Detection(store, "detector:m", 0, at())
+    mine = DetectionState(store, "detector:m", 0, at())
     mine.commit([Ingest("m", "p", 0, batch(0.9, 2000))], at())
     lose_the_reply(monkeypatch)
     with pytest.raises(UnavailableError):
@@ -97,10 +97,10 @@ def test_a_model_whose_commit_failed_asks_again_though_it_is_silent(store: Store
 
 
 def test_a_batch_that_came_through_is_under_suspicion_no_longer(store: Store) -> None:
-    first = Detection(store, "detector:m", 0, at())
+    first = DetectionState(store, "detector:m", 0, at())
     first.commit([Ingest("m", "p", 0, batch(0.9, 10))], at())
     assert rows(store, detector_tables.attempts) == []
     # Killed again and again after the commit, before the reply: the same batch is the first that each process sees.
     for _ in range(5):
-        (reply,) = Detection(store, "detector:m", 0, at()).commit([Ingest("m", "p", 0, batch(0.9, 10))], at())
+        (reply,) = DetectionState(store, "detector:m", 0, at()).commit([Ingest("m", "p", 0, batch(0.9, 10))], at())
         assert (reply["accepted"], reply["duplicates"], reply["rejected"]) == (0, 10, [])

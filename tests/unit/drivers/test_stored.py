@@ -11,7 +11,7 @@ import pytest
 
 from actors import wire
 from actors.clock import Instant
-from actors.detection.state import Detection, Ingest
+from actors.detection.state import DetectionState, Ingest
 from actors.retraining.rules.orders import DEAD, Order, Request
 from actors.retraining.tables import DISPATCHER, put_new
 from actors.storage import Store
@@ -25,7 +25,7 @@ READING = (["status"], ["explain", "m"], ["retrains", "ls"], ["retrains", "show"
 def url(tmp_path: Path) -> str:
     """Return a store in which model m drifts and has a dead order."""
     store = Store(f"sqlite:///{tmp_path}/store")
-    detection = Detection(store, "detector:m", 0, Instant(NOW, 0.0, "boot"))
+    detection = DetectionState(store, "detector:m", 0, Instant(NOW, 0.0, "boot"))
     random = np.random.default_rng(0)
     for i, level in enumerate([0.9] * 6 + [0.6]):
         values = np.clip(random.normal(level, 0.01, 100), 0, 1)

@@ -1,0 +1,91 @@
+"""One model in memory, and what is done to it: a batch that arrives, or any other change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors import config, replies, wire
+from actors.clock import Instant, event_instant
+from actors.detection.rules.episodes import Effect, EpisodeBook
+from actors.detection.rules.monitor import Monitor
+from actors.detection.tables import SampleRow
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """One batch on its way into the log."""
+
+    model: str
+    producer: str | None
+    sequence: int
+    payload: wire.Payload
+    client: dict[str, Any] | None = None  # the counters that a client sent along
+    rejection: replies.Rejection | None = None  # why the sender has emptied rows of this batch
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The model and the producer, whose batches are numbered together."""
+        return self.model, self.producer or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Anything else that changes a model: `make` gets it and the time, and returns the reply. `model` None: no model."""
+
+    model: str | None
+    make: Callable[[Model, Instant], Any]
+    sent: str | None = None  # the outbox row that this settles
+    creates: bool = False  # whether the model may be new
+
+
+Work = Ingest | Change
+
+
+@dataclass(slots=True)
+class Model:
+    """One model in memory."""
+
+    name: str
+    monitor: Monitor
+    book: EpisodeBook
+    settings: config.ModelSettings
+    events: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    number: int = 0  # of its last row in the log
+    snapshot: int = 0  # of the last row that the stored detector states know
+    last_seen: Instant | None = None
+    quarantined: int = 0
+    bad_values: int = 0  # of accepted events: no finite numbers, left out
+    rejection: dict[str, Any] | None = None  # the last one: field, value, rule, and `at`, when it came
+    no_data: bool = False
+    warned: bool = False  # that nothing it logs is watched
+    awake: bool = False  # its detectors are here
+    on_event_time: bool = False  # `clock: event`
+    # Since the last snapshot, and what the next commit has to write besides the counts.
+    rows_since: int = 0
+    force_snapshot: bool = False
+    effects: list[Effect] = field(default_factory=list)
+    samples: list[SampleRow] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def pace(self, now: Instant) -> Instant:
+        """Return the moment by the clock that cooldowns run on: the wall's, or that of the model's newest event."""
+        return event_instant(self.monitor.newest_time) if self.on_event_time else now
+
+    def state(self) -> str:
+        """Return the model's state for status."""
+        if self.book.open_episodes:
+            return "drifting"
+        if self.no_data:
+            return "no_data"
+        return "unwatched" if self.events and not self.monitor.watched else self.monitor.state
+
+    def reject(self, events: int, rejection: replies.Rejection | None, now: Instant) -> None:
+        """Count rejected events, and keep the last reason."""
+        self.rejected += events
+        if rejection is not None:
+            said = {"field": rejection["field"], "value": rejection["value"], "rule": rejection["rule"]}
+            self.rejection = {**said, "at": now.wall_s}

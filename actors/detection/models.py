@@ -1,0 +1,142 @@
+"""The models of one process in memory, and how they come there: their rows, episodes, detectors and high-water marks.
+
+A model's counts and episodes are read with the process, its detectors at its first work: the last snapshot of each, and the
+log after it. What a failed commit touched is forgotten and read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from actors import config, wire
+from actors.clock import Instant
+from actors.detection import baselines, tables
+from actors.detection.attempts import Key
+from actors.detection.model import Ingest, Model, Work
+from actors.detection.rules.episodes import EpisodeBook
+from actors.detection.rules.monitor import Monitor
+from actors.recent import Recent
+from actors.replies import Episode
+from actors.storage import Part
+
+PRODUCERS_IN_MEMORY: Final = 20_000  # pairs of model and producer of one process; others are read again when they come
+
+
+class Models:
+    """The models by name, and the high-water marks by model and producer. Not thread-safe: one thread uses it."""
+
+    def __init__(self, part: Part, store_id: str, process: str, settings: config.Settings) -> None:
+        self._part = part
+        self._store_id = store_id
+        self._process = process
+        self.settings = settings
+        self._models: dict[str, Model] = {}
+        self._forgotten: set[str] = set()
+        # A group's are read before it is carried out, and stay until its commit.
+        self.marks: Recent[Key, int] = Recent(PRODUCERS_IN_MEMORY)
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models.values())
+
+    def get(self, name: str) -> Model | None:
+        """Return a model; None for one that has never logged."""
+        return self._models.get(name)
+
+    def get_or_new(self, name: str) -> Model:
+        """Return a model, a new one where it has never logged."""
+        known = self._models.get(name)
+        if known is None:
+            settings = self.settings.for_model(name)
+            book = EpisodeBook(self._store_id, name)
+            on_event_time = self.settings.clock == "event"
+            known = Model(name, Monitor(settings), book, settings, awake=True, on_event_time=on_event_time)
+            self._models[name] = known
+        return known
+
+    def read_all(self, now: Instant | None) -> None:
+        """Read every model of the process anew, under the settings of now."""
+        self._models.clear()
+        with self._part.read() as connection:
+            rows = tables.load_models(connection, self._process)
+            self._hold(rows, tables.load_open_episodes(connection, self._process), now)
+
+    def forget(self, works: Iterable[Work]) -> None:
+        """Forget what these works may have changed without a commit."""
+        for work in works:
+            if work.model is not None and self._models.pop(work.model, None) is not None:
+                self._forgotten.add(work.model)
+            if isinstance(work, Ingest):
+                self.marks.discard(work.key)
+
+    def forget_marks(self) -> None:
+        """Forget all marks: the store has let go of some, and memory must not know more than it."""
+        self.marks = Recent(PRODUCERS_IN_MEMORY)
+
+    def read_forgotten(self, connection: Connection, now: Instant) -> None:
+        """Read again what was forgotten: it must not wait for its next event to ask again, or to be missed."""
+        rows = tables.load_some_models(connection, sorted(self._forgotten - self._models.keys()))
+        self._hold(rows, [r for row in rows for r in tables.load_model_episodes(connection, row.model)], now)
+        self._forgotten.clear()
+
+    def wake(self, works: Sequence[Work], now: Instant) -> None:
+        """Read what these works need and memory has not: rows that were forgotten, detectors, high-water marks."""
+        names = {work.model for work in works if work.model is not None}
+        unknown = sorted(name for name in names if name not in self._models)
+        asleep = [name for name in sorted(names) if name in self._models and not self._models[name].awake]
+        unmarked = {
+            work.key for work in works if isinstance(work, Ingest) and work.producer is not None and work.key not in self.marks
+        }
+        if not (unknown or asleep or unmarked):
+            return
+        with self._part.read() as connection:
+            if unknown:
+                rows = tables.load_some_models(connection, unknown)
+                self._hold(rows, [r for row in rows for r in tables.load_model_episodes(connection, row.model)], now)
+                asleep += [row.model for row in rows]
+            self._wake_detectors(connection, asleep)
+            marks = tables.load_producers(connection, sorted(unmarked))
+        for key in unmarked:
+            self.marks[key] = marks.get(key, 0)
+
+    def _wake_detectors(self, connection: Connection, asleep: Collection[str]) -> None:
+        for row in tables.load_states(connection, sorted(asleep)):
+            self._models[row.model].monitor.wake(row.version, row.metric, row.kind, row.state)
+        for name in asleep:
+            model = self._models[name]
+            baselines.take_up_pin(connection, model)
+            for row in tables.read_log(connection, name, after=model.snapshot, until=model.number):
+                verdict = wire.recheck(row.payload, row.received_at, row.skip)
+                model.monitor.take(verdict.batch, verdict.ok, row.skip, counted=True, keep=model.book.open_versions)
+                model.rows_since += row.count
+            model.awake = True
+
+    def _hold(self, rows: Iterable[Any], records: Iterable[Episode], now: Instant | None) -> None:
+        """Make models of their rows, their detectors still asleep."""
+        by_model: dict[str, list[Episode]] = {}
+        for record in records:
+            by_model.setdefault(record["model"], []).append(record)
+        for row in rows:
+            memory = tables.unpack(row.memory)
+            settings = self.settings.for_model(row.model)
+            # The boot clock's reading of then is not known; the wall's is.
+            seen = Instant(row.last_at, 0.0, "") if now is None or row.last_at <= now.wall_s else now
+            self._models[row.model] = Model(
+                row.model,
+                Monitor(settings, memory),
+                EpisodeBook(self._store_id, row.model, memory["ordinal"], by_model.get(row.model, ())),
+                settings,
+                row.events,
+                row.duplicates,
+                row.rejected,
+                row.number,
+                row.snapshot,
+                last_seen=seen,
+                quarantined=memory["quarantined"],
+                bad_values=memory.get("bad_values", 0),
+                rejection=memory.get("rejection"),
+                no_data=memory["no_data"],
+                on_event_time=self.settings.clock == "event",
+            )

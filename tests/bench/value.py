@@ -1,7 +1,8 @@
 """Measure what a retraining rule is worth: against calendars with as many retrains, detectors, and the best plan in hindsight.
 
 Streams that packages ship and synthetic ones, two kinds of models, four prices of a retrain.
-docs/explanation/when-a-retrain-pays.md explains the figures. Training the models takes about half an hour on one core, once with `--cache`; the rest some minutes.
+docs/explanation/when-a-retrain-pays.md explains the figures. Training the models takes about half an hour on one core,
+once with `--cache`; the rest some minutes.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from sqlalchemy import Connection, func, select
 from actors import status
 from actors.clock import Clock, Instant
 from actors.detection.tables import detector_parts, episodes, unpack
-from actors.retraining import tables as dispatcher_tables
+from actors.retraining import model_tables
 from actors.retraining.tables import DISPATCHER, retrains
 from actors.storage import UNAVAILABLE, Store
 
@@ -212,7 +212,7 @@ class Reader:
         with self._store.part(DISPATCHER).read() as connection:
             grouped = select(retrains.c.model, retrains.c.state, func.count()).group_by(retrains.c.model, retrains.c.state)
             by_state = {(str(model), str(state)): int(count) for model, state, count in connection.execute(grouped)}
-            armed = dispatcher_tables.read_cooldowns(connection)
+            armed = model_tables.read_cooldowns(connection)
         cooldowns = {model: cooldown.countdown.remaining_s(now) for model, cooldown in armed.items()}
         return Facts(status.read(self._store), dict(self._detections), by_state, cooldowns, self._unreadable)
 

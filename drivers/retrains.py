@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -103,13 +103,13 @@ def failed(*, order: str, reason: str, address: str | None, namespace: str | Non
     return _finished(joined(address, namespace).retrains.failed(order, reason), output)
 
 
-def _ls(rows: list[dict[str, Any]], output: Output) -> int:
+def _ls(rows: Sequence[Mapping[str, Any]], output: Output) -> int:
     output.table("retrains", COLUMNS, [_line(row) for row in rows])
     output.result(rows)
     return FAILED if any(row["state"] == "dead" for row in rows) else FINE
 
 
-def _show(order: dict[str, Any], output: Output) -> int:
+def _show(order: Mapping[str, Any], output: Output) -> int:
     plain = {name: value for name, value in order.items() if name not in {"explanation", "attempt_log", "status", "tuning"}}
     for name in ("requested_at", "dispatched_at", "finished_at"):
         plain[name] = _moment(order[name])
@@ -126,19 +126,19 @@ def _show(order: dict[str, Any], output: Output) -> int:
     return FINE
 
 
-def _admitted(reply: dict[str, Any], output: Output) -> int:
+def _admitted(reply: Mapping[str, Any], output: Output) -> int:
     output.line(f"{reply['decision']}: {reply['order'] or reply['reason']}")
     output.result(reply)
     return FAILED if reply["decision"] == "skipped" else FINE
 
 
-def _finished(reply: dict[str, Any], output: Output) -> int:
+def _finished(reply: Mapping[str, Any], output: Output) -> int:
     output.line(f"{reply['status']} {reply['reason']}".strip())
     output.result(reply)
     return FINE if reply["status"] == "recorded" else FAILED
 
 
-def _line(row: dict[str, Any]) -> tuple[object, ...]:
+def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
     return (
         row["id"],
         row["model"],

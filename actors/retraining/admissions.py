@@ -12,11 +12,12 @@ from typing import Literal, NamedTuple
 from sqlalchemy import Connection
 
 from actors.clock import Instant
-from actors.retraining import tables
+from actors.retraining import model_tables, tables
 from actors.retraining.commits import Commits, Handed, Plan
+from actors.retraining.model_tables import Deployed
 from actors.retraining.rules import gate, orders
 from actors.retraining.rules.countdown import Countdown
-from actors.retraining.rules.gate import AlreadyActive, Cooldown, CoolingDown, Dispatch, DryRun, Silence, Silenced
+from actors.retraining.rules.gate import AlreadyActive, Cooldown, CoolingDown, Dispatch, DryRun, GivenUp, Silence, Silenced
 from actors.retraining.rules.orders import Order, Request
 
 
@@ -30,9 +31,10 @@ class Admission(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request, and the consumer who waits for an order of its model, if one does."""
+    """A request with its key (of an alarm: its episode), and the consumer who waits for an order of its model, if one does."""
 
     request: Request
+    key: str
     consumer: str | None = None
 
 
@@ -51,18 +53,18 @@ class Admissions:
 
     def request(self, asked: Request, now: Instant) -> Admission:
         """Answer one request by itself."""
-        return self.request_all([Asked(asked)], now)[0].admission
+        return self.request_all([Asked(asked, asked.episode)], now)[0].admission
 
     def request_all(self, asked: Sequence[Asked], now: Instant) -> list[Answered]:
         """Answer requests in their order, in one commit, and hand new orders of the channel to the consumers who wait."""
-        ids = [orders.order_id(self._commits.store_id, each.request.episode) for each in asked]
+        ids = [orders.order_id(self._commits.store_id, each.key) for each in asked]
         with self._commits.write() as connection:
             ground = _Ground(connection, ids, [each.request.model for each in asked])
             admissions = []
             for id_, each in zip(ids, asked, strict=True):
                 if self._commits.events is not None:
                     self._commits.events.advance_to(each.request.triggered_at)
-                admissions.append(self._admit(ground, id_, each.request, each.request.episode, now, reason="", manual=False))
+                admissions.append(self._admit(ground, id_, each.request, each.key, now))
             ground.write(connection)
             return [
                 Answered(admission, self._handed(connection, ground, each, admission, now))
@@ -71,11 +73,27 @@ class Admissions:
 
     def trigger(self, asked: Request, key: str, now: Instant, *, reason: str) -> Admission:
         """Answer a person's request, who passes cooldown and silence; the same order for the same `key`."""
+        asked = replace(asked, cause=orders.MANUAL)
         id_ = orders.order_id(self._commits.store_id, f"manual\0{key}")
         with self._commits.write() as connection:
             ground = _Ground(connection, [id_], [asked.model])
-            admission = self._admit(ground, id_, asked, key, now, reason=reason, manual=True)
+            admission = self._admit(ground, id_, asked, key, now, reason=reason)
             ground.write(connection)
+            # A person has looked at the model: what came to nothing before does not count any more.
+            model_tables.restore_patience(connection, asked.model)
+            return admission
+
+    def aged(self, asked: Request, deployed: Deployed, now: Instant) -> Admission:
+        """Answer the request of a version that has come of age; where it becomes an order, its age begins anew."""
+        key = orders.age_key(self._commits.store_id, asked.model, asked.version, asked.ordinal or 0)
+        id_ = orders.order_id(self._commits.store_id, key)
+        with self._commits.write() as connection:
+            ground = _Ground(connection, [id_], [asked.model])
+            admission = self._admit(ground, id_, asked, key, now)
+            ground.write(connection)
+            if admission.order is not None:
+                pace = self._commits.pace(now)
+                model_tables.put_deployment(connection, deployed._replace(since=pace, ordinal=deployed.ordinal + 1))
             return admission
 
     def _handed(
@@ -90,28 +108,29 @@ class Admissions:
         ground.active[order.model] = handed.order
         return handed
 
-    def _admit(
-        self, ground: _Ground, id_: str, asked: Request, asker: str, now: Instant, *, reason: str, manual: bool
-    ) -> Admission:
+    def _admit(self, ground: _Ground, id_: str, asked: Request, key: str, now: Instant, *, reason: str = "") -> Admission:
         known = ground.orders.get(id_)
         if known is not None:
             return admission_of(known)
         plan = self._commits.plan_of(asked.model)
         active = ground.active.get(asked.model)
+        retry_in_s: float | None
         decision = gate.admit(
             asked.model,
             now=self._commits.pace(now),
             active=None if active is None else active.id,
             cooldown=ground.cooldowns.get(asked.model),
             silences=ground.silences,
-            manual=manual,
+            in_a_row=ground.patience.get(asked.model, 0),
+            give_up=plan.give_up,
+            manual=asked.cause == orders.MANUAL,
             dry_run=plan.dry_run,
         )
-        order = Order(id_, asked, orders.PENDING, reason, plan.handler, plan.handler_settings, now.wall_s, manual=manual)
+        order = Order(id_, asked, orders.PENDING, reason, plan.handler, plan.handler_settings, now.wall_s)
         match decision:
             case Dispatch(passed=passed):
                 order = replace(order, reason=_with_passed(reason, passed))
-                if plan.handler == tables.CHANNEL:
+                if plan.handler == tables.CHANNEL and not self._commits.limits.queues:
                     order = replace(order, dispatched_at=now.wall_s)  # to stand in the channel is to be handed over
                 self._put_armed(ground, order, plan, now)
                 return admission_of(order)
@@ -126,7 +145,10 @@ class Admissions:
                 why, because = f"silenced by {silence}" + (f": {comment}" if comment else ""), f"silence {silence}"
             case AlreadyActive(order=other, retry_in_s=retry_in_s):
                 why, because = f"order {other} of this model is not finished", f"active {other}"
-        skipped = orders.skip_id(self._commits.store_id, asker, because)
+            case GivenUp(in_a_row=in_a_row):
+                why = f"gave up: {in_a_row} retrains in a row did not pay, failed or died; a trigger or a reload begins anew"
+                because, retry_in_s = f"gave up {in_a_row}", None
+        skipped = orders.skip_id(self._commits.store_id, key, because)
         ground.put(replace(order, id=skipped, state=orders.SKIPPED, reason=why, finished_at=now.wall_s))
         return Admission("skipped", None, why, retry_in_s)
 
@@ -141,8 +163,9 @@ class _Ground:
     def __init__(self, connection: Connection, ids: Sequence[str], models: Sequence[str]) -> None:
         self.orders = tables.read_orders(connection, ids)
         self.active = tables.active_orders_of(connection, models)
-        self.cooldowns = tables.read_cooldowns_of(connection, models)
-        self.silences: list[Silence] = [silence for silence, _created_at in tables.read_silences(connection)]
+        self.cooldowns = model_tables.read_cooldowns_of(connection, models)
+        self.patience = model_tables.read_patience_of(connection, models)
+        self.silences: list[Silence] = [silence for silence, _created_at in model_tables.read_silences(connection)]
         self._new: dict[str, Order] = {}
         self._armed: dict[str, Cooldown] = {}
 
@@ -158,7 +181,7 @@ class _Ground:
 
     def write(self, connection: Connection) -> None:
         tables.put_new(connection, list(self._new.values()))
-        tables.put_cooldowns(connection, self._armed)
+        model_tables.put_cooldowns(connection, self._armed)
 
 
 def admission_of(order: Order) -> Admission:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal, NotRequired, Protocol, TypedDict, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from actors import failpoints
 from actors.clock import Instant
+from actors.replies import Renewed, Taken
 from actors.retraining.commits import Handed
-from actors.retraining.handlers.interface import EventFields, event_fields
+from actors.retraining.handlers.interface import event_fields
 from actors.retraining.leases import Said
 from actors.retraining.rules.delivery import Done, Failed
 from actors.retraining.state import RetrainingState
@@ -30,34 +31,6 @@ class InStore(Protocol):
 
     def __call__(self, act: Callable[[RetrainingState, Instant], T], /) -> Awaitable[T]:
         """Return what `act` returns."""
-
-
-class TakenOrder(TypedDict):
-    """An order as its consumer gets it."""
-
-    id: str
-    attempt: int
-    requested_at: float
-    event: EventFields
-
-
-class TakeReply(TypedDict):
-    """An order with its token and lease, "none", or "unavailable" where too many wait already."""
-
-    status: Literal["order", "none", "unavailable"]
-    order: NotRequired[TakenOrder]
-    token: NotRequired[int]
-    lease_s: NotRequired[float]
-    reason: NotRequired[str]
-    retry_in_s: NotRequired[float]
-
-
-class RenewReply(TypedDict):
-    """The seconds of the renewed lease, or "lost" and why."""
-
-    status: Literal["renewed", "lost"]
-    lease_s: NotRequired[float]
-    reason: NotRequired[str]
 
 
 class Waiter:
@@ -102,7 +75,7 @@ class ChannelRetrainHandler:
         self._waiting.remove(chosen)
         return chosen
 
-    async def take(self, *, consumer: str, model: str | None, timeout_s: float) -> TakeReply:
+    async def take(self, *, consumer: str, model: str | None, timeout_s: float) -> Taken:
         """Wait up to `timeout_s` for an order, and hand it over under a lease."""
         if self._calls >= _MAX_WAITING:
             reason = f"{_MAX_WAITING} consumers wait already; one stream without a model serves all models of a process"
@@ -113,7 +86,7 @@ class ChannelRetrainHandler:
         finally:
             self._calls -= 1
 
-    async def _taken(self, consumer: str, model: str | None, timeout_s: float) -> TakeReply:
+    async def _taken(self, consumer: str, model: str | None, timeout_s: float) -> Taken:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + timeout_s
         while True:
@@ -137,7 +110,7 @@ class ChannelRetrainHandler:
         # One that was reserved gets its answer with a commit that is under way: leaving now would lose the order for a lease.
         return await waiter.fate if reserved else None
 
-    async def renew(self, *, order: str, token: int) -> RenewReply:
+    async def renew(self, *, order: str, token: int) -> Renewed:
         """Keep an order; "lost" where somebody else has it, or it has ended."""
         lease_s = await self._in_store(lambda state, now: state.leases.renew(order, token, now))
         if lease_s is None:
@@ -155,6 +128,10 @@ class ChannelRetrainHandler:
 
         return await self._in_store(act)
 
+    async def release(self, *, order: str, token: int, reason: str) -> Said:
+        """Take an order back from its consumer; after a pause it goes to the next one."""
+        return await self._in_store(lambda state, now: state.leases.release(order, token, reason, now))
+
 
 def _take(state: RetrainingState, consumer: str, model: str | None, now: Instant) -> Handed | None:
     failpoints.reach("dispatcher.before_take")
@@ -164,7 +141,7 @@ def _take(state: RetrainingState, consumer: str, model: str | None, now: Instant
     return handed
 
 
-def _reply(handed: Handed) -> TakeReply:
+def _reply(handed: Handed) -> Taken:
     order = handed.order
     return {
         "status": "order",

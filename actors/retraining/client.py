@@ -13,36 +13,44 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, cast
 
 from actors.cluster.peers import NotConnectedError, PeerUnavailableError
 from actors.config import parse_duration
 from actors.errors import NoSystemError
 from actors.events import RetrainEvent
+from actors.replies import (
+    Admitted,
+    CooldownListing,
+    EndingRecorded,
+    OrderHistory,
+    OrderQueue,
+    OrderRow,
+    OrderShown,
+    QueueRow,
+    SilenceListing,
+    SilenceMade,
+    SilenceRow,
+    Taken,
+)
+from actors.retraining.consuming import (
+    DISPATCHER,
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    PATIENCE_S,
+    Ask,
+    Leases,
+    until_answered,
+)
 
 logger = logging.getLogger(__name__)
 
-_DISPATCHER: Final = "dispatcher"
 # One waiting call; short enough that a call that outlives its caller does not hold an order for long.
 _POLL_S: Final = 10.0
-# What a call may take beyond the time it was asked to wait.
-_PATIENCE_S: Final = 10.0
-_FIRST_PAUSE_S: Final = 0.2
-_LONGEST_PAUSE_S: Final = 2.0
-# Of a lease, how much may pass before it is renewed: two renewals may fail.
-_RENEW_AFTER: Final = 1 / 3
-
-
-class Ask(Protocol):
-    """Calls an actor of the system by name and waits: `peers.BlockingPeers`, or a fake in a test."""
-
-    def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
-        """Give the reply; PeerUnavailableError where none came, and what the method raised."""
 
 
 @dataclass(slots=True)
@@ -53,38 +61,76 @@ class RetrainOrder:
     event: RetrainEvent
     attempt: int
     _token: int = field(repr=False)
-    _leases: _Leases = field(repr=False)
+    _leases: Leases = field(repr=False)
 
     @property
     def lost(self) -> bool:
         """Tell whether the order has been handed to somebody else, or ended by somebody else."""
         return self._leases.is_lost(self.id, self._token)
 
-    def done(self, new_version: str | None = None, *, timeout_s: float | None = None) -> bool:
-        """Say that the retrain is through; `new_version` closes the episode. Waits until that is recorded.
+    def done(
+        self,
+        new_version: str | None = None,
+        *,
+        promise: float | None = None,
+        promise_n: float | None = None,
+        promise_source: str = "cross_validation",
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Report that the retrain is through; `new_version` closes the episode. Waits until that is recorded.
 
-        False where the order is somebody else's by now (nothing was recorded). PeerUnavailableError after `timeout_s`.
+        Args:
+            new_version: The version that came of it.
+            promise: What the new version promises: the cross-validated value of the model's metric on its training rows.
+            promise_n: The number of those rows.
+            promise_source: "hold_out" where the value comes from a single hold-out; it is shown, and not used by the rule.
+            timeout_s: How long to wait for the record; None: as long as it takes.
+
+        Returns:
+            False where the order is somebody else's by now, or another ending is on record: nothing was recorded.
+
+        Raises:
+            PeerUnavailableError: There was no answer within `timeout_s`.
+            ValueError: A promise outside [0, 1], without its rows, or without the version that makes it.
+
+        Example:
+            order.done(new_version="v1.3.0", promise=0.91, promise_n=2500)
         """
-        return self._finish("done", None, new_version, timeout_s)
+        ending: dict[str, Any] = {"outcome": "done", "new_version": new_version}
+        if promise is not None or promise_n is not None:
+            ending |= {"promise": promise, "promise_n": promise_n, "promise_source": promise_source}
+        return self._finish(ending, timeout_s)
 
     def failed(self, reason: str, *, timeout_s: float | None = None) -> bool:
-        """Say that the retrain failed; the order stays failed until a person puts it back. Otherwise like `done`."""
-        return self._finish("failed", str(reason), None, timeout_s)
+        """Report that the retrain failed; the order stays failed until a person puts it back. Otherwise like `done`.
 
-    def _finish(self, outcome: str, reason: str | None, new_version: str | None, timeout_s: float | None) -> bool:
-        arguments = {
-            "order": self.id,
-            "token": self._token,
-            "outcome": outcome,
-            "reason": reason,
-            "new_version": new_version,
-        }
+        Example:
+            order.failed("no labels for March")
+        """
+        return self._finish({"outcome": "failed", "reason": str(reason)}, timeout_s)
+
+    def release(self, reason: str, *, timeout_s: float | None = None) -> bool:
+        """Give the order back, where this process cannot carry it out; after a pause it goes to the next consumer.
+
+        Returns False where the order is somebody else's by now. An order that is given back again and again becomes a dead
+        letter.
+
+        Example:
+            order.release("no GPU here")
+        """
+        return self._told("release", {"reason": str(reason)}, timeout_s)
+
+    def _finish(self, ending: dict[str, Any], timeout_s: float | None) -> bool:
+        return self._told("finish", {"reason": None, "new_version": None} | ending, timeout_s)
+
+    def _told(self, method: str, arguments: dict[str, Any], timeout_s: float | None) -> bool:
+        arguments = {"order": self.id, "token": self._token} | arguments
         self._leases.finishing(self.id, self._token)
-        reply = _until_answered(self._leases.ask, "finish", arguments, timeout_s, outlasts_the_system=True)
+        reply: EndingRecorded = until_answered(self._leases.ask, method, arguments, timeout_s, outlasts_the_system=True)
         self._leases.drop(self.id, self._token)
         if reply["status"] == "recorded":
             return True
-        logger.warning("order %s: %r was not recorded: %s", self.id, outcome, reply["reason"])
+        logger.warning("order %s: %r was not recorded: %s", self.id, arguments.get("outcome", method), reply["reason"])
         return False
 
 
@@ -93,29 +139,34 @@ class Retrains:
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._leases = _Leases(ask)
+        self._leases = Leases(ask)
         self._process = os.getpid()
 
     def stream(self, model: str | None = None, timeout_s: float | None = None) -> Iterator[RetrainOrder]:
-        """Give orders of the channel as they come, of `model` or of any.
+        """Yield orders of the channel as they come, of `model` or of any.
 
-        Waits while there is none, and reconnects while the system is away; ends after `timeout_s` without an order. Leaving
-        the loop gives no order back: what was taken stays leased to this process until it is finished or the process ends.
+        Waits while there is none, and reconnects while the system is unavailable; ends after `timeout_s` without an order.
+        Leaving the loop releases no order: what was taken stays leased to this process until it is finished or the process
+        ends. One stream without a model serves all models of a process, at the cost of one waiting call.
+
+        Example:
+            for order in system.retrains.stream():
+                order.done(new_version=train(order.event))
         """
         if timeout_s is not None and not timeout_s >= 0:
             raise ValueError(f"timeout_s must be >= 0 or None, got {timeout_s}")
         consumer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        pause_s = _FIRST_PAUSE_S
+        pause_s = FIRST_PAUSE_S
         quiet_since = time.monotonic()
         while True:
             left_s = _POLL_S if timeout_s is None else timeout_s - (time.monotonic() - quiet_since)
             wait_s = max(min(left_s, _POLL_S), 0.0)
             try:
                 reply = self._ask.call(
-                    _DISPATCHER,
+                    DISPATCHER,
                     "take",
                     {"consumer": consumer, "model": model, "timeout_s": wait_s},
-                    timeout_s=wait_s + _PATIENCE_S,
+                    timeout_s=wait_s + PATIENCE_S,
                 )
             except NotConnectedError:
                 raise
@@ -123,188 +174,184 @@ class Retrains:
                 reply = {"status": "unavailable", "reason": str(error)}
             match reply["status"]:
                 case "order":
-                    pause_s = _FIRST_PAUSE_S
+                    pause_s = FIRST_PAUSE_S
                     yield self._taken(reply)
                     quiet_since = time.monotonic()
                     continue
                 case "unavailable":
                     logger.info("retrain orders: %s; trying again", reply["reason"])
-                    time.sleep(pause_s if timeout_s is None else min(pause_s, max(left_s, 0.0)))
-                    pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                    rest_s = max(pause_s, reply.get("retry_in_s", 0.0))
+                    time.sleep(rest_s if timeout_s is None else min(rest_s, max(left_s, 0.0)))
+                    pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
                 case _:
-                    pause_s = _FIRST_PAUSE_S
+                    pause_s = FIRST_PAUSE_S
             if timeout_s is not None and time.monotonic() - quiet_since >= timeout_s:
                 return
 
-    def trigger(self, model: str, reason: str, version: str | None = None) -> dict[str, Any]:
+    def trigger(self, model: str, reason: str, version: str | None = None) -> Admitted:
         """Ask for a retrain by hand. Passes a cooldown and a silence, and says so in the history.
 
-        Gives `{"decision": "dispatched"|"pending"|"skipped", "order", "reason", ...}`: skipped where another order of the
-        model is not finished, or under `dry_run`.
+        Its `decision` is "skipped" where another order of the model is not finished, or under `dry_run`. A model that has
+        never logged gets its order with a `warning`. ValueError: a pattern, or no name.
+
+        Example:
+            system.retrains.trigger("fraud", reason="new labels")
         """
-        return self._asked("trigger", {"model": model, "reason": reason, "version": version, "key": uuid.uuid4().hex})
+        arguments = {"model": model, "reason": reason, "version": version, "key": uuid.uuid4().hex}
+        admitted = cast("Admitted", self._asked("trigger", arguments))
+        if "warning" in admitted:
+            logger.warning("%s", admitted["warning"])
+        return admitted
 
     def silence(self, model: str, duration: str, comment: str = "") -> str:
-        """Give no orders of their own accord to `model` (or a pattern like `fraud-*`) for `duration` ("2h"); give its id."""
+        """Hold back the orders of `model` (or of a pattern like `fraud-*`) for `duration`; return the silence's id.
+
+        ValueError: no duration, or a pattern that the name of no model can match.
+
+        Example:
+            system.retrains.silence("fraud-*", "2h", comment="migration")
+        """
         try:
             duration_s = parse_duration(duration)
         except ValueError as error:
             raise ValueError(f"duration {error}") from None
         arguments = {"model": model, "duration_s": duration_s, "comment": comment, "key": uuid.uuid4().hex}
-        return str(self._asked("silence", arguments)["silence"])
+        made = cast("SilenceMade", self._asked("silence", arguments))
+        if "warning" in made:
+            logger.warning("%s", made["warning"])
+        return made["silence"]
 
-    def silences(self) -> list[dict[str, Any]]:
-        """Give the silences in force: id, model, comment, created_at, remaining_s."""
-        rows: list[dict[str, Any]] = self._asked("silences", {})["silences"]
-        return rows
+    def silences(self, model: str | None = None) -> list[SilenceRow]:
+        """Return the silences in force: all, or those that cover `model`, by its name or by a pattern.
+
+        Example:
+            system.retrains.silences("fraud-eu")    # shows a silence of fraud-*
+        """
+        arguments = {} if model is None else {"model": model}
+        return cast("SilenceListing", self._asked("silences", arguments))["silences"]
 
     def unsilence(self, silence: str) -> None:
-        """End a silence by its id. KeyError: no such silence."""
+        """End a silence by its id. KeyError: no such silence.
+
+        Example:
+            system.retrains.unsilence(silence)
+        """
         self._asked("unsilence", {"silence": silence})
 
-    def history(self, model: str | None = None, *, limit: int = 1000, state: str | None = None) -> list[dict[str, Any]]:
-        """Give the newest `limit` orders and decisions, oldest first; among them those that launched nothing.
+    def history(
+        self, model: str | None = None, *, limit: int = 1000, state: str | None = None, judged: bool = False
+    ) -> list[OrderRow]:
+        """Return the newest `limit` orders and decisions, oldest first; among them those that launched nothing.
 
-        Rows carry id, model, state, reason, requested_at, dispatched_at, finished_at, attempts, and version, metric,
-        episode, observed_drift, handler, new_version, consumer. Times are seconds since the epoch, or None.
+        `judged` leaves only the retrains of which it is known whether they paid. Times are seconds since the epoch, or None.
+
+        Example:
+            [(row["model"], row["verdict"], row["saved"]) for row in system.retrains.history(judged=True)]
         """
-        rows: list[dict[str, Any]] = self._asked("history", {"model": model, "limit": limit, "state": state})["rows"]
-        return rows
+        arguments: dict[str, Any] = {"model": model, "limit": limit, "state": state}
+        if judged:
+            arguments["judged"] = True
+        return cast("OrderHistory", self._asked("history", arguments))["rows"]
 
-    def dead_letters(self) -> list[dict[str, Any]]:
-        """Give the orders that could not be launched, as rows of the history."""
+    def queue(self) -> list[QueueRow]:
+        """Return the orders that wait, the next one first, each with its `place` and `why` it waits.
+
+        Example:
+            [(row["place"], row["model"], row["why"]) for row in system.retrains.queue()]
+        """
+        return cast("OrderQueue", self._asked("queue", {}))["rows"]
+
+    def front(self, order: str) -> None:
+        """Move an order that waits to the front of the queue. KeyError: no such order; ValueError: it does not wait.
+
+        Example:
+            system.retrains.front(system.retrains.queue()[-1]["id"])
+        """
+        self._asked("front", {"order": order})
+
+    def dead_letters(self) -> list[OrderRow]:
+        """Return the orders that could not be launched, as rows of the history.
+
+        Example:
+            [row["reason"] for row in system.retrains.dead_letters()]
+        """
         return self.history(state="dead")
 
-    def show(self, order: str) -> dict[str, Any]:
-        """Give one order with its explanation and the log of its attempts. KeyError: no such order."""
-        return self._asked("order", {"order": order})
+    def dismiss(self, order: str, reason: str) -> None:
+        """Close a dead letter or a failed order that a person has dealt with. KeyError; ValueError: another state.
 
-    def retry(self, order: str) -> dict[str, Any]:
-        """Put a failed, dead or expired order back; the reply is that of `trigger`. KeyError: no such order."""
-        return self._asked("retry", {"order": order})
+        Example:
+            system.retrains.dismiss(order, reason="retrained by hand")
+        """
+        self._asked("dismiss", {"order": order, "reason": reason})
 
-    def done(self, order: str, new_version: str | None = None, *, reason: str | None = None) -> dict[str, Any]:
-        """Record by hand that an order is through, whoever has it: for retrains that no handler can follow."""
-        arguments = {"order": order, "outcome": "done", "new_version": new_version, "reason": reason}
-        return self._asked("finish", arguments)
+    def show(self, order: str) -> OrderShown:
+        """Return one order with its explanation and the log of its attempts. KeyError: no such order.
 
-    def failed(self, order: str, reason: str) -> dict[str, Any]:
-        """Record by hand that a retrain failed, whoever has it."""
-        return self._asked("finish", {"order": order, "outcome": "failed", "reason": reason})
+        Example:
+            system.retrains.show(order)["attempt_log"]
+        """
+        return cast("OrderShown", self._asked("order", {"order": order}))
+
+    def retry(self, order: str) -> Admitted:
+        """Put a failed, dead or expired order back. KeyError: no such order; ValueError: it runs, or ended otherwise.
+
+        Example:
+            system.retrains.retry(order)
+        """
+        return cast("Admitted", self._asked("retry", {"order": order}))
+
+    def done(
+        self,
+        order: str,
+        new_version: str | None = None,
+        *,
+        reason: str | None = None,
+        promise: float | None = None,
+        promise_n: float | None = None,
+        promise_source: str = "cross_validation",
+    ) -> EndingRecorded:
+        """Record by hand that an order is through, whoever has it: for retrains that no handler can follow.
+
+        Example:
+            system.retrains.done(order, new_version="8", promise=0.91, promise_n=2500)
+        """
+        arguments: dict[str, Any] = {"order": order, "outcome": "done", "new_version": new_version, "reason": reason}
+        if promise is not None or promise_n is not None:
+            arguments |= {"promise": promise, "promise_n": promise_n, "promise_source": promise_source}
+        return cast("EndingRecorded", self._asked("finish", arguments))
+
+    def failed(self, order: str, reason: str) -> EndingRecorded:
+        """Record by hand that a retrain failed, whoever has it.
+
+        Example:
+            system.retrains.failed(order, reason="out of memory")
+        """
+        return cast("EndingRecorded", self._asked("finish", {"order": order, "outcome": "failed", "reason": reason}))
 
     def cooldowns(self) -> dict[str, float]:
-        """Give the seconds that are left of every cooldown in force, by model."""
-        found: dict[str, float] = self._asked("cooldowns", {})["cooldowns"]
-        return found
+        """Return the seconds that are left of every cooldown in force, by model.
 
-    def _taken(self, reply: dict[str, Any]) -> RetrainOrder:
+        Example:
+            system.retrains.cooldowns().get("fraud", 0.0)
+        """
+        return cast("CooldownListing", self._asked("cooldowns", {}))["cooldowns"]
+
+    def gave_up(self) -> dict[str, int]:
+        """Return the models that ask for no retrain any more, with the number of retrains in a row that came to nothing.
+
+        Example:
+            for model in system.retrains.gave_up():
+                system.retrains.trigger(model, reason="looked at it")
+        """
+        return cast("CooldownListing", self._asked("cooldowns", {})).get("gave_up", {})
+
+    def _taken(self, reply: Taken) -> RetrainOrder:
         order = reply["order"]
         if self._process != os.getpid():  # a child of a fork has neither its parent's threads nor its orders
-            self._process, self._leases = os.getpid(), _Leases(self._ask)
+            self._process, self._leases = os.getpid(), Leases(self._ask)
         self._leases.hold(order["id"], reply["token"])
         return RetrainOrder(order["id"], RetrainEvent(**order["event"]), order["attempt"], reply["token"], self._leases)
 
-    def _asked(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        return _until_answered(self._ask, method, arguments, _PATIENCE_S)
-
-
-class _Leases:
-    """The orders that this process holds, and the one thread that renews them while there are any."""
-
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._renew_at: dict[tuple[str, int], float] = {}
-        self._lost: set[tuple[str, int]] = set()
-        self._finishing: set[tuple[str, int]] = set()
-        self._runs = False
-
-    def hold(self, order: str, token: int) -> None:
-        """Keep an order from now on. The first lease is short, so it is renewed at once."""
-        with self._changed:
-            if not self._runs:
-                self._runs = True
-                threading.Thread(target=self._renew_all, name="visutility-leases", daemon=True).start()
-            self._renew_at[order, token] = time.monotonic()
-            self._changed.notify()
-
-    def finishing(self, order: str, token: int) -> None:
-        """Go on renewing, but let the reply to the finishing word say how the order stands."""
-        with self._lock:
-            self._finishing.add((order, token))
-
-    def drop(self, order: str, token: int) -> None:
-        """Keep an order no longer."""
-        with self._changed:
-            self._renew_at.pop((order, token), None)
-            self._finishing.discard((order, token))
-            self._lost.discard((order, token))
-            self._changed.notify()
-
-    def is_lost(self, order: str, token: int) -> bool:
-        """Tell whether a renewal was refused."""
-        with self._lock:
-            return (order, token) in self._lost
-
-    def _renew_all(self) -> None:
-        while True:
-            with self._changed:
-                if not self._renew_at:
-                    self._runs = False
-                    return
-                (order, token), due = min(self._renew_at.items(), key=lambda item: item[1])
-                wait_s = due - time.monotonic()
-                if wait_s > 0:
-                    self._changed.wait(wait_s)
-                    continue
-            next_in_s = self._renewed(order, token)
-            with self._changed:
-                if (order, token) not in self._renew_at:
-                    continue
-                if next_in_s is not None:
-                    self._renew_at[order, token] = time.monotonic() + next_in_s
-                    continue
-                del self._renew_at[order, token]
-                if (order, token) not in self._finishing:
-                    self._lost.add((order, token))
-                    logger.warning("order %s is lost to this process: handed on, or ended by somebody else", order)
-
-    def _renewed(self, order: str, token: int) -> float | None:
-        """Renew once; give the seconds until the next time, None where the order is lost."""
-        try:
-            reply = self.ask.call(_DISPATCHER, "renew", {"order": order, "token": token}, timeout_s=_PATIENCE_S)
-        except (PeerUnavailableError, NoSystemError):
-            return 1.0
-        except Exception:
-            logger.exception("the lease of order %s could not be renewed; trying again", order)
-            return 1.0
-        match reply["status"]:
-            case "renewed":
-                return float(reply["lease_s"]) * _RENEW_AFTER
-            case "lost":
-                return None
-            case _:
-                return 1.0
-
-
-def _until_answered(
-    ask: Ask, method: str, arguments: dict[str, Any], timeout_s: float | None, *, outlasts_the_system: bool = False
-) -> dict[str, Any]:
-    """Ask until there is an answer: every method here may be asked twice. PeerUnavailableError after `timeout_s`."""
-    give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
-    pause_s = _FIRST_PAUSE_S
-    while True:
-        try:
-            reply: dict[str, Any] = ask.call(_DISPATCHER, method, arguments, timeout_s=_PATIENCE_S)
-        except (PeerUnavailableError, NoSystemError) as error:
-            if isinstance(error, NotConnectedError) or (isinstance(error, NoSystemError) and not outlasts_the_system):
-                raise
-            reply = {"status": "unavailable", "reason": str(error)}
-        if reply.get("status") != "unavailable":
-            return reply
-        if give_up_at is not None and time.monotonic() >= give_up_at:
-            raise PeerUnavailableError(f"retrains.{method}: {reply['reason']}")
-        logger.warning("retrains.%s: %s; trying again", method, reply["reason"])
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+    def _asked(self, method: str, arguments: dict[str, Any]) -> Any:
+        return until_answered(self._ask, method, arguments, PATIENCE_S)

@@ -13,13 +13,14 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection
 
 from actors.clock import EventClock, Instant
-from actors.retraining import tables
-from actors.retraining.rules import lease, orders
+from actors.retraining import model_tables, tables
+from actors.retraining.rules import lease, orders, queue
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Backoff, Jitter, Launched, Outcome
 from actors.retraining.rules.gate import Cooldown
 from actors.retraining.rules.lease import LeaseTerms
 from actors.retraining.rules.orders import Order
+from actors.retraining.rules.queue import Limits
 from actors.storage import Fence
 
 # Where a lease is longer than this, the first one is not: see LeaseTerms.
@@ -35,6 +36,9 @@ class Plan:
     handler: str
     handler_settings: Mapping[str, object]
     lease_s: float
+    metric: str = "accuracy"  # what a promise is about
+    max_age_s: float | None = None
+    give_up: int | None = None
 
     @property
     def lease_terms(self) -> LeaseTerms:
@@ -62,6 +66,7 @@ class Commits:
         self.jitter = jitter
         # What cooldowns and silences run on in place of the wall's clock, where the system runs on event time.
         self.events: EventClock | None = None
+        self.limits = Limits()
 
     def write(self) -> AbstractContextManager[Connection]:
         """Open a fenced transaction; StaleEpochError where a successor has taken over."""
@@ -77,7 +82,7 @@ class Commits:
 
     def arm(self, connection: Connection, order: Order, plan: Plan, now: Instant) -> None:
         """Start the cooldown of the order's model."""
-        tables.put_cooldowns(connection, {order.model: Cooldown(order.id, Countdown(self.pace(now), plan.cooldown_s))})
+        model_tables.put_cooldowns(connection, {order.model: Cooldown(order.id, Countdown(self.pace(now), plan.cooldown_s))})
 
     def settle(self, connection: Connection, order: Order, outcome: Outcome, now: Instant) -> Order:
         """Record what the present attempt of a running order came to; re-arm the cooldown after the effect."""
@@ -86,9 +91,20 @@ class Commits:
             # Time has passed since the claim armed it, and an attempt that failed may have launched something after all.
             self.arm(connection, order, self.plan_of(order.model), now)
         tables.put(connection, after)
+        if after.state in {orders.FAILED, orders.DEAD}:
+            model_tables.lose_patience(connection, order.model)
         if not isinstance(outcome, Launched):
             tables.end_attempt(connection, after, type(outcome).__name__.lower(), getattr(outcome, "reason", ""), now)
         return after
+
+    def room(self, connection: Connection, now: Instant) -> int | None:
+        """Return how many orders may start now; None: any number."""
+        return queue.room(self.limits, tables.read_load(connection, now)) if self.limits.queues else None
+
+    def count_start(self, connection: Connection) -> None:
+        """Count a start, where starts are limited."""
+        if self.limits.queues:
+            tables.count_start(connection)
 
     def hand_over(self, connection: Connection, order: Order, consumer: str, now: Instant) -> Handed:
         """Give a pending order of the channel to `consumer`, under a first, short lease."""
@@ -98,4 +114,5 @@ class Commits:
             self.arm(connection, order, plan, now)
         tables.put(connection, taken)
         tables.put_attempt(connection, taken, now)
+        self.count_start(connection)
         return Handed(taken, plan.lease_terms.first_s)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple
 
 from actors import failpoints
+from actors.checks import brief
 from actors.clock import Clock, Instant
+from actors.cluster.peers import PeerUnavailableError
 from actors.config import HandlerSettings
-from actors.retraining import handlers
+from actors.retraining import handlers, tables
 from actors.retraining.channel import InStore
 from actors.retraining.handlers.interface import Handler, Surroundings
+from actors.retraining.keeper import Keeper
+from actors.retraining.rules.circuit import MAX_AT_ONCE, Circuits
 from actors.retraining.rules.delivery import Launched, Outcome, Retry
 from actors.retraining.rules.orders import Order
 from actors.retraining.state import RetrainingState
@@ -30,8 +35,9 @@ _LONGEST_FOLLOW_S: Final = 15.0
 _HOUSEKEEPING_S: Final = 30.0
 # After the store was unavailable.
 STORE_RETRY_S: Final = 1.0
-# Attempts under way at once; a webhook that hangs holds a place for its time-out, the others wait a round.
-MAX_ATTEMPTS_AT_ONCE: Final = 64
+# A promise that could not be passed on is tried again after this time.
+_PROMISE_RETRY_S: Final = 5.0
+_CALL_S: Final = 10.0
 
 MakeHandler = Callable[[HandlerSettings, Surroundings], Handler]
 
@@ -40,8 +46,11 @@ class Found(NamedTuple):
     """What one round has to do."""
 
     came_back: list[Order]  # orders of the channel whose lease ran out
+    timed_out: list[Order]  # orders of the channel that their consumer has had for too long
     running: list[Order]
     due: list[Order]
+    promises: list[tuple[Order, str]]
+    idle: bool  # no order is active, and there is nothing to pass on
 
 
 class Launcher:
@@ -55,15 +64,19 @@ class Launcher:
         clock: Clock,
         *,
         offer: Callable[[], None],
-        keep_house: Callable[[RetrainingState, Instant], None],
+        keeper: Keeper,
     ) -> None:
         self._in_store = in_store
         self._surroundings = surroundings
         self._make_handler = make_handler
         self._clock = clock
         self._offer = offer
-        self._keep_house = keep_house
+        self._keeper = keeper
         self._nudge = asyncio.Event()
+        self._idle = False
+        self._circuits = Circuits()
+        self._at: Counter[str] = Counter()  # attempts under way, by receiver
+        self._promise_at = 0.0
         self.attempts: dict[str, asyncio.Task[None]] = {}
         self.follow_at: dict[str, float] = {}
 
@@ -76,12 +89,16 @@ class Launcher:
         housekeeping_at = 0.0
         loop = asyncio.get_running_loop()
         while True:
+            nudged = self._nudge.is_set()
             self._nudge.clear()
             try:
-                await self.round()
+                if self._idle and not nudged:
+                    self._keeper.rest()
+                else:
+                    await self.round()
                 if loop.time() >= housekeeping_at:
                     housekeeping_at = loop.time() + _HOUSEKEEPING_S
-                    await self._in_store(self._keep_house)
+                    await self._keep_house()
             except (*UNAVAILABLE, StoreError, SchemaError) as error:
                 logger.warning("the store is unavailable, trying again in %.0f s: %s", STORE_RETRY_S, brief(error))
                 await asyncio.sleep(STORE_RETRY_S)
@@ -94,15 +111,14 @@ class Launcher:
                     await self._nudge.wait()
 
     async def round(self) -> None:
-        """Take back what was lost, begin what is due, follow what runs."""
-
-        def look(state: RetrainingState, now: Instant) -> Found:
-            return Found(state.leases.lapse(now), state.record.running(), state.due(now))
-
-        found = await self._in_store(look)
+        """Take back what was lost, end what ran for too long, begin what is due, follow what runs."""
+        found = await self._in_store(_look)
+        self._idle = found.idle
         for order in found.came_back:
             logger.warning("order %s of %s came back: %s", order.id, order.model, order.reason)
-        if found.came_back:
+        for order in found.timed_out:
+            logger.warning("order %s of %s: %s", order.id, order.model, order.reason)
+        if found.came_back or found.timed_out:
             self._offer()
         loop_s = asyncio.get_running_loop().time()
         for order in found.running:
@@ -112,18 +128,42 @@ class Launcher:
                 self._begin(order, self._follow(order))
         self.follow_at = {order.id: self.follow_at[order.id] for order in found.running}
         for order in found.due:
-            self._begin(order, self._attempt(order))
+            if order.id in self.attempts or len(self.attempts) >= MAX_AT_ONCE:
+                continue
+            receiver = tables.receiver_of(order)
+            if self._circuits.allows(receiver, self._at[receiver], loop_s):
+                self._begin(order, self._attempt(order), receiver)
+        if found.promises and loop_s >= self._promise_at:
+            self._promise_at = loop_s + _PROMISE_RETRY_S
+            await self._pass_on(found.promises)
 
-    def _begin(self, order: Order, work: Coroutine[Any, Any, None]) -> None:
-        if order.id in self.attempts or len(self.attempts) >= MAX_ATTEMPTS_AT_ONCE:
+    async def _keep_house(self) -> None:
+        await self._in_store(self._keeper.keep_house)
+        if not self._keeper.ages():
+            return
+        for deployed, admission in await self._in_store(lambda state, now: state.age_all(now)):
+            about = f"version {deployed.version} of {deployed.model} has come of age"
+            logger.warning("%s: %s", about, f"order {admission.order}" if admission.order else f"skipped: {admission.reason}")
+            self.wake()
+            self._offer()
+
+    def _begin(self, order: Order, work: Coroutine[Any, Any, None], receiver: str | None = None) -> None:
+        if order.id in self.attempts:
             work.close()
             return
         task = asyncio.get_running_loop().create_task(work)
         self.attempts[order.id] = task
-        task.add_done_callback(lambda done: self._ended(order.id, done))
+        if receiver is not None:
+            self._at[receiver] += 1
+        task.add_done_callback(lambda done: self._ended(order.id, receiver, done))
 
-    def _ended(self, id_: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, id_: str, receiver: str | None, task: asyncio.Task[None]) -> None:
         del self.attempts[id_]
+        if receiver is not None:
+            self._at[receiver] -= 1
+            if not self._at[receiver]:
+                del self._at[receiver]
+            self.wake()  # there is room at this receiver, and one more place
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("order %s: the attempt broke off, its outcome is looked for", id_, exc_info=error)
 
@@ -143,11 +183,25 @@ class Launcher:
         except Exception as error:  # noqa: BLE001  whatever a handler raises is the reason of a failed attempt
             outcome = Retry(_named(error))
         failpoints.reach("dispatcher.after_effect")
+        self._heard(tables.receiver_of(begun), outcome)
         await self._settle(begun, outcome)
 
+    def _heard(self, receiver: str, outcome: Outcome) -> None:
+        if not (isinstance(outcome, Retry) and outcome.silent):
+            self._circuits.heard(receiver)
+        elif self._circuits.silent(receiver, asyncio.get_running_loop().time()):
+            logger.warning("%s does not answer: its orders wait, and one at a time tries it", receiver)
+
     async def _follow(self, order: Order) -> None:
+        overdue = await self._in_store(lambda state, now: state.overdue(order, now))
         try:
-            outcome = await self._handler(order).follow(order)
+            if overdue is not None:
+                if not await self._handler(order).stop(order):
+                    logger.warning("order %s has run for too long and is being stopped", order.id)
+                    return
+                outcome: Outcome = overdue
+            else:
+                outcome = await self._handler(order).follow(order)
         except Exception as error:  # noqa: BLE001  the attempt may go on all the same: a second one must not begin now
             unknown = handlers.without_secrets(Retry(_named(error)), order, self._environment)
             logger.warning("order %s: nobody can tell how it goes, asking again: %s", order.id, unknown)
@@ -194,12 +248,49 @@ class Launcher:
         except Exception as error:  # noqa: BLE001  what is not cleared up costs room, no order
             logger.info("order %s: not cleared up: %s", order.id, error)
 
+    async def _pass_on(self, promises: list[tuple[Order, str]]) -> None:
+        """Hand the promises of new versions to their detectors; what is not acknowledged stays on record and goes again."""
+        for order, metric in promises:
+            promise = order.promise
+            if promise is None or order.new_version is None:
+                continue
+            try:
+                reply = await self._surroundings.peers.call(
+                    "broadcaster",
+                    "promise",
+                    timeout_s=_CALL_S,
+                    model=order.model,
+                    version=order.new_version,
+                    values={metric: promise.value},
+                    n=promise.n,
+                    source=promise.source,
+                )
+            except PeerUnavailableError as error:
+                logger.info("the promise of order %s is passed on later: %s", order.id, error)
+                continue
+            except ValueError as error:
+                logger.warning("the promise of order %s is refused and not used: %s", order.id, error)
+                reply = {"status": "recorded"}
+            except Exception:
+                logger.exception("the promise of order %s could not be passed on; trying again", order.id)
+                continue
+            if reply.get("status") == "recorded":
+                await self._in_store(_passed_on(order.id))
+                self.wake()
+
+
+def _look(state: RetrainingState, now: Instant) -> Found:
+    came_back, timed_out = state.leases.lapse(now), state.leases.overdue(now)
+    promises = state.promises_due()
+    return Found(
+        came_back, timed_out, state.record.running(), state.due(now), promises, not promises and not state.record.any_active()
+    )
+
+
+def _passed_on(id_: str) -> Callable[[RetrainingState, Instant], None]:
+    return lambda state, _now: state.promise_passed_on(id_)
+
 
 def _named(error: Exception) -> str:
     """Return kind and text of a handler's error."""
     return f"{type(error).__name__}: {error}"
-
-
-def brief(error: Exception) -> str:
-    """Return a database's error without its statement and parameters."""
-    return str(getattr(error, "orig", None) or error)[:500]

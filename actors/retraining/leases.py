@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from actors.clock import Instant
 from actors.retraining import tables
 from actors.retraining.commits import Commits, Handed
-from actors.retraining.rules import lease, orders
+from actors.retraining.rules import lease, orders, queue
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Done, Failed, Retry
 from actors.retraining.rules.orders import Order
@@ -44,13 +44,23 @@ class Leases:
         self._swept = now
 
     def take(self, consumer: str, model: str | None, now: Instant) -> Handed | None:
-        """Hand the oldest order of the channel (of `model`, or of any) to `consumer`; None where there is none."""
+        """Hand the next order of the channel (of `model`, or of any) to `consumer`; None where there is none."""
         with self._commits.read() as connection:
-            if not offered(connection, model, now):
+            if self._offered(connection, model, now) is None:
                 return None
         with self._commits.write() as connection:
-            found = offered(connection, model, now)
-            return self._commits.hand_over(connection, found[0], consumer, now) if found else None
+            found = self._offered(connection, model, now)
+            return None if found is None else self._commits.hand_over(connection, found, consumer, now)
+
+    def _offered(self, connection: Connection, model: str | None, now: Instant) -> Order | None:
+        room = self._commits.room(connection, now)
+        if room is None:
+            return next(iter(tables.due_orders(connection, now, channel=True, model=model, limit=1)), None)
+        if room == 0:
+            return None
+        waiting = tables.waiting_orders(connection, now, channel=True, model=model)
+        chosen = queue.next_up(waiting, tables.read_load(connection, now).started, 1)
+        return tables.read_order(connection, chosen[0].id) if chosen else None
 
     def renew(self, id_: str, token: int, now: Instant) -> float | None:
         """Renew a lease and return its seconds; None where the token is not the newest, or the order has ended."""
@@ -67,17 +77,43 @@ class Leases:
         """Record how a retrain ended, by its consumer or, without a token, by a person. KeyError: no such order."""
         with self._commits.write() as connection:
             order = tables.known_order(connection, id_)
-            new_version = getattr(ending, "new_version", None)
             if not order.is_active:
-                if order.state != type(ending).__name__.lower() or (token is not None and token != order.attempts):
-                    return Said("stale", f"the order is {order.state} already")
-                if new_version and order.new_version is None:
-                    tables.put(connection, replace(order, new_version=new_version))
+                again = orders.said_again(order, ending)
+                if again is None or (token is not None and token != order.attempts):
+                    version = f" as version {order.new_version!r}" if order.new_version else ""
+                    return Said("stale", f"the order is {order.state} already{version}")
+                if again != order:
+                    tables.put(connection, again)
                 return Said("recorded", f"the order was {order.state} already")
             if token is not None and not lease.holds(order, token):
                 return Said("stale", f"attempt {order.attempts} has been handed to another consumer")
             self._commits.settle(connection, order, ending, now)
             return Said("recorded", "")
+
+    def release(self, id_: str, token: int, reason: str, now: Instant) -> Said:
+        """Take an order back from its consumer, who cannot retrain; after a pause it goes to the next one."""
+        with self._commits.write() as connection:
+            order = tables.known_order(connection, id_)
+            if order.state != orders.RUNNING or not lease.holds(order, token):
+                return Said("stale", f"the order is {order.state}, attempt {order.attempts}")
+            self._commits.settle(connection, order, Retry(f"given back by {order.consumer}: {reason}"), now)
+            return Said("recorded", "")
+
+    def overdue(self, now: Instant) -> list[Order]:
+        """End every order that its consumer has had for longer than `orders.timeout`; its token counts no more."""
+        timeout_s = self._commits.limits.timeout_s
+        if timeout_s is None:
+            return []
+        with self._commits.read() as connection:
+            late = [each for each in tables.running_orders(connection, channel=True) if orders.ran_s(each, now) >= timeout_s]
+        if not late:
+            return []
+        with self._commits.write() as connection:
+            return [self._commits.settle(connection, order, orders.timed_out(timeout_s), now) for order in late]
+
+    def rest(self, now: Instant) -> None:
+        """Note that leases were looked after until now, where it is known that there are none."""
+        self._swept = now
 
     def lapse(self, now: Instant) -> list[Order]:
         """Take back every order whose lease has run out, and return them; to be called every second or so.
@@ -103,8 +139,3 @@ class Leases:
                         tables.end_attempt(connection, order, Retry.__name__.lower(), order.reason, now)
         self._swept = now
         return [order for order in changed if order.state != orders.RUNNING]
-
-
-def offered(connection: Connection, model: str | None, now: Instant) -> list[Order]:
-    """Return the order of the channel that the next consumer gets; none or one."""
-    return tables.due_orders(connection, now, channel=True, model=model, limit=1)

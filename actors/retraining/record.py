@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from actors.clock import Instant
-from actors.retraining import tables
+from actors.replies import AttemptRow, SilenceRow
+from actors.retraining import model_tables, tables
 from actors.retraining.commits import Commits
-from actors.retraining.rules import orders
+from actors.retraining.rules import orders, queue
 from actors.retraining.rules.orders import Order
 
 # How far back the parameters in force are looked for among a model's orders.
@@ -21,30 +22,54 @@ class Record:
     def __init__(self, commits: Commits) -> None:
         self._commits = commits
 
-    def history(self, model: str | None, limit: int, state: str | None) -> list[Order]:
-        """Return the newest `limit` orders and decisions, oldest first."""
+    def history(self, model: str | None, limit: int, state: str | None, *, judged: bool = False) -> list[Order]:
+        """Return the newest `limit` orders and decisions, oldest first; only those with a verdict where `judged`."""
         with self._commits.read() as connection:
-            return tables.read_history(connection, model=model, limit=limit, state=state)
+            return tables.read_history(connection, model=model, limit=limit, state=state, judged=judged)
 
-    def order(self, id_: str) -> tuple[Order, list[tables.Attempt]]:
+    def queue(self, now: Instant) -> list[tuple[Order, str]]:
+        """Return the orders that wait, the next one first, each with the reason."""
+        with self._commits.read() as connection:
+            load = tables.read_load(connection, now)
+            waiting = tables.waiting_orders(connection, now, channel=None)
+            line = [each.id for each in queue.next_up(waiting, load.started, len(waiting))]
+            pending = [order for order in tables.active_orders(connection) if order.state == orders.PENDING]
+        place = {id_: number for number, id_ in enumerate(line)}
+        why = queue.why(self._commits.limits, load)
+        pending.sort(key=lambda order: place.get(order.id, len(line)))
+        return [(order, why if order.id in place else f"pauses after a failed attempt: {order.reason}") for order in pending]
+
+    def gave_up(self) -> dict[str, int]:
+        """Return the models that ask no more, with the number of retrains in a row that came to nothing."""
+        with self._commits.read() as connection:
+            lost = model_tables.read_patience(connection)
+        limits = {model: self._commits.plan_of(model).give_up for model in lost}
+        return {model: n for model, n in lost.items() if (limit := limits[model]) is not None and n >= limit}
+
+    def order(self, id_: str) -> tuple[Order, list[AttemptRow]]:
         """Return an order and its attempts. KeyError: no such order."""
         with self._commits.read() as connection:
             order = tables.known_order(connection, id_)
             return order, tables.read_attempts(connection, id_)
 
-    def of_episodes(self, episodes: Sequence[str]) -> dict[str, Order]:
-        """Return the order of each episode that has one."""
-        ids = {orders.order_id(self._commits.store_id, episode): episode for episode in episodes}
+    def of_keys(self, keys: Sequence[str]) -> dict[str, Order]:
+        """Return the order of each request that has one, by the request's key (of an alarm: its episode)."""
+        ids = {orders.order_id(self._commits.store_id, key): key for key in keys}
         with self._commits.read() as connection:
             return {ids[id_]: order for id_, order in tables.read_orders(connection, ids).items()}
+
+    def any_active(self) -> bool:
+        """Tell whether any order is pending or running."""
+        with self._commits.read() as connection:
+            return tables.any_active(connection)
 
     def running(self) -> list[Order]:
         """Return the orders that a handler other than the channel has begun to launch."""
         with self._commits.read() as connection:
             return tables.running_orders(connection, channel=False)
 
-    def silences(self, now: Instant) -> list[dict[str, Any]]:
-        """Return the silences in force, as plain rows."""
+    def silences(self, model: str | None, now: Instant) -> list[SilenceRow]:
+        """Return the silences in force, those that cover `model` or all."""
         pace = self._commits.pace(now)
         with self._commits.read() as connection:
             return [
@@ -55,15 +80,15 @@ class Record:
                     "created_at": created_at,
                     "remaining_s": silence.countdown.remaining_s(pace),
                 }
-                for silence, created_at in tables.read_silences(connection)
-                if not silence.countdown.is_over(pace)
+                for silence, created_at in model_tables.read_silences(connection)
+                if not silence.countdown.is_over(pace) and (model is None or silence.covers(model, pace))
             ]
 
     def cooldowns(self, now: Instant) -> dict[str, float]:
         """Return the seconds that are left of every cooldown in force, by model."""
         pace = self._commits.pace(now)
         with self._commits.read() as connection:
-            found = tables.read_cooldowns(connection)
+            found = model_tables.read_cooldowns(connection)
         return {
             model: cooldown.countdown.remaining_s(pace)
             for model, cooldown in found.items()

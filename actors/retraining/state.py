@@ -13,21 +13,26 @@ from dataclasses import replace
 from typing import Final
 
 from actors.clock import EVENT_TIME, Instant
-from actors.retraining import tables
+from actors.retraining import model_tables, tables
 from actors.retraining.admissions import Admission, Admissions, admission_of
 from actors.retraining.commits import Commits, Plan
 from actors.retraining.leases import Leases
+from actors.retraining.model_tables import Deployed, deployed_for_s
 from actors.retraining.record import Record
-from actors.retraining.rules import gate, orders
+from actors.retraining.rules import gate, orders, queue
 from actors.retraining.rules.countdown import Countdown
-from actors.retraining.rules.delivery import Backoff, Jitter, Outcome
+from actors.retraining.rules.delivery import Backoff, Failed, Jitter, Outcome
 from actors.retraining.rules.gate import Silence
-from actors.retraining.rules.orders import Order
+from actors.retraining.rules.orders import Order, Request, Verdict
 from actors.storage import Fence
 
 CHANNEL: Final = tables.CHANNEL
 # Attempts that are begun in one round; more wait for the next.
 _MOST_DUE: Final = 256
+# Of these, at most so many to one receiver.
+_OF_RECEIVER: Final = 16
+# A model that was given up is not asked about again before this time; a reload or a trigger ends that at once.
+_GAVE_UP_AGAIN_S: Final = 3600.0
 
 
 class RetrainingState:
@@ -40,25 +45,34 @@ class RetrainingState:
         self.admissions = Admissions(self.commits)
         self.leases = Leases(self.commits)
         self.record = Record(self.commits)
+        self._age_again: dict[str, float] = {}  # by model: when a version that was refused may ask again
 
     def start(self, now: Instant) -> None:
         """Take over from a predecessor: countdowns of another boot carry on under this one."""
         events = self.commits.events
         with self.commits.write() as connection:
             if events is not None:  # as far as it had come: an arming from now on must not lie in the past
-                for cooldown in tables.read_cooldowns(connection).values():
+                for cooldown in model_tables.read_cooldowns(connection).values():
                     if cooldown.countdown.since.boot_id == EVENT_TIME:
                         events.advance_to(cooldown.countdown.since.wall_s)
-            tables.rebase_countdowns(connection, now, self.commits.pace(now))
-            tables.put_sighting(connection, now)
+            model_tables.rebase_countdowns(connection, now, self.commits.pace(now))
+            model_tables.put_sighting(connection, now)
             self.leases.start(connection, now)
 
     # --- delivery by the dispatcher
 
     def due(self, now: Instant) -> list[Order]:
-        """Return the pending orders that a handler other than the channel should launch now."""
+        """Return the pending orders that a handler other than the channel should launch now, in their order."""
         with self.commits.read() as connection:
-            return tables.due_orders(connection, now, channel=False, limit=_MOST_DUE)
+            room = self.commits.room(connection, now)
+            if room is None:
+                return tables.due_orders(connection, now, channel=False, limit=_MOST_DUE, of_receiver=_OF_RECEIVER)
+            if room == 0:
+                return []
+            waiting = tables.waiting_orders(connection, now, channel=False)
+            chosen = queue.next_up(waiting, tables.read_load(connection, now).started, room)
+            found = tables.read_orders(connection, [each.id for each in chosen])
+            return [found[each.id] for each in chosen]
 
     def begin(self, id_: str, now: Instant) -> Order | None:
         """Put the next attempt on record, before anything is launched; None where the order is not due any more."""
@@ -66,6 +80,9 @@ class RetrainingState:
             order = tables.read_order(connection, id_)
             if order is None or order.handler == CHANNEL or not order.is_due(now):
                 return None
+            if self.commits.room(connection, now) == 0:
+                return None
+            self.commits.count_start(connection)
             # Each attempt is a launch of its own: the cooldown counts from the last one that may have had an effect.
             begun = replace(orders.begun(order, now), launched=False)
             tables.put(connection, begun)
@@ -79,6 +96,22 @@ class RetrainingState:
             if order is None or order.state != orders.RUNNING or order.attempts != attempt:
                 return None
             return self.commits.settle(connection, order, outcome, now)
+
+    def overdue(self, order: Order, now: Instant) -> Failed | None:
+        """Return the ending of an order that has run for longer than `orders.timeout`; None while it may go on."""
+        timeout_s = self.commits.limits.timeout_s
+        return orders.timed_out(timeout_s) if timeout_s is not None and orders.ran_s(order, now) >= timeout_s else None
+
+    def promises_due(self) -> list[tuple[Order, str]]:
+        """Return the orders whose promise has to be passed on to the detector, each with the metric that it is about."""
+        with self.commits.read() as connection:
+            found = tables.promises_due(connection, _MOST_DUE)
+        return [(order, self.commits.plan_of(order.model).metric) for order in found]
+
+    def promise_passed_on(self, id_: str) -> None:
+        """Note that the detector has the promise of an order on record."""
+        with self.commits.write() as connection:
+            tables.promise_passed_on(connection, id_)
 
     def reassign(self) -> None:
         """Hand every pending order to the handler that the configuration names now."""
@@ -104,12 +137,74 @@ class RetrainingState:
                 tables.put(connection, after)
             return after if after.state == orders.EXPIRED else None
 
+    def verdict(self, id_: str, verdict: Verdict) -> None:
+        """Record whether a retrain paid; the first verdict counts. KeyError: no such order."""
+        with self.commits.write() as connection:
+            order = tables.known_order(connection, id_)
+            if order.verdict is not None:
+                return
+            tables.put(connection, replace(order, verdict=verdict))
+            if verdict.word == orders.DID_NOT_PAY:
+                model_tables.lose_patience(connection, order.model)
+            else:
+                model_tables.restore_patience(connection, order.model)
+
+    def deployed(self, model: str, version: str, at: float, now: Instant) -> None:
+        """Note the live version of a model and since when; its age counts from then on. The same again changes nothing."""
+        with self.commits.write() as connection:
+            known = model_tables.read_deployment(connection, model)
+            if known is not None and (known.version == version or known.at > at):
+                return
+            model_tables.put_deployment(connection, Deployed(model, version, at, self.commits.pace(now), 0))
+
+    def age_all(self, now: Instant) -> list[tuple[Deployed, Admission]]:
+        """Ask for the retrains of the versions that are older than their `max_age`, and return what became of them."""
+        pace = self.commits.pace(now)
+        with self.commits.read() as connection:
+            deployed = model_tables.read_deployments(connection)
+        answers = []
+        for each in deployed:
+            max_age_s = self.commits.plan_of(each.model).max_age_s
+            age_s = deployed_for_s(each, pace)
+            if max_age_s is not None and age_s >= max_age_s and pace.wall_s >= self._age_again.get(each.model, 0.0):
+                told = {"cause": orders.AGE, "age_s": age_s, "max_age_s": max_age_s, "deployed_at": each.at}
+                metric = self.commits.plan_of(each.model).metric
+                asked = Request(
+                    each.model, each.version, metric, None, pace.wall_s, "", told, cause=orders.AGE, ordinal=each.ordinal
+                )
+                admission = self.admissions.aged(asked, each, now)
+                if admission.order is None:  # not before that, so that a skipped request costs no commit a minute
+                    self._age_again[each.model] = pace.wall_s + (admission.retry_in_s or _GAVE_UP_AGAIN_S)
+                answers.append((each, admission))
+        return answers
+
+    def dismiss(self, id_: str, reason: str) -> None:
+        """Close a failed or dead order, which a person has dealt with. KeyError: no such order; ValueError: another state."""
+        with self.commits.write() as connection:
+            order = tables.known_order(connection, id_)
+            if order.state != orders.DISMISSED:
+                tables.put(connection, orders.dismissed(order, reason))
+
+    def front(self, id_: str) -> None:
+        """Move an order that waits to the front of the queue. KeyError: no such order; ValueError: it does not wait."""
+        with self.commits.write() as connection:
+            order = tables.known_order(connection, id_)
+            if order.state != orders.PENDING:
+                raise ValueError(f"order {id_!r} must be {orders.PENDING} to be moved to the front, got {order.state!r}")
+            tables.put(connection, replace(order, front=tables.last_front(connection) + 1))
+
+    def begin_anew(self) -> None:
+        """Forget what came to nothing before: the configuration has been read again."""
+        with self.commits.write() as connection:
+            model_tables.restore_patience(connection, None)
+        self._age_again.clear()
+
     def retry(self, id_: str, now: Instant) -> Admission:
         """Put a failed, dead or expired order back, at a person's word. KeyError, ValueError for any other."""
         with self.commits.write() as connection:
             order = tables.known_order(connection, id_)
-            if order.is_active:
-                return Admission("pending", id_, f"the order is {order.state} already")
+            if order.state == orders.PENDING and order.rounds:
+                return Admission("pending", id_, "the order has been put back already")
             again = orders.put_back(order, f"put back by hand; it was {order.state}: {order.reason}")
             active = tables.active_order(connection, order.model)
             if active is not None:
@@ -118,6 +213,7 @@ class RetrainingState:
             if order.tuning is None:
                 again = replace(again, handler=plan.handler, handler_settings=plan.handler_settings)
             tables.put(connection, again)
+            model_tables.restore_patience(connection, order.model)
             self.commits.arm(connection, again, plan, now)
             return admission_of(again)
 
@@ -127,18 +223,20 @@ class RetrainingState:
         """Silence the models that `pattern` matches; the same silence for the same `key`."""
         id_ = f"{self.commits.store_id}-q-{uuid.uuid5(uuid.NAMESPACE_OID, key).hex[:16]}"
         with self.commits.write() as connection:
-            tables.put_silence(connection, Silence(id_, pattern, Countdown(self.commits.pace(now), duration_s), comment), now)
+            model_tables.put_silence(
+                connection, Silence(id_, pattern, Countdown(self.commits.pace(now), duration_s), comment), now
+            )
         return id_
 
     def unsilence(self, id_: str, now: Instant) -> None:
         """End a silence. KeyError where there is none of that id."""
         with self.commits.write() as connection:
-            if not tables.expire_silence(connection, id_, now):
+            if not model_tables.expire_silence(connection, id_, now):
                 raise KeyError(f"silence must be the id of a known silence, got {id_!r}")
 
     def keep_house(self, now: Instant, *, keep_rows: int, keep_s: float) -> None:
         """Put this instant on record, and delete what is too old or too much."""
         with self.commits.write() as connection:
-            tables.put_sighting(connection, now)
+            model_tables.put_sighting(connection, now)
             tables.prune(connection, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
-            tables.prune_silences(connection, self.commits.pace(now), older_than_s=now.wall_s - keep_s)
+            model_tables.prune_silences(connection, self.commits.pace(now), older_than_s=now.wall_s - keep_s)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Float,
     Index,
@@ -26,22 +28,56 @@ from sqlalchemy import (
     Text,
     bindparam,
     delete,
+    false,
     func,
     select,
     text,
 )
 
 from actors.clock import Instant
+from actors.replies import AttemptRow
 from actors.retraining.rules import orders
 from actors.retraining.rules.countdown import Countdown
-from actors.retraining.rules.gate import Cooldown, Silence
-from actors.retraining.rules.orders import Order, Request
-from actors.storage.schema import BigInt, PartKind, insert_or_keep, upsert
+from actors.retraining.rules.delivery import Promise
+from actors.retraining.rules.orders import Order, Request, Verdict
+from actors.retraining.rules.queue import HOUR_S, Load, Waiting
+from actors.storage.schema import BigInt, PartKind, add_columns, insert_or_keep
 
 # The one handler whose orders wait for consumers, and are not launched.
 CHANNEL: Final = "channel"
 
-DISPATCHER = PartKind("dispatcher")
+
+def _later_columns() -> list[Column[Any]]:
+    """Make the columns of `retrains` that schema version 2 has added."""
+    return [
+        Column("cause", String(20), nullable=False, server_default=orders.ALARM),
+        Column("ordinal", Integer),
+        Column("lost", Float),
+        Column("price", Float),
+        Column("receiver", Text),  # what an order's attempts go to: those at one receiver must not hold up the others
+        Column("front", Integer, nullable=False, server_default="0"),
+        Column("started_wall_s", Float),
+        Column("started_boot_s", Float),
+        Column("started_boot_id", String(64)),
+        Column("promise", Float),
+        Column("promise_n", Float),
+        Column("promise_source", String(20)),
+        Column("promise_passed_on", Boolean, nullable=False, server_default=false()),
+        Column("verdict", String(20)),
+        Column("verdict_saved", Float),
+        Column("verdict_error", Float),
+        Column("verdict_at", Float),
+    ]
+
+
+def _from_1_to_2(connection: Connection) -> None:
+    add_columns("retrains", *_later_columns())(connection)
+    connection.execute(retrains.update().where(retrains.c.manual).values(cause=orders.MANUAL))
+    for index in (_promises_due, _started):
+        index.create(connection, checkfirst=True)
+
+
+DISPATCHER = PartKind("dispatcher", migrations={1: _from_1_to_2})
 
 
 def _countdown_columns(prefix: str, *, nullable: bool) -> list[Column[Any]]:
@@ -82,12 +118,17 @@ retrains = Table(
     Column("overtaken_by", Text),
     Column("new_version", Text),
     Column("tuning", Text),
+    *_later_columns(),
 )
 Index("retrains_by_model", retrains.c.model, retrains.c.seq)
 Index("retrains_by_state", retrains.c.state, retrains.c.seq)
 # The rule itself, kept by the database: at most one pending or running order of a model.
 _ACTIVE = text("state IN ('pending', 'running')")
 Index("one_active_retrain", retrains.c.model, unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE)
+
+_DUE = text("promise IS NOT NULL AND NOT promise_passed_on")
+_promises_due = Index("retrain_promises_due", retrains.c.seq, sqlite_where=_DUE, postgresql_where=_DUE)
+_started = Index("retrains_started", retrains.c.started_wall_s)
 
 attempts = Table(
     "retrain_attempts",
@@ -118,6 +159,32 @@ silences = Table(
     Column("expired_at", Float),
     *_countdown_columns("armed", nullable=False),
 )
+# The live version of each model, and since when; `ordinal` counts the retrains that its age has asked for.
+deployments = Table(
+    "retrain_deployments",
+    DISPATCHER.metadata,
+    Column("model", String(200), primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("since_wall_s", Float, nullable=False),
+    Column("since_boot_s", Float, nullable=False),
+    Column("since_boot_id", String(64), nullable=False),
+)
+# How many retrains of a model in a row did not pay, failed or died.
+patience = Table(
+    "retrain_patience",
+    DISPATCHER.metadata,
+    Column("model", String(200), primary_key=True),
+    Column("in_a_row", Integer, nullable=False),
+)
+# One row: how many orders were started under limits, so that the oldest one gets its turn whatever is restarted.
+turns = Table(
+    "retrain_turns",
+    DISPATCHER.metadata,
+    Column("one", Integer, primary_key=True),
+    Column("started", Integer, nullable=False),
+)
 # One row: the last instant that a dispatcher put on record, so that what ran until then counts after a reboot.
 sightings = Table(
     "dispatcher_sightings",
@@ -130,19 +197,6 @@ sightings = Table(
 
 _CHUNK: Final = 500  # a statement takes a bounded number of parameters
 _COUNTED = (orders.PENDING, orders.RUNNING, orders.DONE, orders.FAILED, orders.DEAD, orders.SKIPPED)
-_WITH_COUNTDOWN = ((retrains, "wait"), (cooldowns, "armed"), (silences, "armed"))
-
-
-class Attempt(TypedDict):
-    """One attempt of an order, as people see it. Times are wall-clock seconds."""
-
-    attempt: int
-    handler: str
-    consumer: str | None
-    started_at: float
-    ended_at: float | None
-    outcome: str | None
-    reason: str | None
 
 
 def read_status(connection: Connection) -> dict[str, int]:
@@ -151,9 +205,13 @@ def read_status(connection: Connection) -> dict[str, int]:
     return dict.fromkeys(_COUNTED, 0) | {str(state): int(count) for state, count in rows}
 
 
-def read_history(connection: Connection, *, model: str | None, limit: int, state: str | None = None) -> list[Order]:
-    """Return the newest `limit` orders and decisions, oldest first."""
+def read_history(
+    connection: Connection, *, model: str | None, limit: int, state: str | None = None, judged: bool = False
+) -> list[Order]:
+    """Return the newest `limit` orders and decisions, oldest first; only those with a verdict where `judged`."""
     wanted = select(retrains).order_by(retrains.c.seq.desc()).limit(limit)
+    if judged:
+        wanted = wanted.where(retrains.c.verdict.is_not(None))
     if model is not None:
         wanted = wanted.where(retrains.c.model == model)
     if state is not None:
@@ -168,8 +226,6 @@ _ORDERS: Final = select(retrains).where(retrains.c.id.in_(bindparam("of", expand
 _ACTIVE_ORDERS: Final = select(retrains).where(
     retrains.c.model.in_(bindparam("of", expanding=True)), retrains.c.state.in_(orders.ACTIVE)
 )
-_COOLDOWNS: Final = select(cooldowns).where(cooldowns.c.model.in_(bindparam("of", expanding=True)))
-_SILENCES: Final = select(silences).where(silences.c.expired_at.is_(None)).order_by(silences.c.created_at)
 _UPDATE: Final = retrains.update().where(retrains.c.id == bindparam("of"))
 
 
@@ -181,7 +237,7 @@ def read_order(connection: Connection, id_: str) -> Order | None:
 
 def read_orders(connection: Connection, ids: Iterable[str]) -> dict[str, Order]:
     """Return the orders of these ids that exist."""
-    return {row.id: _order(row) for row in _rows_of(connection, _ORDERS, ids)}
+    return {row.id: _order(row) for row in rows_of(connection, _ORDERS, ids)}
 
 
 def known_order(connection: Connection, id_: str) -> Order:
@@ -192,7 +248,7 @@ def known_order(connection: Connection, id_: str) -> Order:
     return order
 
 
-def read_attempts(connection: Connection, id_: str) -> list[Attempt]:
+def read_attempts(connection: Connection, id_: str) -> list[AttemptRow]:
     """Return an order's attempts, as plain rows."""
     wanted = select(attempts).where(attempts.c.retrain == id_).order_by(attempts.c.attempt)
     return [
@@ -217,7 +273,7 @@ def active_order(connection: Connection, model: str) -> Order | None:
 
 def active_orders_of(connection: Connection, models: Iterable[str]) -> dict[str, Order]:
     """Return the pending or running order of each of these models that has one."""
-    return {row.model: _order(row) for row in _rows_of(connection, _ACTIVE_ORDERS, models)}
+    return {row.model: _order(row) for row in rows_of(connection, _ACTIVE_ORDERS, models)}
 
 
 def active_orders(connection: Connection) -> list[Order]:
@@ -226,72 +282,90 @@ def active_orders(connection: Connection) -> list[Order]:
     return [_order(row) for row in connection.execute(wanted)]
 
 
-def due_orders(connection: Connection, now: Instant, *, channel: bool, model: str | None = None, limit: int) -> list[Order]:
-    """Return the oldest pending orders whose pause is over, of the channel or of all other handlers."""
+def due_orders(
+    connection: Connection,
+    now: Instant,
+    *,
+    channel: bool,
+    model: str | None = None,
+    limit: int,
+    of_receiver: int | None = None,
+) -> list[Order]:
+    """Return the oldest pending orders whose pause is over, of the channel or of all other handlers.
+
+    At most `of_receiver` of them go to one receiver, so that a thousand for one that hangs do not hide the others.
+    """
+    wanted = _due(now, channel=channel, model=model)
+    if of_receiver is None:
+        return [_order(row) for row in connection.execute(select(retrains).where(wanted).order_by(retrains.c.seq).limit(limit))]
+    nth = func.row_number().over(partition_by=retrains.c.receiver, order_by=retrains.c.seq)
+    ranked = select(retrains.c.seq, nth.label("nth")).where(wanted).subquery()
+    fair = select(retrains).join(ranked, ranked.c.seq == retrains.c.seq).where(ranked.c.nth <= of_receiver)
+    return [_order(row) for row in connection.execute(fair.order_by(retrains.c.seq).limit(limit))]
+
+
+def waiting_orders(connection: Connection, now: Instant, *, channel: bool | None, model: str | None = None) -> list[Waiting]:
+    """Return what the queue looks at of the orders that may start now, oldest first; `channel` None: of all handlers."""
+    columns = select(retrains.c.id, retrains.c.lost, retrains.c.price, retrains.c.front)
+    rows = connection.execute(columns.where(_due(now, channel=channel, model=model)).order_by(retrains.c.seq))
+    return [Waiting(row.id, row.lost, row.price, row.front) for row in rows]
+
+
+def read_load(connection: Connection, now: Instant) -> Load:
+    """Return what the limits of the queue are compared with."""
+    running = connection.execute(select(func.count()).where(retrains.c.state == orders.RUNNING)).scalar_one()
+    started = select(retrains.c.started_wall_s, retrains.c.started_boot_s, retrains.c.started_boot_id)
+    # By either clock: a wall that was stepped forward must not make room early.
+    recent = (retrains.c.started_wall_s > now.wall_s - HOUR_S) | (
+        (retrains.c.started_boot_id == now.boot_id) & (retrains.c.started_boot_s > now.boot_s - HOUR_S)
+    )
+    last_hour = sum(now.seconds_since(Instant(*row)) < HOUR_S for row in connection.execute(started.where(recent)))
+    so_far = connection.execute(select(turns.c.started)).scalar() or 0
+    return Load(int(running), last_hour, int(so_far))
+
+
+def count_start(connection: Connection) -> None:
+    """Count one more start under limits."""
+    connection.execute(insert_or_keep(connection, turns).values(one=1, started=0))
+    connection.execute(turns.update().values(started=turns.c.started + 1))
+
+
+def last_front(connection: Connection) -> int:
+    """Return the highest `front` of all active orders."""
+    found = connection.execute(select(func.max(retrains.c.front)).where(retrains.c.state.in_(orders.ACTIVE))).scalar()
+    return int(found or 0)
+
+
+def _due(now: Instant, *, channel: bool | None, model: str | None) -> ColumnElement[bool]:
     # Every pause counts from this boot: a dispatcher that starts rebases them (`rebase_countdowns`).
     over = (retrains.c.wait_boot_id == now.boot_id) & (retrains.c.wait_boot_s + retrains.c.wait_left_s <= now.boot_s)
-    wanted = _of_channel(channel).where(retrains.c.state == orders.PENDING, retrains.c.wait_boot_id.is_(None) | over)
-    if model is not None:
-        wanted = wanted.where(retrains.c.model == model)
-    return [_order(row) for row in connection.execute(wanted.limit(limit))]
+    wanted = (retrains.c.state == orders.PENDING) & (retrains.c.wait_boot_id.is_(None) | over)
+    if channel is not None:
+        wanted &= retrains.c.handler == CHANNEL if channel else retrains.c.handler != CHANNEL
+    return wanted if model is None else wanted & (retrains.c.model == model)
+
+
+def promises_due(connection: Connection, limit: int) -> list[Order]:
+    """Return the oldest orders whose promise has not been passed on yet."""
+    rows = connection.execute(select(retrains).where(_DUE).order_by(retrains.c.seq).limit(limit))
+    return [_order(row) for row in rows]
+
+
+def promise_passed_on(connection: Connection, id_: str) -> None:
+    """Note that the promise of an order is with the detector of its model."""
+    connection.execute(retrains.update().where(retrains.c.id == id_).values(promise_passed_on=True))
+
+
+def any_active(connection: Connection) -> bool:
+    """Tell whether any order is pending or running."""
+    return connection.execute(select(retrains.c.id).where(retrains.c.state.in_(orders.ACTIVE)).limit(1)).first() is not None
 
 
 def running_orders(connection: Connection, *, channel: bool) -> list[Order]:
     """Return the orders in consumers' hands, or those that all other handlers have begun; oldest first."""
-    return [_order(row) for row in connection.execute(_of_channel(channel).where(retrains.c.state == orders.RUNNING))]
-
-
-def _of_channel(channel: bool) -> Select[Any]:  # noqa: FBT001
     ours = retrains.c.handler == CHANNEL if channel else retrains.c.handler != CHANNEL
-    return select(retrains).where(ours).order_by(retrains.c.seq)
-
-
-def read_cooldowns_of(connection: Connection, models: Iterable[str]) -> dict[str, Cooldown]:
-    """Return the cooldown, over or not, of each of these models that has one."""
-    rows = _rows_of(connection, _COOLDOWNS, models)
-    return {row.model: Cooldown(row.retrain, _countdown(row, "armed")) for row in rows}
-
-
-def read_cooldowns(connection: Connection) -> dict[str, Cooldown]:
-    """Return every model's cooldown, over or not."""
-    return {row.model: Cooldown(row.retrain, _countdown(row, "armed")) for row in connection.execute(select(cooldowns))}
-
-
-def read_silences(connection: Connection) -> list[tuple[Silence, float]]:
-    """Return the silences that nobody has ended, each with when it was made; some may be over."""
-    return [
-        (Silence(row.id, row.pattern, _countdown(row, "armed"), row.comment), row.created_at)
-        for row in connection.execute(_SILENCES)
-    ]
-
-
-def read_sighting(connection: Connection) -> Instant | None:
-    """Return the last instant on record."""
-    row = connection.execute(select(sightings)).first()
-    return None if row is None else Instant(row.wall_s, row.boot_s, row.boot_id)
-
-
-def put_sighting(connection: Connection, now: Instant) -> None:
-    """Put this instant on record."""
-    row = upsert(connection, sightings, "wall_s", "boot_s", "boot_id")
-    connection.execute(row.values(one=1, wall_s=now.wall_s, boot_s=now.boot_s, boot_id=now.boot_id))
-
-
-def rebase_countdowns(connection: Connection, now: Instant, pace: Instant) -> None:
-    """Let every countdown of another boot carry on under this one; called once by a dispatcher that starts.
-
-    Leases and waits run on the clock of `now`, cooldowns and silences on that of `pace`.
-    """
-    seen = read_sighting(connection)
-    at = {"wait": now, "armed": pace}
-    for table, prefix in _WITH_COUNTDOWN:
-        now = at[prefix]
-        boot_id = table.c[f"{prefix}_boot_id"]
-        (key,) = table.primary_key
-        for row in connection.execute(select(table).where(boot_id.is_not(None), boot_id != now.boot_id)).all():
-            countdown = _countdown(row, prefix).rebased(now, seen)
-            changed = table.update().where(key == row._mapping[key])  # noqa: SLF001  SQLAlchemy's public name for a row's mapping
-            connection.execute(changed.values(_countdown_values(prefix, countdown)))
+    wanted = select(retrains).where(ours, retrains.c.state == orders.RUNNING).order_by(retrains.c.seq)
+    return [_order(row) for row in connection.execute(wanted)]
 
 
 def put_new(connection: Connection, new: Sequence[Order]) -> None:
@@ -320,37 +394,6 @@ def end_attempt(connection: Connection, order: Order, outcome: str, reason: str,
     connection.execute(latest.values(ended_at=now.wall_s, outcome=outcome, reason=reason))
 
 
-def put_cooldowns(connection: Connection, armed: Mapping[str, Cooldown]) -> None:
-    """Arm the cooldown of each of these models."""
-    rows = [
-        {"model": model, "retrain": cooldown.order, **_countdown_values("armed", cooldown.countdown)}
-        for model, cooldown in armed.items()
-    ]
-    if rows:
-        connection.execute(upsert(connection, cooldowns, *(name for name in rows[0] if name != "model")), rows)
-
-
-def put_silence(connection: Connection, silence: Silence, now: Instant) -> None:
-    """Insert a silence; keep the one of that id."""
-    connection.execute(
-        insert_or_keep(connection, silences).values(
-            id=silence.id,
-            pattern=silence.pattern,
-            comment=silence.comment,
-            created_at=now.wall_s,
-            **_countdown_values("armed", silence.countdown),
-        )
-    )
-
-
-def expire_silence(connection: Connection, id_: str, now: Instant) -> bool:
-    """End a silence; False where there is none of that id."""
-    known = connection.execute(select(silences.c.id).where(silences.c.id == id_)).first() is not None
-    running = silences.c.expired_at.is_(None)
-    connection.execute(silences.update().where(silences.c.id == id_, running).values(expired_at=now.wall_s))
-    return known
-
-
 def prune(connection: Connection, *, keep_rows: int, older_than_s: float, batch: int = 1000) -> int:
     """Delete ended orders and decisions beyond the newest `keep_rows` or requested before `older_than_s`; count them.
 
@@ -367,13 +410,6 @@ def prune(connection: Connection, *, keep_rows: int, older_than_s: float, batch:
         connection.execute(delete(attempts).where(attempts.c.retrain.in_(some)))
         connection.execute(delete(retrains).where(retrains.c.id.in_(some)))
     return len(ids)
-
-
-def prune_silences(connection: Connection, now: Instant, *, older_than_s: float) -> None:
-    """Delete the silences that were made before `older_than_s` and are over."""
-    for row in connection.execute(select(silences).where(silences.c.created_at < older_than_s)).all():
-        if row.expired_at is not None or _countdown(row, "armed").is_over(now):
-            connection.execute(delete(silences).where(silences.c.id == row.id))
 
 
 def plain(value: object) -> Any:
@@ -393,7 +429,7 @@ def plain(value: object) -> Any:
             return str(value)
 
 
-def _rows_of(connection: Connection, query: Select[Any], keys: Iterable[str]) -> Iterator[Row[Any]]:
+def rows_of(connection: Connection, query: Select[Any], keys: Iterable[str]) -> Iterator[Row[Any]]:
     """Run `query` for these keys, so many at a time as a statement takes parameters."""
     wanted = list(dict.fromkeys(keys))
     for start in range(0, len(wanted), _CHUNK):
@@ -412,6 +448,22 @@ def _values(order: Order) -> dict[str, Any]:
         "episode": asked.episode,
         "explanation": json.dumps(plain(dict(asked.explanation))),
         "manual": order.manual,
+        "cause": asked.cause,
+        "ordinal": asked.ordinal,
+        "lost": asked.lost,
+        "price": asked.price,
+        "receiver": receiver_of(order),
+        "front": order.front,
+        "started_wall_s": None if order.started is None else order.started.wall_s,
+        "started_boot_s": None if order.started is None else order.started.boot_s,
+        "started_boot_id": None if order.started is None else order.started.boot_id,
+        "promise": None if order.promise is None else order.promise.value,
+        "promise_n": None if order.promise is None else order.promise.n,
+        "promise_source": None if order.promise is None else order.promise.source,
+        "verdict": None if order.verdict is None else order.verdict.word,
+        "verdict_saved": None if order.verdict is None else order.verdict.saved,
+        "verdict_error": None if order.verdict is None else order.verdict.standard_error,
+        "verdict_at": None if order.verdict is None else order.verdict.at,
         "state": order.state,
         "reason": order.reason,
         "handler": order.handler,
@@ -423,7 +475,7 @@ def _values(order: Order) -> dict[str, Any]:
         "failures": order.failures,
         "rounds": order.rounds,
         "launched": order.launched,
-        **_countdown_values("wait", order.wait),
+        **countdown_values("wait", order.wait),
         "consumer": order.consumer,
         "overtaken_by": order.overtaken_by,
         "new_version": order.new_version,
@@ -442,6 +494,10 @@ def _order(row: Row[Any]) -> Order:
             triggered_at=row.triggered_at,
             episode=row.episode,
             explanation=json.loads(row.explanation),
+            cause=row.cause,
+            ordinal=row.ordinal,
+            lost=row.lost,
+            price=row.price,
         ),
         state=row.state,
         reason=row.reason,
@@ -454,22 +510,49 @@ def _order(row: Row[Any]) -> Order:
         failures=row.failures,
         rounds=row.rounds,
         launched=bool(row.launched),
-        wait=None if row.wait_boot_id is None else _countdown(row, "wait"),
+        wait=None if row.wait_boot_id is None else countdown_of(row, "wait"),
         consumer=row.consumer,
         overtaken_by=row.overtaken_by,
         new_version=row.new_version,
         tuning=None if row.tuning is None else json.loads(row.tuning),
-        manual=bool(row.manual),
+        promise=None if row.promise is None else Promise(row.promise, row.promise_n, row.promise_source),
+        verdict=(None if row.verdict is None else Verdict(row.verdict, row.verdict_saved, row.verdict_error, row.verdict_at)),
+        started=None if row.started_boot_id is None else Instant(row.started_wall_s, row.started_boot_s, row.started_boot_id),
+        front=row.front,
     )
 
 
-def _countdown(row: Row[Any], prefix: str) -> Countdown:
+def receiver_of(order: Order) -> str:
+    """Name what an order's attempts go to: one that hangs holds up its own orders only.
+
+    >>> receiver_of(order)  # of a webhook
+    'webhook https://train.example:8443'
+    """
+    said = order.handler_settings
+    if "defaults" in said:  # recorded by a build before 0.2, as a whole configuration
+        return order.handler
+    match order.handler:
+        case "webhook":
+            parts = urlsplit(str(said.get("url", "")))
+            # Without user and password, which a URL may hold; a reference like ${HOOK} stays what it is.
+            return (
+                f"webhook {parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else f"webhook {said.get('url')}"
+            )
+        case "ray_job":
+            return f"ray_job {said.get('address') or ''}".strip()
+        case _:
+            return order.handler
+
+
+def countdown_of(row: Row[Any], prefix: str) -> Countdown:
+    """Return the countdown that stands in a row's columns `prefix_...`."""
     found = row._mapping  # noqa: SLF001  SQLAlchemy's public name for a row's mapping
     since = Instant(found[f"{prefix}_wall_s"], found[f"{prefix}_boot_s"], found[f"{prefix}_boot_id"])
     return Countdown(since, found[f"{prefix}_left_s"])
 
 
-def _countdown_values(prefix: str, countdown: Countdown | None) -> dict[str, Any]:
+def countdown_values(prefix: str, countdown: Countdown | None) -> dict[str, Any]:
+    """Return the columns `prefix_...` that hold a countdown."""
     return {
         f"{prefix}_wall_s": None if countdown is None else countdown.since.wall_s,
         f"{prefix}_boot_s": None if countdown is None else countdown.since.boot_s,

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateColumn
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Migration = Callable[[Connection], None]
 

@@ -44,7 +44,7 @@ def send(asked: Asked, file: Path, output: Output) -> int:
     output.table("models", ("model", "state", "events", "open episodes"), rows)
     if orders:
         columns = ("id", "model", "version", "metric", "state", "reason")
-        output.table("retrains", columns, [tuple(row[name] for name in columns) for row in orders])
+        output.table("retrains", columns, [tuple(row.get(name) for name in columns) for row in orders])
     output.result({"counts": counts, "rejected": rejected, "models": told, "retrains": orders})
     return FAILED if rejected or counts["pending"] or counts["rejected"] else FINE
 

@@ -13,7 +13,9 @@ from ray.util.metrics import Gauge
 from actors.clock import Instant
 from actors.detection import tables as detector_tables
 from actors.detection.tables import DETECTOR, pack
-from actors.retraining import tables as dispatcher_tables
+from actors.retraining import model_tables
+from actors.retraining.rules.countdown import Countdown
+from actors.retraining.rules.gate import Cooldown
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
 from actors.telemetry import OTHERS, STATES, Facts, Gauges, Reader, Sample, Telemetry, label, name_of
@@ -125,8 +127,7 @@ def test_the_reader_counts_an_episode_once_and_keeps_it_when_retention_takes_it(
 def test_the_reader_gives_what_is_left_of_a_cooldown(tmp_path):
     store = Store(f"sqlite:///{tmp_path}/store")
     with store.part(DISPATCHER).write() as connection:
-        countdown = dispatcher_tables.Countdown(NOW, 100.0)
-        dispatcher_tables.put_cooldowns(connection, {"fraud": dispatcher_tables.Cooldown("s-r-1", countdown)})
+        model_tables.put_cooldowns(connection, {"fraud": Cooldown("s-r-1", Countdown(NOW, 100.0))})
     later = Instant(NOW.wall_s + 86_400.0, NOW.boot_s + 40.0, NOW.boot_id)
     assert Reader(store).read(later).cooldowns == {"fraud": 60.0}
     store.close()

@@ -34,6 +34,10 @@ class CustomHandler:
         """Ask the runner."""
         return await on_runner.followed(self._surroundings, order)
 
+    async def stop(self, order: Order) -> bool:
+        """Have the runner kill the task."""
+        return await on_runner.stopped(self._surroundings, order)
+
     async def forget(self, order: Order) -> None:
         """Let the runner forget."""
         await on_runner.forgotten(self._surroundings, order)

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from actors.cluster.peers import Peers
 from actors.events import RetrainEvent
+from actors.replies import EventFields
 from actors.retraining.rules.delivery import Outcome
 from actors.retraining.rules.orders import Order
 
@@ -32,6 +33,9 @@ class Handler(Protocol):
         Launched: it goes on, or cannot be asked now. Retry with `after_s=0`: nothing of it is left, or nobody knows and
         sending again does no harm.
         """
+
+    async def stop(self, order: Order) -> bool:
+        """End an attempt that has run for too long; return whether nothing of it runs any more. Called until it is so."""
 
     async def forget(self, order: Order) -> None:
         """Clear up after an attempt whose outcome is on record now; failing here costs nothing but room."""
@@ -61,19 +65,6 @@ class Surroundings:
         """Run `act` in a thread; TimeoutError after `timeout_s`, while the thread goes on for as long as it hangs."""
         async with asyncio.timeout(timeout_s):
             return await asyncio.get_running_loop().run_in_executor(self.threads, act)
-
-
-class EventFields(TypedDict):
-    """A RetrainEvent as plain values."""
-
-    id: str
-    model_name: str
-    model_version: str
-    metric: str
-    observed_drift: float
-    triggered_at: float
-    episode: str
-    explanation: dict[str, Any]
 
 
 def event_of(order: Order) -> RetrainEvent:

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from actors.cluster.peers import PeerUnavailableError
 from actors.retraining.handlers.interface import Surroundings
-from actors.retraining.rules.delivery import Done, Launched, Outcome, Retry
+from actors.retraining.rules.delivery import Done, Launched, Outcome, Retry, promise_of
 from actors.retraining.rules.orders import Order
 
 _CALL_S: Final = 20.0
+_MAX_VERSION: Final = 200
 # The configuration speaks like Ray, the runner with units.
 _NAMES: Final = {"num_cpus": "cpu", "num_gpus": "gpu", "memory": "memory_bytes"}
 
@@ -53,13 +54,33 @@ async def followed(surroundings: Surroundings, order: Order) -> Outcome:
         case "running":
             return Launched()
         case "done":
-            result = state.get("result")
-            version = result.get("new_version") if isinstance(result, Mapping) else None
-            return Done(new_version=None if version is None else str(version))
+            return ended(state.get("result"))
         case "failed":
             return Retry(f"the attempt failed: {state.get('error')}")
         case _:
             return Retry("the attempt was lost with the process that ran it, or never started", after_s=0)
+
+
+def ended(result: object) -> Done:
+    """Return the ending that a function's return value says: a version, or a mapping with `new_version` and a promise."""
+    said = result if isinstance(result, Mapping) else {"new_version": result} if isinstance(result, str) else {}
+    if said.get("new_version") is None:
+        return Done()
+    version = str(said["new_version"])[:_MAX_VERSION]
+    try:
+        return Done(version, promise=promise_of(said.get("promise"), said.get("promise_n"), said.get("promise_source")))
+    except ValueError as error:  # the retrain is through all the same
+        return Done(version, reason=f"its promise is not used: {error}")
+
+
+async def stopped(surroundings: Surroundings, order: Order) -> bool:
+    """Have the runner kill the present attempt; return whether it has ended."""
+    try:
+        await surroundings.peers.call("runner", "cancel", timeout_s=_CALL_S, key=key_of(order), force=True)
+        state = await surroundings.peers.call("runner", "state", timeout_s=_CALL_S, key=key_of(order))
+    except PeerUnavailableError:
+        return False
+    return bool(state["state"] != "running")
 
 
 async def forgotten(surroundings: Surroundings, order: Order) -> None:

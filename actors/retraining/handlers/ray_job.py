@@ -39,6 +39,9 @@ class Jobs(Protocol):
     def submit_job(self, **job: Any) -> str:
         """Submit a job; RuntimeError where one of its submission id exists."""
 
+    def stop_job(self, job_id: str) -> bool:
+        """Ask a job to end; it has ended when its status says so."""
+
     def delete_job(self, job_id: str) -> bool:
         """Delete a job that has ended."""
 
@@ -69,6 +72,11 @@ class RayJobHandler:
         except (OSError, RuntimeError, TimeoutError, ValueError):
             return Launched()
 
+    async def stop(self, order: Order) -> bool:
+        """Stop the job, and say whether it has ended."""
+        settings = self._settings.expanded(self._surroundings.environment)
+        return await self._surroundings.in_thread(lambda: self._stopped(settings, order), timeout_s=_CALL_S)
+
     async def forget(self, order: Order) -> None:
         """Leave the job where it is, for people to look at."""
 
@@ -86,6 +94,14 @@ class RayJobHandler:
                     raise
             return Launched()
         return _outcome(known)
+
+    def _stopped(self, settings: config.RayJobHandlerSettings, order: Order) -> bool:
+        jobs = self._connect(settings.address)
+        known = _find(jobs, order.id)
+        if known is None or known.status in _ENDED:
+            return True
+        jobs.stop_job(order.id)
+        return False
 
     def _followed(self, settings: config.RayJobHandlerSettings, order: Order) -> Outcome:
         known = _find(self._connect(settings.address), order.id)

@@ -1,13 +1,14 @@
 """`task`: `module:function` runs as a Ray task, `function(event)` with the RetrainEvent.
 
-It runs outside the dispatcher and outlives its restarts. Where it returns a mapping with `new_version`, that closes the
-episode. An exception is a failed attempt: it is tried again by the delivery schedule, then the order is a dead letter.
+It runs outside the dispatcher and outlives its restarts. What it returns may name the new version, which closes the episode: a
+text, or a mapping with `new_version` and, as far as they are known, `promise` and `promise_n`. An exception is a failed
+attempt: it is tried again by the delivery schedule, then the order is a dead letter.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, Final
 
 from actors import config
 from actors.events import RetrainEvent
@@ -15,6 +16,8 @@ from actors.retraining.handlers import on_runner
 from actors.retraining.handlers.interface import Surroundings, event_fields
 from actors.retraining.rules.delivery import Outcome
 from actors.retraining.rules.orders import Order
+
+_PROMISE: Final = ("promise", "promise_n", "promise_source")
 
 
 class TaskHandler:
@@ -34,15 +37,24 @@ class TaskHandler:
         """Ask the runner."""
         return await on_runner.followed(self._surroundings, order)
 
+    async def stop(self, order: Order) -> bool:
+        """Have the runner kill the task."""
+        return await on_runner.stopped(self._surroundings, order)
+
     async def forget(self, order: Order) -> None:
         """Let the runner forget."""
         await on_runner.forgotten(self._surroundings, order)
 
 
 def run(*, target: str, event: dict[str, Any]) -> dict[str, Any] | None:
-    """Call the user's function; runs in the Ray task. Gives what it returned where that says a `new_version`."""
+    """Call the user's function and return what it says about the new version; runs in the Ray task."""
     result = loaded(target)(RetrainEvent(**event))
-    return {"new_version": str(result["new_version"])} if isinstance(result, dict) and "new_version" in result else None
+    if isinstance(result, str):
+        return {"new_version": result}
+    if not isinstance(result, dict) or result.get("new_version") is None:
+        return None
+    # Only what is needed leaves the task: a model or a frame beside it would be copied into the runner.
+    return {"new_version": str(result["new_version"])} | {key: result.get(key) for key in _PROMISE}
 
 
 def loaded(target: str) -> Any:

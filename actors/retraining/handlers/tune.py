@@ -83,6 +83,16 @@ class TuneHandler:
             return Failed(f"study {order.id}: none of its {summary['done']} trials completed")
         return Failed(f"study {order.id}: {summary['state'].lower()}: {summary['error'] or 'by a person'}")
 
+    async def stop(self, order: Order) -> bool:
+        """Stop the study."""
+        try:
+            await self._call("stop_study", name=order.id)
+        except PeerUnavailableError:
+            return False
+        except KeyError:
+            pass  # it never began
+        return True
+
     async def forget(self, order: Order) -> None:
         """Keep the study: it is part of the order's record."""
 

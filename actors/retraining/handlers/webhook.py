@@ -64,15 +64,19 @@ class WebhookHandler:
                 timeout_s=settings.timeout_s + _BEYOND_TIMEOUT_S,
             )
         except TimeoutError:
-            return Retry(f"no answer within {settings.timeout_s:g} s")
+            return Retry(f"no answer within {settings.timeout_s:g} s", silent=True)
         except (OSError, http.client.HTTPException, ValueError) as error:
             # Only the kind: the text may quote the URL or a header.
-            return Retry(f"no answer: {type(error).__name__}")
+            return Retry(f"no answer: {type(error).__name__}", silent=True)
         return judged(status, retry_after, self._now_s())
 
     async def follow(self, order: Order) -> Outcome:
         """Nobody knows what an attempt came to whose process died; the id makes it safe to send again."""
         return Retry(f"the outcome of attempt {order.attempts} is unknown: sent again with the same id", after_s=0)
+
+    async def stop(self, order: Order) -> bool:  # noqa: ARG002
+        """Nothing runs here: an attempt ends with its time-out."""
+        return True
 
     async def forget(self, order: Order) -> None:
         """Nothing is kept."""

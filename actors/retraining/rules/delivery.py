@@ -4,12 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+from actors.checks import finite, shown
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
     """It runs somewhere; ask again how it goes."""
+
+
+CROSS_VALIDATION: Final = "cross_validation"
+_MAX_ROWS: Final = 1e12
+SOURCES: Final = (CROSS_VALIDATION, "hold_out")
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a new version promises: the value of the model's metric on its `n` training rows, and how that was found."""
+
+    value: float
+    n: float
+    source: str = CROSS_VALIDATION
+
+
+def promise_of(value: object, n: object, source: object = None) -> Promise | None:
+    """Return what a new version promises: a proportion, and the number of training rows that it was found on."""
+    if value is None and n is None:
+        return None
+    if value is None or n is None:
+        raise ValueError(f"promise and promise_n must be given together, got promise {shown(value)}, promise_n {shown(n)}")
+    rows, share = finite(n), finite(value)
+    if rows is None or not 0 < rows <= _MAX_ROWS:
+        raise ValueError(f"promise_n must be above 0 and at most {_MAX_ROWS:g}, got {shown(n)}")
+    source = CROSS_VALIDATION if source is None else source
+    if source not in SOURCES:
+        raise ValueError(f"promise_source must be one of {', '.join(SOURCES)}, got {shown(source)}")
+    if share is None or not 0 <= share <= 1:
+        raise ValueError(f"promise must be from 0 to 1, got {shown(value)}")
+    return Promise(share, rows, source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +51,7 @@ class Done:
 
     new_version: str | None = None
     reason: str = ""
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +65,13 @@ class Failed:
 class Retry:
     """The attempt failed, or its outcome is unknown and it can be sent again. `after_s`: not before so many seconds.
 
-    `after_s` of 0 asks for the next attempt at once.
+    `after_s` of 0 asks for the next attempt at once. `silent`: the receiver was not heard at all, so that other orders for it
+    will most likely fare no better now.
     """
 
     reason: str
     after_s: float | None = None
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +119,7 @@ class Backoff:
             raise ValueError(f"max_failures must be >= 1, got {self.max_failures}")
 
     def delay_s(self, failures: int, jitter: Jitter, *, at_least_s: float | None = None) -> float | None:
-        """Give the pause after the `failures`th failure in a row; None: give up.
+        """Return the pause after the `failures`th failure in a row; None: give up.
 
         `at_least_s` is what the receiver asked for (Retry-After, at most a day of it is obeyed); 0 means at once.
         """

@@ -32,7 +32,7 @@ class Silence:
 
     def covers(self, model: str, now: Instant) -> bool:
         """Tell whether it holds `model` back at `now`."""
-        return (self.pattern == model or fnmatchcase(model, self.pattern)) and not self.countdown.is_over(now)
+        return matches(self.pattern, model) and not self.countdown.is_over(now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,20 @@ class AlreadyActive:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """So many retrains in a row came to nothing: a person has to look."""
+
+    in_a_row: int
+
+
+@dataclass(frozen=True, slots=True)
 class DryRun:
     """It would be launched, and is only put on record."""
 
     passed: tuple[str, ...] = ()
 
 
-Decision = Dispatch | CoolingDown | Silenced | AlreadyActive | DryRun
+Decision = Dispatch | CoolingDown | Silenced | AlreadyActive | GivenUp | DryRun
 
 
 def admit(
@@ -84,17 +91,24 @@ def admit(
     active: str | None,
     cooldown: Cooldown | None,
     silences: Sequence[Silence],
+    in_a_row: int = 0,
+    give_up: int | None = None,
     manual: bool = False,
     dry_run: bool = False,
 ) -> Decision:
     """Decide on a request for `model`.
 
-    `active` is the id of its pending or running order. A person's request (`manual`) passes a cooldown and a silence, never
-    an active order. A dry run stands last: it records exactly what would have been launched.
+    `active` is the id of its pending or running order; `in_a_row` counts the retrains that came to nothing, and `give_up` of
+    them are enough. A person's request (`manual`) passes all but an active order. A dry run stands last: it records exactly
+    what would have been launched.
     """
     if active is not None:
         return AlreadyActive(active)
     passed: list[str] = []
+    if give_up is not None and in_a_row >= give_up:
+        if not manual:
+            return GivenUp(in_a_row)
+        passed.append(f"{in_a_row} retrains that came to nothing")
     silence = next((silence for silence in silences if silence.covers(model, now)), None)
     if silence is not None:
         if not manual:
@@ -105,3 +119,36 @@ def admit(
             return CoolingDown(cooldown.order, cooldown.countdown.remaining_s(now))
         passed.append(f"cooldown of {cooldown.order}")
     return DryRun(tuple(passed)) if dry_run else Dispatch(tuple(passed))
+
+
+def matches(pattern: str, model: str) -> bool:
+    """Tell whether `pattern` is the model's name or a pattern of it."""
+    return pattern == model or fnmatchcase(model, pattern)
+
+
+def is_pattern(name: str) -> bool:
+    """Tell whether `name` stands for several models; the names of models hold none of `* ? [`."""
+    return any(mark in name for mark in _MARKS)
+
+
+def can_match(pattern: str) -> bool:
+    """Tell whether the name of any model can match `pattern`.
+
+    >>> can_match("fraud-*"), can_match("fraud-["), can_match("fraud-[z-a]")
+    (True, False, False)
+    """
+    at = 0
+    while (at := pattern.find("[", at)) >= 0:
+        # As fnmatch reads a class: `!` and `]` may come first in it.
+        end = pattern.find("]", at + 2 + pattern.startswith("!", at + 1))
+        if end < 0:
+            return False  # a bracket that stands for itself, which no name holds
+        one = pattern[at : end + 1]
+        if not any(fnmatchcase(each, one) for each in {*one, *_PRINTABLE} - set(_MARKS)):
+            return False
+        at = end + 1
+    return True
+
+
+_MARKS = "*?["
+_PRINTABLE = "".join(map(chr, range(32, 127)))

@@ -1,7 +1,7 @@
-"""A retrain order: its states, and the only ways from one to the next.
+"""A retrain order: what asks for it, its states, and the only ways from one to the next.
 
-    pending --> running --> done | failed
-       ^           |------> dead        (launching failed too often, or the receiver is gone for good)
+    pending --> running --> done | failed --> dismissed   (a person has dealt with it)
+       ^           |------> dead  ----------> dismissed   (launching failed too often, or the receiver is gone for good)
        |-----------|                    (an attempt failed, or a lease ran out: again, later)
        |------> expired                 (a new version came first)
 
@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from actors.clock import Instant
 from actors.retraining.rules.countdown import Countdown
-from actors.retraining.rules.delivery import Backoff, Done, Failed, HandOn, Jitter, Launched, Outcome, Retry, Stop
+from actors.retraining.rules.delivery import Backoff, Done, Failed, HandOn, Jitter, Launched, Outcome, Promise, Retry, Stop
 
 PENDING: Final = "pending"
 RUNNING: Final = "running"
@@ -27,15 +27,32 @@ DEAD: Final = "dead"
 EXPIRED: Final = "expired"
 SKIPPED: Final = "skipped"
 DRY_RUN: Final = "dry_run"
+DISMISSED: Final = "dismissed"
 
-STATES: Final = (PENDING, RUNNING, DONE, FAILED, DEAD, EXPIRED, SKIPPED, DRY_RUN)
+STATES: Final = (PENDING, RUNNING, DONE, FAILED, DEAD, EXPIRED, SKIPPED, DRY_RUN, DISMISSED)
 ACTIVE: Final = (PENDING, RUNNING)
 RETRYABLE: Final = (FAILED, DEAD, EXPIRED)
+DISMISSABLE: Final = (FAILED, DEAD)
+
+Cause = Literal["alarm", "shortfall", "age", "manual"]
+ALARM: Final = "alarm"  # a drift episode
+SHORTFALL: Final = "shortfall"  # the errors lost have reached the price of a retrain
+AGE: Final = "age"  # the live version is older than `max_age`
+MANUAL: Final = "manual"
+CAUSES: Final[tuple[Cause, ...]] = (ALARM, SHORTFALL, AGE, MANUAL)
+
+PAID: Final = "paid"
+DID_NOT_PAY: Final = "did not pay"
+VERDICTS: Final = (PAID, DID_NOT_PAY)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a drift episode or a person asks for. `episode` is empty for a person's order."""
+    """What asks for a retrain of `version`, and why.
+
+    `episode` is the drift episode of an alarm, else empty. `lost` and `price` are errors, where the cause has them: the order
+    that has lost most over its price goes first where orders queue.
+    """
 
     model: str
     version: str
@@ -44,6 +61,20 @@ class Request:
     triggered_at: float
     episode: str
     explanation: Mapping[str, object]
+    cause: Cause = ALARM
+    ordinal: int | None = None
+    lost: float | None = None
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a retrain paid: the errors that it saved, with the standard error of that estimate."""
+
+    word: str
+    saved: float
+    standard_error: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +84,8 @@ class Order:
     `attempts` counts every hand-over and never goes back: it is the fencing token of a lease too. `failures` counts those
     in a row that failed, for the delivery schedule. `wait` is the pause before the next attempt of a pending order, the
     lease of a running one. `launched` says that the effect is known to have happened: of the present attempt, on the
-    channel of any. `tuning` is what a study found.
+    channel of any. `tuning` is what a study found. `started` is when the present attempt was handed over. `front` is above 0
+    where a person has moved the order up in the queue; of two such orders the higher goes first.
     """
 
     id: str
@@ -74,12 +106,20 @@ class Order:
     overtaken_by: str | None = None
     new_version: str | None = None
     tuning: Mapping[str, object] | None = None
-    manual: bool = False
+    promise: Promise | None = None
+    verdict: Verdict | None = None
+    started: Instant | None = None
+    front: int = 0
 
     @property
     def model(self) -> str:
         """The model to retrain."""
         return self.request.model
+
+    @property
+    def manual(self) -> bool:
+        """Tell whether a person asked for it."""
+        return self.request.cause == MANUAL
 
     @property
     def is_active(self) -> bool:
@@ -91,14 +131,19 @@ class Order:
         return self.state == PENDING and (self.wait is None or self.wait.is_over(now))
 
 
-def order_id(store_id: str, episode: str) -> str:
-    """Name the one order of an episode: the same after any restart and on every resend."""
-    return f"{store_id}-r-{_digest(episode)}"
+def order_id(store_id: str, key: str) -> str:
+    """Name the one order of a request: the same after any restart and on every resend."""
+    return f"{store_id}-r-{_digest(key)}"
 
 
-def skip_id(store_id: str, episode: str, cause: str) -> str:
-    """Name the record that `episode` was skipped because of `cause`: one each, however often it asks."""
-    return f"{store_id}-k-{_digest(episode, cause)}"
+def age_key(store_id: str, model: str, version: str, ordinal: int) -> str:
+    """Name the request for the `ordinal`th retrain of a version because of its age."""
+    return f"{store_id}-q-{_digest(model, version, AGE, str(ordinal))}"
+
+
+def skip_id(store_id: str, key: str, because: str) -> str:
+    """Name the record that the request `key` was skipped because of something: one each, however often it asks."""
+    return f"{store_id}-k-{_digest(key, because)}"
 
 
 def begun(order: Order, now: Instant, *, lease: Countdown | None = None, consumer: str | None = None) -> Order:
@@ -110,6 +155,7 @@ def begun(order: Order, now: Instant, *, lease: Countdown | None = None, consume
         dispatched_at=now.wall_s if order.dispatched_at is None else order.dispatched_at,
         wait=lease,
         consumer=consumer,
+        started=now,
     )
 
 
@@ -118,10 +164,9 @@ def settled(order: Order, outcome: Outcome, now: Instant, backoff: Backoff, jitt
     match outcome:
         case Launched():
             return replace(order, launched=True)
-        case Done(new_version=new_version, reason=reason):
-            return _ended(
-                replace(order, launched=True, new_version=new_version or order.new_version), DONE, reason or order.reason, now
-            )
+        case Done(new_version=new_version, reason=reason, promise=promise):
+            done = replace(order, launched=True, new_version=new_version or order.new_version, promise=promise or order.promise)
+            return _ended(done, DONE, reason or order.reason, now)
         case Failed(reason=reason):
             return _ended(order, FAILED, reason, now)
         case Stop(reason=reason):
@@ -145,7 +190,8 @@ def settled(order: Order, outcome: Outcome, now: Instant, backoff: Backoff, jitt
 def overtaken(order: Order, version: str, now: Instant, over: Sequence[str] | None = None) -> Order:
     """Note that `version` has come: a pending order expires, a running one is not started over again.
 
-    `over`: the versions that it came after (None: all others). The word may come late, when a later version still has drifted.
+    `over`: the versions that it came after (None: all others). The notification may arrive after a newer version has itself
+    drifted.
     """
     if not order.is_active or order.request.version in {"", version}:
         return order
@@ -154,6 +200,36 @@ def overtaken(order: Order, version: str, now: Instant, over: Sequence[str] | No
     if order.state == PENDING:
         return _ended(replace(order, overtaken_by=version), EXPIRED, f"version {version!r} came first", now)
     return replace(order, overtaken_by=version)
+
+
+def ran_s(order: Order, now: Instant) -> float:
+    """Return for how many seconds the present attempt has been under way."""
+    return 0.0 if order.started is None else now.seconds_since(order.started)
+
+
+def timed_out(timeout_s: float) -> Failed:
+    """Return the ending of an order that ran for too long."""
+    return Failed(f"ended by orders.timeout after {timeout_s:g} s")
+
+
+def said_again(order: Order, ending: Done | Failed) -> Order | None:
+    """Return an order that has ended as `ending` says it did, with what that adds; None where it contradicts the record."""
+    if isinstance(ending, Failed):
+        return order if order.state == FAILED else None
+    if order.state != DONE:
+        return None
+    if ending.new_version is not None and order.new_version not in {None, ending.new_version}:
+        return None
+    if ending.promise is not None and order.promise not in {None, ending.promise}:
+        return None
+    return replace(order, new_version=order.new_version or ending.new_version, promise=order.promise or ending.promise)
+
+
+def dismissed(order: Order, reason: str) -> Order:
+    """Close a failed or dead order: a person has dealt with it."""
+    if order.state not in DISMISSABLE:
+        raise ValueError(f"order {order.id!r} must be {' or '.join(DISMISSABLE)} to be dismissed, got {order.state!r}")
+    return replace(order, state=DISMISSED, reason=f"dismissed: {reason}; it was {order.state}: {order.reason}")
 
 
 def put_back(order: Order, reason: str) -> Order:

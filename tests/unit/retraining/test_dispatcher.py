@@ -12,10 +12,13 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from actors import failpoints
+from actors.cluster.peers import PeerUnavailableError
 from actors.retraining.admissions import Admissions
 from actors.retraining.commits import Commits
 from actors.retraining.leases import Leases
 from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
+from actors.storage import Store, schema
+from actors.storage.schema import SYSTEM
 
 _SPEC = importlib.util.spec_from_file_location("retraining_world", Path(__file__).with_name("world.py"))
 world = importlib.util.module_from_spec(_SPEC)
@@ -43,8 +46,8 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path}/store"
 
 
-def make(url, document=None, **receiver):
-    return world.World(url, document, receiver=world.Receiver(world.FakeClock(), **receiver))
+def make(url, document=None, *, peers=None, **receiver):
+    return world.World(url, document, receiver=world.Receiver(world.FakeClock(), **receiver), peers=peers)
 
 
 async def killed_once(place, struck, episode, **request):
@@ -388,7 +391,8 @@ def test_a_pending_order_expires_when_a_new_version_comes(url):
         assert await place.dispatcher.overtaken(model="fraud", version="2") == {"status": "recorded", "expired": order}
         assert (await place.dispatcher.take(consumer="c", timeout_s=0))["status"] == "none"
         found = await place.dispatcher.orders(episodes=["e-1", "e-9"])
-        assert found == {"e-1": {"order": order, "state": "expired", "reason": "version '2' came first", "new_version": None}}
+        unknown = dict.fromkeys(("new_version", "promise", "promise_n", "verdict"))
+        assert found == {"e-1": {"order": order, "state": "expired", "reason": "version '2' came first", **unknown}}
 
     asyncio.run(story())
 
@@ -469,12 +473,177 @@ def test_a_dispatcher_that_was_succeeded_ends_itself_and_commits_nothing(url, mo
     asyncio.run(story())
 
 
+class Broadcaster:
+    """Takes promises; plays an outage for the first calls."""
+
+    def __init__(self, *problems):
+        self.problems = list(problems)
+        self.taken = []
+
+    async def call(self, name, method, /, *, timeout_s, **arguments):
+        assert (name, method) == ("broadcaster", "promise")
+        if self.problems:
+            raise self.problems.pop(0)
+        self.taken.append(arguments)
+        return {"status": "recorded"}
+
+
+@pytest.mark.parametrize("problems", [[], [PeerUnavailableError("gone")], [AttributeError("an older build")]])
+def test_the_promise_of_a_new_version_is_passed_on_until_it_is_acknowledged(url, problems, monkeypatch):
+    monkeypatch.setattr("actors.retraining.launcher._PROMISE_RETRY_S", 0.0)
+
+    async def story():
+        place = make(url, CHANNEL, peers=Broadcaster(*problems))
+        order = (await place.request("e-1"))["order"]
+        taken = await place.dispatcher.take(consumer="c", timeout_s=0)
+        done = {"order": order, "token": taken["token"], "outcome": "done", "new_version": "2"}
+        await place.dispatcher.finish(**done, promise=0.91, promise_n=2500)
+        await place.until(lambda _rows: place.peers.taken, "the promise")
+        assert place.peers.taken[0] == {
+            "model": "fraud", "version": "2", "values": {"accuracy": 0.91}, "n": 2500.0, "source": "cross_validation"
+        }  # fmt: skip
+        await place.until(lambda _rows: place.dispatcher._launcher._idle, "idleness")
+        place.peers.taken.clear()
+        place.bury()
+        place.start()
+        for _ in range(5):
+            await place.dispatcher._launcher.round()
+        assert place.peers.taken == []
+        assert (await place.dispatcher.orders(episodes=["e-1"]))["e-1"]["promise_n"] == 2500.0
+
+    asyncio.run(story())
+
+
+def test_a_promise_that_is_refused_is_tried_no_more(url, caplog):
+    async def story():
+        place = make(url, CHANNEL, peers=Broadcaster(ValueError("version must be ...")))
+        order = (await place.request("e-1"))["order"]
+        await place.dispatcher.finish(order=order, outcome="done", new_version="2", promise=0.91, promise_n=2500)
+        await place.until(lambda _rows: not place.peers.problems)
+        await place.until(lambda _rows: place.dispatcher._launcher._idle, "idleness")
+        assert place.peers.taken == []
+
+    asyncio.run(story())
+    assert "is refused and not used: version must be" in caplog.text
+
+
+def test_four_hundred_orders_on_a_receiver_that_hangs_do_not_delay_another_models_retrain(url):
+    slow = {"kind": "webhook", "url": "http://slow.example/"}
+    quick = {"kind": "webhook", "url": "http://quick.example/"}
+
+    async def story():
+        place = make(url, {"defaults": {"handler": slow}, "models": {"other": {"handler": quick}}})
+        hanging, honest, at_once = asyncio.Event(), world.FakeHandler.launch, []
+
+        async def launch(self, order):
+            if order.model != "other":
+                at_once.append(order.id)
+                await hanging.wait()
+                return Retry("no answer within 10 s", silent=True)
+            return await honest(self, order)
+
+        world.FakeHandler.launch, restored = launch, honest
+        try:
+            await asyncio.gather(*(place.request(f"e-{n}", f"m-{n}") for n in range(400)))
+            await place.until(lambda _rows: len(at_once) == 8, "eight hang")
+            order = (await place.request("e-other", "other"))["order"]
+            rows = await place.until(lambda rows: rows[-1]["state"] == "done", "the other's retrain")
+            assert (rows[-1]["id"], rows[-1]["attempts"]) == (order, 1)
+            hanging.set()
+            await place.until(lambda rows: sum(row["attempts"] for row in rows) == 9, "the circuit opens")
+            for _ in range(20):
+                await place.dispatcher._launcher.round()
+            assert len(at_once) == 8, "it is left alone for a while"
+            waiting = (await place.dispatcher.queue())["rows"]
+            assert len(waiting) == 400
+        finally:
+            world.FakeHandler.launch = restored
+
+    asyncio.run(story())
+
+
+def test_an_order_that_runs_for_too_long_is_stopped_before_the_model_is_free(url):
+    async def story():
+        place = make(url, {"defaults": {"handler": {"kind": "task", "target": "m:f"}}, "orders": {"timeout": "1h"}})
+        place.receiver.answer = lambda _order: Launched()
+        place.receiver.stops = False
+        await place.request("e-1")
+        await place.until(lambda rows: rows[0]["state"] == "running")
+        place.clock.advance(3601.0)
+        follow = place.dispatcher._launcher.follow_at
+        await place.until(
+            lambda _rows: follow.clear() or place.dispatcher._launcher.follow_at.clear() or place.receiver.stopped
+        )
+        assert (await place.rows())[0]["state"] == "running", "its job is still there"
+        place.receiver.stops = True
+        rows = await place.until(lambda rows: place.dispatcher._launcher.follow_at.clear() or rows[0]["state"] == "failed")
+        assert rows[0]["reason"] == "ended by orders.timeout after 3600 s"
+
+    asyncio.run(story())
+
+
+def test_a_restart_keeps_the_limits_and_a_reload_changes_them(url):
+    async def story():
+        place = make(url, {"defaults": {"handler": {"kind": "task", "target": "m:f"}}, "orders": {"max_running": 1}})
+        place.receiver.answer = lambda _order: Launched()
+        for number in range(3):
+            await place.request(f"e-{number}", f"m-{number}")
+        await place.until(lambda rows: [row["state"] for row in rows] == ["running", "pending", "pending"])
+        place.bury()
+        place.start()
+        for _ in range(5):
+            await place.dispatcher._launcher.round()
+        waiting = (await place.dispatcher.queue())["rows"]
+        assert [(row["place"], row["model"], row["why"]) for row in waiting] == [
+            (1, "m-1", "1 orders run, max_running is 1"),
+            (2, "m-2", "1 orders run, max_running is 1"),
+        ]
+        await place.dispatcher.front(order=waiting[1]["id"])
+        place.configure({"defaults": {"handler": {"kind": "task", "target": "m:f"}}, "orders": {"max_running": 2}})
+        await place.dispatcher.reload()
+        await place.until(lambda rows: [row["state"] for row in rows] == ["running", "pending", "running"])
+
+    asyncio.run(story())
+
+
+def test_names_that_can_match_nothing_are_refused_and_models_that_never_logged_warned_about(url):
+    async def story():
+        place = make(url, CHANNEL)
+        assert "has never logged" in (await place.dispatcher.trigger(model="fruad", reason="now"))["warning"]
+        silence = await place.dispatcher.silence(model="fruad-*", duration_s=60)
+        assert "no model that has ever logged matches 'fruad-*'" in silence["warning"]
+        with Store(url).part(SYSTEM).write() as connection:
+            connection.execute(schema.placements.insert().values(model="fruad-eu", process="detector:fruad-eu", slot=0))
+        assert "warning" not in await place.dispatcher.silence(model="fruad-*", duration_s=60)
+        assert "warning" not in await place.dispatcher.trigger(model="fruad-eu", reason="now")
+        covering = (await place.dispatcher.silences(model="fruad-eu"))["silences"]
+        assert [row["model"] for row in covering] == ["fruad-*", "fruad-*"]
+        assert (await place.dispatcher.silences(model="other"))["silences"] == []
+
+    asyncio.run(story())
+
+
+DONE = {"order": "x", "outcome": "done", "new_version": "2"}
+JUDGED = {"order": "x", "verdict": "paid", "saved": 1.0, "standard_error": 1.0, "at": 1.0}
 BAD = [
+    ("request", {"cause": "age"}, "cause must be 'alarm' or 'shortfall', got 'age'"),
+    ("request", {"cause": "shortfall", "episode": ""}, "key must be given for cause 'shortfall'"),
+    ("request", {"lost": "much"}, "lost and price must be numbers or None, got 'much'"),
+    ("finish", DONE | {"promise": 1.5, "promise_n": 9}, "promise must be from 0 to 1"),
+    ("finish", DONE | {"promise": 0.9}, "promise and promise_n must be given together"),
+    ("finish", DONE | {"promise": 0.9, "promise_n": 0}, "promise_n must be above 0"),
+    ("finish", DONE | {"promise": 0.9, "promise_n": 9, "new_version": None}, "promise must come with the new_version"),
+    ("finish", DONE | {"promise": 0.9, "promise_n": 9, "outcome": "failed"}, "promise must come with outcome 'done'"),
+    ("verdict", JUDGED | {"verdict": "maybe"}, "verdict must be one of paid, did not pay"),
+    ("deployed", {"model": "m", "version": "1", "at": float("nan")}, "at must be a finite number"),
+    ("trigger", {"model": "fraud-*", "reason": "x"}, "model must be the name of one model, not a pattern"),
+    ("silence", {"model": "fraud-[", "duration_s": 1}, "that a name can match, got 'fraud-\\['"),
+    ("dismiss", {"order": "x", "reason": ""}, "reason must be a text"),
     ("request", {"model": ""}, "model must be a text of 1 to 200 characters"),
     ("request", {"model": "m" * 201}, "model must be a text"),
     ("request", {"version": 7}, "version must be a text .* got 7"),
-    ("request", {"triggered_at": float("nan")}, "triggered_at must be finite, got nan"),
-    ("request", {"triggered_at": True}, "triggered_at must be a number, got True"),
+    ("request", {"triggered_at": float("nan")}, "triggered_at must be a finite number, got nan"),
+    ("request", {"triggered_at": True}, "triggered_at must be a finite number, got True"),
     ("request", {"explanation": []}, "explanation must be a mapping"),
     ("request", {"explanation": {"x": "y" * 300_000}}, "explanation must have at most"),
     ("request", {"episode": "a\nb"}, "episode must be a text"),
@@ -483,7 +652,7 @@ BAD = [
     ("take", {"consumer": "c", "timeout_s": 1e6}, "timeout_s must be from 0 to 300"),
     ("finish", {"order": "x", "outcome": "perhaps"}, "outcome must be 'done' or 'failed', got 'perhaps'"),
     ("silence", {"model": "m", "duration_s": 0}, "duration_s must be above 0"),
-    ("silence", {"model": "m", "duration_s": float("inf")}, "duration_s must be finite"),
+    ("silence", {"model": "m", "duration_s": float("inf")}, "duration_s must be a finite number"),
     ("trigger", {"model": "m", "reason": ""}, "reason must be a text"),
     ("history", {"limit": 0}, "limit must be from 1"),
     ("history", {"state": "lost"}, "state must be one of"),
@@ -506,7 +675,13 @@ def test_bad_input_is_refused_and_changes_nothing(url, method, wrong, rule):
     asyncio.run(story())
 
 
-@pytest.mark.parametrize(("method", "wrong"), [("finish", {"outcome": "done"}), ("retry", {}), ("order", {})])
+@pytest.mark.parametrize(
+    ("method", "wrong"),
+    [
+        ("finish", {"outcome": "done"}), ("retry", {}), ("order", {}), ("front", {}), ("dismiss", {"reason": "x"}),
+        ("release", {"token": 1, "reason": "x"}), ("verdict", {"verdict": "paid", "saved": 1, "standard_error": 1, "at": 1}),
+    ],
+)  # fmt: skip
 def test_an_unknown_order_is_a_key_error(url, method, wrong):
     async def story():
         place = make(url, CHANNEL)

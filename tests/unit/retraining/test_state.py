@@ -19,8 +19,8 @@ from actors.retraining import tables
 from actors.retraining.commits import Plan
 from actors.retraining.rules import orders
 from actors.retraining.rules.countdown import Countdown
-from actors.retraining.rules.delivery import Backoff, Done, Failed, Launched, Retry, Stop
-from actors.retraining.rules.orders import Request
+from actors.retraining.rules.delivery import Backoff, Done, Failed, Launched, Promise, Retry, Stop
+from actors.retraining.rules.orders import Request, Verdict
 from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Fence, StaleEpochError, Store
@@ -317,9 +317,9 @@ def test_a_silence_skips_until_it_is_over_or_ended(store):
     silence = book.silence("que*", 100.0, "holiday", "key", at(0))
     assert book.silence("que*", 100.0, "holiday", "key", at(1)) == silence
     assert book.admissions.request(request("queued"), at(1)).reason == f"silenced by {silence}: holiday"
-    assert book.record.silences(at(1))[0]["remaining_s"] == 99.0
+    assert book.record.silences(None, at(1))[0]["remaining_s"] == 99.0
     book.unsilence(silence, at(2))
-    assert book.record.silences(at(2)) == []
+    assert book.record.silences(None, at(2)) == []
     assert book.admissions.request(request("queued"), at(2)).decision == "dispatched"
     with pytest.raises(KeyError, match="known silence, got 'nope'"):
         book.unsilence("nope", at(3))
@@ -349,7 +349,8 @@ def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_
     assert book.leases.take("c", None, at(300)) is None
     assert book.retry(order.id, at(400)).order == order.id
     assert book.leases.take("c", None, at(401)).order.attempts == 4
-    assert book.retry(order.id, at(402)).reason == "the order is running already"
+    with pytest.raises(ValueError, match="must be one of failed, dead, expired to be put back, got 'running'"):
+        book.retry(order.id, at(402))
 
 
 def test_putting_back_waits_for_another_order_of_the_model(store):
@@ -423,7 +424,11 @@ def test_every_column_survives_the_store(store):
         failures=2,
         rounds=3,
         launched=True,
-        manual=True,
+        request=replace(book.record.order(id_)[0].request, cause="shortfall", ordinal=4, lost=260.0, price=250.0),
+        promise=Promise(0.91, 2500.0, "hold_out"),
+        verdict=Verdict("did not pay", -3.5, 12.0, 1.8e9),
+        started=at(7),
+        front=2,
     )
     with store.part(DISPATCHER).write() as connection:
         tables.put(connection, changed)

@@ -44,6 +44,8 @@ class Receiver:
     answer: Callable[[Order], Outcome] = lambda _order: Done()
     slow_s: float = 0.0
     forgotten: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    stops: bool = True
 
     def launch_once(self, order: Order) -> None:
         self.clock.advance(self.slow_s)
@@ -65,6 +67,10 @@ class FakeHandler:
         known = any(order.id == id_ for _at, _model, id_ in self._receiver.launches)
         return Launched() if known and isinstance(self._receiver.answer(order), Launched) else Retry("unknown", after_s=0)
 
+    async def stop(self, order: Order) -> bool:
+        self._receiver.stopped.append(order.id)
+        return self._receiver.stops
+
     async def forget(self, order: Order) -> None:
         self._receiver.forgotten.append(order.id)
 
@@ -72,8 +78,11 @@ class FakeHandler:
 class World:
     """One store and what comes and goes around it."""
 
-    def __init__(self, url: str, document: dict[str, Any] | None = None, *, receiver: Receiver | None = None) -> None:
+    def __init__(
+        self, url: str, document: dict[str, Any] | None = None, *, receiver: Receiver | None = None, peers: Any = None
+    ) -> None:
         self.url = url
+        self.peers = peers or NoPeers()
         self.clock = receiver.clock if receiver else FakeClock()
         self.receiver = receiver or Receiver(self.clock)
         self.configure(document or {"defaults": {"handler": {"kind": "webhook", "url": "http://127.0.0.1:9/"}}})
@@ -88,7 +97,7 @@ class World:
             namespace="unit",
             storage=self.url,
             clock=self.clock,
-            peers=NoPeers(),
+            peers=self.peers,
             environment={},
             make_handler=lambda _settings, _surroundings: FakeHandler(self.receiver),
             seed=0,
@@ -101,7 +110,7 @@ class World:
             self.dispatcher._loop_task.cancel()
         for task in self.dispatcher._launcher.attempts.values():
             task.cancel()
-        self.dispatcher._thread.shutdown(wait=True, cancel_futures=True)
+        self.dispatcher._keeper.thread.shutdown(wait=True, cancel_futures=True)
 
     async def request(self, episode: str, model: str = "fraud", **changes: Any) -> dict[str, Any]:
         asked = {

@@ -1,11 +1,25 @@
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.clock import Instant
 from actors.retraining.rules.countdown import Countdown
-from actors.retraining.rules.gate import AlreadyActive, Cooldown, CoolingDown, Dispatch, DryRun, Silence, Silenced, admit
+from actors.retraining.rules.gate import (
+    AlreadyActive,
+    Cooldown,
+    CoolingDown,
+    Dispatch,
+    DryRun,
+    GivenUp,
+    Silence,
+    Silenced,
+    admit,
+    can_match,
+)
 
 
 def at(seconds):
@@ -80,3 +94,26 @@ def test_two_dispatches_are_never_closer_than_the_cooldown(requests, cooldown_s)
             case CoolingDown(retry_in_s=retry_in_s):
                 assert last_s is not None
                 assert 0 < retry_in_s <= cooldown_s
+
+
+def test_a_model_whose_retrains_came_to_nothing_asks_no_more_until_a_person_does():
+    asked = {"now": at(0), "active": None, "cooldown": None, "silences": []}
+    assert admit("m", **asked, in_a_row=2, give_up=3) == Dispatch()
+    assert admit("m", **asked, in_a_row=3, give_up=3) == GivenUp(3)
+    assert admit("m", **asked, in_a_row=9, give_up=None) == Dispatch()
+    assert admit("m", **asked, in_a_row=3, give_up=3, manual=True) == Dispatch(("3 retrains that came to nothing",))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "possible"),
+    [("fraud", True), ("fraud-*", True), ("[!a]", True), ("a[0-9]?", True), ("é[à-ü]", True), ("[]a]", True),
+     ("fraud-[", False), ("a[z-a]", False), ("[*]", False), ("x[?*[]", False), ("[", False), ("ok[a][", False)],
+)  # fmt: skip
+def test_a_pattern_that_the_name_of_no_model_can_match_is_known(pattern, possible):
+    assert can_match(pattern) is possible
+
+
+@given(st.text("ab[]!-*?", max_size=8), st.text("ab]!-", min_size=1, max_size=8))
+def test_what_matches_a_name_can_match(pattern, name):
+    if fnmatchcase(name, pattern):
+        assert can_match(pattern)

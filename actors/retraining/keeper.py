@@ -1,0 +1,158 @@
+"""Keeps the dispatcher's state in one thread, with the settings that it decides by."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from sqlalchemy import select
+
+from actors import config
+from actors.clock import Clock, EventClock, Instant
+from actors.config.stored import load_stored
+from actors.retraining.commits import Plan
+from actors.retraining.rules.delivery import Backoff, Jitter
+from actors.retraining.rules.queue import Limits
+from actors.retraining.state import RetrainingState
+from actors.retraining.tables import DISPATCHER
+from actors.storage import Fence, StaleEpochError, Store, StoreError, schema
+from actors.storage.schema import SYSTEM
+
+T = TypeVar("T")
+
+OWNER: Final = "dispatcher"
+# What the configuration says of a model, worked out once: patterns and documents cost a millisecond.
+_MAX_PLANS: Final = 20_000
+
+
+class Keeper:
+    """Opens the state when it is first needed, and runs every function of it in the one thread that owns the store.
+
+    So commits follow each other, and the loop answers while one waits for the disk.
+    """
+
+    def __init__(self, storage: str, clock: Clock, jitter: Jitter, end_stale: Callable[[StaleEpochError], None]) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._jitter = jitter
+        self._end_stale = end_stale
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="dispatcher-store")
+        self._store: Store | None = None
+        self._fence: Fence | None = None
+        self._state: RetrainingState | None = None
+        self._settings = config.Settings()
+        self._plans: dict[str, Plan] = {}
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of this process; 0 before the store has been opened."""
+        return 0 if self._fence is None else self._fence.epoch
+
+    async def __call__(self, act: Callable[[RetrainingState, Instant], T], /) -> T:
+        """Run `act` on the state and return what it returns; a process that has been succeeded ends here."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.thread, self._on_state, act)
+        except StaleEpochError as error:
+            self._end_stale(error)
+            raise
+
+    def rest(self) -> None:
+        """Note that there is nothing to look after until now; called while no order is active."""
+        if self._state is not None:
+            self._state.leases.rest(self._clock.now())
+
+    def reload(self, state: RetrainingState, now: Instant) -> None:
+        """Read the configuration again; a pending order goes to the handler that it names now."""
+        if self._store is None:
+            return
+        self._settings = _stored_settings(self._store)
+        self._plans.clear()
+        if self._apply(state):
+            state.start(now)
+        state.reassign()
+        state.begin_anew()
+
+    def keep_house(self, state: RetrainingState, now: Instant) -> None:
+        """Put this instant on record, and delete what is too old or too much."""
+        retention = self._settings.retention
+        state.keep_house(now, keep_rows=retention.rows, keep_s=retention.age_s)
+
+    def ages(self) -> bool:
+        """Tell whether any model is retrained for its age."""
+        entries = (self._settings.defaults, *self._settings.models.values())
+        return any(entry.retrain.max_age_s is not None for entry in entries)
+
+    def processes(self) -> dict[str, int | None]:
+        """Return the detectors' processes on record, each with its slot; none before the store has been opened."""
+        if self._store is None:
+            return {}
+        with self._store.part(SYSTEM).read() as connection:
+            rows = connection.execute(select(schema.placements.c.process, schema.placements.c.slot).distinct())
+            return {row.process: row.slot for row in rows}
+
+    def knows(self, matches: Callable[[str], bool]) -> bool:
+        """Tell whether a model that has ever logged matches; to be called in the store's thread."""
+        if self._store is None:
+            return False
+        with self._store.part(SYSTEM).read() as connection:
+            return any(matches(model) for model in connection.execute(select(schema.placements.c.model)).scalars())
+
+    def _on_state(self, act: Callable[[RetrainingState, Instant], T]) -> T:
+        return act(self._state or self._open(), self._clock.now())
+
+    def _open(self) -> RetrainingState:
+        self._store = self._store or Store(self._storage)
+        self._settings = _stored_settings(self._store)
+        self._fence = self._fence or Fence.raise_epoch(self._store.part(DISPATCHER), OWNER)
+        state = RetrainingState(
+            self._fence, self._store.store_id, plan_of=self._plan_of, backoff=Backoff(), jitter=self._jitter
+        )
+        self._apply(state)
+        state.start(self._clock.now())
+        self._state = state
+        return state
+
+    def _apply(self, state: RetrainingState) -> bool:
+        """Let the settings count; return whether cooldowns run on another clock than before."""
+        delivery, limits = self._settings.delivery, self._settings.orders
+        state.commits.backoff = Backoff(
+            first_s=delivery.backoff_s,
+            ceiling_s=max(delivery.max_backoff_s, delivery.backoff_s),
+            max_failures=delivery.attempts,
+        )
+        state.commits.limits = Limits(limits.max_running, limits.max_per_hour, limits.timeout_s)
+        wanted = self._settings.clock == "event"
+        changed = wanted != (state.commits.events is not None)
+        if changed:
+            state.commits.events = EventClock() if wanted else None
+        return changed
+
+    def _plan_of(self, model: str) -> Plan:
+        if model in self._plans:
+            return self._plans[model]
+        settings = self._settings.for_model(model)
+        handler, rule = settings.handler, settings.retrain
+        channel = handler if isinstance(handler, config.ChannelHandlerSettings) else config.ChannelHandlerSettings()
+        plan = Plan(
+            cooldown_s=settings.cooldown_s,
+            dry_run=settings.dry_run,
+            handler=handler.kind,
+            handler_settings=config.handler_document(handler),
+            lease_s=channel.lease_s,
+            metric=rule.metric,
+            max_age_s=rule.max_age_s,
+            give_up=rule.give_up,
+        )
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        self._plans[model] = plan
+        return plan
+
+
+def _stored_settings(store: Store) -> config.Settings:
+    try:
+        return load_stored(store)
+    except ValueError as error:  # what another build has stored is no mistake of whoever calls now
+        raise StoreError(str(error)) from error

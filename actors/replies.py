@@ -188,6 +188,18 @@ class Episode(TypedDict):
     held: bool  # whether its state machine still waits for something
 
 
+class Broadcasted(TypedDict):
+    """What became of raw events; counts are of events, an index counts within the call."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[Rejection]
+    bad_values: NotRequired[int]
+    status: NotRequired[Literal["busy", "unavailable"]]  # nothing or only a part could be taken
+    retry_in_s: NotRequired[float]
+    models: NotRequired[dict[str, Ingested]]  # where only a part could be taken: what became of each model's events
+
+
 class HighWater(TypedDict):
     """The next sequence number of a producer, 0 for an unknown one."""
 

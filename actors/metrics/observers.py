@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from actors import wire
 from actors.checks import shown
@@ -28,6 +28,17 @@ class _Queue:
         self.delivered = self.dropped = self.failed = 0
         self.silent = 0  # calls in a row without a reply
         self.task: asyncio.Task[None] | None = None
+
+
+class ObserverCounts(TypedDict):
+    """What one observer has seen, in events."""
+
+    actor: str
+    pinned: bool  # the configuration names it
+    delivered: int
+    dropped: int
+    failed: int
+    waiting: int
 
 
 class Observers:
@@ -64,8 +75,8 @@ class Observers:
             queue.task.cancel()
         logger.info("observer %s unregistered", name)
 
-    def counts(self) -> dict[str, dict[str, Any]]:
-        """Give each observer's counts, in events."""
+    def counts(self) -> dict[str, ObserverCounts]:
+        """Return each observer's counts."""
         return {
             name: {
                 "actor": queue.actor,

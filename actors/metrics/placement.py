@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, text
 
-from actors.storage import Part
-from actors.storage.schema import insert_or_keep, placements
+from actors.config import Settings
+from actors.config.stored import load_stored
+from actors.storage import Part, Store
+from actors.storage.schema import SYSTEM, insert_or_keep, placements
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,38 @@ class Places:
         return Place(process, slot)
 
 
+class Placements:
+    """What the broadcaster's store thread knows: the configuration and the system's part of the store."""
+
+    def __init__(self, store: Store) -> None:
+        """Read the configuration. Raises what the store raises, and ValueError for settings of another build."""
+        self._store = store
+        self.part = store.part(SYSTEM)
+        self.settings = load_stored(store)
+
+    def reload(self) -> Settings:
+        """Read the configuration again."""
+        self.settings = load_stored(self._store)
+        return self.settings
+
+    def read(self) -> dict[str, Place]:
+        """Return every placement."""
+        return read(self.part)
+
+    def place(self, models: Sequence[str]) -> dict[str, Place | TooManyModelsError]:
+        """Place what is new among the models, within the limits of the configuration."""
+        limits = self.settings.detectors
+        return place(self.part, models, max_processes=limits.max_processes, max_models=limits.max_models)
+
+
 def read(part: Part) -> dict[str, Place]:
-    """Give every placement."""
+    """Return every placement."""
     with part.read() as connection:
         return _all(connection)
 
 
 def place(part: Part, models: Sequence[str], *, max_processes: int, max_models: int) -> dict[str, Place | TooManyModelsError]:
-    """Place what is new among `models` in one transaction; give for each its place, or why it has none."""
+    """Place what is new among `models` in one transaction; return for each its place, or why it has none."""
     with part.write() as connection:
         if connection.dialect.name == "postgresql":
             # SQLite lets one writer in at a time; here two would count the same models.

@@ -1,19 +1,22 @@
-"""Raw events of `broadcast`: plain mappings, checked one by one and sorted into the rows of their models."""
+"""Raw events of `broadcast`: plain mappings, checked one by one and sorted by model; and the one reply to all of them."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from actors import wire
 from actors.checks import finite, shown, stand_in, unboxed
-from actors.wire import Rejection, Row
+from actors.replies import Broadcasted, Ingested, Rejection
+from actors.wire import Row
 
 MAX_EVENTS: Final = 100_000  # of one call: each costs some microseconds of the broadcaster's only loop
 
 
+_RETRY_S: Final = 0.25
 _INFINITE: Final = (math.inf, -math.inf)
 
 
@@ -156,3 +159,55 @@ def _weight(n: object, size: int) -> float | None:
     if n is not None and (number is None or not 0.0 < number <= wire.MAX_WEIGHT):
         raise _BadEventError("n", n, wire.WEIGHT_RULE, size)
     return number
+
+
+def joined_reply(found: Sorted, parts: Sequence[tuple[str, int, Ingested]], *, one_model: bool) -> Broadcasted:
+    """Put the detectors' replies together: the indices of the call, the worst status, each model's reply where they differ.
+
+    `parts` has for each packed batch its model, the place of its first row among the model's rows, and the reply.
+    """
+    rejected: dict[int, Rejection] = {rejection["index"]: rejection for rejection in found.rejected}
+    models: dict[str, Ingested] = {}
+    ends = {(model, first): len(found.indices[model]) for model, first, _ in parts}
+    for (model, first, _), (following, end, _) in itertools.pairwise(parts):
+        if model == following:
+            ends[model, first] = end
+    for model, first, reply in parts:
+        if reply["status"] in {"gap", "refused"} and one_model:
+            raise ValueError(f"sequence must continue: {reply['reason']}" if reply["status"] == "gap" else reply["reason"])
+        indices = found.indices[model][first : ends[model, first]]
+        for rejection in reply["rejected"]:
+            index = indices[rejection["index"]]
+            rejected.setdefault(index, rejection | {"index": index})
+        if reply["status"] == "refused":
+            for index in indices:
+                rejected[index] = {"index": index, "field": "model_name", "value": model, "rule": reply["reason"]}
+        models[model] = _added(models[model], reply) if model in models else reply
+    joined: Broadcasted = {
+        "accepted": sum(reply["accepted"] for reply in models.values()),
+        "duplicates": sum(reply["duplicates"] for reply in models.values()),
+        "rejected": [rejected[index] for index in sorted(rejected)],
+    }
+    bad_values = sum(reply.get("bad_values", 0) for reply in models.values())
+    if bad_values:
+        joined["bad_values"] = bad_values
+    failed = [reply for reply in models.values() if reply["status"] in {"busy", "unavailable", "gap"}]
+    if failed:
+        joined["status"] = "unavailable" if any(reply["status"] == "unavailable" for reply in failed) else "busy"
+        joined["retry_in_s"] = max(reply.get("retry_in_s", _RETRY_S) for reply in failed)
+        joined["models"] = models
+    return joined
+
+
+_WORST: Final = ("unavailable", "busy", "gap", "refused", "accepted")
+
+
+def _added(one: Ingested, other: Ingested) -> Ingested:
+    """Return the reply for two batches of one model: the sums, and whatever went wrong."""
+    worst = min(one, other, key=lambda reply: _WORST.index(reply["status"])).copy()
+    worst["accepted"] = one["accepted"] + other["accepted"]
+    worst["duplicates"] = one["duplicates"] + other["duplicates"]
+    worst["rejected"] = one["rejected"] + other["rejected"]
+    worst["bad_values"] = one.get("bad_values", 0) + other.get("bad_values", 0)
+    worst["high_water"] = max(one["high_water"] or 0, other["high_water"] or 0)
+    return worst

@@ -7,12 +7,11 @@ counted here, so that `status` and the metrics show it.
 from __future__ import annotations
 
 import json
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 
 from sqlalchemy import select
 
-from actors import wire
-from actors.checks import stand_in
+from actors.replies import Json
 from actors.storage import Part
 from actors.storage.schema import notes, upsert
 
@@ -23,38 +22,10 @@ class Refused(TypedDict):
     """What status shows: `last` is None before the first, else model, field, value, rule and `at` (seconds since the epoch)."""
 
     events: int
-    last: dict[str, Any] | None
+    last: Json | None
 
 
-class Refusals:
-    """Counts from where the store's note ends. Not thread-safe: the broadcaster's loop counts."""
-
-    def __init__(self) -> None:
-        self.events = 0
-        self.last: dict[str, Any] | None = None
-        self._written = 0
-
-    def add(self, model: object, events: int, rejection: wire.Rejection, at_s: float) -> None:
-        """Count events that were refused for one reason."""
-        self.events += events
-        what = {name: stand_in(rejection[name]) for name in ("field", "value")}
-        self.last = {"model": stand_in(model), **what, "rule": rejection["rule"][:500], "at": at_s}
-
-    @property
-    def is_dirty(self) -> bool:
-        """Whether the store does not know all of it yet."""
-        return self.events > self._written
-
-    def note(self) -> tuple[int, dict[str, Any] | None]:
-        """Give what `write` needs: the events since the last note, and the last reason."""
-        return self.events - self._written, self.last
-
-    def noted(self, events: int) -> None:
-        """Learn that so many events have been added to the store's note."""
-        self._written += events
-
-
-def write(part: Part, events: int, last: dict[str, Any] | None) -> None:
+def write(part: Part, events: int, last: Json | None) -> None:
     """Add to the note; runs in a thread that may wait for the store."""
     with part.write() as connection:
         found = connection.execute(select(notes.c.value).where(notes.c.name == _NOTE)).scalar()

@@ -17,8 +17,8 @@ from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
 from actors.config import parse
 from actors.config.stored import store_settings
-from actors.metrics import broadcaster as broadcasting
 from actors.metrics import observers as observing
+from actors.metrics import refusal_counter
 from actors.metrics.broadcaster import MetricBroadcaster
 from actors.metrics.observer_host import ObserverHost, check_observer, events_of, make
 from actors.metrics.placement import Places, TooManyModelsError
@@ -106,7 +106,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcasting, "_NOTE_S", 0.0)
+    monkeypatch.setattr(refusal_counter, "NOTE_S", 0.0)
 
 
 @pytest.fixture
@@ -239,8 +239,7 @@ def test_what_no_model_can_count_is_counted_in_the_store_with_its_reason(world: 
 
 
 async def in_store(broadcaster: MetricBroadcaster) -> None:
-    assert broadcaster._noting is not None
-    await broadcaster._noting
+    await broadcaster._refusals.noted()
 
 
 def test_a_call_of_bad_events_reaches_the_detector_of_a_known_model_alone(world: World, run: Any) -> None:

@@ -1,0 +1,156 @@
+"""Routes: where each model lives, the processes that are there, and calls to them.
+
+Placements are read from the store and made there, those that wait together in one transaction. A process is made when it is
+first needed, and again after a call to it has failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from actors import failpoints
+from actors.checks import brief, shown
+from actors.cluster.peers import Peers, PeerUnavailableError
+from actors.cluster.store_thread import STORE_ERRORS, StoreThread
+from actors.metrics.placement import Place, Placements, TooManyModelsError
+from actors.replies import Ingested, Json, ingested
+
+logger = logging.getLogger(__name__)
+
+# A detector answers within milliseconds; this long only where its store hangs or it is being replaced. Then: outcome unknown.
+_CALL_S: Final = 15.0
+RETRY_S: Final = 0.25
+
+Spawn = Callable[[str, int], object]
+
+
+class Routes:
+    """Knows the process of each model and calls it; lives in the broadcaster's loop."""
+
+    def __init__(self, peers: Peers, store: StoreThread[Placements], spawn: Spawn) -> None:
+        """`spawn(process, slot)` makes the process of a place, or finds it; it runs in a thread."""
+        self._peers = peers
+        self._store = store
+        self._spawn = spawn
+        self.places: dict[str, Place] = {}
+        self._placing: dict[str, asyncio.Future[Place | Exception]] = {}
+        self._placer: asyncio.Task[None] | None = None
+        self._alive: set[str] = set()  # processes that this one has made or found
+        self._making: dict[str, asyncio.Lock] = {}
+
+    async def read(self) -> None:
+        """Read the placements again: another broadcaster may have made some. Without a store it keeps those that it knows."""
+        try:
+            self.places.update(await self._store.do(lambda placements: placements.read()))
+        except STORE_ERRORS as error:
+            logger.warning("placements cannot be read: %s", brief(error))
+
+    async def place(self, models: Iterable[str]) -> dict[str, Ingested]:
+        """Place the models that are new here; return the refusals of those that have no place."""
+        waits: dict[str, asyncio.Future[Place | Exception]] = {}
+        for model in models:
+            if model not in self.places:
+                waits[model] = self._placing.setdefault(model, asyncio.get_running_loop().create_future())
+        if waits and (self._placer is None or self._placer.done()):
+            self._placer = asyncio.get_running_loop().create_task(self._place_waiting())
+        refused: dict[str, Ingested] = {}
+        for model, wait in waits.items():
+            found = await wait
+            if isinstance(found, TooManyModelsError):
+                refused[model] = ingested("refused", reason=str(found))
+            elif isinstance(found, Exception):
+                refused[model] = _unavailable(f"the store cannot be reached: {brief(found)}")
+        return refused
+
+    async def forward(self, place: Place, batches: Sequence[Mapping[str, Any]]) -> list[Ingested]:
+        """Have the process of a place count batches; a reply for each."""
+        failpoints.reach("broadcaster.before_forward")
+        answer = await self._call(place, "ingest_many", batches=batches)
+        failpoints.reach("broadcaster.after_forward")
+        # Where nobody answered perhaps they were counted: the caller sends them again, and the detector knows what it has.
+        return [_unavailable(answer)] * len(batches) if isinstance(answer, str) else answer
+
+    async def ask(self, model: str, method: str, **arguments: Any) -> Json:
+        """Call the detector of a model. KeyError where it has none."""
+        if model not in self.places:
+            await self.read()
+        place = self.places.get(model)
+        if place is None:
+            raise KeyError(f"model must be one that has logged something, got {shown(model)}")
+        return await self._answer(place, method, model=model, **arguments)
+
+    async def ask_or_place(self, model: str, method: str, **arguments: Any) -> Json:
+        """Call the detector of a model, which begins with this where it has logged nothing yet. ValueError for one too many."""
+        refused = (await self.place([model])).get(model)
+        if refused is None:
+            return await self.ask(model, method, **arguments)
+        if refused["status"] == "refused":
+            raise ValueError(refused["reason"])
+        return dict(refused)
+
+    async def ask_owner(self, episode: str, method: str) -> Json:
+        """Ask the detector that wrote the episode; where each process has a part of its own, one after another."""
+        await self.read()
+        problem = KeyError(f"episode must be one of this store, got {shown(episode)}")
+        for place in sorted(set(self.places.values()), key=lambda each: each.slot):
+            try:
+                return await self._answer(place, method, episode=episode)
+            except KeyError:
+                continue
+        raise problem
+
+    async def _answer(self, place: Place, method: str, **arguments: Any) -> Json:
+        answer = await self._call(place, method, **arguments)
+        return dict(_unavailable(answer)) if isinstance(answer, str) else answer
+
+    async def _call(self, place: Place, method: str, **arguments: Any) -> Any:
+        """Call the process of a place; a text says why there is no answer."""
+        if place.process not in self._alive:
+            problem = await self._make(place)
+            if problem is not None:
+                return problem
+        try:
+            return await self._peers.call(place.process, method, timeout_s=_CALL_S, **arguments)
+        except PeerUnavailableError as error:
+            self._alive.discard(place.process)
+            return str(error)
+
+    async def _make(self, place: Place) -> str | None:
+        """Have the process of a place; return the problem where that fails."""
+        async with self._making.setdefault(place.process, asyncio.Lock()):
+            if place.process in self._alive:
+                return None
+            try:
+                await asyncio.to_thread(self._spawn, place.process, place.slot)
+            except Exception as error:
+                logger.exception("%s could not be made", place.process)
+                return f"{place.process} could not be made: {error}"
+            self._alive.add(place.process)
+            return None
+
+    async def _place_waiting(self) -> None:
+        while self._placing:
+            waiting, self._placing = self._placing, {}
+            names = list(waiting)
+            placed: Mapping[str, Place | Exception]
+            try:
+                placed = await self._store.do(lambda placements, names=names: placements.place(names))  # type: ignore[misc]
+            except Exception as error:
+                if not isinstance(error, STORE_ERRORS):
+                    logger.exception("models cannot be placed")
+                else:
+                    logger.warning("models cannot be placed, the store is unavailable: %s", brief(error))
+                placed = dict.fromkeys(waiting, error)
+            for model, future in waiting.items():
+                found = placed[model]
+                if isinstance(found, Place):
+                    self.places[model] = found
+                if not future.done():
+                    future.set_result(found)
+
+
+def _unavailable(reason: str) -> Ingested:
+    return ingested("unavailable", reason=reason, retry_in_s=RETRY_S)

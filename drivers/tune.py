@@ -147,6 +147,34 @@ def stop(*, name: str, address: str | None, namespace: str | None, output: Outpu
     return _shown(tuning.study(name), _files(given), output, fine={"STOPPED", "DONE"})
 
 
+@tune.command("resume", examples=["visutility tune resume branin", "visutility tune resume branin --trials 400 --wait"])
+@click.argument("name")
+@click.option("--trials", type=int, help="How many in all (default: as many as before).")
+@click.option("--wait", is_flag=True, help="Wait until it ends, as `tune run` does.")
+@_exports
+@cluster
+def resume(
+    *, name: str, trials: int | None, wait: bool, address: str | None, namespace: str | None, output: Output, **given: Any
+) -> int:
+    """Take up the study NAME where it stands, with the objective and the settings that it was submitted with."""
+    tuning = joined(address, namespace).tuner
+    study = tuning.resume(name, trials=trials)
+    if wait:
+        return _shown(tuning.wait(name, progress=_progress(output)), _files(given), output)
+    return _shown(study, _files(given), output, fine={"RUNNING", "DONE"})
+
+
+@tune.command("delete", examples=["visutility tune delete branin"])
+@click.argument("name")
+@cluster
+def delete(*, name: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """Delete the study NAME, which has ended, with its trials."""
+    joined(address, namespace).tuner.delete(name)
+    output.line(f"{name} is deleted")
+    output.result({"study": name, "deleted": True})
+    return FINE
+
+
 @tune.command("ls", examples=["visutility tune ls", "visutility tune ls --storage sqlite:///./visutility-data"])
 @stored
 @cluster

@@ -155,6 +155,17 @@ class Tuning:
         """End the study before its time: running trials are cancelled. `run` or `submit` with its name takes it up again."""
         self._call("stop_study", name=name)
 
+    def resume(self, name: str, *, trials: int | None = None) -> Study:
+        """Take up a study that was stopped, with what it was submitted with, and do not wait for it; `trials` may ask for more.
+
+        KeyError where there is none of that name.
+
+        Example:
+            system.tuner.resume("churn-lr", trials=200)
+        """
+        self._call("resume_study", name=name, trials=trials)
+        return self.study(name)
+
     def delete(self, name: str) -> None:
         """Delete a study that has ended, with its trials. ValueError while it runs, KeyError where there is none of that name.
 

@@ -296,6 +296,13 @@ class Reader:
         return {"objective": row.objective, "executor": plan.executor, "seed": plan.seed, "context": plan.context,
                 "timeout_s": plan.timeout_s, "resources": plan.resources}  # fmt: skip
 
+    def submitted(self, name: str) -> tuple[Plan, bytes]:
+        """Return the plan and the objective that a study was submitted with last; KeyError where there is none."""
+        with self._state.part().read() as connection:
+            row = row_of(connection, name)
+            objective = connection.execute(select(studies.c.objective).where(studies.c.study == row.study)).scalar_one()
+        return Plan.from_document(row.plan), bytes(objective)
+
     def seed(self, name: object) -> int | None:
         """Return the seed of a study; None where there is none of that name."""
         with self._state.part().read() as connection:

@@ -12,9 +12,10 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Unpack
 
-from actors.checks import shown
+from actors.checks import shown, whole
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor, deployment
 from actors.cluster.peers import Peers, RayPeers
@@ -143,16 +144,20 @@ class Tuner:
             asked["seed"] = await self._desk.read(lambda: self._reader.seed(asked.get("name")))
             asked["seed"] = fresh_seed() if asked["seed"] is None else asked["seed"]
         checked = await asyncio.to_thread(plans.check, asked)  # a strategy's library takes its time to import
-        begun = await self._begun(checked, shipped)
-        self._staff.look()
-        self._tidy()
-        return {
-            "status": begun.status,
-            "study": begun.study,
-            "name": checked.name,
-            "seed": checked.seed,
-            "warnings": checked.warnings(),
-        }
+        return await self._submitted(checked, shipped)
+
+    @_answered
+    async def resume_study(self, *, name: str, trials: int | None = None) -> Submitted:
+        """Take up a study with the objective and the settings that it was submitted with; `trials` may ask for more.
+
+        Raises:
+            KeyError: No study has that name.
+        """
+        self._begin()
+        plan, objective = await self._desk.read(lambda: self._reader.submitted(name))
+        if trials is not None:
+            plan = replace(plan, trials=whole("trials", trials, plan.trials, plans.MAX_TRIALS))
+        return await self._submitted(plan, objective)
 
     @_answered
     async def step(self, *, study: str, **said: Unpack[StepFields]) -> StepAnswered | Gone:
@@ -234,6 +239,18 @@ class Tuner:
 
     def _begin(self) -> None:
         self._staff.begin()
+
+    async def _submitted(self, plan: Plan, objective: bytes) -> Submitted:
+        begun = await self._begun(plan, objective)
+        self._staff.look()
+        self._tidy()
+        return {
+            "status": begun.status,
+            "study": begun.study,
+            "name": plan.name,
+            "seed": plan.seed,
+            "warnings": plan.warnings(),
+        }
 
     async def _begun(self, plan: Plan, objective: bytes) -> Begun:
         """Begin or take up the study; one that has ended is read beside the store thread."""

@@ -29,6 +29,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--config", type=_PATH, help="The present one (default: that of the running system or store).")
 @click.option("--model", help="Only this model; in FILE also the model of lines that name none.")
 @click.option("--version", help="The version of lines of FILE that name none.")
+@click.option("--n-column", metavar="NAME", help="The column of FILE that says how many predictions are behind an event.")
 @click.option("--since", help="Leave out earlier events: 2026-11-23, 2026-11-23T14:00, or seconds since the epoch.")
 @click.option("--takes", default="0s", help="How long a rehearsed retrain takes (default: 0s).")
 @click.option("--plot", type=_PATH, help="Draw both to this file (PNG, SVG; needs the extra `plot`).")
@@ -36,8 +37,8 @@ _PATH = click.Path(path_type=Path)
 @cluster
 def replay(
     *, file: Path | None, dry_run: bool, what_if: Path | None, config: Path | None, model: str | None, version: str | None,
-    since: str | None, takes: str, plot: Path | None, storage: str | None, address: str | None, namespace: str | None,
-    output: Output,
+    n_column: str | None, since: str | None, takes: str, plot: Path | None, storage: str | None, address: str | None,
+    namespace: str | None, output: Output,
 ) -> int:  # fmt: skip
     """Replay FILE."""
     from drivers.replay import event_files  # noqa: PLC0415  imports numpy, 0.2 s; help does without
@@ -49,8 +50,8 @@ def replay(
     if file is not None and not file.is_file():
         raise FileNotFoundError(2, "no such file", str(file))
     asked = Asked(
-        file=file, what_if=what_if, config=config, model=model, version=version, since_s=since_s, takes=takes, storage=storage,
-        plot=plot, address=address, namespace=namespace,
+        file=file, what_if=what_if, config=config, model=model, version=version, n_column=n_column, since_s=since_s,
+        takes=takes, storage=storage, plot=plot, address=address, namespace=namespace,
     )  # fmt: skip
     if what_if is None and not dry_run:
         if file is None:

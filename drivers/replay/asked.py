@@ -21,6 +21,7 @@ class Asked:
     config: Path | None
     model: str | None
     version: str | None
+    n_column: str | None
     since_s: float | None
     takes: str
     storage: str | None

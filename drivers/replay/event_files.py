@@ -1,8 +1,9 @@
 """Reads events from a CSV or JSONL file: one line each, as the broadcaster takes them.
 
 Columns or keys: `model_name` (or `model`), `model_version` (or `version`), `timestamp` (seconds since the epoch, or ISO 8601),
-`accuracy`, `precision`, `recall`, and `extras` (JSONL). Every other column is an extra; an empty cell is absent. Names and
-versions are texts as they are written: version 1.10 is not 1.1.
+`accuracy`, `precision`, `recall`, `extras` (JSONL), and the column that is named for n; in JSONL of the wire's own form, which
+says `model_name`, that is `n`. Every other column is an extra; an empty cell is absent. Names and versions are texts as they
+are written: version 1.10 is not 1.1.
 """
 
 from __future__ import annotations
@@ -35,15 +36,19 @@ class Chunk:
     rejected: list[dict[str, Any]]
 
 
-def chunks(path: Path, *, model: str | None, version: str | None, since_s: float | None, now_s: float) -> Iterator[Chunk]:
+def chunks(
+    path: Path, *, model: str | None, version: str | None, since_s: float | None, now_s: float, n_column: str | None = None
+) -> Iterator[Chunk]:
     """Read a file in order, checked as the wire checks it; `model` and `version` stand in where a line names none.
+
+    `n_column` is the column or key that says how many predictions are behind an event.
 
     Events before `since_s` are left out. A line that cannot be read is rejected alone. ValueError for a file of another kind,
     or one that cannot be read on.
     """
     held: list[tuple[int, dict[str, Any]]] = []
     unread: list[dict[str, Any]] = []
-    for line, event in _lines(path):
+    for line, event in _lines(path, n_column):
         if isinstance(event, _Unread):
             unread.append({"line": line, "field": event.field, "value": event.value, "rule": event.rule})
         else:
@@ -95,17 +100,17 @@ class _Written(float):
         return made
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
+def _lines(path: Path, n_column: str | None) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
     match path.suffix.lower():
         case ".csv":
-            yield from _csv(path)
+            yield from _csv(path, n_column)
         case ".jsonl" | ".ndjson" | ".json":
-            yield from _jsonl(path)
+            yield from _jsonl(path, n_column)
         case other:
             raise ValueError(f"file must end in .csv, .jsonl or .ndjson, got {other!r} ({path})")
 
 
-def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
+def _csv(path: Path, n_column: str | None) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
@@ -118,7 +123,7 @@ def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
                     yield reader.line_num, _Unread("line", ",".join(cells)[:_MOST_SHOWN], rule)
                     continue
                 named = ((_NAMES.get(name, name), text) for name, text in zip(header, cells, strict=True) if text != "")
-                yield reader.line_num, _event({name: text if name in _TEXTS else _cell(text) for name, text in named})
+                yield reader.line_num, _event({name: text if name in _TEXTS else _cell(text) for name, text in named}, n_column)
         except csv.Error as error:
             raise ValueError(f"{path}:{reader.line_num}: {error}") from None
 
@@ -130,7 +135,7 @@ def _cell(text: str) -> Any:
         return text
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
+def _jsonl(path: Path, n_column: str | None) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -141,17 +146,21 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | _Unread]]:
                 yield number, _Unread("line", line.strip()[:_MOST_SHOWN], f"must be JSON ({error})")
                 continue
             if isinstance(row, dict):
-                yield number, _event(row)
+                # In the wire's own form `n` is the field; a flat line may have a metric of that name.
+                in_form = n_column is None and "model_name" in row
+                yield number, _event(row, "n" if in_form else n_column)
             else:
                 yield number, _Unread("line", line.strip()[:_MOST_SHOWN], "must be a JSON object")
 
 
-def _event(row: Mapping[str, Any]) -> dict[str, Any]:
+def _event(row: Mapping[str, Any], n_column: str | None) -> dict[str, Any]:
     event: dict[str, Any] = {}
     extras: dict[str, Any] = {}
     for given, value in row.items():
         name = _NAMES.get(given, given)
-        if name in _FIELDS:
+        if given == n_column:
+            event["n"] = value
+        elif name in _FIELDS:
             event[name] = value
         else:
             extras[name] = value

@@ -157,7 +157,9 @@ def _store(asked: Asked) -> Store:
 
 
 def _file_parts(asked: Asked, file: Path, rejected: list[dict[str, Any]]) -> Iterator[Part]:
-    for chunk in event_files.chunks(file, model=asked.model, version=asked.version, since_s=asked.since_s, now_s=time.time()):
+    for chunk in event_files.chunks(
+        file, model=asked.model, version=asked.version, since_s=asked.since_s, now_s=time.time(), n_column=asked.n_column
+    ):
         rejected += chunk.rejected
         for model, rows in chunk.rows.items():
             if asked.model in {None, model}:

@@ -26,7 +26,9 @@ def send(asked: Asked, file: Path, output: Output) -> int:
     models: set[str] = set()
     sent = 0
     with output.progress("events", None) as step:
-        for chunk in event_files.chunks(file, model=asked.model, version=asked.version, since_s=asked.since_s, now_s=began_s):
+        for chunk in event_files.chunks(
+            file, model=asked.model, version=asked.version, since_s=asked.since_s, now_s=began_s, n_column=asked.n_column
+        ):
             rejected += chunk.rejected
             for event in chunk.events:
                 if asked.model is not None and event["model_name"] != asked.model:
@@ -52,4 +54,10 @@ def send(asked: Asked, file: Path, output: Output) -> int:
 def _log(metrics: Any, event: Mapping[str, Any]) -> None:
     values = {name: event[name] for name in ("accuracy", "precision", "recall") if event.get(name) is not None}
     version = {} if event.get("model_version") is None else {"version": event["model_version"]}
-    metrics.log({**event.get("extras", {}), **values}, model=event["model_name"], timestamp=event.get("timestamp"), **version)
+    metrics.log(
+        {**event.get("extras", {}), **values},
+        model=event["model_name"],
+        timestamp=event.get("timestamp"),
+        n=event.get("n"),
+        **version,
+    )

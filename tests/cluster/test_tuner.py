@@ -218,7 +218,11 @@ def test_a_stopped_study_ends_what_runs_and_is_resumed_by_name(tuners: Tuners, t
     assert stopped.state == "STOPPED"
     assert stopped.counts()["CANCELLED"] == 2
     go.touch()
-    resumed = tuners.tuning.run(objective, SPACE, trials=20, name=name, max_concurrent=2, executor=executor)
+    if executor == "inline":  # by its whole submission, or by its name alone
+        resumed = tuners.tuning.run(objective, SPACE, trials=20, name=name, max_concurrent=2, executor=executor)
+    else:
+        tuners.tuning.resume(name)
+        resumed = tuners.tuning.wait(name)
     assert resumed.counts() == {"COMPLETED": 20}
     whole = tuners.tuning.run(lambda params: float(params["x"]), SPACE, trials=20, seed=5)
     assert table(resumed) == table(whole)

@@ -54,7 +54,10 @@ SYSTEM: Any = SimpleNamespace(
         done=lambda *_, **__: RECORDED, failed=lambda *_: RECORDED, silence=lambda *_: NAME, unsilence=lambda *_: None,
         silences=lambda: [{"id": "q", "model": NAME, "remaining_s": 9.5, "comment": "ü"}],
     ),
-    tuner=SimpleNamespace(run=study, submit=study, wait=study, study=study, stop=lambda *_: None, studies=lambda: STUDIES),
+    tuner=SimpleNamespace(
+        run=study, submit=study, wait=study, study=study, resume=study, stop=lambda *_: None, delete=lambda *_: None,
+        studies=lambda: STUDIES,
+    ),
 )  # fmt: skip
 
 
@@ -73,6 +76,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "retrains failed": [NAME, "--reason", "é"], "silence add": [NAME, "--duration", "2h"], "silence ls": [],
         "silence expire": [NAME], "ack": [NAME], "replay": [str(events), "--dry-run", "--config", str(config)],
         "tune run": search, "tune submit": search, "tune watch": [NAME], "tune stop": [NAME], "tune ls": [],
+        "tune resume": [NAME, "--wait"], "tune delete": [NAME],
         "tune show": [NAME],
         "demo": ["--days", "0", "--out", str(folder / "é")], "reference": ["--seed", "é"], "completion": ["bash"],
     }  # fmt: skip

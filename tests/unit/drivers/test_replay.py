@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from drivers import replay
-from drivers.replay import event_files
+from drivers.replay import event_files, sending
 
 NOW_S = 1_790_000_000.0
 
@@ -196,3 +196,26 @@ def test_bytes_that_are_no_utf8_reject_their_own_line(tmp_path, name):
     events, rejected = read(tmp_path / name)
     assert [event["model_name"] for event in events] == ["m", "m"]
     assert [(each["line"], each["field"]) for each in rejected] == [(3, "model_name")]
+
+
+def test_the_column_that_is_named_holds_the_predictions_behind_an_event(tmp_path):
+    file = written(tmp_path / "log.csv", "model,accuracy,n,count", "m,0.9,1,200", "m,0.8,2,", "m,0.7,3,-1")
+    events, rejected = read(file, n_column="count")
+    assert [(event.get("n"), event["extras"]) for event in events] == [(200.0, {"n": 1.0}), (None, {"n": 2.0})]
+    assert [(bad["line"], bad["field"], bad["value"]) for bad in rejected] == [(4, "n", -1.0)]
+    assert [event.get("n") for event in read(file)[0]] == [None] * 3  # a metric may be called n
+    lines = '{"model_name": "m", "accuracy": 0.9, "n": 200}', '{"model": "m", "accuracy": 0.9, "n": 200}'
+    events, _ = read(written(tmp_path / "log.jsonl", *lines))
+    assert [(event.get("n"), event.get("extras")) for event in events] == [(200, None), (None, {"n": 200})]
+
+
+def test_the_column_of_n_reaches_the_log(tmp_path):
+    logged = []
+
+    class Metrics:
+        def log(self, metrics, **more):
+            logged.append((metrics, more))
+
+    (event,) = read(written(tmp_path / "log.csv", "model,accuracy,count", "m,0.9,200"), n_column="count")[0]
+    sending._log(Metrics(), event)
+    assert logged == [({"accuracy": 0.9}, {"model": "m", "timestamp": None, "n": 200.0})]

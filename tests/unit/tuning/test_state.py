@@ -85,6 +85,18 @@ def test_submitting_twice_is_one_study_and_another_search_is_refused(storage: st
     run(storage, act)
 
 
+def test_a_study_is_taken_up_by_what_it_was_submitted_with_last(storage: str) -> None:
+    async def act(kept: Kept) -> None:
+        await kept.submit(a_plan())
+        await kept.submit(a_plan(trials=20, retries=2), b"pkl:y")
+        plan, objective = kept.reader.submitted("s")
+        assert (plan.trials, plan.retries, plan.seed, objective) == (20, 2, 3, b"pkl:y")
+        with pytest.raises(KeyError, match="nope"):
+            kept.reader.submitted("nope")
+
+    run(storage, act)
+
+
 async def finish(kept: Kept, **changes: Any) -> str:
     """Run a study to its end; gives what its submission said."""
     begun = await kept.submit(a_plan(**changes))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.replies import StudySummary, TrialRow
+from actors.tuning.optuna_export import export
 from actors.tuning.plot import draw
 from actors.tuning.trial import Trial, best_of, best_so_far
 
@@ -128,6 +129,17 @@ class Study:
                 first, rest = [cells[name] for name in fixed[:3]], [cells[name] for name in fixed[3:]]
                 writer.writerow([*first, *(_cell(trial.params[name]) for name in names), *rest])
         return target
+
+    def to_optuna(self, storage: str, *, live: bool = False) -> int:
+        """Write the trials that have ended to a storage of Optuna's, under the study's name; return how many were new.
+
+        Optuna's dashboard and importances work on it. `live` goes on while the study runs. Takes the extra `optuna`; ValueError
+        where it is missing or its storage has another study of that name.
+
+        Example:
+            study.to_optuna("sqlite:///optuna.db")   # then: optuna-dashboard sqlite:///optuna.db
+        """
+        return export(self, storage, live=live)
 
     def plot(self, path: str | Path) -> Path:
         """Draw best so far, and the value by each parameter, to `path` (PNG, SVG, PDF by its ending; extra `plot`)."""

@@ -1,4 +1,4 @@
-"""Measure the tuner with its peers in the same run: Optuna and Ray Tune."""
+"""Measure the tuner with its peers in the same run: Optuna, Rustuna and Ray Tune."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ FIGURES: Final[tuple[Row, ...]] = (
     ("no-op trials/s, inline, over Optuna in memory", "throughput", _over("optuna", "inline"), 2.0, 4.0, True),
     ("no-op trials/s, child, over Optuna in memory", "throughput", _over("optuna", "child"), 0.5, 0.8, True),
     ("no-op trials/s, fork, over Optuna in memory", "throughput", _over("optuna", "fork"), 0.1, 0.16, True),
+    ("no-op trials/s, inline, over Optuna with one thread", "throughput", _over("optuna_alone", "inline"), 1.0, 2.0, True),
     ("no-op trials/s, inline, over Ray Tune, actors reused", "throughput", _over("ray_tune", "inline"), 100.0, 1000.0, True),
     ("no-op trials/s, child, over Ray Tune, actors reused", "throughput", _over("ray_tune", "child"), 30.0, 250.0, True),
     ("no-op trials/s, fork, over Ray Tune, actors reused", "throughput", _over("ray_tune", "fork"), 6.0, 60.0, True),
@@ -144,7 +145,7 @@ def _tell_makespans(measured: dict[str, Any], output: Output) -> None:
 
 def _machine() -> dict[str, Any]:
     versions = {}
-    for package in ("ray", "optuna", "numpy"):
+    for package in ("ray", "optuna", "rustuna", "numpy"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

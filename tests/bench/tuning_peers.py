@@ -1,7 +1,8 @@
-"""What a user would otherwise search with, measured beside the tuner: Optuna and Ray Tune."""
+"""What a user would otherwise search with, measured alongside the tuner: Optuna, Rustuna and Ray Tune."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import tempfile
@@ -22,13 +23,27 @@ def has_ray_tune() -> bool:
 
 
 def optuna_rate(trials: int, threads: int) -> float:
-    """Give Optuna's no-op trials a second: in this process, in memory, random sampler."""
+    """Return Optuna's no-op trials a second: in this process, in memory, random sampler."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     began_s = time.perf_counter()
     study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=trials, n_jobs=threads)
+    return trials / (time.perf_counter() - began_s)
+
+
+def has_rustuna() -> bool:
+    """Tell whether Rustuna is installed."""
+    return find_spec("rustuna") is not None
+
+
+def rustuna_rate(trials: int) -> float:
+    """Return Rustuna's no-op trials a second: in this process, in memory, random sampler, one thread."""
+    rustuna: Any = importlib.import_module("rustuna")
+    study = rustuna.create_study(sampler=rustuna.samplers.RandomSampler(seed=1))
+    began_s = time.perf_counter()
+    study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=trials)
     return trials / (time.perf_counter() - began_s)
 
 
@@ -41,7 +56,7 @@ def optuna_best(
     seed: int,
     pause_s: float,
 ) -> float:
-    """Give the best value that Optuna's TPE finds alone, by threads, each trial taking `pause_s`."""
+    """Return the best value that Optuna's TPE finds alone, by threads, each trial taking `pause_s`."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -58,7 +73,7 @@ def optuna_best(
 
 
 def optuna_on_ray_s(durations_s: Sequence[float], workers: int) -> float:
-    """Give the seconds that Optuna's ask and tell takes over Ray tasks."""
+    """Return the seconds that Optuna's ask and tell takes over Ray tasks."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -83,7 +98,7 @@ def optuna_on_ray_s(durations_s: Sequence[float], workers: int) -> float:
 
 
 def ray_tune_s(durations_s: Sequence[float], workers: int, cpus: int) -> float:
-    """Give the seconds that Ray Tune takes with reused actors, on the Ray that runs."""
+    """Return the seconds that Ray Tune takes with reused actors, on the Ray that runs."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     from ray import tune

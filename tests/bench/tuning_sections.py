@@ -29,14 +29,20 @@ from tests.bench.tuning_stage import CPUS, NAMESPACE, SPACE, Stage, Trace, expon
 Figures = dict[str, Any]
 Say = Callable[[str], None]
 EXECUTORS: Final = ("inline", "child", "fork")
+# The peers run in one process and in memory: nothing of theirs survives it.
+OPTUNA_TWO: Final = "Optuna, two threads"
+OPTUNA_ONE: Final = "Optuna, one thread"
+RUSTUNA: Final = "Rustuna, one thread"
 # No-op trials of one lap: about half a second each.
 _LAP: Final = {"inline": 8000, "child": 4000, "fork": 400}
 _TUNE_LAP: Final = 100  # Ray Tune's rate falls with the number of trials
+_RUSTUNA_LAP: Final = 50_000
 
 
 def throughput(stage: Stage, laps: int, say: Say) -> Figures:
     """Measure no-op trials a second at concurrency 2, peers in between."""
-    rates: dict[str, list[float]] = {name: [] for name in (*EXECUTORS, "inline, 100 trials", "optuna", "ray tune")}
+    who = (*EXECUTORS, "inline, 100 trials", OPTUNA_TWO, OPTUNA_ONE, RUSTUNA, "ray tune")
+    rates: dict[str, list[float]] = {name: [] for name in who}
     with_tune = peers.has_ray_tune()
     if with_tune:
         peers.ray_tune_s([0.0] * 4, 2, CPUS)  # its first run imports and exports
@@ -48,13 +54,17 @@ def throughput(stage: Stage, laps: int, say: Say) -> Figures:
             rates[executor].append(_LAP[executor] / seconds)
         _, seconds = stage.run(nothing, _TUNE_LAP, max_concurrent=2, seed=lap)
         rates["inline, 100 trials"].append(_TUNE_LAP / seconds)
-        rates["optuna"].append(peers.optuna_rate(2000, 2))
+        rates[OPTUNA_TWO].append(peers.optuna_rate(2000, 2))
+        rates[OPTUNA_ONE].append(peers.optuna_rate(2000, 1))  # threads take Python's lock from each other
+        if peers.has_rustuna():
+            rates[RUSTUNA].append(peers.rustuna_rate(_RUSTUNA_LAP))
         if with_tune:
             rates["ray tune"].append(_TUNE_LAP / peers.ray_tune_s([0.0] * _TUNE_LAP, 2, CPUS))
     medians = {name: statistics.median(found) for name, found in rates.items() if found}
     return {
         "trials_per_s": {name: spread(found) for name, found in rates.items() if found},
-        "over_optuna": {name: medians[name] / medians["optuna"] for name in EXECUTORS},
+        "over_optuna": {name: medians[name] / medians[OPTUNA_TWO] for name in EXECUTORS},
+        "over_optuna_alone": {name: medians[name] / medians[OPTUNA_ONE] for name in EXECUTORS},
         "over_ray_tune": {name: medians[name] / medians["ray tune"] for name in EXECUTORS} if with_tune else None,
     }
 

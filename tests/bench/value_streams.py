@@ -285,7 +285,7 @@ def _stocks() -> tuple[Floats, Classes]:
     days = list(importlib.import_module("river.datasets").SP500Stocks())
     shares = np.array([list(row.values()) for row, _ in days], dtype=float)
     index = np.array([float(gain) for _, gain in days])
-    return np.column_stack((shares, index))[:-1], index[1:] > 0
+    return np.column_stack((shares, index))[:-1], (index[1:] > 0).astype(np.int64)
 
 
 def _digits() -> tuple[Floats, Classes]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from actors.checks import finite, plain, shown, unboxed, whole
 from actors.replies import Json
+from actors.tuning.strategies.given import plain_space
 
 Value = Any  # what a parameter may be: float, int, or a choice that encodes as JSON
 
@@ -160,9 +161,12 @@ class Space:
 def parse(space: object) -> Space:
     """Return `space` as a Space; ValueError names the parameter, the value and the rule.
 
+    Optuna's distributions and a ConfigSpace are taken too.
+
     >>> parse({"dropout": [0.0, 0.5], "layers": [1, 8, "int"]}).at([0.5, 1.0])
     {'dropout': 0.25, 'layers': 8}
     """
+    space = plain_space(space)
     if not isinstance(space, Mapping):
         raise ValueError(f"space must be a mapping from names to ranges, got {shown(space)}")  # noqa: TRY004  ValueError is the rule for bad input
     if not space:

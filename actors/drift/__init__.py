@@ -10,6 +10,7 @@ from actors.drift.directions import usual_direction
 from actors.drift.interface import Alarm, Direction, DriftStrategy, Progress
 from actors.drift.ns_glr import NormalScoresGLR
 from actors.drift.registry import check, create, describe, names
+from actors.drift.season import Seasonal, SeasonProfile, knots_of
 from actors.drift.shortfall import BudgetPrice, Shortfall, Stretch, whole_hits
 from actors.drift.sliding_window import SlidingWindowDriftDetector
 
@@ -22,12 +23,15 @@ __all__ = [
     "DriftStrategy",
     "NormalScoresGLR",
     "Progress",
+    "SeasonProfile",
+    "Seasonal",
     "Shortfall",
     "SlidingWindowDriftDetector",
     "Stretch",
     "check",
     "create",
     "describe",
+    "knots_of",
     "names",
     "share_budget",
     "usual_direction",

@@ -33,8 +33,9 @@ from tests.bench.detection_runs import (
     run_lengths,
     speed_rows,
 )
+from tests.bench.detection_season import season_rows
 
-SECTIONS = ("arl", "delay", "direction", "competitors", "outlier", "speed", "real")
+SECTIONS = ("arl", "delay", "direction", "competitors", "outlier", "season", "speed", "real")
 # Families that the competitors are shown on: of one mean and deviation, which those that must be told are told.
 _ABROAD = ("gaussian", "binomial", "t3", "ar.5")
 _SHIFTS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -71,6 +72,7 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
         "direction": lambda: _direction(streams, output),
         "competitors": lambda: _competitors(arguments, streams, output),
         "outlier": lambda: _outlier(streams, output),
+        "season": lambda: _season(streams, output),
         "speed": lambda: _speed(arguments, output),
         "real": lambda: _real(output),
     }
@@ -94,7 +96,9 @@ def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]]) -> list[dict
     """Replace the rows that were measured again; a row is known by what it is about."""
 
     def about(row: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(row.get(key) for key in ("family", "nominal", "before", "shift", "name", "calibrated", "size_sd", "what"))
+        return tuple(
+            row.get(key) for key in ("family", "nominal", "before", "shift", "name", "calibrated", "size_sd", "way", "what")
+        )
 
     again = {about(row) for row in fresh}
     return [row for row in old if about(row) not in again] + fresh
@@ -295,6 +299,24 @@ def _contest(name: str, parameter: float, *, tuned: bool, streams: int, families
         "arl0": arl0,
         "delays": {f"{shift:g}": vars(Measured.of(runs)) for shift, runs in found.items()},
     }
+
+
+def _season(streams: int, output: Output) -> list[dict[str, Any]]:
+    rows = season_rows(streams=streams)
+    output.table(
+        "seasons by the calendar; delay at a budget of 10,000, and that of the same stream without its season",
+        ("events", "what", "with the season", "without it"),
+        [
+            (
+                row["way"],
+                row["what"],
+                str(Measured(row["mean"], row["error"], streams)),
+                str(Measured(row["bare"], row["bare_error"], streams)) if "bare" in row else "-",
+            )
+            for row in rows
+        ],
+    )
+    return [{**row} for row in rows]
 
 
 def _outlier(streams: int, output: Output) -> list[dict[str, Any]]:

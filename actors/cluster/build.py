@@ -24,6 +24,6 @@ def _hash(package: Path) -> str:
     return digest.hexdigest()[:8]
 
 
-# Read once, at import: what this process runs from now on is what lies there now. Whoever runs sources that are being edited
+# Read once, at import: what this process runs from now on is what lies there now. A run on sources that are being edited
 # (the cluster tests, on a working tree) pins it by the environment.
 BUILD: Final = os.environ.get("VISUTILITY_BUILD") or f"{VERSION}+{_hash(PACKAGE)}"

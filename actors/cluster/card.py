@@ -22,7 +22,7 @@ _ELSEWHERE_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One system: where it keeps what it knows, on which node that is pinned, who started it, what it was told.
+    """One system: where it keeps what it knows, on which node that is pinned, which start made it, and its configuration.
 
     `node` is the id of the node that holds a SQLite store, None on PostgreSQL. `document` is the stored configuration.
     `token` tells this start of the system from any other.
@@ -37,19 +37,19 @@ class Card:
 
 
 def read(namespace: str) -> Card | None:
-    """Give the card of `namespace`; None where no system was started there."""
+    """Return the card of `namespace`, or None if no system was started there."""
     value = internal_kv._internal_kv_get(_key(namespace), namespace=_KV_NAMESPACE)  # noqa: SLF001 Ray has no public one
     return None if value is None else Card(**json.loads(value))
 
 
 def claim(namespace: str, card: Card) -> Card:
-    """Put `card` if there is none yet; give the one that stands there now."""
+    """Put `card` if there is none yet, and return the one that is there now."""
     internal_kv._internal_kv_put(_key(namespace), _text(card), overwrite=False, namespace=_KV_NAMESPACE)  # noqa: SLF001
     return read(namespace) or claim(namespace, card)
 
 
 def replace(namespace: str, card: Card) -> None:
-    """Put `card` whatever stands there."""
+    """Put `card`, whatever is there."""
     internal_kv._internal_kv_put(_key(namespace), _text(card), overwrite=True, namespace=_KV_NAMESPACE)  # noqa: SLF001
 
 
@@ -59,9 +59,9 @@ def remove(namespace: str) -> None:
 
 
 def elsewhere(address: str, namespace: str) -> Card | None:
-    """Give the card of a namespace on another cluster; None where none answers within 15 s.
+    """Return the card of a namespace on another cluster, or None if none answers within 15 s.
 
-    Asked by a process of its own: Ray's client of a control store ends the process where something else listens there.
+    A process of its own asks: Ray's client of a control store ends the process if something else listens at that address.
     """
     command = [sys.executable, "-m", "actors.cluster.card", address, namespace]
     try:

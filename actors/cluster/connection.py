@@ -13,7 +13,7 @@ import ray
 
 logger = logging.getLogger(__name__)
 
-# What to do where no address is given: begin a private Ray, or look for one that runs on this machine.
+# What to do without an address: start a private Ray, or look for one that runs on this machine.
 Otherwise = Literal["private", "look"]
 
 _KNOCK_S: Final = 5.0
@@ -24,11 +24,14 @@ _CLIENT_HELP: Final = (
 
 
 def attach(address: str | None, *, otherwise: Otherwise, dashboard: bool = False) -> bool:
-    """Connect this process to Ray; tell whether a private one was begun for it.
+    """Connect this process to Ray, and return whether a private one was started for it.
 
-    Uses the Ray that this process is connected to, else `address`, else RAY_ADDRESS. Otherwise begins a private one, or looks
-    for the one that `visutility up` began and then for any on this machine. ValueError for an address that cannot be used,
-    ConnectionError where nothing answers.
+    Uses the Ray that this process is connected to, else `address`, else RAY_ADDRESS. Otherwise starts a private one, or looks
+    for the one that `visutility up` started and then for any on this machine.
+
+    Raises:
+        ValueError: the address cannot be used.
+        ConnectionError: nothing answers.
     """
     wanted = address or os.environ.get("RAY_ADDRESS") or None
     refuse_client(wanted)
@@ -54,8 +57,8 @@ def attach(address: str | None, *, otherwise: Otherwise, dashboard: bool = False
 
 
 def attach_remembered(known: dict[str, Any]) -> None:
-    """Connect to the Ray that `visutility up` noted."""
-    # Ray sends its token to no address that is given explicitly, unless it is told to: this one is our own.
+    """Connect to the Ray that `visutility up` recorded."""
+    # Ray sends its token to an explicit address only if the environment says so; this address is our own.
     if known.get("auth") == "token" and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         ray._raylet.Config.initialize("")  # type: ignore[attr-defined]  # noqa: SLF001 Ray read the environment at its import
@@ -63,7 +66,7 @@ def attach_remembered(known: dict[str, Any]) -> None:
 
 
 def refuse_client(address: str | None) -> None:
-    """ValueError for a way to reach Ray that cannot carry what we promise."""
+    """Raise ValueError for a way to reach Ray that cannot carry what we promise."""
     if address is not None and address.startswith("ray://"):
         raise ValueError(f"address must be HOST:PORT of the cluster, got {address!r}: {_CLIENT_HELP}")
     if address is not None and address.startswith(("http://", "https://")):
@@ -76,12 +79,12 @@ _inherited: object = None
 
 
 def is_own() -> bool:
-    """Tell whether this process has a Ray connection of its own: one that came through a fork cannot be used."""
+    """Return whether this process has a Ray connection of its own; one inherited through a fork cannot be used."""
     return ray.is_initialized() and worker() is not _inherited
 
 
 def worker() -> object:
-    """Return the connection that this process holds, its own or its parent's; None where there is none."""
+    """Return the connection that this process holds, its own or its parent's, or None."""
     return getattr(ray._private.worker.global_worker, "core_worker", None)  # noqa: SLF001 Ray has no public one
 
 
@@ -94,22 +97,22 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def in_job_folder(path: Path) -> bool:
-    """Tell whether `path` is a job's working directory, which is taken away when the job ends."""
+    """Return whether `path` is in a job's working directory, which Ray removes when the job ends."""
     return any(part in {"working_dir_files", "runtime_resources"} for part in path.parts)
 
 
 def alive_nodes() -> list[str]:
-    """Give the ids of the cluster's nodes that are alive."""
+    """Return the ids of the cluster's nodes that are alive."""
     return [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def is_this_node(node: str) -> bool:
-    """Tell whether this process runs on the node of that id."""
+    """Return whether this process runs on the node of that id."""
     return node == str(ray.get_runtime_context().get_node_id())
 
 
 def remembered() -> dict[str, Any] | None:
-    """Give what `visutility up` noted of its Ray: `address`, `pid`, `folder`, ...; None where there is none."""
+    """Return what `visutility up` recorded of its Ray (`address`, `pid`, `folder`, ...), or None if there is none."""
     try:
         noted: dict[str, Any] = json.loads(note().read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -118,13 +121,13 @@ def remembered() -> dict[str, Any] | None:
 
 
 def note() -> Path:
-    """Give the file in which `visutility up` notes its Ray, for the other commands of this user."""
+    """Return the file in which `visutility up` records its Ray for the other commands of this user."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "visutility" / "up.json"
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process of this machine is there (a zombie is not)."""
+    """Return whether a process of this machine exists; a zombie does not count."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -139,7 +142,7 @@ def alive(pid: int) -> bool:
 
 
 def began(pid: int) -> int:
-    """Give when a process began, in clock ticks since boot; 0 where the system does not say. Tells a reused pid."""
+    """Return when a process started, in clock ticks since boot, or 0 if the system does not say. Identifies a reused pid."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     except FileNotFoundError:
@@ -152,13 +155,13 @@ def _connect(address: str, problem: str) -> None:
         ray.init(address=address, logging_level=logging.WARNING)
     except (OSError, RuntimeError) as error:
         if address == "auto" and isinstance(error, ConnectionError):
-            raise ConnectionError(problem) from None  # Ray's own words are of options that we have not
+            raise ConnectionError(problem) from None  # Ray's own message names options that we do not have
         hint = "" if "RAY_AUTH_MODE" in os.environ else "; if that Ray wants a token: RAY_AUTH_MODE=token"
         raise ConnectionError(f"{problem} ({error}{hint})") from None
 
 
 def listens(address: str) -> bool:
-    """Tell whether anything listens at `address`."""
+    """Return whether anything listens at `address`."""
     try:
         _knock(address)
     except OSError:
@@ -167,7 +170,7 @@ def listens(address: str) -> bool:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError where nobody listens: Ray itself tries for minutes (measured: more than 150 s)."""
+    """Raise OSError if nothing listens at `address`: Ray itself tries for minutes (measured: more than 150 s)."""
     host, colon, port = address.rpartition(":")
     if address == "auto":
         return

@@ -51,15 +51,19 @@ _STOP_S: Final = 15.0
 
 
 def spawn(name: str, *, namespace: str, storage: str, slot: int | None = None) -> ActorHandle[Any]:
-    """Give the actor `name`, made if there is none; does not wait for it. ConflictError for a foreign actor of that name.
+    """Return the actor `name`, created if there is none, without waiting for it.
 
-    On SQLite it is pinned to the node that holds the store (by the system's card, else this node); else the nodes take turns.
+    On SQLite it is pinned to the node that holds the store (by the system's card, else this node); otherwise the nodes take
+    turns.
+
+    Raises:
+        ConflictError: an actor that is not ours has that name.
     """
     found = find(name, namespace)
     if found is not None:
         refuse_foreign(name, found)
         return found
-    # The store's packages take 0.25 s of processor time, which a process that only calls actors is spared.
+    # The store's packages take 0.25 s of processor time; a process that only calls actors never imports them.
     from actors.storage import is_local  # noqa: PLC0415
 
     cls = _class(role(name))
@@ -87,7 +91,7 @@ def spawn(name: str, *, namespace: str, storage: str, slot: int | None = None) -
 
 
 def _home(name: str, slot: int | None) -> str:
-    """Give the node whose turn it is; where that is lost one day, Ray chooses another.
+    """Return the node whose turn it is. If that node is lost one day, Ray chooses another.
 
     Nodes that offer the resource `visutility` come first, as on a cluster whose other nodes are spot; then those that have
     CPUs at all.
@@ -100,7 +104,7 @@ def _home(name: str, slot: int | None) -> str:
 
 
 def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:
-    """Make the host of an observer under a name that is new; one that is not detached ends with the process that made it."""
+    """Create the host of an observer under a new name; one that is not detached ends with the process that created it."""
     host: Any = ray.remote(_load(_OBSERVER))
     kept: dict[str, Any] = {"lifetime": "detached", "max_restarts": -1} if detached else {}
     handle: ActorHandle[Any] = host.options(name=name, namespace=namespace, num_cpus=0, **kept).remote(name=name, **arguments)
@@ -114,7 +118,7 @@ def exporter() -> Callable[..., Coroutine[Any, Any, None]]:
 
 
 def spawn_if_wanted(name: str, *, namespace: str, storage: str, slot: int | None = None) -> ActorHandle[Any] | None:
-    """Spawn for a watchdog: nothing once the system is being stopped."""
+    """Spawn for a watchdog: do nothing once the system is being stopped."""
     known = card.read(namespace)
     if known is None or known.state != "running":
         return None
@@ -122,7 +126,7 @@ def spawn_if_wanted(name: str, *, namespace: str, storage: str, slot: int | None
 
 
 def find(name: str, namespace: str) -> ActorHandle[Any] | None:
-    """Give the handle of `name`, or None where there is no such actor."""
+    """Return the handle of `name`, or None if there is no such actor."""
     try:
         return ray.get_actor(name, namespace=namespace)
     except ValueError:
@@ -130,7 +134,7 @@ def find(name: str, namespace: str) -> ActorHandle[Any] | None:
 
 
 def role(name: str) -> str:
-    """Tell which process `name` is: `detector` for `detector:<model>` and `detectors:<k>`. KeyError for any other."""
+    """Return the role of `name`: `detector` for `detector:<model>` and `detectors:<k>`. KeyError for an unknown name."""
     first = name.partition(":")[0]
     known = "detector" if ":" in name and first in {"detector", "detectors"} else name
     if known not in _CLASSES:
@@ -139,14 +143,14 @@ def role(name: str) -> str:
 
 
 def names(namespace: str) -> list[str]:
-    """Give the names of this system's actors that exist, alive or being restarted; observers' too."""
+    """Return the names of this system's actors that exist, alive or being restarted, observers included."""
     listed = ray.util.list_named_actors(all_namespaces=True)
     ours = (entry["name"] for entry in listed if entry["namespace"] == namespace)
     return sorted(name for name in ours if name in CORE or name.startswith(("detector:", "detectors:", "observer:")))
 
 
 def record(handle: ActorHandle[Any]) -> dict[str, Any]:
-    """Give what the cluster knows of an actor without asking it: `state`, `pid`, `node`."""
+    """Return what the cluster knows of an actor without asking the actor: `state`, `pid`, `node`."""
     known = ray._private.state.actors(handle._actor_id.hex())  # noqa: SLF001 the public one needs the dashboard
     return {
         "state": str(known.get("State", "DEAD")),
@@ -156,7 +160,7 @@ def record(handle: ActorHandle[Any]) -> dict[str, Any]:
 
 
 def hello(handles: Mapping[str, ActorHandle[Any]], timeout_s: float) -> dict[str, dict[str, Any] | Exception | None]:
-    """Ask all at once; for each its reply, the error that came instead, or None where nothing came in time."""
+    """Ask all at once. Return for each its reply, the error that came instead, or None if nothing came in time."""
     asked: dict[str, Any] = {}
     replies: dict[str, dict[str, Any] | Exception | None] = dict.fromkeys(handles)
     for name, handle in handles.items():
@@ -179,7 +183,7 @@ def hello(handles: Mapping[str, ActorHandle[Any]], timeout_s: float) -> dict[str
 
 
 def no_system(namespace: str) -> NoSystemError:
-    """Give the error that says how a system is started."""
+    """Return the error that says how to start a system."""
     return NoSystemError(
         f"no system runs in namespace {namespace!r}: start one with `visutility start` or actors.start(), "
         "on a laptop with `visutility up`"
@@ -187,7 +191,7 @@ def no_system(namespace: str) -> NoSystemError:
 
 
 def refuse_foreign(name: str, handle: ActorHandle[Any]) -> None:
-    """Raise ConflictError where the actor `name` is not of our class; a class of that name in another module is not."""
+    """Raise ConflictError if the actor `name` is not of our class; a class of the same name in another module is not ours."""
     made_by = handle._ray_actor_creation_function_descriptor  # noqa: SLF001 the cluster's record leaves the module out
     found = f"{made_by.module_name}:{made_by.class_name}"
     if found != (_OBSERVER if name.startswith("observer:") else _CLASSES[role(name)]):
@@ -198,7 +202,7 @@ def refuse_foreign(name: str, handle: ActorHandle[Any]) -> None:
 
 
 def refuse_foreigners(namespace: str) -> None:
-    """Raise ConflictError where any name that a system uses is taken by an actor that is not ours."""
+    """Raise ConflictError if an actor that is not ours has a name that a system uses."""
     for name in names(namespace):
         handle = find(name, namespace)
         if handle is not None:
@@ -206,13 +210,13 @@ def refuse_foreigners(namespace: str) -> None:
 
 
 def refuse_build(running: str, what: str) -> None:
-    """Raise ConflictError where `what` runs another build than this process."""
+    """Raise ConflictError if `what` runs another build than this process."""
     if running != build.BUILD:
         raise ConflictError(other_build(running, what))
 
 
 def other_build(running: str, what: str) -> str:
-    """Name both builds, where this process found its own, and what to do."""
+    """Return a message that names both builds, where this process found its own, and what to do."""
     return (
         f"{what} runs build {running}, this process has build {build.BUILD} (package `actors` at {build.PACKAGE}): "
         "install the same build here, or upgrade the system by `visutility stop` and `visutility start`. "
@@ -221,10 +225,10 @@ def other_build(running: str, what: str) -> str:
 
 
 def kill(handle: ActorHandle[Any], *, restart: bool) -> None:
-    """Kill the process of an actor; Ray makes it again where `restart` says so.
+    """Kill the process of an actor; with `restart` Ray creates it again.
 
-    A process of this node that is to be replaced is ended directly: Ray asks it to go first, and a frozen one does not hear
-    that for 5 s.
+    A process of this node that is to be replaced is ended directly: Ray first asks it to exit, and waits 5 s for a frozen one
+    that cannot hear it.
     """
     known = record(handle)
     if restart and known["pid"] and known["node"] == ray.get_runtime_context().get_node_id():
@@ -235,9 +239,9 @@ def kill(handle: ActorHandle[Any], *, restart: bool) -> None:
 
 
 def end_actors(namespace: str, keep: Iterable[str] = ()) -> None:
-    """End every actor of the system. TimeoutError where one is still there after 15 s.
+    """End every actor of the system. TimeoutError if one still exists after 15 s.
 
-    The watchers go first, so that nobody makes again what was ended; what a last round of theirs made is ended too.
+    The watchers go first, so that nothing respawns what was ended; what a last round of theirs has spawned is ended too.
     """
     deadline = time.monotonic() + _STOP_S
     kept = set(keep)
@@ -252,7 +256,7 @@ def end_actors(namespace: str, keep: Iterable[str] = ()) -> None:
 
 
 def end_stale_process(reason: object) -> NoReturn:
-    """End this process at once: a successor owns the store, and nothing that is in memory here counts any more."""
+    """End this process at once: a successor owns the store, and nothing in the memory of this process counts any more."""
     logger.critical("this process has been replaced and ends: %s", reason)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -1,4 +1,4 @@
-"""What a task that the runner launches runs first: apart, since every cold worker imports this file before its task."""
+"""What a task of the runner runs first. A file of its own, because every cold worker imports it before its task."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How one actor calls another: by name, by keyword, within a time, and never blocking its own loop.
 
-Actors hold a `Peers` and no Ray handle, so a unit test hands them a fake and plays both sides.
+Actors hold a `Peers` instead of Ray handles, so a unit test passes in a fake and plays both sides.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Peers(Protocol):
     async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         """Call `method` of the actor `name`.
 
-        Raises PeerUnavailableError where no reply came in time, and what the method itself raised (ValueError, KeyError).
+        Raises PeerUnavailableError if no reply came in time, and what the method itself raised (ValueError, KeyError).
         """
 
 
@@ -76,10 +76,10 @@ class BlockingPeers:
     def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
         """Call by name and wait; PeerUnavailableError and the method's own errors as in `Peers.call`.
 
-        NoSystemError where no system is meant to run in the namespace, NotConnectedError where this process is connected to
+        NoSystemError if no system is meant to run in the namespace, NotConnectedError if this process is connected to
         no cluster.
         """
-        # Ray would start a cluster of its own for a thread of ours that asks after the caller has left his.
+        # Ray would start a cluster of its own for a thread of ours that calls after the process has disconnected.
         if not connection.is_own():
             raise NotConnectedError(f"{name}.{method}")
         try:

@@ -1,6 +1,6 @@
-"""Runner: submits Ray tasks for others, who may be restarted meanwhile.
+"""Runner: submits Ray tasks for other actors, which may restart while the tasks run.
 
-A task dies with the process that submitted it, so whoever wants one to outlive its own restart has it submitted here. Each
+A task dies with the process that submitted it, so an actor that wants a task to outlive its own restart submits it here. Each
 key is launched once. On restart: nothing is kept and nothing needs to be, since the tasks died with their submitter; `state`
 then says `unknown`, and a new `instance` tells watchers that everything launched before has ended.
 """
@@ -28,10 +28,10 @@ from actors.replies import Capacity, Hello, Json, Launched, Reloaded, TasksEnded
 
 logger = logging.getLogger(__name__)
 
-# So many ended tasks are remembered, by key and in order.
+# How many ended tasks are remembered, by key and in order.
 _MAX_ENDED: Final = 10_000
 _MAX_ERROR: Final = 4000
-# By name: they stand above the rooms, and whoever only finds this actor need not import them.
+# By name: they are above the rooms, and a process that only looks up this actor need not import them.
 _SYSTEM: Final = "actors.system:System"
 _STORY: Final = "actors.story:read_url"
 _MAX_WAIT_S: Final = 30.0
@@ -56,7 +56,7 @@ class _Task:
 
 
 class Runner:
-    """Launches tasks put-if-absent by key, and says what became of them."""
+    """Launches tasks put-if-absent by key, and reports what became of them."""
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class Runner:
         self._following: set[asyncio.Task[None]] = set()
 
     async def hello(self) -> Hello:
-        """Say who is here."""
+        """Return who this actor is."""
         return actor.hello(self._name)
 
     async def reload(self) -> Reloaded:
-        """Nothing of the configuration is kept here."""
+        """Do nothing: the runner keeps nothing of the configuration."""
         return {"status": "reloaded"}
 
     async def status(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Runner:
         return told
 
     async def story(self, *, about: str, model: str | None = None) -> dict[str, Any]:
-        """Return the story of an episode, an order or a model, as `actors.story.read` does. KeyError: there is none such."""
+        """Return the story of an episode, an order or a model, as `actors.story.read` does. KeyError if there is none."""
         told: dict[str, Any] = await asyncio.to_thread(lambda: _named(_STORY)(self._storage, about, model))
         return told
 
@@ -150,7 +150,7 @@ class Runner:
         return {"status": "cancelled"}
 
     async def forget(self, *, key: str) -> TaskStatus:
-        """Drop what the runner knows of a task that has ended, so that its key may be launched again."""
+        """Forget a task that has ended, so that its key may be launched again."""
         task = self._tasks.get(key)
         if task is not None and task.state != "running":
             del self._tasks[key]

@@ -17,7 +17,8 @@ from actors.cluster.deployment import end_stale_process
 from actors.storage import UNAVAILABLE, SchemaError, StaleEpochError, Store, StoreError
 
 RETRY_S: Final = 0.5
-# What says that the store cannot serve now. Anything else that a store's thread raises is a caller's mistake, or ours.
+# The errors that say that the store cannot serve now. Anything else that a store's thread raises is a mistake,
+# the caller's or ours.
 STORE_ERRORS: Final = (*UNAVAILABLE, StoreError, SchemaError)
 
 S = TypeVar("S")
@@ -72,7 +73,7 @@ class StoreThread(Generic[S]):
 
 
 async def or_unavailable(work: Awaitable[T]) -> T | replies.Unavailable:
-    """Return the reply of `work`, or "unavailable" where the store cannot be reached: nothing has changed then."""
+    """Return the reply of `work`, or "unavailable" if the store cannot be reached; nothing has changed then."""
     try:
         return await work
     except (*STORE_ERRORS, StaleEpochError) as error:
@@ -80,5 +81,5 @@ async def or_unavailable(work: Awaitable[T]) -> T | replies.Unavailable:
 
 
 def unavailable(error: Exception, retry_in_s: float = RETRY_S) -> replies.Unavailable:
-    """Return the reply that says so."""
+    """Return the reply that says that the store is unavailable."""
     return {"status": "unavailable", "reason": brief(error), "retry_in_s": retry_in_s}

@@ -1,7 +1,7 @@
-"""Decides when an actor that does not answer is replaced; the loop that asks and acts stands below the decision.
+"""Decides when an actor that does not answer is replaced; the loop that pings and acts follows below.
 
 Ray restarts an actor whose process died. It does not notice a process that is frozen (stopped, stuck in the kernel, out of
-memory on a swapping host): there an outside ping and a kill are needed. An actor that is gone for good is made again.
+memory on a swapping host): there an outside ping and a kill are needed. An actor that has ended for good is created again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Decision = Literal["leave", "replace", "spawn"]
 # Three pings at two seconds: a frozen actor is replaced within 6 to 8 s, and a loaded one gets time to answer.
 PERIOD_S: Final = 2.0
 MISSES: Final = 3
-# A kill takes its time (Ray asks a process to go, and ends it 5 s later), and so does the new process.
+# A kill takes time (Ray asks a process to exit, and ends it 5 s later), and so does the new process.
 AFTER_S: Final = 20.0
 
 
@@ -38,7 +38,7 @@ class Watchdog:
         self._replaced_at_s: dict[str, float] = {}
 
     def decide(self, name: str, heard: Heard, now_s: float) -> Decision:
-        """Take the outcome of one ping at `now_s` (a clock that only runs forward); say what to do."""
+        """Record the outcome of one ping at `now_s` (a clock that only runs forward), and return what to do."""
         self._misses[name] = self._misses.get(name, 0) + 1 if heard == "silent" else 0
         if heard == "gone":
             return "spawn"
@@ -49,7 +49,7 @@ class Watchdog:
         return "replace"
 
     def forget(self, names: Iterable[str]) -> None:
-        """Drop what is known of actors that are not watched any more."""
+        """Forget actors that are no longer watched."""
         for name in list(names):
             self._misses.pop(name, None)
             self._replaced_at_s.pop(name, None)
@@ -61,16 +61,16 @@ class Watchdog:
 
 
 class Hands(Protocol):
-    """What the loop does to actors; a unit test brings its own."""
+    """What the loop does to actors; a unit test passes in its own."""
 
     async def ping(self, name: str, timeout_s: float) -> Heard:
-        """Ask `name` for a sign of life."""
+        """Ping `name`."""
 
     async def replace(self, name: str) -> None:
-        """Kill the process of `name`; Ray makes another."""
+        """Kill the process of `name`; Ray starts another."""
 
     async def spawn(self, name: str, slot: int | None) -> None:
-        """Make `name` again."""
+        """Create `name` again."""
 
 
 async def watch(
@@ -88,7 +88,7 @@ async def watch(
     """
     watchdog = Watchdog()
     hands = hands or RayHands(namespace, storage)
-    await asyncio.sleep(period_s)  # a start makes one actor after the other: none is missing yet
+    await asyncio.sleep(period_s)  # a start creates one actor after the other: none is missing yet
     while True:
         try:
             await _round(watchdog, hands, await asyncio.to_thread(expected), now_s, period_s)
@@ -117,7 +117,7 @@ async def _round(
 
 
 class RayHands:
-    """The hands of a real system."""
+    """What the loop does to the actors of a real system."""
 
     def __init__(self, namespace: str, storage: str) -> None:
         self._namespace = namespace
@@ -125,7 +125,7 @@ class RayHands:
         self._handles: dict[str, Any] = {}
 
     async def ping(self, name: str, timeout_s: float) -> Heard:
-        """Call `hello`; where no reply comes, the cluster's record tells a frozen process from one that is being made."""
+        """Call `hello`. Without a reply, the cluster's record distinguishes a frozen process from one that is being created."""
         handle = self._handles.get(name) or await asyncio.to_thread(deployment.find, name, self._namespace)
         if handle is None:
             return "gone"
@@ -133,7 +133,7 @@ class RayHands:
         try:
             await asyncio.wait_for(handle.hello.remote(), timeout_s)
         except (TimeoutError, GetTimeoutError, RayError):
-            # Ray says "unavailable" of a frozen process too, after a while (measured: 17 s), so the error alone tells nothing.
+            # Ray reports a frozen process as unavailable too, in the end (measured: 17 s), so the error alone proves nothing.
             match (await asyncio.to_thread(deployment.record, handle))["state"]:
                 case "ALIVE":
                     return "silent"
@@ -149,5 +149,5 @@ class RayHands:
         await asyncio.to_thread(deployment.kill, self._handles[name], restart=True)
 
     async def spawn(self, name: str, slot: int | None) -> None:
-        """Make it again, unless the system is being stopped."""
+        """Create it again, unless the system is being stopped."""
         await asyncio.to_thread(deployment.spawn_if_wanted, name, namespace=self._namespace, storage=self._storage, slot=slot)

@@ -69,7 +69,7 @@ def anchored(storage: str, folder: Path) -> str:
 
 
 def is_relative(storage: str) -> bool:
-    """Tell whether `storage` is a SQLite folder whose place depends on a working directory."""
+    """Return whether `storage` is a SQLite folder whose location depends on a working directory."""
     path = storage.removeprefix("sqlite:///")
     return path != storage and not path.startswith(("/", "${"))
 
@@ -84,7 +84,7 @@ def document(settings: Settings) -> str:
 
 
 def needs_jobs(settings: Settings) -> bool:
-    """Tell whether a handler submits Ray jobs: then the cluster needs its dashboard, which has the Jobs API."""
+    """Return whether a handler submits Ray jobs: then the cluster needs its dashboard, which has the Jobs API."""
     entries = (settings.defaults, *settings.models.values())
     handlers = [each for entry in entries for each in (entry.handler, entry.promotion.handler)]
     while any(isinstance(handler, TuneHandlerSettings) for handler in handlers):
@@ -153,7 +153,7 @@ def _plain_copy(value: Any, source: str, path: tuple[str, ...] = ()) -> Any:
 
 
 def _explained(source: str, details: Any) -> str:
-    """Say a pydantic error in our words: where, which rule, which value."""
+    """Return a pydantic error as our message: where, which rule, which value."""
     path = tuple(str(part) for index, part in enumerate(details["loc"]) if not _is_tag(details["loc"], index))
     match details["type"]:
         case "extra_forbidden":

@@ -124,7 +124,7 @@ class PromotionEntry(Section):
     gate: Literal["challenger"] | None = None
     """`null`: a new version is live from its first event. `challenger`: once it has beaten the live one."""
     handler: HandlerSettings | None = None
-    """Who is told of promotions and rollbacks."""
+    """The handler that delivers promotions and rollbacks."""
     on_worse: OnWorse = "flag"
     """What happens when a promoted version turns out to be worse: `flag` it for a person, or `rollback`."""
 

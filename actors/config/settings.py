@@ -35,9 +35,9 @@ class _Watch(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     detector: Annotated[str, Field(min_length=1)] | None = None
-    """The name of the detector; `default` unless it is said."""
+    """The name of the detector, `default` unless given."""
     direction: Direction | None = None
-    """`down`, `up` or `both`: which way is an alarm. Unless it is said, `down` for accuracy, precision and recall, else
+    """`down`, `up` or `both`: which way is an alarm. Unless given, `down` for accuracy, precision and recall, else
     `both`.
     """
 

@@ -13,7 +13,7 @@ from actors.storage.schema import SYSTEM
 
 
 def load_stored(store: Store) -> Settings:
-    """Return the settings that the running system was told last; the defaults where it was told none."""
+    """Return the settings that the running system was given last, or the defaults if it was given none."""
     with store.part(SYSTEM).read() as connection:
         newest = select(schema.settings.c.document).order_by(schema.settings.c.version.desc()).limit(1)
         text = connection.execute(newest).scalar()

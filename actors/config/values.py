@@ -24,7 +24,7 @@ REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A span of time where a number would mean something else: `false_alarm_every: 90d` beside `10000` events."""
+    """A span of time, where a plain number would mean something else: `false_alarm_every: 90d` against `10000` events."""
 
     seconds: float
 

@@ -1,9 +1,10 @@
-"""The fence: of all processes that believe to be one actor, only the newest commits.
+"""The fence: of all processes that believe they are one actor, only the newest commits.
 
 A stateful actor raises its epoch when it starts, and every later commit of it reads the epoch again in the same transaction
-AND HOLDS the row until the commit. A predecessor that wakes up, be it a zombie on a lost node or a thawed process, then
+AND HOLDS the row until the commit. A predecessor that wakes up, a zombie on a lost node or a thawed process, then
 either sees the new epoch (and ends itself) or has made its successor wait until its commit was through; nothing can pass
-between its check and its commit. A plain read was measured to let stale commits pass (facts: `ray.md`).
+between its check and its commit. With a plain read instead, stale commits passed (measured; docs/results/chaos.md has the
+control `no-fence`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from actors.storage.store import Part
 
 
 class StaleEpochError(RuntimeError):
-    """A successor has raised the epoch: this process must not write any more, and must end."""
+    """A successor has raised the epoch: this process must stop writing and end."""
 
 
 class Fence:
@@ -35,7 +36,7 @@ class Fence:
 
     @classmethod
     def raise_epoch(cls, part: Part, owner: str) -> Fence:
-        """Become the newest `owner`. Waits while a predecessor is inside a commit."""
+        """Become the newest `owner`; wait while a predecessor is inside a commit."""
         fences = part.kind.fences
         with part.write() as connection:
             connection.execute(insert_or_keep(connection, fences).values(owner=owner, epoch=0))

@@ -1,4 +1,4 @@
-"""Opens a store for those who only look at it: nothing is created, nothing is migrated, no writer waits.
+"""Opens a store for reading only: nothing is created, nothing is migrated, no writer waits.
 
     with contextlib.closing(StoreReader("sqlite:///./visutility-data")) as store:
         load_stored(store)
@@ -38,7 +38,7 @@ class StoreReader(Store):
     """All parts of one system, for reading. Cheap to make, safe to use from several threads, not to be pickled."""
 
     def __init__(self, url: str) -> None:
-        """Open `url`; StoreError where there is no store, SchemaError where this build cannot read it."""
+        """Open `url`. StoreError if there is no store, SchemaError if this build cannot read it."""
         self.url = checked(url)
         self._shown = redacted(url)
         self._parts: dict[str, Part] = {}
@@ -46,7 +46,7 @@ class StoreReader(Store):
         self.store_id = self._identity()
 
     def part(self, kind: PartKind, slot: int | None = None) -> Part:
-        """Return the part of `kind`, an empty one where no process has written it yet."""
+        """Return the part of `kind`, an empty one if no process has written it yet."""
         name = kind.name if slot is None else f"{kind.name}-{slot}"
         if name not in self._parts:
             try:

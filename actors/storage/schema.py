@@ -1,7 +1,7 @@
 """Which tables a part has, at which version, and how an older store is brought forward.
 
-Every part notes its schema version. A store that is older is migrated step by step inside one transaction; a newer one is
-refused, since this build cannot know what its rows mean.
+Every part records its schema version. An older store is migrated step by step inside one transaction; a newer one is
+refused, because this build cannot know what its rows mean.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SchemaError(RuntimeError):
 class PartKind:
     """What a part is: its name, its tables, and how an older one is brought forward.
 
-    A room declares its own, and adds its tables to `metadata`. The migration from version n to n + 1 stands under n; a
+    A room declares its own, and adds its tables to `metadata`. The migration from version n to n + 1 has the key n; a
     version without an entry changes nothing here. Tables that are new need no migration, columns do (`add_columns`).
 
     Example:
@@ -92,7 +92,7 @@ settings = Table(
     Column("document", Text, nullable=False),
     Column("stored_at", Float, nullable=False),
 )
-# What a process wants to find again and no other table holds, by a name of its own.
+# What a process wants to find again and no other table holds, by name.
 notes = Table(
     "notes",
     SYSTEM.metadata,
@@ -102,12 +102,12 @@ notes = Table(
 
 
 def insert_or_keep(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """`INSERT` that leaves a row standing that is already there."""
+    """Return an `INSERT` that keeps a row that exists already."""
     return _keeping(connection.dialect.name, table)
 
 
 def upsert(connection: Connection, table: Table, *updated: str) -> postgresql.Insert | sqlite.Insert:
-    """`INSERT` that replaces the columns `updated` where the primary key is taken."""
+    """Return an `INSERT` that replaces the columns `updated` if the primary key exists."""
     return _replacing(connection.dialect.name, table, updated)
 
 
@@ -139,7 +139,7 @@ def add_columns(table: str, *columns: Column[Any]) -> Migration:
 
 
 def version_of(connection: Connection, kind: PartKind) -> int | None:
-    """Return the version of the part's tables; None where there are none yet."""
+    """Return the version of the part's tables, or None if there are none yet."""
     if not inspect(connection).has_table(kind.versions.name):
         return None
     found = connection.execute(select(kind.versions.c.version).where(kind.versions.c.kind == kind.name)).scalar()
@@ -147,7 +147,7 @@ def version_of(connection: Connection, kind: PartKind) -> int | None:
 
 
 def prepare(connection: Connection, kind: PartKind, *, version: int = SCHEMA_VERSION) -> None:
-    """Make the tables of a new part, bring an older one forward, refuse a newer one (SchemaError)."""
+    """Create the tables of a new part, migrate an older one, refuse a newer one (SchemaError)."""
     found = version_of(connection, kind)
     if found == version:
         return

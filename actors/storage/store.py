@@ -23,8 +23,9 @@ from actors.checks import redacted
 from actors.storage import schema, texts
 from actors.storage.schema import PartKind
 
-# What a database that is full, read-only, locked or gone raises; the caller may try again later. PostgreSQL's InternalError
-# is one that may only be read (a standby), and a session that it ended because its process stood still inside a transaction.
+# What a database raises that is full, read-only, locked or gone; the caller may try again later. PostgreSQL raises
+# InternalError for a database that is read-only (a standby), and for a session that it ended because its process stopped
+# inside a transaction.
 UNAVAILABLE: Final = (OperationalError, InternalError, InterfaceError, PoolTimeoutError)
 
 # Longer than any commit of ours, shorter than a client's patience.
@@ -64,7 +65,7 @@ class Store:
     """All parts of one system, by URL. Cheap to make, safe to use from several threads, not to be pickled."""
 
     def __init__(self, url: str) -> None:
-        """Open `url`: `sqlite:///FOLDER` or `postgresql://...`. Makes the folder and the tables; StoreError, SchemaError."""
+        """Open `url`, `sqlite:///FOLDER` or `postgresql://...`; create the folder and the tables. StoreError, SchemaError."""
         self.url = checked(url)
         self._parts: dict[str, Part] = {}
         self._shared = None if is_local(url) else postgresql(self.url)
@@ -80,7 +81,7 @@ class Store:
             raise StoreError(f"storage {redacted(url)!r} cannot be opened: {getattr(error, 'orig', None) or error}") from error
 
     def part(self, kind: PartKind, slot: int | None = None) -> Part:
-        """Return the part of `kind`; its tables exist afterwards. `slot` is the process's, where several have one each.
+        """Return the part of `kind`; its tables exist afterwards. `slot` is that of the process, if several have a part each.
 
         Example:
             store.part(schema.SYSTEM)
@@ -92,7 +93,7 @@ class Store:
             if not self._is_ready(part):
                 with part.write() as connection:
                     if connection.dialect.name == "postgresql":
-                        # Two processes that make the same tables at once would collide; the lock ends with the transaction.
+                        # Two processes that create the same tables at once would collide; the lock ends with the transaction.
                         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('visutility'))"))
                     schema.prepare(connection, kind)
             self._parts[name] = part
@@ -112,7 +113,7 @@ class Store:
         self._parts.clear()
 
     def _is_ready(self, part: Part) -> bool:
-        """Look before writing: whoever only reads (a status) must not wait for a writer, least of all for a frozen one."""
+        """Look before writing: a reader (a status) must not wait for a writer, least of all for a frozen one."""
         with part.read() as connection:
             return schema.version_of(connection, part.kind) == schema.SCHEMA_VERSION
 
@@ -131,7 +132,7 @@ class Store:
 
 
 def is_local(url: str) -> bool:
-    """Tell whether the store is a folder of one node."""
+    """Return whether the store is a folder on one node."""
     return url.startswith("sqlite")
 
 
@@ -188,7 +189,7 @@ def _to_wal(cursor: Any) -> None:
 
 
 def postgresql(url: URL, *, reads_only: bool = False) -> Engine:
-    """Return the engine of a PostgreSQL store; StoreError where the driver is missing."""
+    """Return the engine of a PostgreSQL store; StoreError if the driver is missing."""
     settings = f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS} -c lock_timeout={int(_LOCK_WAIT_S * 1000)}"
     if reads_only:
         settings += " -c default_transaction_read_only=on"

@@ -1,10 +1,10 @@
-r"""Cleans every text on its way into a database, at the one place that no table can pass by: the engine.
+r"""Cleans every text on its way into a database, at the one place that no table can bypass: the engine.
 
 PostgreSQL refuses a text with a NUL, and no driver can encode a lone surrogate. Such a text comes from outside: the message of
 an exception, the output of a job, what a training function returned. A row that cannot be stored would be tried for ever, and
 its order or study would run for ever. So what cannot be stored is written out (`\x00`, `\udc80`), and the cause stays readable.
 
-Names, which are identities, are refused at the border of the system where they hold such a character.
+Names, which are identities, are refused at the border of the system if they contain such a character.
 """
 
 from __future__ import annotations

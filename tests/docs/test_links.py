@@ -41,7 +41,7 @@ def test_a_page_that_is_not_there_is_noticed(text: str) -> None:
 
 
 def test_nothing_names_a_file_outside_the_repository() -> None:
-    outside = re.compile(r"\.\./shared\b|\bfacts/\w+\.md")
+    outside = re.compile(r"\.\./shared\b|\bfacts[/:] *`?\w+\.md")
     names = [
         str(path.relative_to(ROOT))
         for path in tracked()

@@ -6,6 +6,7 @@ makes a writer wait.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
@@ -26,6 +27,7 @@ _NOTHING: Final[dict[str, Any]] = {
     "models": {},
     "refused": {"events": 0, "last": None},
     "clients": {},
+    "unreadable": [],
     "retrains": {},
     "tuner": {},
 }
@@ -37,13 +39,15 @@ _MAX_CLIENTS: Final = 100
 def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     """Give `models`, `refused`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store.
 
-    `refused` has the events that no model counts, since they name none that is known, and the last reason.
+    `refused` has the events that no model counts, since they name none that is known, and the last reason; `unreadable` names
+    the rows of the store that cannot be read. A client goes by an alias: whoever has its producer id can send in its place.
     """
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
+    unreadable: list[str] = []
     for part in detector_parts(store):
         with part.read() as connection:
-            models.update(detector_tables.read_status(connection))
+            models.update(detector_tables.read_status(connection, unreadable=unreadable))
             for name, seen in detector_tables.read_clients(connection, now_s - _CLIENTS_S, _MAX_CLIENTS).items():
                 # Its models may live in several processes; the counts that it sent last are the newest.
                 if name not in clients or seen["seen_at"] > clients[name]["seen_at"]:
@@ -56,10 +60,15 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     return {
         "models": dict(sorted(models.items())),
         "refused": refusals.read(store.part(SYSTEM)),
-        "clients": dict(newest),
+        "clients": {_alias(producer): seen for producer, seen in newest},
+        "unreadable": unreadable,
         "retrains": retrains,
         "tuner": tuner,
     }
+
+
+def _alias(producer: str) -> str:
+    return f"client-{hashlib.sha256(producer.encode()).hexdigest()[:12]}"
 
 
 def read_url(url: str, now_s: float) -> dict[str, Any]:

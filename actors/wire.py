@@ -53,6 +53,7 @@ MAX_CELLS: Final = 4 * 2**20  # rows times columns of one batch: constants pack 
 MAX_LISTED: Final = 1000  # rejections that a reply lists one by one; how many there are follows from the counts
 SOURCES: Final = ("cross_validation", "hold_out")  # where a promise comes from
 MAX_WEIGHT: Final = 1e12
+COUNTERS: Final = ("logged", "accepted", "rejected", "dropped", "bad_values")  # that a client sends along
 WEIGHT_RULE: Final = f"must be a number above 0, at most {MAX_WEIGHT:g}"
 AHEAD_S: Final = 300.0  # a clock that is so far ahead is taken for right; a value beyond is in milliseconds or wrong
 
@@ -301,6 +302,15 @@ def check(batch: Batch, now_s: float, skip: int = 0) -> Verdict:  # noqa: C901  
     return Verdict(cleaned_batch, ok, rejected, listed, bad_values, left_out[0] if left_out else None)
 
 
+def clamped(batch: Batch, now_s: float) -> tuple[Batch, float]:
+    """Return a batch whose times its sender has stamped, none of them ahead of AHEAD_S, and by how many seconds one was."""
+    latest = float(batch.times.max())
+    if not latest > now_s + AHEAD_S:
+        return batch, 0.0
+    times = np.where(batch.times > now_s + AHEAD_S, now_s, batch.times)
+    return replace(batch, times=times), latest - now_s
+
+
 def recheck(payload: Payload, received_at: float, skip: int) -> Verdict:
     """Read a batch of the log again: the verdict that it got when it was received."""
     return check(unpack(payload, stored=True), received_at, skip)
@@ -415,6 +425,14 @@ def check_promise(values: object, n: object, source: object) -> tuple[dict[str, 
     if source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {shown(source)}")
     return found, weight
+
+
+def told_client(told: object) -> dict[str, int] | None:
+    """Read the counters that a client sent along: whole numbers by known names, and nothing else of it."""
+    if not isinstance(told, Mapping):
+        return None
+    found = {name: told.get(name) for name in COUNTERS}
+    return {name: int(n) for name, n in found.items() if type(n) is int and 0 <= n < 2**53} or None
 
 
 def told_rejection(told: object) -> Rejection | None:

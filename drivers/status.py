@@ -130,6 +130,8 @@ def problems(told: Mapping[str, Any]) -> Iterator[str]:
     for model, seen in told["models"].items():
         if seen["state"] in _FIRING:
             yield f"{model}: {seen['state']}"
+        if seen.get("clock_ahead"):
+            yield f"{model}: the clock of a sender is {seen['clock_ahead']['s']:.0f} s ahead"
         if seen.get("flagged"):
             yield f"{model}: has not recovered after its retrain"
     if told["retrains"].get("dead"):
@@ -137,6 +139,8 @@ def problems(told: Mapping[str, Any]) -> Iterator[str]:
     for name, actor in told["actors"].items():
         if not actor["alive"]:
             yield f"{name}: does not answer"
+    for what in told.get("unreadable", ()):
+        yield f"{what}: its row in the store cannot be read"
     if "store_problem" in told:
         yield told["store_problem"]
 

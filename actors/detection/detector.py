@@ -76,7 +76,7 @@ class DriftDetector:
         """Count one packed batch; the reply comes after the commit. ValueError where the payload is broken."""
         self._start()
         start = 0 if sequence is None else int(sequence)
-        work = Ingest(wire.check_model(model), producer, start, wire.arrived(payload), client)
+        work = Ingest(wire.check_model(model), producer, start, wire.arrived(payload), wire.told_client(client))
         reply = await self._queue.ingested(work)
         if reply["status"] == "refused":
             raise ValueError(reply["reason"])
@@ -91,8 +91,9 @@ class DriftDetector:
                 b.get("producer"),
                 b.get("sequence") or 0,
                 wire.arrived(b["payload"]),
-                b.get("client"),
+                wire.told_client(b.get("client")),
                 wire.told_rejection(b.get("rejection")),
+                b.get("stamped") is True,
             )
             for b in batches
         ]

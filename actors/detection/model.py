@@ -23,6 +23,7 @@ class Ingest:
     payload: wire.Payload
     client: dict[str, Any] | None = None  # the counters that a client sent along
     rejection: replies.Rejection | None = None  # why the sender has emptied rows of this batch
+    is_stamped: bool = False  # the sender's clock gave the events their times, no caller
 
     @property
     def key(self) -> tuple[str, str]:
@@ -60,6 +61,7 @@ class Model:
     quarantined: int = 0
     bad_values: int = 0  # of accepted events: no finite numbers, left out
     rejection: dict[str, Any] | None = None  # the last one: field, value, rule, and `at`, when it came
+    clock_ahead: dict[str, float] | None = None  # of a sender, when it last was: seconds, and `at`
     no_data: bool = False
     warned: bool = False  # that nothing it logs is watched
     awake: bool = False  # its detectors are here

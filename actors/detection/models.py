@@ -136,6 +136,7 @@ class Models:
                 last_seen=seen,
                 quarantined=memory["quarantined"],
                 bad_values=memory.get("bad_values", 0),
+                clock_ahead=memory.get("clock_ahead"),
                 rejection=memory.get("rejection"),
                 no_data=memory["no_data"],
                 on_event_time=self.settings.clock == "event",

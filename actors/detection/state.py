@@ -187,6 +187,12 @@ class DetectionState:
             return reply
         model = known or self._models.get_or_new(work.model)
         skip = min(high - sequence, batch.rows)
+        payload = work.payload
+        if work.is_stamped:
+            batch, ahead_s = wire.clamped(batch, now.wall_s)
+            if ahead_s:
+                payload = wire.pack(batch)  # the log is read again: with the times that count
+                model.clock_ahead = {"s": ahead_s, "at": now.wall_s}
         verdict = wire.check(batch, now.wall_s, skip)
         batch = verdict.batch
         count = batch.rows - skip
@@ -201,7 +207,7 @@ class DetectionState:
                     "skip": skip,
                     "count": count,
                     "received_at": now.wall_s,
-                    "payload": work.payload,
+                    "payload": payload,
                 }
             )
         model.events += count - verdict.rejected
@@ -444,6 +450,7 @@ def _memory(model: Model) -> Json:
         "flagged": model.book.flagged,
         "rejection": model.rejection,
         "bad_values": model.bad_values,
+        "clock_ahead": model.clock_ahead,
         "state": model.state(),
         "ordinal": model.book.ordinal,
     }

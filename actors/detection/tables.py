@@ -34,6 +34,7 @@ from sqlalchemy import (
     values,
 )
 
+from actors import wire
 from actors.replies import Episode
 from actors.storage import Part, Store
 from actors.storage.schema import BigInt, PartKind, upsert
@@ -149,6 +150,18 @@ def pack(value: object) -> bytes:
 def unpack(value: bytes) -> Any:
     """Decode what `pack` encoded."""
     return msgpack.unpackb(value, strict_map_key=False)
+
+
+# What reading a row raises whose bytes are damaged, or were written by who knows whom.
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    msgpack.exceptions.UnpackException,
+)
 
 
 # --- writing: called inside a fenced transaction, rows as dicts ------------------------------------------------------
@@ -466,8 +479,14 @@ def detector_parts(store: Store) -> list[Part]:
     return [store.part(DETECTOR, slot) for slot in store.slots(DETECTOR)]
 
 
-def read_status(connection: Connection, model: str | None = None) -> dict[str, dict[str, Any]]:
-    """Give {model: {"events", "duplicates", "rejected", "state", "versions", "open_episodes", ...}} as the store has it."""
+def read_status(
+    connection: Connection, model: str | None = None, unreadable: list[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return {model: {"events", "duplicates", "rejected", "state", "versions", "open_episodes", ...}} as the store has it.
+
+    A row that cannot be read is left out, and named in `unreadable`.
+    """
+    skipped = [] if unreadable is None else unreadable
     chosen = select(models)
     held = select(episodes.c.id, episodes.c.model, episodes.c.record).where(episodes.c.open == 1)
     if model is not None:
@@ -476,6 +495,11 @@ def read_status(connection: Connection, model: str | None = None) -> dict[str, d
     undelivered = {row[0]: row[1] for row in connection.execute(waiting)}
     found: dict[str, dict[str, Any]] = {}
     for row in connection.execute(chosen.order_by(models.c.model)):
+        try:
+            memory = shown_memory(unpack(row.memory))
+        except UNREADABLE:
+            skipped.append(f"model {row.model}")
+            continue
         found[row.model] = {
             "events": row.events,
             "duplicates": row.duplicates,
@@ -483,11 +507,15 @@ def read_status(connection: Connection, model: str | None = None) -> dict[str, d
             "last_at": row.last_at,
             "open_episodes": [],
             "undelivered": undelivered.get(row.model, 0),
-            **shown_memory(unpack(row.memory)),
+            **memory,
         }
     for row in connection.execute(held.order_by(episodes.c.opened_at)):
-        record = unpack(row.record)
-        if row.model in found and record["closed_at"] is None:
+        try:
+            is_open = unpack(row.record)["closed_at"] is None
+        except UNREADABLE:
+            skipped.append(f"episode {row.id}")
+            continue
+        if row.model in found and is_open:
             found[row.model]["open_episodes"].append(row.id)
     return found
 
@@ -510,13 +538,14 @@ def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
         "flagged": memory.get("flagged", []),
         "last_rejection": memory.get("rejection"),
         "bad_values": memory.get("bad_values", 0),
+        "clock_ahead": memory.get("clock_ahead"),
         "pinned": memory.get("pinned"),
         "versions": versions,
     }
 
 
 def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> dict[str, dict[str, Any]]:
-    """Give the counters of the clients heard of since, by producer: the newest that each of them sent along."""
+    """Return the counters of the clients heard of since, by producer: the newest that each of them sent along."""
     rows = connection.execute(
         select(producers.c.producer, producers.c.seen_at, producers.c.client)
         .where(producers.c.seen_at >= since_s, producers.c.client.is_not(None))
@@ -526,7 +555,11 @@ def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> d
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row.producer not in found:
-            found[row.producer] = {"seen_at": row.seen_at, **unpack(row.client)}
+            try:
+                counters = wire.told_client(unpack(row.client))
+            except UNREADABLE:
+                counters = None
+            found[row.producer] = {"seen_at": row.seen_at, **(counters or {})}
     return found
 
 

@@ -243,6 +243,72 @@ def test_a_broken_payload_raises_and_changes_nothing(world: World, run: Any) -> 
     assert "must be a whole msgpack map" in last["rule"]
 
 
+@pytest.mark.parametrize(
+    "client",
+    [
+        "nonsense", 7, [1], b"x", {"seen_at": "never"}, {"logged": "many"}, {"logged": -1}, {"logged": 2**70}, {"logged": True},
+        {"x" * 100_000: 1}, {"logged": float("nan")}, {7: 7}, {"logged": {"a": 1}}, object(),
+    ],
+)  # fmt: skip
+def test_whatever_a_client_sends_along_the_status_can_be_read(world: World, run: Any, client: Any) -> None:
+    async def story() -> None:
+        detector = world.detector()
+        good = {"logged": 3, "accepted": 2, "rejected": 1, "dropped": 0, "bad_values": 0}
+        for producer, told in (("good", good), ("bad", client)):
+            batch = {"model": "m", "producer": producer, "sequence": 0, "payload": world.payload(n=3), "client": told}
+            assert (await detector.ingest_many(batches=[batch]))[0]["status"] == "accepted"
+
+    run(story())
+    store = Store(world.url)
+    told = status.read(store, NOW)
+    store.close()
+    assert [seen.get("logged") for seen in told["clients"].values() if "logged" in seen] == [3]
+    assert all(isinstance(seen["seen_at"], float) for seen in told["clients"].values())
+    assert not any(producer in told["clients"] for producer in ("good", "bad")), "a producer id is its client's secret"
+
+
+def test_a_row_that_cannot_be_read_is_named_and_the_others_are_told(world: World, run: Any) -> None:
+    async def story() -> None:
+        await send(world.detector(), world.payload(n=3), 0)
+        await send(world.detector(), world.payload(n=3), 0, model="other")
+
+    run(story())
+    store = Store(world.url)
+    for damage in (b"\xc1", b"\x80", b"\x07"):
+        with store.part(DETECTOR, 0).write() as connection:
+            connection.execute(
+                detector_tables.models.update().where(detector_tables.models.c.model == "m").values(memory=damage)
+            )
+            connection.execute(detector_tables.producers.update().values(client=damage))
+        told = status.read(store, NOW)
+        assert (list(told["models"]), told["unreadable"]) == (["other"], ["model m"])
+    store.close()
+
+
+@pytest.mark.parametrize("is_stamped", [True, False])
+def test_a_clock_that_runs_ahead_costs_no_events_and_is_flagged(world: World, run: Any, is_stamped: bool) -> None:
+    values = np.full(3, 0.5)
+    times = [NOW, NOW + 4000.0, NOW + 100.0]
+    payload = wire.pack(wire.batch_of_columns({"accuracy": values}, version="v1", timestamps=times, now_s=NOW))
+    batch = {"model": "m", "producer": "p", "sequence": 0, "payload": payload}
+
+    async def story() -> Any:
+        return await world.detector().ingest_many(batches=[batch | ({"stamped": True} if is_stamped else {})])
+
+    (reply,) = run(story())
+    seen = world.status()["m"]
+    if not is_stamped:
+        assert (reply["accepted"], reply["rejected"][0]["field"], seen["clock_ahead"]) == (2, "timestamp", None)
+        return
+    assert (reply["accepted"], seen["clock_ahead"]) == (3, {"s": 4000.0, "at": NOW})
+    store = Store(world.url)
+    with store.part(DETECTOR, 0).read() as connection:
+        (row,) = detector_tables.read_log(connection, "m")
+    store.close()
+    assert wire.recheck(row.payload, row.received_at, row.skip).batch.times.tolist() == [NOW, NOW, NOW + 100.0]
+    assert wire.recheck(row.payload, row.received_at, row.skip).rejected == 0, "the log gets the same verdict again"
+
+
 def test_a_refused_batch_counts_as_many_rejected_events_as_it_says_it_holds(world: World, run: Any) -> None:
     async def story() -> None:
         detector = world.detector()

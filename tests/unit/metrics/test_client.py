@@ -462,6 +462,16 @@ def test_a_scalar_of_any_library_is_logged(system: FakeSystem, made: Any, value:
     assert system.events == [("m", "unversioned", 7.5, {"accuracy": float(value)})]
 
 
+def test_times_that_the_client_stamped_are_marked_and_those_of_the_caller_are_not(system: FakeSystem, made: Any) -> None:
+    metrics = made()
+    for timestamp in (None, 7.0):
+        metrics.log({"accuracy": 0.9}, model="m", timestamp=timestamp)
+        metrics.flush()
+        metrics.log_batch({"accuracy": [0.9]}, model="m", timestamps=timestamp)
+        metrics.flush()
+    assert system.stamped == [True, True, False, False]
+
+
 @pytest.mark.parametrize("timestamp", [np.timedelta64(3, "s"), timedelta(1), np.bool_(True), NAIVE])
 def test_what_is_no_time_raises(made: Any, timestamp: Any) -> None:
     with pytest.raises(WrongTypeError, match="timestamp must be seconds"):

@@ -129,6 +129,77 @@ class Decision(TypedDict):
     numbers: Json
 
 
+class ShortfallNumbers(TypedDict):
+    """Why a retrain pays: what the live version has lost of its promise, beyond chance, in the stretch that ends now.
+
+    Errors and hits are of the rows of the stretch; for a share of errors the promise and the rate are those of the rows
+    without one.
+    """
+
+    cause: Literal["shortfall"]
+    metric: str
+    promised: float
+    promised_n: float
+    inherited_from: str | None  # the version whose promise it is, where the version has none of its own
+    price: float
+    lost: float
+    z: float
+    stretch_rows: int
+    stretch_hits: int
+    stretch_rate: float
+    stretch_windows: int
+    stretch_since: float | None  # event time
+    standard_error: float
+    drift: float  # distance of the rate from the promise, in standard errors
+
+
+class RetrainShown(TypedDict):
+    """What status shows of a model's retrain rule."""
+
+    when: str
+    metric: str
+    lost: float | None  # errors beyond the promise since deployment; None where they cannot be told
+    price: float | None
+    promised: float | None
+    promised_n: float | None
+    promise_source: str | None
+    inherited_from: str | None
+    missing: list[str]  # what keeps the rule from working: promise, n
+    live_version: str | None
+    unused: int  # events with n that are no share of n rows
+
+
+class VersionShown(TypedDict):
+    """One version as `versions` lists it."""
+
+    version: str
+    state: str  # live, candidate or former
+    since: float  # event time at which it got its state
+    promise: Json | None
+    evidence: Json | None
+
+
+class VersionsListed(TypedDict):
+    """The versions of a model, in the order in which they appeared."""
+
+    status: Literal["ok"]
+    rows: list[VersionShown]
+
+
+class PromiseRecorded(TypedDict):
+    """A promise is on record, also when the same is said again."""
+
+    status: Literal["recorded"]
+
+
+class VersionChanged(TypedDict):
+    """A version is live because a person has said so; `over` was live before."""
+
+    status: Literal["promoted", "rolled_back"]
+    version: str
+    over: str | None
+
+
 class Skipped(TypedDict):
     """How long a request that was skipped waits before it is made again, and since when."""
 
@@ -186,6 +257,8 @@ class Episode(TypedDict):
     flagged: str | None
     decisions: list[Decision]
     held: bool  # whether its state machine still waits for something
+    cause: NotRequired[str]  # what opened it: alarm (also where it is left out) or shortfall
+    shortfall: NotRequired[ShortfallNumbers]
 
 
 class Broadcasted(TypedDict):

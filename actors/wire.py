@@ -33,6 +33,7 @@ from actors.checks import finite, shown, stand_in
 Floats = npt.NDArray[np.float64]
 Rejection = replies.Rejection
 Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
 Payload = bytes | memoryview  # a packed batch
 # Version, time, metrics (numbers, texts, None for absent), n (predictions behind the event, None for absent).
 Row = tuple[str, float, Mapping[str, Any], float | None]

@@ -9,42 +9,57 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
+import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from actors.cluster import deployment
 
 logger = logging.getLogger(__name__)
 
-Heard = Literal["answered", "silent", "restarting", "gone"]
+Heard = Literal["answered", "busy", "silent", "restarting", "gone"]
 Decision = Literal["leave", "replace", "spawn"]
 
 # Three pings at two seconds: a frozen actor is replaced within 6 to 8 s, and a loaded one gets time to answer.
 PERIOD_S: Final = 2.0
 MISSES: Final = 3
+# A process that works but does not answer (a batch that takes long, a loaded machine) is given so many pings: a minute.
+BUSY_MISSES: Final = 30
+# Of a core, between two pings: a process that works uses more, one that is frozen or whose loop is stuck hardly any.
+_WORKS: Final = 0.1
 # A kill takes time (Ray asks a process to exit, and ends it 5 s later), and so does the new process.
 AFTER_S: Final = 20.0
 
 
 class Watchdog:
-    """Replaces an actor after `misses` silent pings in a row, and not again before the replacement had time to answer."""
+    """Replaces an actor after `misses` silent pings in a row, and not again before the replacement had time to answer.
 
-    def __init__(self, *, misses: int = MISSES, after_s: float = AFTER_S) -> None:
+    A process that is seen to work while it does not answer is busy, not frozen: killing it would only make it begin again. It
+    gets `busy_misses` pings.
+    """
+
+    def __init__(self, *, misses: int = MISSES, busy_misses: int = BUSY_MISSES, after_s: float = AFTER_S) -> None:
         self._allowed = misses
+        self._allowed_busy = busy_misses
         self._after_s = after_s
-        self._misses: dict[str, int] = {}
+        self._misses: dict[str, int] = {}  # pings in a row without an answer
+        self._silent: dict[str, int] = {}  # of these, the last ones during which the process did not work either
         self._replaced_at_s: dict[str, float] = {}
 
     def decide(self, name: str, heard: Heard, now_s: float) -> Decision:
         """Record the outcome of one ping at `now_s` (a clock that only runs forward), and return what to do."""
-        self._misses[name] = self._misses.get(name, 0) + 1 if heard == "silent" else 0
+        self._misses[name] = self._misses.get(name, 0) + 1 if heard in {"silent", "busy"} else 0
+        self._silent[name] = self._silent.get(name, 0) + 1 if heard == "silent" else 0
         if heard == "gone":
             return "spawn"
-        if self._misses[name] < self._allowed or now_s - self._replaced_at_s.get(name, -math.inf) < self._after_s:
+        is_frozen = self._silent[name] >= self._allowed or self._misses[name] >= self._allowed_busy
+        if not is_frozen or now_s - self._replaced_at_s.get(name, -math.inf) < self._after_s:
             return "leave"
-        self._misses[name] = 0
+        self._misses[name] = self._silent[name] = 0
         self._replaced_at_s[name] = now_s
         return "replace"
 
@@ -52,6 +67,7 @@ class Watchdog:
         """Forget actors that are no longer watched."""
         for name in list(names):
             self._misses.pop(name, None)
+            self._silent.pop(name, None)
             self._replaced_at_s.pop(name, None)
 
     @property
@@ -123,6 +139,7 @@ class RayHands:
         self._namespace = namespace
         self._storage = storage
         self._handles: dict[str, Any] = {}
+        self._used: dict[str, tuple[int, float]] = {}  # pid and processor time of those that did not answer last
 
     async def ping(self, name: str, timeout_s: float) -> Heard:
         """Call `hello`. Without a reply, the cluster's record distinguishes a frozen process from one that is being created."""
@@ -134,15 +151,26 @@ class RayHands:
             await asyncio.wait_for(handle.hello.remote(), timeout_s)
         except (TimeoutError, GetTimeoutError, RayError):
             # Ray reports a frozen process as unavailable too, in the end (measured: 17 s), so the error alone proves nothing.
-            match (await asyncio.to_thread(deployment.record, handle))["state"]:
+            known = await asyncio.to_thread(deployment.record, handle)
+            match known["state"]:
                 case "ALIVE":
-                    return "silent"
+                    here = known["node"] == ray.get_runtime_context().get_node_id()
+                    return "busy" if here and self._works(name, known["pid"], timeout_s) else "silent"
                 case "DEAD":
                     self._handles.pop(name, None)
                     return "gone"
                 case _:
                     return "restarting"
         return "answered"
+
+    def _works(self, name: str, pid: int, period_s: float) -> bool:
+        """Tell whether a process of this machine has used a processor since it was last looked at."""
+        before, used_s = self._used.get(name), processor_s(pid)
+        if used_s is None:
+            self._used.pop(name, None)
+            return False
+        self._used[name] = (pid, used_s)
+        return before is not None and before[0] == pid and used_s - before[1] >= _WORKS * period_s
 
     async def replace(self, name: str) -> None:
         """Kill without ending: Ray restarts it on a node of its choice."""
@@ -151,3 +179,12 @@ class RayHands:
     async def spawn(self, name: str, slot: int | None) -> None:
         """Create it again, unless the system is being stopped."""
         await asyncio.to_thread(deployment.spawn_if_wanted, name, namespace=self._namespace, storage=self._storage, slot=slot)
+
+
+def processor_s(pid: int) -> float | None:
+    """Return the processor time that a process of this machine has used; None where there is none, or where it is stopped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "TtZX" else (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -358,6 +358,31 @@ def whole_hits(value: float, n: float) -> int:
     return checked_window(float(value) * n, n)[0]
 
 
+def usable(values: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Whole, Whole, npt.NDArray[np.bool_]]:
+    """Return the hits and rows behind the proportions `values: float64[m]` of `n: float64[m]` rows, and which can be judged.
+
+    Those are what `whole_hits` takes; hits and rows of the others mean nothing.
+
+    >>> hits, rows, good = usable([0.835, 0.5, 1.2], [200, 3, 10])
+    >>> hits[good], rows[good]
+    (array([167]), array([200]))
+    """
+    given, of = np.asarray(values, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    hits = given * of
+    whole = np.rint(hits)
+    good = _judgeable(hits, whole, of)
+    return np.where(good, whole, 0.0).astype(np.int64), np.where(good, of, 1.0).astype(np.int64), good
+
+
+def _judgeable(hits: Floats, whole: Floats, of: Floats) -> npt.NDArray[np.bool_]:
+    """Return which windows are whole hits of whole rows; `whole` is the nearest whole number of the hits."""
+    slack = np.maximum(_WHOLE, _WHOLE_SHARE * of)
+    with np.errstate(invalid="ignore"):
+        good = (of >= 1.0) & (of <= ROWS_MAX) & (of == np.floor(of)) & (np.abs(hits - whole) <= slack)
+        good &= (whole >= 0.0) & (whole <= of)
+    return np.asarray(good, dtype=np.bool_)
+
+
 def _plain(value: object) -> object:
     """Return numpy's scalars as Python's numbers, all else as it is."""
     return value.item() if isinstance(value, np.generic) else value
@@ -409,10 +434,7 @@ def _checked_columns(hits: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Whole, Whol
     if given.ndim != 1 or given.shape != of.shape:
         raise ValueError(f"hits and n must be columns of one length, got shapes {given.shape} and {of.shape}")
     whole = np.rint(given)
-    slack = np.maximum(_WHOLE, _WHOLE_SHARE * of)
-    with np.errstate(invalid="ignore"):
-        good = (of >= 1.0) & (of <= ROWS_MAX) & (of == np.floor(of)) & (np.abs(given - whole) <= slack)
-        good &= (whole >= 0.0) & (whole <= of)
+    good = _judgeable(given, whole, of)
     if not good.all():
         first = int(good.argmin())
         try:

@@ -158,6 +158,7 @@ class Retrains:
         consumer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         pause_s = FIRST_PAUSE_S
         quiet_since = time.monotonic()
+        heard_in: int | None = None  # the process that had a reply
         while True:
             left_s = _POLL_S if timeout_s is None else timeout_s - (time.monotonic() - quiet_since)
             wait_s = max(min(left_s, _POLL_S), 0.0)
@@ -168,10 +169,13 @@ class Retrains:
                     {"consumer": consumer, "model": model, "timeout_s": wait_s},
                     timeout_s=wait_s + PATIENCE_S,
                 )
-            except NotConnectedError:
-                raise
             except (PeerUnavailableError, NoSystemError) as error:  # a consumer may come before its system
+                # A process that never was connected is told at once; one that has left its cluster may come back to it.
+                if isinstance(error, NotConnectedError) and heard_in != os.getpid():
+                    raise
                 reply = {"status": "unavailable", "reason": str(error)}
+            else:
+                heard_in = os.getpid()
             match reply["status"]:
                 case "order":
                     pause_s = FIRST_PAUSE_S

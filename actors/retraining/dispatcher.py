@@ -15,22 +15,21 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import numpy as np
-import ray
 
-from actors import wire
 from actors.checks import brief, shown
 from actors.clock import Clock, Instant, SystemClock
-from actors.cluster import build, deployment, watchdog
+from actors.cluster import actor, build, deployment, watchdog
 from actors.cluster.peers import Peers, RayPeers
 from actors.replies import (
     Admitted,
     CooldownListing,
     EndingRecorded,
+    Hello,
     OrderHistory,
     OrderQueue,
     OrderShown,
@@ -57,7 +56,7 @@ from actors.retraining.rules import gate, orders
 from actors.retraining.rules.circuit import MAX_AT_ONCE
 from actors.retraining.rules.orders import Order, Request
 from actors.retraining.state import RetrainingState
-from actors.storage import SCHEMA_VERSION, UNAVAILABLE, SchemaError, StaleEpochError, Store, StoreError
+from actors.storage import UNAVAILABLE, SchemaError, StaleEpochError, Store, StoreError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -65,6 +64,8 @@ T = TypeVar("T")
 _LONGEST_TAKE_S: Final = 300.0
 _LONGEST_SILENCE_S: Final = 10 * 365 * 86_400.0
 _MAX_KEYS: Final = 1000
+# Ray gives an actor 1,000 places; while the store is locked every call holds one, and a health ping must find one too.
+_MAX_CALLS: Final = 900
 
 
 class RetrainDispatcher:
@@ -105,6 +106,7 @@ class RetrainDispatcher:
             self._in_store, surroundings, make_handler, self._clock, offer=self._channel.offer, keeper=self._keeper
         )
         self._asking = Asking(self._in_store, self._channel)
+        self._calls = 0
         self._loop_task: asyncio.Task[None] | None = None
         # Only the actor watches: a unit test that brings its own peers has nothing to watch.
         self._watches = peers is None
@@ -151,7 +153,7 @@ class RetrainDispatcher:
         once = asked.episode if key is None else border.text("key", key)
         if not once:
             raise ValueError(f"key must be given for cause {cause!r}, got None")
-        return await self._or_unavailable(self._admitted(self._asked(Asked(asked, once)), model))
+        return await self._or_unavailable(self._admitted(lambda: self._asked(Asked(asked, once)), model))
 
     async def trigger(
         self, *, model: str, reason: str, version: str | None = None, key: str | None = None
@@ -174,8 +176,10 @@ class RetrainDispatcher:
         once = uuid.uuid4().hex if key is None else border.text("key", key)
 
         async def act() -> Admitted:
-            triggered = self._then_wake(lambda state, now: state.admissions.trigger(asked, once, now, reason=why))
-            reply = await self._admitted(triggered, model)
+            def triggered(state: RetrainingState, now: Instant) -> Admission:
+                return state.admissions.trigger(asked, once, now, reason=why)
+
+            reply = await self._admitted(lambda: self._then_wake(triggered), model)
             if not await self._is_known(model):
                 reply["warning"] = f"model {model!r} has never logged"
             return reply
@@ -184,8 +188,11 @@ class RetrainDispatcher:
 
     async def retry(self, *, order: str) -> Admitted | Unavailable:
         """Put a failed, dead or expired order back. KeyError: no such order; ValueError: it is in another state."""
-        put_back = self._then_wake(lambda state, now: state.retry(order, now))
-        return await self._or_unavailable(self._admitted(put_back, order))
+
+        def put_back(state: RetrainingState, now: Instant) -> Admission:
+            return state.retry(order, now)
+
+        return await self._or_unavailable(self._admitted(lambda: self._then_wake(put_back), order))
 
     async def dismiss(self, *, order: str, reason: str) -> Recorded | Unavailable:
         """Close a failed or dead order that a person has dealt with. KeyError; ValueError: it is in another state."""
@@ -381,19 +388,10 @@ class RetrainDispatcher:
 
     # --- the process
 
-    async def hello(self) -> dict[str, Any]:
+    async def hello(self) -> Hello:
         """Say who this is; answered while commits and handlers are under way."""
         self._start_loop()
-        return {
-            "actor": self._name,
-            "build": build.BUILD,
-            "epoch": self._keeper.epoch,
-            "schema": SCHEMA_VERSION,
-            "wire": wire.SCHEMA,
-            "pid": os.getpid(),
-            "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
-            "boot_id": self._clock.now().boot_id,
-        }
+        return actor.hello(self._name, epoch=self._keeper.epoch, boot=self._clock.now().boot_id)
 
     async def reload(self) -> Reloaded | Unavailable:
         """Read the configuration again; a pending order goes to the handler that it names now."""
@@ -458,8 +456,8 @@ class RetrainDispatcher:
             self._wake()
         return admission
 
-    async def _admitted(self, answer: Awaitable[Admission], what: str) -> Admitted:
-        admission = await answer
+    async def _admitted(self, act: Callable[[], Coroutine[Any, Any, Admission]], what: str) -> Admitted:
+        admission = await act()
         if admission.decision == "skipped":
             logger.warning("retrain of %s skipped: %s", what, admission.reason)
         else:
@@ -478,11 +476,17 @@ class RetrainDispatcher:
     async def _parameters_in_force(self, model: str, names: Collection[str]) -> Mapping[str, Any] | None:
         return await self._in_store(lambda state, _now: state.record.parameters_in_force(model, names))
 
-    async def _or_unavailable(self, work: Awaitable[T]) -> T | Unavailable:
+    async def _or_unavailable(self, work: Coroutine[Any, Any, T]) -> T | Unavailable:
+        if self._calls >= _MAX_CALLS:
+            work.close()
+            return {"status": "unavailable", "reason": f"{_MAX_CALLS} calls are under way", "retry_in_s": STORE_RETRY_S}
+        self._calls += 1
         try:
             return await work
         except (*UNAVAILABLE, StoreError, SchemaError) as error:
             return {"status": "unavailable", "reason": brief(error), "retry_in_s": STORE_RETRY_S}
+        finally:
+            self._calls -= 1
 
     def _wake(self) -> None:
         self._launcher.wake()

@@ -144,6 +144,10 @@ class Versions:
         row = self._rows.get(version)
         return None if row is None else row["state"]
 
+    def compares(self, version: str) -> bool:
+        """Return whether a version is one of the two that are compared now."""
+        return self._pair is not None and version in self._pair.done
+
     def rows(self) -> list[VersionRow]:
         """Return all versions, in the order in which they appeared; a running comparison shows at its newer version."""
         shown = [row.copy() for row in self._rows.values()]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -52,6 +56,39 @@ def test_one_actor_s_silence_is_not_another_s() -> None:
     dog.decide("a", "silent", 4.0)
     assert dog.decide("b", "silent", 6.0) == "leave"
     assert dog.decide("a", "silent", 6.0) == "replace"
+
+
+def test_an_actor_that_works_while_it_does_not_answer_is_busy_and_gets_a_minute() -> None:
+    dog = Watchdog()
+    decisions = [dog.decide("detector", "busy", 2.0 * at) for at in range(30)]
+    assert decisions == ["leave"] * 29 + ["replace"]
+
+
+def test_an_actor_that_was_busy_and_stops_working_is_frozen() -> None:
+    dog = Watchdog()
+    heard: list[Heard] = ["silent", "busy", "busy", "silent", "silent", "silent"]
+    assert [dog.decide("detector", each, 2.0 * at) for at, each in enumerate(heard)] == ["leave"] * 5 + ["replace"]
+
+
+def test_a_process_that_works_is_told_from_one_that_is_stopped_or_gone() -> None:
+    working = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    assert working.stdout is not None
+    working.stdout.readline()
+    hands = watchdog.RayHands("ns", "sqlite:///x")
+    try:
+        assert not hands._works("detector", working.pid, 0.1), "there is nothing to compare with yet"
+        deadline = time.monotonic() + 30
+        while not hands._works("detector", working.pid, 0.1):
+            assert time.monotonic() < deadline
+        working.send_signal(signal.SIGSTOP)
+        while watchdog.processor_s(working.pid) is not None:
+            assert time.monotonic() < deadline
+        assert not hands._works("detector", working.pid, 0.0)
+    finally:
+        working.kill()
+        working.wait()
+        working.stdout.close()
+    assert watchdog.processor_s(working.pid) is None
 
 
 @given(st.lists(st.sampled_from(["answered", "silent", "restarting"]), max_size=60))

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from actors.cluster.peers import PeerUnavailableError
+from actors.cluster.peers import NotConnectedError, PeerUnavailableError
 from actors.errors import NoSystemError
 from actors.retraining import client as module
 from actors.retraining.client import Retrains
@@ -70,6 +70,48 @@ def test_an_order_comes_with_its_event_and_is_finished_with_its_token():
     assert (order.id, order.attempt, order.event.model_name, order.event.explanation) == ("s-r-1", 1, "fraud", {"n": 1})
     assert order.done("2") is True
     assert script.said("finish") == [{"order": "s-r-1", "token": 1, "outcome": "done", "reason": None, "new_version": "2"}]
+
+
+def test_a_stream_whose_process_has_left_its_cluster_waits_and_one_that_never_was_connected_raises():
+    left = NotConnectedError("dispatcher.take")
+    script = Script(take=[{"status": "none"}, left, left, ORDER])
+    order = next(Retrains(script).stream())
+    assert order.id == "s-r-1"
+    with pytest.raises(NotConnectedError):
+        next(Retrains(Script(take=[left, ORDER])).stream())
+
+
+def test_an_order_is_given_back_and_a_promise_goes_with_done():
+    script = Script(take=[ORDER, {"status": "none"}], finish=[RECORDED], release=[{"status": "stale", "reason": "attempt 2"}])
+    (order,) = Retrains(script).stream(timeout_s=0)
+    assert order.release("no GPU here") is False
+    assert script.said("release") == [{"order": "s-r-1", "token": 1, "reason": "no GPU here"}]
+    assert order.done("2", promise=0.91, promise_n=2500) is True
+    promised = {"promise": 0.91, "promise_n": 2500, "promise_source": "cross_validation"}
+    said = {"order": "s-r-1", "token": 1, "outcome": "done", "reason": None, "new_version": "2"}
+    assert script.said("finish") == [said | promised]
+
+
+def test_a_full_house_is_asked_again_when_it_says_so(monkeypatch):
+    waited = []
+    monkeypatch.setattr(module.time, "sleep", waited.append)
+    full = {"status": "unavailable", "reason": "500 consumers wait already", "retry_in_s": 7.0}
+    next(Retrains(Script(take=[full, ORDER])).stream())
+    assert waited == [7.0]
+
+
+def test_a_warning_of_the_dispatcher_is_logged(caplog):
+    trigger = {"status": "recorded", "decision": "pending", "order": "o", "reason": "", "retry_in_s": None}
+    script = Script(
+        trigger=[trigger | {"warning": "model 'fruad' has never logged"}],
+        silence=[{"status": "recorded", "silence": "q-1", "warning": "no model that has ever logged matches 'fruad-*'"}],
+    )
+    assert Retrains(script).trigger("fruad", "now")["order"] == "o"
+    assert Retrains(script).silence("fruad-*", "2h") == "q-1"
+    assert [record.message for record in caplog.records] == [
+        "model 'fruad' has never logged",
+        "no model that has ever logged matches 'fruad-*'",
+    ]
 
 
 def test_a_lease_is_renewed_at_once_and_again():

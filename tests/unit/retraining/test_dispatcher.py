@@ -267,6 +267,29 @@ def test_consumers_are_counted_before_they_wait_and_refused_beyond_a_limit(url, 
     asyncio.run(story())
 
 
+def test_calls_beyond_what_the_actor_has_places_for_are_answered_at_once_while_the_store_is_locked(url, monkeypatch):
+    async def story():
+        place = make(url, CHANNEL)
+        await place.rows()
+        gate, honest = threading.Event(), Leases.renew
+
+        def slow(self, *arguments):
+            gate.wait(10)
+            return honest(self, *arguments)
+
+        monkeypatch.setattr(Leases, "renew", slow)
+        calls = [asyncio.create_task(place.dispatcher.renew(order="o", token=1)) for _ in range(1500)]
+        await asyncio.sleep(0)
+        assert (await asyncio.wait_for(place.dispatcher.hello(), 1))["actor"] == "dispatcher"
+        refused = [task.result() for task in calls if task.done()]
+        assert len(refused) == 600
+        assert {reply["status"] for reply in refused} == {"unavailable"}
+        gate.set()
+        assert [reply["status"] for reply in await asyncio.gather(*calls)].count("lost") == 900
+
+    asyncio.run(story())
+
+
 def test_a_consumer_of_one_model_is_not_given_another(url):
     async def story():
         place = make(url, CHANNEL)

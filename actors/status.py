@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
+from actors.checks import brief
 from actors.detection import tables as detector_tables
 from actors.detection.tables import detector_parts
 from actors.metrics import refusals
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
-from actors.storage import Store, StoreReader
+from actors.storage import UNAVAILABLE, Store, StoreReader
 from actors.storage.schema import SYSTEM
 from actors.tuning import tables as tuner_tables
 from actors.tuning.tables import TUNER
@@ -71,13 +72,29 @@ def _alias(producer: str) -> str:
     return f"client-{hashlib.sha256(producer.encode()).hexdigest()[:12]}"
 
 
-def read_url(url: str, now_s: float) -> dict[str, Any]:
-    """Give the same for a store that is opened for this one time; runs as a task on the node that holds a SQLite store."""
+def read_url(url: str, now_s: float, store_id: str = "") -> dict[str, Any]:
+    """Return the same for a store that is opened for this one time; runs as a task on the node that holds a SQLite store.
+
+    `store_problem` is there where the store is not whole: a file of it is gone or may not be written, or the store is another
+    than `store_id`.
+    """
     store = StoreReader(url)
     try:
-        return read(store, now_s)
+        told = read(store, now_s)
+        problem = _problem(store, store_id)
+        return told if problem is None else {**told, "store_problem": problem}
     finally:
         store.close()
+
+
+def _problem(store: Store, store_id: str) -> str | None:
+    if store_id not in {"", store.store_id}:
+        return f"the store is {store.store_id}, the system was started on {store_id}: stop the system, then start it"
+    try:
+        store.check()
+    except UNAVAILABLE as error:
+        return brief(error)
+    return None
 
 
 class Pending(Generic[Result]):

@@ -1,13 +1,17 @@
-"""What every actor says of itself. Imports no database: the runner and observers have none."""
+"""What every actor does alike: it says who it is, and opens the store. At import it needs no database, as some have none."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from actors import replies
 from actors.clock import boot_id
 from actors.cluster import build
+
+if TYPE_CHECKING:
+    from actors.storage import Store
 
 
 def hello(name: str, *, epoch: int = 0, boot: str | None = None) -> replies.Hello:
@@ -36,3 +40,15 @@ def hello(name: str, *, epoch: int = 0, boot: str | None = None) -> replies.Hell
         "node": ray.get_runtime_context().get_node_id() if ray is not None and ray.is_initialized() else "",
         "boot_id": boot_id() if boot is None else boot,
     }
+
+
+def open_store(storage: str) -> Store:
+    """Open the store of the system that this actor belongs to; StoreError, SchemaError as `Store`.
+
+    An actor on Ray makes none where there is none: the start has made it, so it was deleted, and an empty one would hide that.
+    """
+    from actors.storage import Store  # noqa: PLC0415  as above
+
+    ray = sys.modules.get("ray")
+    is_actor = ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+    return Store(storage, makes=not is_actor)

@@ -25,7 +25,7 @@ class Card:
     """One system: where it keeps what it knows, on which node that is pinned, which start made it, and its configuration.
 
     `node` is the id of the node that holds a SQLite store, None on PostgreSQL. `document` is the stored configuration.
-    `token` tells this start of the system from any other.
+    `token` tells this start of the system from any other, `store_id` the store from one that takes its place.
     """
 
     build: str
@@ -33,6 +33,7 @@ class Card:
     node: str | None
     document: str
     token: str
+    store_id: str = ""
     state: Literal["running", "stopping"] = "running"
 
 

@@ -21,7 +21,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from actors import failpoints
-from actors.clock import Clock
+from actors.clock import Clock, SystemClock
 from actors.cluster import actor, launched
 from actors.cluster.peers import Peers
 from actors.replies import Capacity, Hello, Json, Launched, Reloaded, TasksEnded, TaskState, TaskStatus
@@ -33,6 +33,7 @@ _MAX_ENDED: Final = 10_000
 _MAX_ERROR: Final = 4000
 # By name: they are above the rooms, and a process that only looks up this actor need not import them.
 _SYSTEM: Final = "actors.system:System"
+_STORED: Final = "actors.status:read_url"
 _STORY: Final = "actors.story:read_url"
 _MAX_WAIT_S: Final = 30.0
 
@@ -92,6 +93,12 @@ class Runner:
         For commands: this process has its packages imported and its store's tables known, which takes each new one 1 s.
         """
         told: dict[str, Any] = await asyncio.to_thread(lambda: _named(_SYSTEM)(self._namespace).status())
+        return told
+
+    async def stored(self, *, store_id: str) -> dict[str, Any]:
+        """Return what the store holds, for a process on a node that cannot open it; see `actors.status.read_url`."""
+        now_s = SystemClock().now().wall_s
+        told: dict[str, Any] = await asyncio.to_thread(lambda: _named(_STORED)(self._storage, now_s, store_id))
         return told
 
     async def story(self, *, about: str, model: str | None = None) -> dict[str, Any]:

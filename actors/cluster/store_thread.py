@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from actors import replies
 from actors.checks import brief
+from actors.cluster.actor import open_store
 from actors.cluster.deployment import end_stale_process
 from actors.storage import UNAVAILABLE, SchemaError, StaleEpochError, Store, StoreError
 
@@ -62,7 +63,7 @@ class StoreThread(Generic[S]):
         return act(self._open() if self.state is None else self.state)
 
     def _open(self) -> S:
-        self.store = self.store or Store(self._storage)
+        self.store = self.store or open_store(self._storage)
         try:
             self.state = self._make(self.store)
         except StoreError:

@@ -56,7 +56,7 @@ from actors.retraining.rules import gate, orders
 from actors.retraining.rules.circuit import MAX_AT_ONCE
 from actors.retraining.rules.orders import Order, Request
 from actors.retraining.state import RetrainingState
-from actors.storage import UNAVAILABLE, SchemaError, StaleEpochError, Store, StoreError
+from actors.storage import UNAVAILABLE, SchemaError, StaleEpochError, StoreError, StoreReader
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -417,7 +417,7 @@ class RetrainDispatcher:
                 self._watched, namespace=self._namespace, storage=self._storage, now_s=lambda: self._clock.now().boot_s
             )
             self._watch_task = loop.create_task(watched)
-            exported = deployment.exporter()(lambda: Store(self._storage), self._clock, build=build.BUILD)
+            exported = deployment.exporter()(lambda: StoreReader(self._storage), self._clock, build=build.BUILD)
             self._export_task = loop.create_task(exported)
 
     def _watched(self) -> dict[str, int | None]:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from actors import config
 from actors.clock import Clock, EventClock, Instant
+from actors.cluster import actor
 from actors.config.stored import load_stored
 from actors.retraining.commits import Plan
 from actors.retraining.rules.delivery import Backoff, Jitter
@@ -103,7 +104,7 @@ class Keeper:
         return act(self._state or self._open(), self._clock.now())
 
     def _open(self) -> RetrainingState:
-        self._store = self._store or Store(self._storage)
+        self._store = self._store or actor.open_store(self._storage)
         self._settings = _stored_settings(self._store)
         self._fence = self._fence or Fence.raise_epoch(self._store.part(DISPATCHER), OWNER)
         state = RetrainingState(

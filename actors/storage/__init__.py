@@ -4,7 +4,7 @@ from actors.checks import redacted
 from actors.storage.fence import Fence, StaleEpochError
 from actors.storage.reader import StoreReader
 from actors.storage.schema import SCHEMA_VERSION, PartKind, SchemaError
-from actors.storage.store import UNAVAILABLE, Part, Store, StoreError, is_local
+from actors.storage.store import UNAVAILABLE, Part, Store, StoreError, StoreLostError, folder_of, is_local
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -16,7 +16,9 @@ __all__ = [
     "StaleEpochError",
     "Store",
     "StoreError",
+    "StoreLostError",
     "StoreReader",
+    "folder_of",
     "is_local",
     "redacted",
 ]

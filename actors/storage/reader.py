@@ -8,23 +8,17 @@ A part that no process has written yet is read as an empty one.
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from actors.checks import redacted
-from actors.storage import schema, texts
+from actors.storage import schema, sqlite
 from actors.storage.schema import PartKind, SchemaError
-from actors.storage.store import Part, Store, StoreError, checked, is_local, postgresql
-
-_LOCK_WAIT_S = 5.0
+from actors.storage.store import Part, Store, StoreError, folder_of, postgresql
 
 
 class _ReadPart(Part):
@@ -39,10 +33,13 @@ class StoreReader(Store):
 
     def __init__(self, url: str) -> None:
         """Open `url`. StoreError if there is no store, SchemaError if this build cannot read it."""
-        self.url = checked(url)
+        self.url = url
+        self.is_new = False
         self._shown = redacted(url)
         self._parts: dict[str, Part] = {}
-        self._shared = None if is_local(url) else postgresql(self.url, reads_only=True)
+        self._folder = folder_of(url)
+        self._shared = None if self._folder is not None else postgresql(url, reads_only=True)
+        self.system = self.part(schema.SYSTEM)
         self.store_id = self._identity()
 
     def part(self, kind: PartKind, slot: int | None = None) -> Part:
@@ -50,30 +47,32 @@ class StoreReader(Store):
         name = kind.name if slot is None else f"{kind.name}-{slot}"
         if name not in self._parts:
             try:
-                self._parts[name] = self._opened(name, kind)
+                part = self._found(name, kind)
             except DBAPIError as error:
                 raise StoreError(f"storage {self._shown!r}: {name} cannot be read: {error.orig}") from error
+            if part is None:
+                return _ReadPart(name, kind, _empty(kind))  # not remembered: it may be written yet
+            self._parts[name] = part
         return self._parts[name]
 
-    def _opened(self, name: str, kind: PartKind) -> Part:
-        file = Path(self.url.database or "") / f"{name}.db"
-        if self._shared is None and not file.is_file():
-            return _ReadPart(name, kind, _empty(kind))
-        part = _ReadPart(name, kind, self._shared or _read_only(file))
-        with part.read() as connection:
-            found = schema.version_of(connection, kind)
+    def _found(self, name: str, kind: PartKind) -> Part | None:
+        if self._folder is None:
+            assert self._shared is not None
+            part = _ReadPart(name, kind, self._shared)
+        else:
+            file = self._folder / f"{name}.db"
+            if not file.is_file():
+                return None
+            part = _ReadPart(name, kind, sqlite.read_only(file), file)
+        found = self._version(part)
         if found is None:
-            return _ReadPart(name, kind, _empty(kind))
+            return None
         if found != schema.SCHEMA_VERSION:
-            way_out = "`visutility start` brings it forward" if found < schema.SCHEMA_VERSION else "use a newer build"
-            raise SchemaError(
-                f"storage {self._shown!r}: schema of {kind.name!r} must be {schema.SCHEMA_VERSION} for this build to read it, "
-                f"got {found}: {way_out}"
-            )
+            raise SchemaError(schema.other_version(f"storage {self._shown!r}: {name}", found))
         return part
 
     def _identity(self) -> str:
-        with self.part(schema.SYSTEM).read() as connection:
+        with self.system.read() as connection:
             known = connection.execute(select(schema.identity.c.store_id)).scalar()
         if known is None:
             raise StoreError(f"storage must be the store of a system, there is none at {self._shown}")
@@ -85,35 +84,3 @@ def _empty(kind: PartKind) -> Engine:
     with engine.begin() as connection:
         schema.prepare(connection, kind)
     return engine
-
-
-def _read_only(file: Path) -> Engine:
-    def connect() -> sqlite3.Connection:
-        try:
-            return _connected(file, "mode=ro")
-        except sqlite3.OperationalError:
-            # A folder in which nothing may be written: without a log of changes, no process has the file open.
-            if file.with_name(f"{file.name}-wal").exists():
-                raise
-            return _connected(file, "mode=ro&immutable=1")
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
-    texts.clean_all(engine)
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine
-
-
-def _connected(file: Path, how: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(file.absolute()))}?{how}"
-    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=_LOCK_WAIT_S, isolation_level=None)
-    try:
-        connection.execute("PRAGMA schema_version")  # opens the file
-    except sqlite3.Error:
-        with contextlib.suppress(sqlite3.Error):
-            connection.close()
-        raise
-    return connection

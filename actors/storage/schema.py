@@ -146,6 +146,13 @@ def version_of(connection: Connection, kind: PartKind) -> int | None:
     return None if found is None else int(found)
 
 
+def other_version(what: str, found: int, version: int = SCHEMA_VERSION) -> str:
+    """Return what is to be done about a part of another version than this build's."""
+    if found > version:
+        return f"{what}: its schema must be at most {version} for this build, got {found}: use a newer build"
+    return f"{what}: its schema must be {version} for this build, got {found}: `visutility start` brings it forward"
+
+
 def prepare(connection: Connection, kind: PartKind, *, version: int = SCHEMA_VERSION) -> None:
     """Create the tables of a new part, migrate an older one, refuse a newer one (SchemaError)."""
     found = version_of(connection, kind)
@@ -156,7 +163,7 @@ def prepare(connection: Connection, kind: PartKind, *, version: int = SCHEMA_VER
         connection.execute(insert_or_keep(connection, kind.versions).values(kind=kind.name, version=version))
         return
     if found > version:
-        raise SchemaError(f"schema of {kind.name!r} must be at most {version} for this build, got {found}: use a newer build")
+        raise SchemaError(other_version(kind.name, found, version))
     for step in range(found, version):
         if step in kind.migrations:
             kind.migrations[step](connection)

@@ -2,86 +2,134 @@
 
 A part is what one process writes. On SQLite each part is a file of its own in one folder, so that no two processes wait for
 one lock; on PostgreSQL all parts are tables of one database.
+
+A store is made where there is none, and never migrated on the way: `migrate` does that, for the one who starts the system.
 """
 
 from __future__ import annotations
 
-import sqlite3
+import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, select, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from actors.checks import redacted
-from actors.storage import schema, texts
-from actors.storage.schema import PartKind
+from actors.storage import schema, sqlite, texts
+from actors.storage.schema import SCHEMA_VERSION, PartKind, SchemaError
 
-# What a database raises that is full, read-only, locked or gone; the caller may try again later. PostgreSQL raises
-# InternalError for a database that is read-only (a standby), and for a session that it ended because its process stopped
-# inside a transaction.
-UNAVAILABLE: Final = (OperationalError, InternalError, InterfaceError, PoolTimeoutError)
-
-# Longer than any commit of ours, shorter than a client's patience.
-_LOCK_WAIT_S: Final = 5.0
+LOCK_WAIT_S: Final = sqlite.LOCK_WAIT_S
 # A process that is frozen inside a transaction holds the fence's row; PostgreSQL ends it after this time (measured: a successor
 # gets through in 3.0 s). On SQLite the watchdog kills the holder, which frees the file's lock.
 _IDLE_IN_TRANSACTION_MS: Final = 3000
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+_SQLITE: Final = "sqlite:///"
+# Under this name the system's notes say that a part was made, so that one that is gone is not taken for one that is new.
+_MADE: Final = "part:"
 
 
 class StoreError(ValueError):
-    """The storage URL cannot be opened; the message names the URL (without its password) and the rule."""
+    """The store cannot be opened; the message names the URL (without its password) and the rule."""
+
+
+class StoreLostError(RuntimeError):
+    """A file of the store was deleted, replaced or may not be written any more while the system runs; the message names it."""
+
+
+# What a database raises that is full, read-only, locked or gone; the caller may try again later. PostgreSQL raises
+# InternalError for a database that is read-only (a standby), and for a session that it ended because its process stopped
+# inside a transaction.
+UNAVAILABLE: Final = (OperationalError, InternalError, InterfaceError, PoolTimeoutError, StoreLostError)
 
 
 class Part:
     """The tables that one process writes, in a database of its own (SQLite) or shared (PostgreSQL)."""
 
-    def __init__(self, name: str, kind: PartKind, engine: Engine) -> None:
+    def __init__(self, name: str, kind: PartKind, engine: Engine, file: Path | None = None) -> None:
         self.name = name
         self.kind = kind
         self.engine = engine
+        self._file = file
+        self._inode = None if file is None else _inode(file)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a transaction that may write; commits at the end, rolls back on an exception."""
+        """Open a transaction that may write; commits at the end, rolls back on an exception.
+
+        StoreLostError where the file was deleted or replaced meanwhile: what SQLite would commit then, nobody finds again.
+        """
         with self.engine.begin() as connection:
             yield connection
+            self._look()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a snapshot for reading; on SQLite it neither waits for a writer nor makes one wait."""
+        """Open a snapshot for reading; on SQLite it neither waits for a writer nor makes one wait. StoreLostError."""
+        self._look()
         with self.engine.connect().execution_options(reads_only=True) as connection, connection.begin():
             yield connection
+
+    def check(self) -> None:
+        """Raise StoreLostError where the part's file was deleted, replaced or may not be written."""
+        self._look()
+        if self._file is not None:
+            for path in (self._file, self._file.parent):
+                if not os.access(path, os.W_OK):
+                    raise StoreLostError(f"{path} may not be written")
+
+    def _look(self) -> None:
+        if self._file is None:
+            return
+        found = _inode(self._file)
+        if found != self._inode:
+            happened = "was deleted" if found is None else "was replaced by another file"
+            raise StoreLostError(f"{self._file} {happened} while the system runs: stop the system, then start it")
 
 
 class Store:
     """All parts of one system, by URL. Cheap to make, safe to use from several threads, not to be pickled."""
 
-    def __init__(self, url: str) -> None:
-        """Open `url`, `sqlite:///FOLDER` or `postgresql://...`; create the folder and the tables. StoreError, SchemaError."""
-        self.url = checked(url)
+    def __init__(self, url: str, *, makes: bool = True) -> None:
+        """Open `url`: `sqlite:///FOLDER` or `postgresql://...`.
+
+        Args:
+            url: Where the store is.
+            makes: Whether a store is made where there is none. An actor makes none: the one it had was deleted.
+
+        Raises:
+            StoreError: It cannot be opened, or is not there.
+            SchemaError: Another build wrote it, and this one cannot use it as it is.
+        """
+        self.url = url
         self._parts: dict[str, Part] = {}
-        self._shared = None if is_local(url) else postgresql(self.url)
-        if self._shared is None:
-            folder = Path(self.url.database or "")
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(f"storage must be a folder that can be made, got {redacted(url)!r}: {error}") from None
+        self._folder = folder_of(url)
+        self._shared = None if self._folder is not None else postgresql(url)
+        self.is_new = False
         try:
+            if self._folder is not None and makes:
+                sqlite.make_folder(self._folder)
+            elif self._folder is not None and not (self._folder / "system.db").is_file():
+                raise StoreError(f"storage must be the store of a system, there is none (any more) at {self._folder}")
+            # The system's part as it is: the one who starts reads who holds the store before it is brought forward.
+            self.system = self._opened(url)
             self.store_id = self._identity()
-        except UNAVAILABLE as error:
-            raise StoreError(f"storage {redacted(url)!r} cannot be opened: {getattr(error, 'orig', None) or error}") from error
+        except OSError as error:
+            raise StoreError(f"storage must be a folder that can be made, got {redacted(url)!r}: {error}") from None
+        except (*UNAVAILABLE, DatabaseError) as error:
+            problem = getattr(error, "orig", None) or error
+            raise StoreError(f"storage {redacted(url)!r} cannot be opened: {problem}") from error
 
     def part(self, kind: PartKind, slot: int | None = None) -> Part:
         """Return the part of `kind`; its tables exist afterwards. `slot` is that of the process, if several have a part each.
+
+        SchemaError where the part is of another version: an older one is brought forward by `migrate`.
 
         Example:
             store.part(schema.SYSTEM)
@@ -89,46 +137,120 @@ class Store:
         """
         name = kind.name if slot is None else f"{kind.name}-{slot}"
         if name not in self._parts:
-            part = Part(name, kind, self._shared or _sqlite(Path(self.url.database or "") / f"{name}.db"))
-            if not self._is_ready(part):
-                with part.write() as connection:
-                    if connection.dialect.name == "postgresql":
-                        # Two processes that create the same tables at once would collide; the lock ends with the transaction.
-                        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('visutility'))"))
-                    schema.prepare(connection, kind)
+            part = self._raw(name, kind)
+            found = self._version(part)
+            if found is None:
+                self._make(part)
+            elif found != SCHEMA_VERSION:
+                raise SchemaError(schema.other_version(f"storage {redacted(self.url)}: {name}", found))
             self._parts[name] = part
         return self._parts[name]
 
     def slots(self, kind: PartKind) -> list[int]:
         """Return the slots of `kind` that have been written so far; on PostgreSQL all of them share the tables of slot 0."""
-        if self._shared is not None:
+        if self._folder is None:
             return [0]
-        names = (path.stem.removeprefix(f"{kind.name}-") for path in Path(self.url.database or "").glob(f"{kind.name}-*.db"))
+        names = (path.stem.removeprefix(f"{kind.name}-") for path in self._folder.glob(f"{kind.name}-*.db"))
         return sorted(int(name) for name in names if name.isdecimal())
+
+    def check(self) -> None:
+        """Raise StoreLostError where a file of the store is gone, is another, or may not be written."""
+        for part in list(self._parts.values()):
+            part.check()
+        if self._folder is not None:
+            missing = [name for name in self._made() if not (self._folder / f"{name}.db").exists()]
+            if missing:
+                raise StoreLostError(f"{self._folder / missing[0]}.db was deleted")
+
+    def migrate(self, kinds: Sequence[PartKind]) -> list[str]:
+        """Bring every part of `kinds` that an older build wrote forward, and return the names of those that were.
+
+        Only for the one who starts the system, once no other uses the store. On SQLite a copy of each file is kept first, in a
+        folder of the store named after the older version. SchemaError for a part that is newer than this build.
+        """
+        migrated = []
+        for kind in (schema.SYSTEM, *kinds):
+            for name in self._names(kind):
+                part = self._raw(name, kind)
+                found = self._version(part)
+                if found is None or found == SCHEMA_VERSION:
+                    continue
+                if found < SCHEMA_VERSION and self._folder is not None:
+                    sqlite.keep_copy(self._folder / f"{name}.db", self._folder / f"before-schema-{SCHEMA_VERSION}")
+                with part.write() as connection:
+                    _lock_schema(connection)
+                    schema.prepare(connection, kind)
+                migrated.append(name)
+                self._parts[name] = part
+        return migrated
 
     def close(self) -> None:
         """Close every connection."""
-        for part in self._parts.values():
+        for part in (self.system, *self._parts.values()):
             part.engine.dispose()
         self._parts.clear()
 
-    def _is_ready(self, part: Part) -> bool:
-        """Look before writing: a reader (a status) must not wait for a writer, least of all for a frozen one."""
+    def _names(self, kind: PartKind) -> list[str]:
+        if self._folder is None:
+            return [kind.name]
+        return [path.stem for path in self._folder.glob(f"{kind.name}*.db") if _is_part(path.stem, kind)]
+
+    def _raw(self, name: str, kind: PartKind) -> Part:
+        """Return the part as it is, whatever its version; on SQLite its file is there afterwards."""
+        if name in self._parts:
+            return self._parts[name]
+        if self._folder is None:
+            assert self._shared is not None
+            return Part(name, kind, self._shared)
+        file = self._folder / f"{name}.db"
+        if not file.exists():
+            if name != schema.SYSTEM.name and name in self._made():
+                raise StoreError(f"storage {redacted(self.url)}: {file} is gone, and with it what was stored there")
+            sqlite.make_file(file)
+        return Part(name, kind, sqlite.writable(file), file)
+
+    def _version(self, part: Part) -> int | None:
+        # Read before anything is written: a part that is ready makes nobody wait for a writer, least of all for a frozen one.
         with part.read() as connection:
-            return schema.version_of(connection, part.kind) == schema.SCHEMA_VERSION
+            return schema.version_of(connection, part.kind)
+
+    def _make(self, part: Part) -> None:
+        with part.write() as connection:
+            _lock_schema(connection)
+            schema.prepare(connection, part.kind)
+        if self._folder is not None and part.kind is not schema.SYSTEM:
+            with self.system.write() as connection:
+                row = {"name": f"{_MADE}{part.name}", "value": b""}
+                connection.execute(schema.insert_or_keep(connection, schema.notes).values(row))
+
+    def _made(self) -> list[str]:
+        with self.system.read() as connection:
+            named = select(schema.notes.c.name).where(schema.notes.c.name.startswith(_MADE, autoescape=True))
+            return [name.removeprefix(_MADE) for name in connection.execute(named).scalars()]
+
+    def _opened(self, url: str) -> Part:
+        """Return the system's part, whatever its version as long as this build knows it; made where there is none."""
+        part = self._raw(schema.SYSTEM.name, schema.SYSTEM)
+        found = self._version(part)
+        if found is None:
+            self._make(part)
+            self.is_new = True
+        elif found > SCHEMA_VERSION:
+            raise SchemaError(schema.other_version(f"storage {redacted(url)}: {part.name}", found))
+        if found in {None, SCHEMA_VERSION}:
+            self._parts[part.name] = part
+        return part
 
     def _identity(self) -> str:
-        with self.part(schema.SYSTEM).read() as connection:
-            known = connection.execute(select(schema.identity.c.store_id)).scalar()
+        wanted = select(schema.identity.c.store_id)
+        with self.system.read() as connection:
+            known = connection.execute(wanted).scalar()
         if known is not None:
             return str(known)
-        with self.part(schema.SYSTEM).write() as connection:
-            connection.execute(
-                schema.insert_or_keep(connection, schema.identity).values(
-                    one=1, store_id=uuid.uuid4().hex[:8], created_at=time.time()
-                )
-            )
-            return str(connection.execute(select(schema.identity.c.store_id)).scalar_one())
+        with self.system.write() as connection:
+            row = {"one": 1, "store_id": uuid.uuid4().hex[:8], "created_at": time.time()}
+            connection.execute(schema.insert_or_keep(connection, schema.identity).values(row))
+            return str(connection.execute(wanted).scalar_one())
 
 
 def is_local(url: str) -> bool:
@@ -136,73 +258,69 @@ def is_local(url: str) -> bool:
     return url.startswith("sqlite")
 
 
+def folder_of(url: str) -> Path | None:
+    """Return the folder of a SQLite store, whatever characters its path has; None for a database elsewhere.
+
+    StoreError for a URL that names neither.
+
+    >>> folder_of("sqlite:////var/lib/what%20is?#this")
+    PosixPath('/var/lib/what%20is?#this')
+    """
+    if not is_local(url):
+        checked(url)
+        return None
+    path = url.removeprefix(_SQLITE)
+    if path in {url, "", ":memory:"} or "\0" in path:
+        raise StoreError(f"storage must name a folder, got {redacted(url)!r}")
+    return Path(path)
+
+
 def checked(url: str) -> URL:
-    """Return `url`, read; StoreError names what it must be."""
+    """Return the URL of a database server, read; StoreError names what it must be."""
     try:
         parsed = make_url(url)
     except ArgumentError:
         raise StoreError(
             "storage must be a URL like 'sqlite:///./visutility-data' or 'postgresql://...', got another text"
         ) from None
-    backend = parsed.get_backend_name()
-    if backend == "sqlite":
-        if parsed.database in {None, "", ":memory:"}:
-            raise StoreError(f"storage must name a folder, got {redacted(url)!r}")
-        return parsed
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    raise StoreError(f"storage must be a sqlite or postgresql URL, got {redacted(url)!r}")
+    if parsed.get_backend_name() != "postgresql":
+        raise StoreError(f"storage must be a sqlite or postgresql URL, got {redacted(url)!r}")
+    return parsed.set(drivername="postgresql+psycopg")
 
 
-def _sqlite(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": _LOCK_WAIT_S})
-    texts.clean_all(engine)
-
-    @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late to hold the fence
-        cursor = connection.cursor()
-        _to_wal(cursor)
-        cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged commit survives a power cut
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        reads_only = connection.get_execution_options().get("reads_only", False)
-        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _to_wal(cursor: Any) -> None:
-    """Switch to WAL, which a file keeps. Two processes that do so at once get "locked" without the driver's time-out."""
-    deadline = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-def postgresql(url: URL, *, reads_only: bool = False) -> Engine:
+def postgresql(url: str, *, reads_only: bool = False) -> Engine:
     """Return the engine of a PostgreSQL store; StoreError if the driver is missing."""
-    settings = f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS} -c lock_timeout={int(_LOCK_WAIT_S * 1000)}"
+    settings = f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_MS} -c lock_timeout={int(LOCK_WAIT_S * 1000)}"
     if reads_only:
         settings += " -c default_transaction_read_only=on"
     try:
         engine = create_engine(
-            url,
+            checked(url),
             pool_pre_ping=True,
             pool_size=2,
             max_overflow=4,
-            pool_timeout=_LOCK_WAIT_S,
+            pool_timeout=LOCK_WAIT_S,
             connect_args={"options": settings, "connect_timeout": 5, **_KEEPALIVES},
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(f"storage on PostgreSQL needs: pip install 'visutility[postgres]' ({error})") from None
     texts.clean_all(engine)
     return engine
+
+
+def _inode(file: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)  # noqa: PTH116  in every commit: a third of the time
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_part(name: str, kind: PartKind) -> bool:
+    return name == kind.name or name.removeprefix(f"{kind.name}-").isdecimal()
+
+
+def _lock_schema(connection: Connection) -> None:
+    """Let no two processes make the same tables at once on PostgreSQL, where they would collide; until the commit."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('visutility'))"))

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, select
 
 from actors import failpoints
 from actors.clock import Clock
+from actors.cluster import actor
 from actors.replies import Gone, StepAnswered, StudyEnded, StudyListing, StudySummary, TrialRow, WorkerTerms
 from actors.storage import Fence, Part, Store
 from actors.tuning import tables as tuner_tables
@@ -179,7 +180,7 @@ class TuningState:
     def open(self) -> None:
         """Open the store, raise the epoch, and read the studies that run, where that has not been done."""
         if self._store is None:
-            self._store = Store(self._storage)
+            self._store = actor.open_store(self._storage)
         if self._fence is None:
             self._fence = Fence.raise_epoch(self.part(), OWNER)
         if not self._loaded:

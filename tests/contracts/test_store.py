@@ -153,7 +153,7 @@ def test_a_holder_that_is_frozen_inside_its_commit_loses_it(url: str, store: Sto
 def test_a_frozen_holder_of_a_file_makes_its_successor_wait_until_it_is_killed(
     url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.storage.store._LOCK_WAIT_S", 0.2)
+    monkeypatch.setattr("actors.storage.sqlite.LOCK_WAIT_S", 0.2)
     part = store.part(DETECTOR, 0)
     holder = _python(_FROZEN, url)
     assert holder.stdout.readline() == "held\n"

@@ -14,8 +14,7 @@ from actors.config import parse
 from actors.config.stored import load_stored, store_settings
 from actors.detection.tables import DETECTOR, detector_parts
 from actors.retraining.tables import DISPATCHER
-from actors.storage import SCHEMA_VERSION, SchemaError, Store, StoreError, StoreReader
-from actors.storage import reader as reader_module
+from actors.storage import SCHEMA_VERSION, SchemaError, Store, StoreError, StoreReader, sqlite
 from actors.storage.schema import SYSTEM
 from actors.tuning.offline import list_studies
 from tests.database import Postgres, free_port
@@ -116,7 +115,7 @@ def test_a_store_on_a_disk_that_takes_no_files_is_read(tmp_path: Path, monkeypat
     """As SQLite behaves there: a log of changes can be neither found nor made."""
     url = f"sqlite:///{tmp_path}/store"
     written(url)
-    real, asked = reader_module._connected, []
+    real, asked = sqlite.connected, []
 
     def connected(file: Path, how: str) -> sqlite3.Connection:
         asked.append(how)
@@ -124,7 +123,7 @@ def test_a_store_on_a_disk_that_takes_no_files_is_read(tmp_path: Path, monkeypat
             raise sqlite3.OperationalError("unable to open database file")
         return real(file, how)
 
-    monkeypatch.setattr(reader_module, "_connected", connected)
+    monkeypatch.setattr(sqlite, "connected", connected)
     StoreReader(url).close()
     assert set(asked) == {"mode=ro", "mode=ro&immutable=1"}
     (tmp_path / "store" / "system.db-wal").touch()  # somebody writes: what is not in the file yet would be missed

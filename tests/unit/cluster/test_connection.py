@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors import config, system
-from actors.cluster import build, connection
+from actors.cluster import build, connection, places
 from actors.storage import StoreError
 
 
@@ -59,7 +59,7 @@ def test_a_process_is_told_alive_and_apart_from_a_later_one_of_its_number() -> N
 
 
 def storage(source: Path | dict[str, str]) -> str | None:
-    return system._storage(config.load(source), source)
+    return places.named(config.load(source), source)
 
 
 class TestWhereTheStoreLies:
@@ -78,7 +78,7 @@ class TestWhereTheStoreLies:
     def test_in_a_job_s_folder_it_is_refused(self) -> None:
         folder = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1")
         with pytest.raises(StoreError, match="a job, whose working directory is temporary"):
-            system._resolved("sqlite:///./data", folder)
+            places.absolute("sqlite:///./data", folder)
 
     def test_on_several_nodes_it_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("ray.is_initialized", lambda: True)

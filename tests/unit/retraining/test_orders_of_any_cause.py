@@ -343,6 +343,7 @@ def test_a_store_of_schema_1_is_brought_forward_with_its_orders(url):
             connection.execute(before.tables["retrains"].insert().values(row | told | times))
     store.close()
     store = Store(url)
+    assert store.migrate([DISPATCHER]) == ["dispatcher"]
     part = store.part(DISPATCHER)
     with part.read() as connection:
         found = tables.read_history(connection, model=None, limit=9)

@@ -29,6 +29,7 @@ from actors.tuning.tables import TUNER
 if TYPE_CHECKING:
     from actors.events import MetricObserver
     from actors.metrics.client import Metrics
+    from actors.metrics.versions import Versions
     from actors.retraining.client import Retrains
     from actors.tuning.client import Tuning
 
@@ -87,6 +88,13 @@ class System:
         from actors.retraining.client import Retrains  # noqa: PLC0415
 
         return Retrains(BlockingPeers(self.namespace))
+
+    @functools.cached_property
+    def versions(self) -> Versions:
+        """The versions of models: `history`, `promote`, `rollback`."""
+        from actors.metrics.versions import Versions  # noqa: PLC0415
+
+        return Versions(BlockingPeers(self.namespace))
 
     @functools.cached_property
     def tuner(self) -> Tuning:

@@ -27,11 +27,13 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Look": {
         "status": "Show the state of the system.",
         "watch": "Watch the system live.",
+        "models": "List the models of a system or of a store, and show one.",
         "explain": "Tell the story of a drift episode, an order or a model.",
     },
     "Act": {
         "retrains": "List, show and change retrain orders.",
         "silence": "Hold back the retrains of a model, or of a pattern of models, for a while.",
+        "versions": "List the versions of a model, promote one, or roll back.",
         "ack": "Record that a person has seen an episode.",
         "replay": "Send a file of events through the system, or rehearse another configuration.",
         "tune": "Search the parameters of an objective on the cluster.",

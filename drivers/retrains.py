@@ -5,14 +5,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from drivers.commands import FAILED, FINE, cluster, group, joined, run, stored
 from drivers.output import Output
 
-COLUMNS: Final = ("id", "model", "version", "state", "requested", "dispatched", "finished", "attempts", "new version", "reason")
+if TYPE_CHECKING:
+    from actors.replies import OrderRow, QueueRow
+
+QUEUE_COLUMNS: Final = ("place", "id", "model", "lost", "price", "why it waits")
+VERDICT_COLUMNS: Final = ("id", "model", "new version", "finished", "price", "errors saved", "verdict")
+COLUMNS: Final = (
+    "id",
+    "model",
+    "version",
+    "cause",
+    "state",
+    "requested",
+    "dispatched",
+    "finished",
+    "attempts",
+    "new version",
+    "reason",
+)
 
 
 retrains = group(
@@ -28,27 +45,32 @@ _ORDER = click.argument("order")
     examples=[
         "visutility retrains ls",
         "visutility retrains ls --model fraud --state dead",
+        "visutility retrains ls --verdicts",
         "visutility retrains ls --storage sqlite:///./visutility-data",
     ],
 )
 @click.option("--model", help="Only this model.")
 @click.option("--state", help="Only this state: pending, running, done, failed, dead, skipped, ...")
 @click.option("--limit", type=int, default=50, help="So many of the newest (default: 50).")
+@click.option("--verdicts", is_flag=True, help="Only retrains of which it is known whether they paid, and their sum by model.")
 @stored
 @cluster
 def ls(
-    *, model: str | None, state: str | None, limit: int, storage: str | None, address: str | None, namespace: str | None,
-    output: Output,
+    *, model: str | None, state: str | None, limit: int, verdicts: bool, storage: str | None, address: str | None,
+    namespace: str | None, output: Output,
 ) -> int:  # fmt: skip
-    """List the orders and what was decided against, the oldest first.
+    """List the orders and what was decided against, the oldest first, then the queue of those that wait.
 
     Exit 1 where a dead letter is among them.
     """
-    if storage is None:
-        return _ls(joined(address, namespace).retrains.history(model, limit=limit, state=state), output)
-    from actors.retraining.stored import read_history  # noqa: PLC0415  imports the store, 0.4 s; help does without
+    if storage is not None:
+        from actors.retraining.stored import read_history  # noqa: PLC0415  imports the store, 0.4 s; help does without
 
-    return _ls(read_history(storage, model, limit=limit, state=state), output)
+        rows = read_history(storage, model, limit=limit, state=state, judged=verdicts)
+        return _verdicts(rows, output) if verdicts else _ls(rows, [], output)
+    orders = joined(address, namespace).retrains
+    rows = orders.history(model, limit=limit, state=state, judged=verdicts)
+    return _verdicts(rows, output) if verdicts else _ls(rows, orders.queue(), output)
 
 
 @retrains.command("show", examples=["visutility retrains show ORDER"])
@@ -82,16 +104,55 @@ def trigger(*, model: str, reason: str, version: str | None, address: str | None
     return _admitted(joined(address, namespace).retrains.trigger(model, reason, version), output)
 
 
-@retrains.command("done", examples=["visutility retrains done ORDER --new-version 8"])
+@retrains.command("front", examples=["visutility retrains front ORDER"])
+@_ORDER
+@cluster
+def front(*, order: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """Move an order that waits to the front of the queue."""
+    joined(address, namespace).retrains.front(order)
+    output.line(f"{order} is next")
+    output.result({"order": order, "place": 1})
+    return FINE
+
+
+@retrains.command("dismiss", examples=["visutility retrains dismiss ORDER --reason 'retrained by hand'"])
+@_ORDER
+@click.option("--reason", required=True, help="Why, for the history.")
+@cluster
+def dismiss(*, order: str, reason: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """Close a dead letter or a failed order that you have dealt with."""
+    joined(address, namespace).retrains.dismiss(order, reason)
+    output.line(f"{order} is dismissed")
+    output.result({"order": order, "dismissed": True})
+    return FINE
+
+
+@retrains.command(
+    "done",
+    examples=[
+        "visutility retrains done ORDER --new-version 8",
+        "visutility retrains done ORDER --promise 0.87 --promise-n 2500",
+    ],
+)
 @_ORDER
 @click.option("--new-version", help="The version that came of it.")
+@click.option("--promise", type=float, help="Its cross-validated value of the model's metric, from 0 to 1.")
+@click.option("--promise-n", type=float, help="The number of training rows behind the promise.")
+@click.option("--hold-out", is_flag=True, help="The promise comes from a single hold-out: shown, and not used by the rule.")
 @click.option("--reason", help="A remark for the history.")
 @cluster
 def done(
-    *, order: str, new_version: str | None, reason: str | None, address: str | None, namespace: str | None, output: Output
-) -> int:
+    *, order: str, new_version: str | None, promise: float | None, promise_n: float | None, hold_out: bool, reason: str | None,
+    address: str | None, namespace: str | None, output: Output,
+) -> int:  # fmt: skip
     """Record that an order is done, whoever has it."""
-    return _finished(joined(address, namespace).retrains.done(order, new_version, reason=reason), output)
+    if (promise is None) != (promise_n is None):
+        raise ValueError("--promise and --promise-n must be given together")
+    ended = joined(address, namespace).retrains.done(
+        order, new_version, reason=reason, promise=promise, promise_n=promise_n,
+        promise_source="hold_out" if hold_out else "cross_validation",
+    )  # fmt: skip
+    return _finished(ended, output)
 
 
 @retrains.command("failed", examples=["visutility retrains failed ORDER --reason 'out of memory'"])
@@ -103,10 +164,41 @@ def failed(*, order: str, reason: str, address: str | None, namespace: str | Non
     return _finished(joined(address, namespace).retrains.failed(order, reason), output)
 
 
-def _ls(rows: Sequence[Mapping[str, Any]], output: Output) -> int:
+def _ls(rows: Sequence[OrderRow], queue: Sequence[QueueRow], output: Output) -> int:
     output.table("retrains", COLUMNS, [_line(row) for row in rows])
-    output.result(rows)
+    waiting = {row["id"]: row for row in queue}
+    if waiting:
+        output.line()
+        lines = [(row["place"], row["id"], row["model"], row["lost"], row["price"], row["why"]) for row in queue]
+        output.table("waiting, the next one first", QUEUE_COLUMNS, lines)
+    places = {id_: {"place": row["place"], "why": row["why"]} for id_, row in waiting.items()}
+    output.result([{**row, **places.get(row["id"], {})} for row in rows])
     return FAILED if any(row["state"] == "dead" for row in rows) else FINE
+
+
+def _verdicts(rows: Sequence[OrderRow], output: Output) -> int:
+    lines = [
+        (row["id"], row["model"], row["new_version"], _moment(row["finished_at"]), row["price"], _saved(row), row["verdict"])
+        for row in rows
+    ]
+    output.table("did they pay?", VERDICT_COLUMNS, lines)
+    sums: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        of_model = sums.setdefault(row["model"], {"retrains": 0, "paid": 0, "saved": 0.0})
+        of_model["retrains"] += 1
+        of_model["paid"] += row["verdict"] == "paid"
+        of_model["saved"] += row["saved"] or 0.0
+    output.line()
+    for model, found in sums.items():
+        output.line(f"{model}: {found['paid']} of {found['retrains']} retrains paid, {found['saved']:.0f} errors saved")
+    output.result({"retrains": rows, "models": sums})
+    return FINE
+
+
+def _saved(row: OrderRow) -> str | None:
+    if row["saved"] is None:
+        return None
+    return f"{row['saved']:.0f}" + ("" if row["saved_error"] is None else f" +- {row['saved_error']:.0f}")
 
 
 def _show(order: Mapping[str, Any], output: Output) -> int:
@@ -138,11 +230,12 @@ def _finished(reply: Mapping[str, Any], output: Output) -> int:
     return FINE if reply["status"] == "recorded" else FAILED
 
 
-def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
+def _line(row: OrderRow) -> tuple[object, ...]:
     return (
         row["id"],
         row["model"],
         row["version"],
+        row["cause"],
         row["state"],
         _moment(row["requested_at"]),
         _moment(row["dispatched_at"]),
@@ -158,7 +251,7 @@ def _moment(seconds: float | None) -> str | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility retrains ls|show|trigger|retry|done|failed`."""
+    """Run `visutility retrains ls|show|trigger|retry|front|done|failed|dismiss`."""
     return run(retrains, argv)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Final
 
 import click
@@ -19,7 +20,7 @@ MODEL_COLUMNS: Final = ("model", "state", "events", "duplicates", "rejected", "v
 ACTOR_COLUMNS: Final = ("actor", "alive", "pid", "node", "epoch")
 # A warm actor takes some 30 ms; whoever waits longer does it here.
 _WARM_S: Final = 0.5
-_FIRING: Final = frozenset({"drifting", "no_data"})
+FIRING: Final = frozenset({"drifting", "no_data"})
 
 
 @command(
@@ -38,9 +39,7 @@ def status(*, model: str | None, storage: str | None, address: str | None, names
     """Show the state of the system."""
     told = read(address, namespace) if storage is None else read_store(storage)
     if model is not None:
-        if model not in told["models"]:
-            raise KeyError(f"model must be one that has logged ({', '.join(told['models']) or 'none has'}), got {model!r}")
-        told["models"] = {model: told["models"][model]}
+        told["models"] = {model: one_of(told, model)}
     system = "no system asked" if storage else f"namespace {told['namespace']}, build {told['build']}"
     output.line(f"{system}, storage {told['storage']}")
     if told["pinned_to"]:
@@ -62,6 +61,17 @@ def status(*, model: str | None, storage: str | None, address: str | None, names
         output.line(f"! {problem}")
     output.result(told)
     return FAILED if any(problems(told)) else FINE
+
+
+def one_of(told: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return what the status says of a model; KeyError names those there are, or those of a name that is near."""
+    models = told["models"]
+    if model not in models:
+        near = get_close_matches(model, models, n=3) or list(models)[:10]
+        others = f", ... ({len(models)} in all)" if len(models) > len(near) else ""
+        raise KeyError(f"model must be one that has logged ({', '.join(near) + others or 'none has'}), got {model!r}")
+    found: dict[str, Any] = models[model]
+    return found
 
 
 def read(address: str | None, namespace: str | None) -> dict[str, Any]:
@@ -128,7 +138,7 @@ def actor_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
 def problems(told: Mapping[str, Any]) -> Iterator[str]:
     """Give a line for each thing that a person should look at."""
     for model, seen in told["models"].items():
-        if seen["state"] in _FIRING:
+        if seen["state"] in FIRING:
             yield f"{model}: {seen['state']}"
         if seen.get("clock_ahead"):
             yield f"{model}: the clock of a sender is {seen['clock_ahead']['s']:.0f} s ahead"

@@ -16,7 +16,7 @@ from typing import Any
 
 from actors.cluster import card
 from actors.tuning.study import Study
-from drivers import ack, cli, retrains, silence, status, stop, tune, watch
+from drivers import ack, cli, retrains, silence, status, stop, tune, versions, watch
 
 NAME = "modèle/日本\u202efr\u0430ud"
 STATUS: dict[str, Any] = {
@@ -30,7 +30,7 @@ STATUS: dict[str, Any] = {
 ORDER: dict[str, Any] = {
     "id": NAME, "model": NAME, "version": "1", "state": "dead", "requested_at": 1e9, "dispatched_at": None, "finished_at": None,
     "attempts": 1, "new_version": None, "reason": "ü \x1b[31m no", "explanation": {"é": 1.0}, "attempt_log": [], "tuning": None,
-    "status": "ok",
+    "status": "ok", "cause": "shortfall", "lost": 1.0, "price": None, "verdict": "paid", "saved": 9.0, "saved_error": 1.0,
 }  # fmt: skip
 ADMITTED = {"decision": "dispatched", "order": NAME, "reason": "ü"}
 RECORDED = {"status": "recorded", "reason": "ü"}
@@ -49,10 +49,15 @@ SYSTEM: Any = SimpleNamespace(
     namespace=NAME,
     status=lambda: STATUS,
     stop=lambda: None,
+    versions=SimpleNamespace(
+        history=lambda *_: [{"version": NAME, "state": "live", "since": 1e9, "promise": {"values": {"é": 0.9}, "n": 5}}],
+        promote=lambda *_: {"status": "promoted"}, rollback=lambda *_: {"status": "ok", "version": NAME},
+    ),
     retrains=SimpleNamespace(
         history=lambda *_, **__: [ORDER], show=lambda *_: ORDER, retry=lambda *_: ADMITTED, trigger=lambda *_: ADMITTED,
         done=lambda *_, **__: RECORDED, failed=lambda *_: RECORDED, silence=lambda *_: NAME, unsilence=lambda *_: None,
-        silences=lambda: [{"id": "q", "model": NAME, "remaining_s": 9.5, "comment": "ü"}],
+        front=lambda *_: None, dismiss=lambda *_: None, queue=lambda: [{**ORDER, "place": 1, "why": "ü"}],
+        silences=lambda *_: [{"id": "q", "model": NAME, "remaining_s": 9.5, "comment": "ü"}],
     ),
     tuner=SimpleNamespace(
         run=study, submit=study, wait=study, study=study, resume=study, stop=lambda *_: None, delete=lambda *_: None,
@@ -73,6 +78,8 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "config check": [str(config), "--model", NAME], "status": [], "watch": ["--rounds", "2", "--every", "0.001"],
         "explain": [NAME, "--storage", f"sqlite:///{folder}/nowhere é"], "retrains ls": [], "retrains show": [NAME],
         "retrains retry": [NAME], "retrains trigger": [NAME, "--reason", "é"], "retrains done": [NAME],
+        "models ls": ["--silent"], "models show": [NAME], "versions ls": [NAME], "versions promote": [NAME, "8"],
+        "versions rollback": [NAME], "retrains front": [NAME], "retrains dismiss": [NAME, "--reason", "é"],
         "retrains failed": [NAME, "--reason", "é"], "silence add": [NAME, "--duration", "2h"], "silence ls": [],
         "silence expire": [NAME], "ack": [NAME], "replay": [str(events), "--dry-run", "--config", str(config)],
         "tune run": search, "tune submit": search, "tune watch": [NAME], "tune stop": [NAME], "tune ls": [],
@@ -85,7 +92,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
 def main(report: Path, folder: Path) -> None:
     """Run each command as a person, for a program, and its help."""
     os.environ["XDG_STATE_HOME"] = str(folder)
-    for module in (retrains, silence, tune, stop, watch):
+    for module in (retrains, silence, tune, stop, versions, watch):
         vars(module)["joined"] = lambda *_: SYSTEM
     vars(status)["read"] = lambda *_: STATUS
     vars(ack)["peers"] = lambda *_: SimpleNamespace(call=lambda *_, **__: {"status": "unavailable", "reason": "é"})

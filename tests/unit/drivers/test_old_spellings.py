@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from drivers import cli, silence
+from drivers import cli
 from drivers.commands import USAGE
 from drivers.tune import modern
 
@@ -85,12 +85,6 @@ def test_what_the_documentation_has_shown_is_still_understood(line: str) -> None
 )
 def test_the_old_options_of_tune_become_its_commands(old: str, new: str) -> None:
     assert modern(old.split(), ["run", "show", "ls", "watch"]) == new.split()
-
-
-def test_a_silence_covers_what_its_pattern_matches() -> None:
-    assert silence.covers("fraud-*", "fraud-eu")
-    assert silence.covers("fraud-*", "fraud-*")
-    assert not silence.covers("fraud", "fraud-eu")
 
 
 def test_benchmarks_and_chaos_are_run_in_a_checkout_and_named_elsewhere(

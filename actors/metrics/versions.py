@@ -1,0 +1,52 @@
+"""What a person or a job holds of the versions of models: `system.versions`.
+
+system.versions.history("fraud")             # which is live, which is a candidate, and what each promises
+system.versions.promote("fraud", "8")
+system.versions.rollback("fraud")
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from actors.replies import Json
+
+_BROADCASTER: Final = "broadcaster"
+_PATIENCE_S: Final = 20.0
+
+
+class Ask(Protocol):
+    """Calls an actor of the system by name and waits: `peers.BlockingPeers`, or a fake in a test."""
+
+    def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
+        """Return the reply; PeerUnavailableError where none came, and what the method raised."""
+
+
+class Versions:
+    """The versions of the models of one system; a decision is carried out by the model's `promotion.handler`."""
+
+    def __init__(self, ask: Ask) -> None:
+        """Made by System."""
+        self._ask = ask
+
+    def history(self, model: str) -> list[Json]:
+        """Return a row for each version, the oldest first: `version`, `state` (live, candidate, former), `since`, `promise`.
+
+        KeyError: a model that never logged.
+        """
+        rows: list[Json] = self._asked("versions", model=model)["rows"]
+        return rows
+
+    def promote(self, model: str, version: str) -> Json:
+        """Make `version` the live one, whatever the gate says. KeyError: no such model or version."""
+        return self._asked("promote", model=model, version=version)
+
+    def rollback(self, model: str) -> Json:
+        """Make the version before the live one live again. KeyError: no such model; ValueError: there was none before."""
+        return self._asked("rollback", model=model)
+
+    def _asked(self, method: str, **arguments: Any) -> Json:
+        reply: Json = self._ask.call(_BROADCASTER, method, arguments, timeout_s=_PATIENCE_S)
+        if reply.get("status") == "unavailable":
+            raise ConnectionError(f"versions.{method}: {reply['reason']}")
+        return reply

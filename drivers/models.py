@@ -1,0 +1,78 @@
+"""List the models of a system or of a store, and show one.
+
+Exit 1 where one of those that are listed drifts, or has gone silent.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from drivers import status
+from drivers.commands import FAILED, FINE, cluster, group, run, stored
+from drivers.output import Output
+
+COLUMNS: Final = ("model", "state", "version", "events", "last event", "open episodes")
+
+models = group("models", __doc__, examples=["visutility models ls --state drifting", "visutility models show fraud"])
+
+
+@models.command(
+    "ls", examples=["visutility models ls", "visutility models ls --state drifting", "visutility models ls --silent"]
+)
+@click.option("--state", help="Only this state: learning, stable, drifting, no_data, unwatched, ...")
+@click.option("--silent", is_flag=True, help="Those that were silent longest first.")
+@stored
+@cluster
+def ls(
+    *, state: str | None, silent: bool, storage: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
+    """List the models, by name."""
+    told = status.read(address, namespace) if storage is None else status.read_store(storage)
+    found = {name: seen for name, seen in told["models"].items() if state is None or seen["state"] == state}
+    if silent:
+        found = dict(sorted(found.items(), key=lambda item: item[1].get("last_at") or 0.0))
+    output.table("models", COLUMNS, [_line(name, seen) for name, seen in found.items()])
+    output.result([{"model": name, **seen} for name, seen in found.items()])
+    return FAILED if any(seen["state"] in status.FIRING for seen in found.values()) else FINE
+
+
+@models.command(
+    "show", examples=["visutility models show fraud", "visutility models show fraud --storage sqlite:///./visutility-data"]
+)
+@click.argument("model")
+@stored
+@cluster
+def show(*, model: str, storage: str | None, address: str | None, namespace: str | None, output: Output) -> int:
+    """Show what is known of MODEL: its versions, and each watched metric against its baseline."""
+    told = status.read(address, namespace) if storage is None else status.read_store(storage)
+    seen = status.one_of(told, model)
+    plain = {name: value for name, value in seen.items() if name != "versions"}
+    output.table(model, ("field", "value"), list(plain.items()))
+    for version, each in seen["versions"].items():
+        output.line()
+        rows = [(name, *metric.values()) for name, metric in each["metrics"].items()]
+        heads = ("metric", *next(iter(each["metrics"].values()), {}))
+        output.table(f"version {version}: {each['state']}, {each['events']} events", heads, rows)
+    output.result({"model": model, **seen})
+    return FAILED if seen["state"] in status.FIRING else FINE
+
+
+def _line(name: str, seen: Mapping[str, Any]) -> tuple[object, ...]:
+    last = seen.get("last_at")
+    when = None if last is None else datetime.fromtimestamp(last, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    newest = next(reversed(seen["versions"]), None) if seen["versions"] else None
+    return name, seen["state"], newest, seen["events"], when, seen["open_episodes"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility models ls|show`."""
+    return run(models, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

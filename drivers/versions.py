@@ -1,0 +1,71 @@
+"""List the versions of a model, promote one, or roll back.
+
+A decision is carried out by the model's `promotion.handler`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from drivers.commands import FINE, cluster, group, joined, run
+from drivers.output import Output
+
+COLUMNS: Final = ("version", "state", "since", "promise", "of rows", "evidence")
+
+versions = group("versions", __doc__, examples=["visutility versions ls fraud", "visutility versions rollback fraud"])
+
+
+@versions.command("ls", examples=["visutility versions ls fraud"])
+@click.argument("model")
+@cluster
+def ls(*, model: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """List the versions of MODEL: which is live, which is a candidate, and what each promises."""
+    rows = joined(address, namespace).versions.history(model)
+    output.table(model, COLUMNS, [_line(row) for row in rows])
+    output.result(rows)
+    return FINE
+
+
+@versions.command("promote", examples=["visutility versions promote fraud 8"])
+@click.argument("model")
+@click.argument("version")
+@cluster
+def promote(*, model: str, version: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """Make VERSION of MODEL the live one, whatever the gate says."""
+    reply = joined(address, namespace).versions.promote(model, version)
+    output.line(f"{model}: {version} is live ({reply['status']})")
+    output.result(reply)
+    return FINE
+
+
+@versions.command("rollback", examples=["visutility versions rollback fraud"])
+@click.argument("model")
+@cluster
+def rollback(*, model: str, address: str | None, namespace: str | None, output: Output) -> int:
+    """Make the version of MODEL that was live before the live one live again."""
+    reply = joined(address, namespace).versions.rollback(model)
+    output.line(f"{model}: rolled back" + (f" to {reply['version']}" if reply.get("version") else ""))
+    output.result(reply)
+    return FINE
+
+
+def _line(row: dict[str, Any]) -> tuple[object, ...]:
+    since = row.get("since")
+    promise = row.get("promise") or {}
+    values = promise.get("values")
+    when = None if since is None else datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return row["version"], row["state"], when, values, promise.get("n"), row.get("evidence")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility versions ls|promote|rollback`."""
+    return run(versions, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,8 +25,8 @@ def planted(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     before, _, after = PLANTED.partition("nav = [")
     nav = 'nav = ["index.md", "other.md"]\n' + after.partition("\n]\n")[2]
     config = folder / "zensical.toml"
-    text = (before + nav).replace('paths = ["."]', f'paths = ["{ROOT}"]').replace('"docs/griffe', f'"{ROOT}/docs/griffe')
-    config.write_text(text)
+    settings = (before + nav).replace('paths = ["."]', f'paths = ["{ROOT}"]').replace('"docs/griffe', f'"{ROOT}/docs/griffe')
+    config.write_text(settings)
     shutil.copytree(ROOT / "docs" / "assets", folder / "docs" / "assets")
     (folder / "docs" / "index.md").write_text(f"# Home\n\n{text}\n")
     (folder / "docs" / "other.md").write_text("# Other\n\n## A heading\n\n::: actors.start\n")

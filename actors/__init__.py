@@ -4,9 +4,9 @@
                                               `--> observers                          |
     Tuner -- leases trials --> Ray worker tasks <------- a retrain may start a tuning run
 
-The processes, one file each: `broadcaster`, `detector`, `dispatcher`, `tuner`, `runner`. What they ask is logic without Ray
-or clock: `drift/`, `episodes`, `retraining/`, `tuning/`, `wire`, `config`. What they keep: `storage/`. What a job holds:
-`system`, `client`, `retrains`. How the processes come and go: `deployment`, `card`, `watchdog`, `connection`.
+The four rooms are `metrics`, `detection`, `retraining` and `tuning`. In each, `client` is what a caller holds, the actor has a
+file of its own, `state` is what it knows, `tables` how that is stored, and `rules` decide without Ray, clock or database.
+Below them: `cluster`, `config`, `storage`, `drift` (the statistics), `wire`. Above them: `system`, `status`, `telemetry`.
 
     import actors
     system = actors.start()          # or actors.connect() in a job
@@ -17,16 +17,76 @@ Importing this package imports no Ray: the pure parts serve without it.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from actors.errors import (
+    ConflictError,
+    NoSystemError,
+    NotConnectedError,
+    UnknownNameError,
+    VisuTilityError,
+    WrongTypeError,
+    WrongValueError,
+)
 from actors.events import MetricObserver, MetricsEvent, RetrainEvent, RetrainHandler
 
 if TYPE_CHECKING:
+    from actors.drift import Alarm
+    from actors.metrics.client import Metrics
+    from actors.replies import Status
+    from actors.retraining.client import RetrainOrder, Retrains
     from actors.system import System
+    from actors.tuning.client import Tuning
+    from actors.tuning.study import Study
+    from actors.tuning.trial import Trial
 
-__all__ = ["MetricObserver", "MetricsEvent", "RetrainEvent", "RetrainHandler", "connect", "start"]
+__all__ = [
+    "Alarm",
+    "ConflictError",
+    "MetricObserver",
+    "Metrics",
+    "MetricsEvent",
+    "NoSystemError",
+    "NotConnectedError",
+    "RetrainEvent",
+    "RetrainHandler",
+    "RetrainOrder",
+    "Retrains",
+    "Status",
+    "Study",
+    "System",
+    "Trial",
+    "Tuning",
+    "UnknownNameError",
+    "VisuTilityError",
+    "WrongTypeError",
+    "WrongValueError",
+    "connect",
+    "start",
+]
+
+# What brings Ray, a database or numpy along is imported when it is first named.
+_LAZY: Final = {
+    "Alarm": "actors.drift",
+    "Metrics": "actors.metrics.client",
+    "RetrainOrder": "actors.retraining.client",
+    "Retrains": "actors.retraining.client",
+    "Status": "actors.replies",
+    "Study": "actors.tuning.study",
+    "System": "actors.system",
+    "Trial": "actors.tuning.trial",
+    "Tuning": "actors.tuning.client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public type from its module."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'actors' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 def start(

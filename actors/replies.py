@@ -623,3 +623,31 @@ class CooldownListing(TypedDict):
     status: Literal["ok"]
     cooldowns: dict[str, float]
     gave_up: dict[str, int]
+
+
+# ---- the whole system -----------------------------------------------------------------------------------------------------
+
+
+class ActorStatus(TypedDict):
+    """One process; what does not answer is not alive."""
+
+    pid: int | None
+    node: str | None
+    alive: bool
+    epoch: int | None
+
+
+class Status(TypedDict):
+    """The state of the system, as `System.status` returns it. Counts come from the store, not from memory."""
+
+    namespace: str | None
+    build: str | None
+    storage: str
+    pinned_to: str | None  # the node that holds a SQLite store
+    models: dict[str, Json]
+    refused: Json
+    clients: dict[str, Json]
+    retrains: dict[str, int]
+    tuner: dict[str, int]
+    actors: dict[str, ActorStatus]
+    store_problem: NotRequired[str]  # the store did not answer, is not whole, or is another

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from actors.checks import brief
 from actors.detection import tables as detector_tables
 from actors.detection.tables import detector_parts
 from actors.metrics import refusals
+from actors.replies import ActorStatus, Status
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
 from actors.storage import UNAVAILABLE, Store, StoreReader
@@ -122,8 +123,10 @@ class Pending(Generic[Result]):
             self._problem = error
 
 
-def joined(stored: dict[str, Any] | Exception, actors: dict[str, Any], **head: Any) -> dict[str, Any]:
+def joined(stored: dict[str, Any] | Exception, actors: dict[str, ActorStatus], **head: str | None) -> Status:
     """Put the answer together; a store that did not answer is named under `store_problem`, never guessed at."""
     if isinstance(stored, Exception):
-        return {**head, **_NOTHING, "actors": actors, "store_problem": f"{type(stored).__name__}: {stored}".splitlines()[0]}
-    return {**head, **stored, "actors": actors}
+        problem = f"{type(stored).__name__}: {stored}".splitlines()[0]
+        stored = {**_NOTHING, "store_problem": problem}
+    told: Any = {**head, **stored, "actors": actors}
+    return cast("Status", told)

@@ -22,6 +22,7 @@ from actors.cluster.places import Source
 from actors.config.stored import store_settings
 from actors.detection.tables import DETECTOR
 from actors.errors import ConflictError
+from actors.replies import ActorStatus, Status
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store, redacted
 from actors.tuning.tables import TUNER
@@ -118,7 +119,7 @@ class System:
 
         observers.unregister(self.namespace, name=name)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """Give the state of the system as a plain dict, within 2 s whatever is dead or frozen.
 
         Counts come from the store. `actors` says of each process `alive`, `pid`, `node`, `epoch`; one that does not answer
@@ -179,11 +180,11 @@ class System:
             raise deployment.no_system(self.namespace)
         return known
 
-    def _actors(self) -> dict[str, Any]:
+    def _actors(self) -> dict[str, ActorStatus]:
         names = sorted({*deployment.CORE, *deployment.names(self.namespace)})
         found = {name: handle for name in names if (handle := deployment.find(name, self.namespace)) is not None}
         replies = deployment.hello({name: each for name, each in found.items() if not name.startswith("observer:")}, 1.0)
-        told: dict[str, Any] = {}
+        told: dict[str, ActorStatus] = {}
         for name in names:
             if name not in found:
                 told[name] = {"pid": None, "node": None, "alive": False, "epoch": None}

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -87,7 +87,7 @@ def read(address: str | None, namespace: str | None) -> dict[str, Any]:
     except (PeerUnavailableError, AttributeError):  # frozen, restarting, its first time, or of an older build
         from actors import system  # noqa: PLC0415  0.7 s
 
-        return system.System(namespace or DEFAULT_NAMESPACE).status()
+        return cast("dict[str, Any]", system.System(namespace or DEFAULT_NAMESPACE).status())
     return told
 
 
@@ -97,7 +97,9 @@ def read_store(storage: str) -> dict[str, Any]:
     from actors.checks import redacted  # noqa: PLC0415
 
     told = stored_status.read_url(storage, time.time())
-    return stored_status.joined(told, {}, namespace=None, build=None, storage=redacted(storage), pinned_to=None)
+    return cast(
+        "dict[str, Any]", stored_status.joined(told, {}, namespace=None, build=None, storage=redacted(storage), pinned_to=None)
+    )
 
 
 def model_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:

@@ -75,7 +75,7 @@ class ChallengerTest:
 
     @property
     def verdict(self) -> Verdict:
-        """Return what is known by now."""
+        """Return the verdict so far."""
         return self._verdict
 
     def update(self, *, hits_a: float, n_a: float, hits_b: float, n_b: float) -> Verdict:
@@ -107,7 +107,7 @@ class ChallengerTest:
         return hits / (sum(self._rows) + _ROWS_AT_FIRST)
 
     def comparison(self) -> Comparison:
-        """Return the evidence by now."""
+        """Return the evidence so far."""
         (hits_a, hits_b), (n_a, n_b) = self._hits, self._rows
         return Comparison(
             verdict=self._verdict,

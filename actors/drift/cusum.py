@@ -11,6 +11,9 @@ def cusum_threshold(arl0: float, slack: float, *, two_sided: bool) -> float:
 
     Siegmund 1985: ARL0 of one side = (exp(2kb) - 2kb - 1) / (2k^2), b = h + 1.166; two sides halve it. Within 3% of
     the exact values for ARL0 >= 100.
+
+    >>> round(cusum_threshold(465, 0.5, two_sided=True), 1)  # Montgomery: 5
+    5.0
     """
     wanted = arl0 * (2.0 if two_sided else 1.0)
     low, high = 0.0, 1e6
@@ -43,6 +46,9 @@ class Cusum(StandardisedChart):
     Page 1954, self-starting as in Hawkins 1987. `slack` is half the shift it is best at, in standard deviations. The
     budget sets the threshold by Siegmund's formula: it holds on independent Gaussian noise, not under heavy tails or
     autocorrelation. The change is estimated at the last zero of the sum (Page).
+
+    >>> [alarm.index for alarm in Cusum().update([0.0, 1.0] * 50 + [2.0] * 20)]
+    [103]
     """
 
     name = "cusum"

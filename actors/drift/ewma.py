@@ -16,6 +16,9 @@ def ewma_threshold(arl0: float, weight: float, *, two_sided: bool) -> float:
     """Return the limit of |E| in standard errors for Gaussian noise, by a Markov chain (Lucas and Saccucci 1990).
 
     One side alone is taken to alarm half as often as both, which is exact but for paths that cross both.
+
+    >>> round(ewma_threshold(500, 0.1, two_sided=True), 1)  # Lucas and Saccucci: 2.814
+    2.8
     """
     wanted = arl0 if two_sided else 0.5 * arl0
     low, high = 0.5, 8.0
@@ -44,6 +47,9 @@ class Ewma(StandardisedChart):
     Roberts 1959; limits as in Lucas and Saccucci 1990, with the exact standard error from the first event on. The
     budget sets the limit by their Markov chain: it holds on independent Gaussian noise only. The change is estimated
     where E last crossed zero.
+
+    >>> [alarm.index for alarm in Ewma().update([0.0, 1.0] * 50 + [2.0] * 20)]
+    [103]
     """
 
     name = "ewma"

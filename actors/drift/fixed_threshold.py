@@ -28,6 +28,9 @@ class FixedThreshold:
 
     Nothing is learned, so no budget can be promised: `false_alarm_every` is accepted and has no effect, nor has
     `baseline` but for the figures of an alarm. At least one of `lower` and `upper` must be given, in the metric's units.
+
+    >>> [alarm.index for alarm in FixedThreshold(lower=0.8, window=2).update([0.9, 0.75, 0.7, 0.7, 0.9, 0.9])]
+    [2]
     """  # noqa: D205  # the claim takes two lines
 
     name = "threshold"
@@ -105,7 +108,7 @@ class FixedThreshold:
         )
 
     def progress(self) -> Progress:
-        """Say how far the detector has got; the threshold is the nearer of the two limits."""
+        """Return how far the detector has got; the threshold is the nearer of the two limits."""
         mean = self._window_mean() if self._seen >= self._window else None
         reference = self._known.mean if mean is None else mean
         nearer = min((self._lower, self._upper), key=lambda limit: abs(limit - reference))
@@ -131,7 +134,7 @@ class FixedThreshold:
         return pack_state(self.name, self._learned_under, body)
 
     def restore(self, state: bytes) -> None:
-        """Continue exactly where `state` was taken; ValueError when another kind of detector made it."""
+        """Continue exactly where `state` was taken; raise ValueError where another kind of detector made it."""
         body = unpack_state(self.name, self._learned_under, state)
         self.reset()
         self._seen, self._outside = int(body["seen"]), bool(body["outside"])

@@ -78,13 +78,13 @@ class DriftStrategy(Protocol):
         """Forget everything and learn from this sample (`float64[n]`) instead of from the first events."""
 
     def progress(self) -> Progress:
-        """Say how far the detector has got and how close to an alarm it is."""
+        """Return how far the detector has got and how close to an alarm it is."""
 
     def state(self) -> bytes:
         """Return everything that `restore` needs, as msgpack."""
 
     def restore(self, state: bytes) -> None:
-        """Continue exactly where `state` was taken; ValueError when another kind of detector made it."""
+        """Continue exactly where `state` was taken; raise ValueError where another kind of detector made it."""
 
     def reset(self) -> None:
         """Forget everything, as if newly created."""
@@ -101,13 +101,14 @@ def as_values(values: npt.ArrayLike) -> Floats:
     n = array.shape[0]
     if n == 0:
         raise ValueError("values must hold at least one number, got none")
-    # For one value the ufuncs' fixed cost is most of the time of an update.
-    if not (math.isfinite(array[0]) if n == 1 else np.isfinite(array).all()):
+    # For one value the ufuncs' fixed cost is most of the time of an update. A NaN fails every comparison.
+    low, high = (value := float(array[0]), value) if n == 1 else (array.min(), array.max())
+    if low >= -LARGEST and high <= LARGEST:
+        return array
+    if not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array))[0])
         raise ValueError(f"values must be finite, got {array[bad]} at index {bad}")
-    if (abs(array[0]) if n == 1 else max(array.max(), -array.min())) > LARGEST:
-        return np.clip(array, -LARGEST, LARGEST)
-    return array
+    return np.clip(array, -LARGEST, LARGEST)
 
 
 def check_direction(direction: object) -> Direction:

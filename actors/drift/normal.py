@@ -9,7 +9,11 @@ _STANDARD = NormalDist()
 
 
 def normal_quantile(p: float) -> float:
-    """Return z with P(Z <= z) = p, for 0 < p < 1 (Wichura's AS 241, as the standard library has it)."""
+    """Return z with P(Z <= z) = p, for 0 < p < 1 (Wichura's AS 241, as the standard library has it).
+
+    >>> round(normal_quantile(0.975), 2)
+    1.96
+    """
     return _STANDARD.inv_cdf(p)
 
 

@@ -28,6 +28,7 @@ from actors.drift.interface import (
     pack_state,
     unpack_state,
 )
+from actors.drift.level_sums import LevelSums
 from actors.drift.score_map import ORDER_MAX, ScoreMap
 from actors.drift.window_scan import LENGTHS, LONGEST, Excess, WindowScan
 
@@ -50,7 +51,6 @@ _EARLY = 6.0
 # Standard errors added to the autocorrelation: one that is learned too small makes false alarms, one too large costs
 # delay, most where the budget is small. The more events a false alarm may cost, the more caution it is worth.
 _CAUTION_MAX, _CAUTION_SLOPE, _CAUTION_FROM = 2.5, 0.75, 300.0
-_SQUARES_WITHIN = 1e-140, 1e140  # sizes of a level
 _CAP_BELOW = 1.2  # a single score stays this far under the threshold: a lone outlier cannot alarm, nor nearly
 
 
@@ -153,9 +153,16 @@ class NormalScoresGLR:
 
     Options: `warmup` events are learned from before an alarm is possible. With `min_effect` a change of the mean that
     is not surely more than that, in the metric's units, is no alarm. `season`: period in events of a pattern
-    that is learned and taken away (0: none); the warm-up then lasts at least four periods. `spread=True` also watches
+    that is learned and subtracted (0: none); the warm-up then lasts at least four periods. For a season by the time of
+    the events, with gaps, see `Seasonal`. `spread=True` also watches
     how far the values lie from their median, both channels sharing the budget. State "warning": the stream would
     have alarmed under a budget of `warning` times `false_alarm_every`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> accuracy = np.concatenate((rng.normal(0.9, 0.02, 300), rng.normal(0.86, 0.02, 50)))
+    >>> for alarm in NormalScoresGLR(direction="down").update(accuracy):
+    ...     print(alarm.index, alarm.estimated_start, round(alarm.baseline_mean, 2), round(alarm.window_mean, 2))
+    307 7 0.9 0.85
     """
 
     name = "default"
@@ -192,6 +199,7 @@ class NormalScoresGLR:
             self._channels.append(_Channel(_height(share), caution=wary, direction="both", fold=True))
         self._warning_share = math.sqrt(max(height + _HEIGHT_SLOPE * math.log(warning), 1.0) / height)
         self._learned_under: dict[str, Any] = {"season": self._season, "spread": spread}
+        self._sums = LevelSums()
         self._values = np.zeros(256)  # the last events, up to [end - 1]
         self.reset()
 
@@ -201,19 +209,10 @@ class NormalScoresGLR:
         self._seen = 0  # without those
         self._next_fit = self._warmup
         self._end = 0
-        # Sums are about the first value, so that a high level costs no digits.
-        self._begin(0.0)
-        self._sum = 0.0
-        self._sum_squares = 0.0
+        self._sums.begin(0.0)
         self._profile = np.zeros(max(self._season, 1))  # the season's deviation from the mean, by phase
         for channel in self._channels:
             channel.clear()
-
-    def _begin(self, origin: float) -> None:
-        self._origin = origin
-        # Of a level whose squares a float64 cannot hold, squares are added up in a unit of its size, a power of two.
-        extreme = origin != 0.0 and not _SQUARES_WITHIN[0] < abs(origin) < _SQUARES_WITHIN[1]
-        self._unit = math.ldexp(1.0, -math.frexp(origin)[1]) if extreme else 1.0
 
     @property
     def _learning(self) -> bool:
@@ -292,10 +291,7 @@ class NormalScoresGLR:
                 if alarm is not None:
                     self.reset()
                     return alarm
-        deviation = value - self._origin
-        self._sum += deviation
-        deviation *= self._unit
-        self._sum_squares += deviation * deviation
+        self._sums.add_one(value)
         self._n += 1
         self._seen += 1
         return None
@@ -312,17 +308,15 @@ class NormalScoresGLR:
         known = excess.row + 1
         end = self._end - len(part) + known
         n = self._n + known
-        total, squares = self._sums_with(part[:known])
+        sums = self._sums.after(part[:known])
         for length, statistic, threshold, up in zip(
             excess.lengths, excess.statistics, excess.thresholds, excess.up, strict=True
         ):
             raw = self._values[end - length : end]
-            window = raw - self._origin
-            inside = float(window.sum())
-            baseline_n = n - length
-            mean = (total - inside) / baseline_n
+            mean, sd = sums.without(raw, n=n)
+            window_mean = sums.origin + float((raw - sums.origin).mean())
             extra: dict[str, float | str] = {"what": "level", "z": statistic if up else -statistic}
-            effect = inside / length - mean
+            effect = window_mean - mean
             if channel is not self._channels[0]:
                 distance = channel.folded(raw - self._profile_of(n - length, length))
                 before = channel.folded(self._values[max(end - n, 0) : end - length])
@@ -334,19 +328,17 @@ class NormalScoresGLR:
                 continue
             if channel.map is not None:
                 extra["phi"] = channel.map.lag_one
-            window = window * self._unit
-            variance = (squares - float((window * window).sum())) / baseline_n - (mean * self._unit) ** 2
             return Alarm(
                 index=offset + excess.row,
                 detector=self.name,
                 statistic=statistic,
                 threshold=threshold,
                 direction="up" if up else "down",
-                baseline_n=baseline_n,
-                baseline_mean=self._origin + mean,
-                baseline_sd=math.sqrt(max(variance, 0.0)) / self._unit,
+                baseline_n=n - length,
+                baseline_mean=mean,
+                baseline_sd=sd,
                 window_n=length,
-                window_mean=self._origin + inside / length,
+                window_mean=window_mean,
                 estimated_start=length,
                 extra=extra,
             )
@@ -357,7 +349,7 @@ class NormalScoresGLR:
     def _keep(self, part: Floats) -> None:
         m = len(part)
         if self._n == 0:
-            self._begin(float(part[0]))
+            self._sums.begin(float(part[0]))
         if self._end + m > len(self._values):
             keep = min(self._end, _KEEP)
             size = len(self._values)
@@ -370,17 +362,9 @@ class NormalScoresGLR:
         self._end += m
 
     def _add_up(self, part: Floats) -> None:
-        self._sum, self._sum_squares = self._sums_with(part)
+        self._sums.add(part)
         self._n += len(part)
         self._seen += len(part)
-
-    def _sums_with(self, part: Floats) -> tuple[float, float]:
-        """Return the sums after `part`: one addition after the other, so that the cut of the batches cannot matter."""
-        deviation = part - self._origin
-        line = np.concatenate(([self._sum], deviation))
-        deviation = deviation * self._unit
-        squares = np.concatenate(([self._sum_squares], deviation * deviation))
-        return float(np.add.accumulate(line)[-1]), float(np.add.accumulate(squares)[-1])
 
     def _profile_of(self, n: int, m: int) -> Floats:
         """Return the season's part of `m` events of which the first is number `n`, counted from 0."""
@@ -393,7 +377,7 @@ class NormalScoresGLR:
         if self._season:
             phase = np.arange(self._n - len(sample), self._n) % self._season
             seasons = len(sample) / self._season
-            self._profile = np.bincount(phase, weights=sample - self._origin) / np.bincount(phase)
+            self._profile = np.bincount(phase, weights=sample - self._sums.origin) / np.bincount(phase)
             self._profile -= self._profile.mean()
             # A phase's own mean is nearer to its values than to those to come.
             inflation = math.sqrt((seasons + 1.0) / (seasons - 1.0))
@@ -405,13 +389,13 @@ class NormalScoresGLR:
     # --- for others -------------------------------------------------------------------------------------------
 
     def progress(self) -> Progress:
-        """Say how far the detector has got and how close to an alarm it is."""
+        """Return how far the detector has got and how close to an alarm it is."""
         statistic, threshold = max((channel.scan.worst() for channel in self._channels), key=lambda st: st[0] / st[1])
         watching: State = "warning" if statistic >= self._warning_share * threshold else "stable"
         recent = self._values[self._end - min(self._n, RECENT) : self._end]
         return {
             "state": "learning" if self._learning else watching,
-            "baseline": self._origin + self._sum / self._n if self._n else None,
+            "baseline": self._sums.mean(self._n) if self._n else None,
             "recent": float(recent.mean()) if self._n else None,
             "seen": self._seen,
             "warmup": self._warmup,
@@ -427,22 +411,21 @@ class NormalScoresGLR:
             "seen": self._seen,
             "next_fit": self._next_fit,
             "values": self._values[self._end - min(self._n, _KEEP, self._end) : self._end].tobytes(),
-            "sums": [self._origin, self._sum, self._sum_squares],
+            "sums": self._sums.as_list(),
             "profile": self._profile.tobytes() if self._season else b"",
             "channels": [channel.state() for channel in self._channels],
         }
         return pack_state(self.name, self._learned_under, body)
 
     def restore(self, state: bytes) -> None:
-        """Continue exactly where `state` was taken; ValueError when another kind of detector made it."""
+        """Continue exactly where `state` was taken; raise ValueError where another kind of detector made it."""
         body = unpack_state(self.name, self._learned_under, state)
         self.reset()
         values = np.frombuffer(body["values"], dtype=np.float64)
         if len(values):
             self._keep(values)
         self._n, self._seen, self._next_fit = int(body["n"]), int(body["seen"]), int(body["next_fit"])
-        origin, self._sum, self._sum_squares = body["sums"]
-        self._begin(origin)
+        self._sums.restore(body["sums"])
         if self._season:
             self._profile = np.frombuffer(body["profile"], dtype=np.float64)
         residuals = values - self._profile_of(self._n - len(values), len(values)) if self._season else values

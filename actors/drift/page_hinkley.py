@@ -11,6 +11,9 @@ class PageHinkley(Cusum):
     particular is the small `tolerance`, which makes it patient: good at small lasting shifts, slow on large ones. The
     values are standardised, so that tolerance and threshold need no knowledge of the metric's units (river's do). The
     budget holds on independent Gaussian noise only.
+
+    >>> [alarm.index for alarm in PageHinkley().update([0.0, 1.0] * 50 + [2.0] * 20)]
+    [108]
     """
 
     name = "page-hinkley"

@@ -18,15 +18,31 @@ _DETECTORS: dict[str, type] = {
 
 
 def names() -> list[str]:
-    """Return the names that `create` knows, without river's."""
+    """Return the names that `create` knows, without river's.
+
+    >>> names()
+    ['default', 'sliding-window', 'cusum', 'page-hinkley', 'ewma', 'threshold']
+    """
     return list(_DETECTORS)
 
 
 def create(name: str, *, false_alarm_every: float = 10_000, direction: Direction = "both", **options: object) -> DriftStrategy:
     """Return a new detector.
 
-    `false_alarm_every` is this detector's own budget in events (see `share_budget`). Raises KeyError for an unknown
-    name and ValueError for an unknown option or a value out of range, each naming field, value and rule.
+    Args:
+        name: one of `names()`, or river:NAME.
+        false_alarm_every: this detector's own budget in events (see `share_budget`).
+        direction: which changes are alarms: down, up or both.
+        options: what `describe(name)` lists.
+
+    Raises:
+        KeyError: the name is unknown.
+        ValueError: an option is unknown or out of range; the message names field, value and rule.
+
+    >>> detector = create("default", false_alarm_every=10_000, direction="down")
+    >>> usual, worse = [0.90, 0.91, 0.89] * 40, [0.84, 0.85, 0.83] * 10
+    >>> [(alarm.index, alarm.direction, alarm.window_n) for alarm in detector.update(usual + worse)]
+    [(121, 'down', 2)]
     """
     if not isinstance(name, str):
         raise KeyError(f"detector must be a name, got {name!r}")
@@ -43,12 +59,21 @@ def create(name: str, *, false_alarm_every: float = 10_000, direction: Direction
 
 
 def check(name: str, options: dict[str, Any]) -> None:
-    """Raise what `create(name, **options)` would raise, and do nothing else."""
+    """Raise what `create(name, **options)` would raise, and do nothing else.
+
+    >>> check("cusum", {"slack": -1})
+    Traceback (most recent call last):
+    ValueError: slack must be > 0 and <= 10, got -1
+    """
     create(name, **options)
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Return `name`, `summary`, and `options` (with defaults) of a detector, for people and for documentation."""
+    """Return `name`, `summary`, and `options` (with defaults) of a detector, for people and for documentation.
+
+    >>> describe("cusum")["options"]
+    {'slack': 0.5, 'warmup': 50}
+    """
     if name.startswith(PREFIX):
         RiverDetector(name.removeprefix(PREFIX))
         return {"name": name, "summary": inspect.getdoc(RiverDetector) or "", "options": {}}

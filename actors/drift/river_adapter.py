@@ -31,12 +31,15 @@ _CUT_MEANS = 50  # events after which "recent" is told from "before", where a de
 
 
 class RiverDetector:
-    """Feeds one of river's detectors event by event and reports its `drift_detected` as an alarm.
+    """Feed one of river's detectors event by event and report its `drift_detected` as an alarm.
 
     Options are the arguments of river's class. The budget has no effect: river's thresholds have another meaning each
     (docs/results/detection.md shows what false alarms they make). DDM, EDDM, HDDM_A and HDDM_W want misses (1 a miss,
     0 a hit), FHDDM hits, hence values in [0, 1] only. With a direction, an alarm the other way is dropped. Every detector
     starts anew after its alarm.
+
+    >>> [alarm.direction for alarm in RiverDetector("ADWIN").update([0.9, 0.8] * 200 + [0.2, 0.1] * 50)]
+    ['down']
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class RiverDetector:
         )
 
     def progress(self) -> Progress:
-        """Say how far the detector has got; river keeps its statistic to itself."""
+        """Return how far the detector has got; river keeps its statistic to itself."""
         recent = list(self._recent)
         n = self._before.n + len(recent)
         total = self._before.mean * self._before.n + math.fsum(recent)
@@ -145,7 +148,7 @@ class RiverDetector:
         return pack_state(self.name, self._learned_under, body)
 
     def restore(self, state: bytes) -> None:
-        """Continue exactly where `state` was taken; ValueError when another kind of detector made it."""
+        """Continue exactly where `state` was taken; raise ValueError where another kind of detector made it."""
         body = unpack_state(self.name, self._learned_under, state)
         inner = _RiverOnly(io.BytesIO(body["inner"])).load()
         if type(inner) is not self._kind:

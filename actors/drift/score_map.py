@@ -26,7 +26,7 @@ _ATOMS_PER_SD = 32.0  # how finely the distribution of tied scores is kept
 _BLOCK = 100  # events: a slow wander or a step in the sample moves few block means, so it hardly inflates phi
 _EVENTS_PER_ORDER = 12  # of the sample, for each coefficient
 _SURE = 3.0  # standard errors from zero at which autocorrelation gets the whole of the caution
-_WARY_UNTIL = 800.0  # events; from then on a false alarm for want of data is rare, and caution costs delay
+_WARY_UNTIL = 800.0  # events; from then on too few data seldom make a false alarm, and caution costs delay
 _UNSURE, _UNSURE_UNTIL = 4.0, 100.0  # weight of autocorrelation that no coefficient accounts for, and events until it fades
 _SUM_MAX = 0.97  # of the coefficients: no stream is taken for a random walk
 _EVIDENCE = 4.0  # of AIC, or a hundredth of the events where that is less
@@ -158,7 +158,7 @@ class ScoreMap:
 
     @property
     def lag_one(self) -> float:
-        """The sum of the coefficients: an AR(1) with it has the same long-run variance."""
+        """Return the sum of the coefficients: an AR(1) with it has the same long-run variance."""
         return float(sum(self.phi))
 
     def as_dict(self) -> dict[str, Any]:

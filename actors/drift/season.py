@@ -233,7 +233,7 @@ class Seasonal:
         return moments
 
     def progress(self) -> Progress:
-        """Say how far the detector has got; while the season is learned, it is learning too."""
+        """Return how far the detector has got; while the season is learned, it is learning too."""
         progress = self._detector.progress()
         if self._learning:
             progress = {**progress, "state": "learning", "seen": self._seen}
@@ -251,7 +251,7 @@ class Seasonal:
         return pack_state(_NAME, self._learned_under, body)
 
     def restore(self, state: bytes) -> None:
-        """Continue exactly where `state` was taken; ValueError when another kind of detector made it."""
+        """Continue exactly where `state` was taken; raise ValueError where another kind of detector made it."""
         body = unpack_state(_NAME, self._learned_under, state)
         self._detector.restore(body["inner"])
         self._profile.restore(body["profile"])

@@ -35,6 +35,9 @@ class SlidingWindowDriftDetector:
 
     A budget does not change the threshold, unless asked for: `z_threshold="budget"` takes the z that a Gaussian
     stream exceeds once in `false_alarm_every` events. That holds for Gaussian noise only.
+
+    >>> [alarm.index for alarm in SlidingWindowDriftDetector().update([0.90, 0.91] * 50 + [0.5, 0.9])]
+    [100]
     """
 
     name = "sliding-window"
@@ -137,7 +140,7 @@ class SlidingWindowDriftDetector:
         )
 
     def progress(self) -> Progress:
-        """Say how far the detector has got and how close to an alarm it is."""
+        """Return how far the detector has got and how close to an alarm it is."""
         n = len(self._tail)
         return {
             "state": "learning" if n < self._min_samples - 1 else "stable",
@@ -156,7 +159,7 @@ class SlidingWindowDriftDetector:
         return pack_state(self.name, self._learned_under, body)
 
     def restore(self, state: bytes) -> None:
-        """Continue exactly where `state` was taken; ValueError when another kind of detector made it."""
+        """Continue exactly where `state` was taken; raise ValueError where another kind of detector made it."""
         body = unpack_state(self.name, self._learned_under, state)
         self._tail = np.frombuffer(body["tail"], dtype=np.float64).copy()
         self._seen, self._given, self._z = int(body["seen"]), int(body["given"]), float(body["z"])

@@ -120,7 +120,7 @@ class StandardisedChart:
         )
 
     def progress(self) -> Progress:
-        """Say how far the detector has got and how close to an alarm it is."""
+        """Return how far the detector has got and how close to an alarm it is."""
         return {
             "state": "learning" if self._known.n < self._warmup else "stable",
             "baseline": self._known.mean if self._known.n else None,
@@ -143,7 +143,7 @@ class StandardisedChart:
         return pack_state(self.name, self._learned_under, body)
 
     def restore(self, state: bytes) -> None:
-        """Continue exactly where `state` was taken; ValueError when another kind of detector made it."""
+        """Continue exactly where `state` was taken; raise ValueError where another kind of detector made it."""
         body = unpack_state(self.name, self._learned_under, state)
         self.reset()
         if "moments" in body:  # of a build before the charts took values of any size

@@ -116,7 +116,7 @@ class Evidence(TypedDict):
     baseline_sd: float
     window_n: int
     window_mean: float
-    estimated_start: int  # events before the alarm, as a number below 0
+    estimated_start: int  # events back from the alarming one, which counts as 1
     extra: NotRequired[Json]
 
 

@@ -25,6 +25,7 @@ from actors.cluster.store_thread import STORE_ERRORS, StoreThread, or_unavailabl
 from actors.detection.errands import Errands
 from actors.detection.model import Change, Ingest, Model, Work
 from actors.detection.queue import CommitQueue
+from actors.detection.rules.promises import Promise
 from actors.detection.state import DetectionState, UnavailableError
 from actors.storage import StaleEpochError, Store
 
@@ -123,6 +124,29 @@ class DriftDetector:
         """Compare every version of the model with the baseline of this one from now on; None ends that."""
         return await self._changed(lambda state: state.pin(model, version), replies.Pinned)
 
+    async def promise(
+        self, *, model: str, version: str, values: dict[str, float], n: float, source: str = "cross_validation"
+    ) -> replies.PromiseRecorded | replies.Unavailable:
+        """Record the value of each metric of a version on its `n` training rows; the same said again is recorded once."""
+        wire.check_model(model)
+        wire.check_version(version)
+        checked, rows = wire.check_promise(values, n, source)
+        promise = Promise(version, checked, rows, "hold_out" if source == "hold_out" else "cross_validation")
+        return await self._changed(lambda state: state.promise(model, promise), replies.PromiseRecorded)
+
+    async def promote(self, *, model: str, version: str) -> replies.VersionChanged | replies.Unavailable:
+        """Make a version live. KeyError: the model or the version has never logged; ValueError: it is live already."""
+        wire.check_version(version)
+        return await self._changed(lambda state: state.promote(model, version), replies.VersionChanged)
+
+    async def rollback(self, *, model: str) -> replies.VersionChanged | replies.Unavailable:
+        """Return to the version that was live before. ValueError: there is none."""
+        return await self._changed(lambda state: state.rollback(model), replies.VersionChanged)
+
+    async def versions(self, *, model: str) -> replies.VersionsListed | replies.Unavailable:
+        """Return a model's versions: live, candidate or former, what each has promised, and how it compared."""
+        return await self._answered(lambda state: state.versions(model))
+
     async def acknowledge(self, *, episode: str) -> replies.Acknowledged | replies.Unavailable:
         """Note that a person has seen an episode: it asks no more. KeyError where this store has none such."""
 
@@ -147,7 +171,7 @@ class DriftDetector:
         """Read the configuration again; every model takes it up at its next batch, what it learned is kept where it fits."""
 
         def act(state: DetectionState) -> replies.Reloaded:
-            state.reload()
+            state.reload(self._clock.now())
             return {"status": "reloaded"}
 
         return await self._answered(act)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors import config, replies, wire
 from actors.clock import Instant, event_instant
 from actors.detection.rules.episodes import Effect, EpisodeBook
 from actors.detection.rules.monitor import Monitor
-from actors.detection.tables import SampleRow
+from actors.detection.rules.retrain import RetrainWatch
+from actors.detection.tables import LogRow, SampleRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,14 @@ class Change:
 Work = Ingest | Change
 
 
+class Outgoing(NamedTuple):
+    """A call of the dispatcher that the next commit puts into the outbox."""
+
+    id: str
+    method: str
+    body: replies.Json
+
+
 @dataclass(slots=True)
 class Model:
     """One model in memory."""
@@ -51,6 +60,7 @@ class Model:
     name: str
     monitor: Monitor
     book: EpisodeBook
+    retrain: RetrainWatch
     settings: config.ModelSettings
     events: int = 0
     duplicates: int = 0
@@ -64,18 +74,27 @@ class Model:
     clock_ahead: dict[str, float] | None = None  # of a sender, when it last was: seconds, and `at`
     no_data: bool = False
     warned: bool = False  # that nothing it logs is watched
+    deployed: str | None = None  # the live version that the dispatcher was told of, for its age
     awake: bool = False  # its detectors are here
     on_event_time: bool = False  # `clock: event`
     # Since the last snapshot, and what the next commit has to write besides the counts.
     rows_since: int = 0
     force_snapshot: bool = False
     effects: list[Effect] = field(default_factory=list)
+    rows: list[LogRow] = field(default_factory=list)  # of the log, besides batches
+    outgoing: list[Outgoing] = field(default_factory=list)
     samples: list[SampleRow] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
     def pace(self, now: Instant) -> Instant:
         """Return the moment by the clock that cooldowns run on: the wall's, or that of the model's newest event."""
         return event_instant(self.monitor.newest_time) if self.on_event_time else now
+
+    @property
+    def in_use(self) -> set[str]:
+        """The versions that must not be forgotten, however many there are: the live one, and those with an open episode."""
+        live = self.retrain.versions.live
+        return self.book.open_versions | (set() if live is None else {live})
 
     def state(self) -> str:
         """Return the model's state for status."""

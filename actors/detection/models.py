@@ -18,6 +18,7 @@ from actors.detection.attempts import Key
 from actors.detection.model import Ingest, Model, Work
 from actors.detection.rules.episodes import EpisodeBook
 from actors.detection.rules.monitor import Monitor
+from actors.detection.rules.retrain import RetrainWatch
 from actors.recent import Recent
 from actors.replies import Episode
 from actors.storage import Part
@@ -52,7 +53,8 @@ class Models:
             settings = self.settings.for_model(name)
             book = EpisodeBook(self._store_id, name)
             on_event_time = self.settings.clock == "event"
-            known = Model(name, Monitor(settings), book, settings, awake=True, on_event_time=on_event_time)
+            retrain = RetrainWatch(settings)
+            known = Model(name, Monitor(settings), book, retrain, settings, awake=True, on_event_time=on_event_time)
             self._models[name] = known
         return known
 
@@ -109,7 +111,7 @@ class Models:
             baselines.take_up_pin(connection, model)
             for row in tables.read_log(connection, name, after=model.snapshot, until=model.number):
                 verdict = wire.recheck(row.payload, row.received_at, row.skip)
-                model.monitor.take(verdict.batch, verdict.ok, row.skip, counted=True, keep=model.book.open_versions)
+                model.monitor.take(verdict.batch, verdict.ok, row.skip, counted=True, keep=model.in_use)
                 model.rows_since += row.count
             model.awake = True
 
@@ -123,10 +125,12 @@ class Models:
             settings = self.settings.for_model(row.model)
             # The boot clock's reading of then is not known; the wall's is.
             seen = Instant(row.last_at, 0.0, "") if now is None or row.last_at <= now.wall_s else now
+            monitor = Monitor(settings, memory)
             self._models[row.model] = Model(
                 row.model,
-                Monitor(settings, memory),
+                monitor,
                 EpisodeBook(self._store_id, row.model, memory["ordinal"], by_model.get(row.model, ())),
+                RetrainWatch(settings, memory.get("retrain"), monitor.since()),
                 settings,
                 row.events,
                 row.duplicates,
@@ -137,6 +141,7 @@ class Models:
                 quarantined=memory["quarantined"],
                 bad_values=memory.get("bad_values", 0),
                 clock_ahead=memory.get("clock_ahead"),
+                deployed=memory.get("deployed"),
                 rejection=memory.get("rejection"),
                 no_data=memory["no_data"],
                 on_event_time=self.settings.clock == "event",

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
 
@@ -24,6 +24,8 @@ from actors.detection.attempts import CRASHES, Attempts
 from actors.detection.model import Change, Ingest, Model, Work
 from actors.detection.models import PRODUCERS_IN_MEMORY, Models
 from actors.detection.rules.episodes import Tell
+from actors.detection.rules.promises import Promise
+from actors.detection.rules.retrain import Outcome
 from actors.detection.tables import DETECTOR, Changes
 from actors.replies import Episode, Ingested, Json, ingested
 from actors.storage import UNAVAILABLE, Fence, Part, StaleEpochError, Store
@@ -73,10 +75,12 @@ class DetectionState:
         """The models in memory: all of this process, less those that a failed commit made it forget."""
         return self._models
 
-    def reload(self) -> None:
+    def reload(self, now: Instant) -> None:
         """Read the settings again; every model takes them up at its next batch, its learned state kept where it still fits."""
         self._models.settings = load_stored(self._store)
         self._models.read_all(None)
+        for model in self._models:
+            model.book.ask_again(now)
 
     # --- the commit
 
@@ -197,7 +201,7 @@ class DetectionState:
         batch = verdict.batch
         count = batch.rows - skip
         if count:
-            _count(model, batch, verdict.ok, skip, now)
+            self._count(model, batch, verdict.ok, skip, now)
             changes.log.append(
                 {
                     "model": model.name,
@@ -229,6 +233,23 @@ class DetectionState:
             reply["bad_values"], reply["bad_value"] = verdict.bad_values, verdict.bad_value
         return reply
 
+    def _count(self, model: Model, batch: wire.Batch, ok: wire.Bools | None, skip: int, now: Instant) -> None:
+        """Feed a batch to its model."""
+        before = list(model.monitor.versions)
+        taken = model.monitor.take(batch, ok, skip, keep=model.in_use)
+        model.number += 1
+        model.rows_since += batch.rows
+        model.last_seen, model.no_data = now, False
+        effects.decided(model, model.retrain.take(batch, ok, skip), before, now)
+        for feed in taken.feeds:
+            model.effects += model.book.feed(feed, now, model.retrain.informs(feed.version))
+        model.dropped += taken.dropped_versions
+        # Each time the number of events has doubled is often enough to follow a rate.
+        if (model.events + batch.rows).bit_length() != model.events.bit_length() and model.monitor.follow_rate():
+            model.force_snapshot = True
+        if model.on_event_time:  # days may pass between two ticks of the wall's clock
+            model.effects += model.book.tick(now, model.pace(now), pays=model.retrain.pays)
+
     def _gap(self, sequence: int, high: int) -> Ingested:
         reason = f"the next sequence is {high}, got {sequence}"
         return ingested("gap", high_water=high, epoch=self.epoch, reason=reason, retry_in_s=0.0)
@@ -258,9 +279,10 @@ class DetectionState:
                 {"model": model.name, "version": version, "metric": metric, "kind": kind, "state": state}
                 for version, metric, kind, state in model.monitor.dirty_states()
             ]
+        changes.log += model.rows
         changes.samples += model.samples
         changes.dropped_versions += [(model.name, version) for version in model.dropped]
-        model.samples, model.dropped = [], []
+        model.rows, model.samples, model.dropped = [], [], []
         changes.episodes += [tables.episode_row(record) for record in model.book.changed()]
         changes.models.append(
             {
@@ -374,13 +396,74 @@ class DetectionState:
 
         return Change(name, make)
 
+    def promise(self, name: str, promise: Promise) -> Change:
+        """Record what a version has promised, as a numbered row of the model's log."""
+
+        def make(model: Model, now: Instant) -> replies.PromiseRecorded:
+            if model.retrain.promise(promise):
+                model.number += 1
+                model.last_seen = model.last_seen or now
+                model.rows.append(
+                    {
+                        "model": name,
+                        "number": model.number,
+                        "producer": None,
+                        "sequence": 0,
+                        "skip": 0,
+                        "count": 0,
+                        "received_at": now.wall_s,
+                        "payload": promise.packed(),
+                    }
+                )
+            return {"status": "recorded"}
+
+        return Change(name, make, creates=True)
+
+    def promote(self, name: str, version: str) -> Change:
+        """Make a version live because a person says so. KeyError: it has never logged; ValueError: it is live already."""
+        return self._moved(name, "promoted", lambda model, at: model.retrain.promote(version, at))
+
+    def rollback(self, name: str) -> Change:
+        """Return to the version that was live before. ValueError: there is none."""
+        return self._moved(name, "rolled_back", lambda model, at: model.retrain.rollback(at))
+
+    def _moved(
+        self,
+        name: str,
+        status: Literal["promoted", "rolled_back"],
+        move: Callable[[Model, float], list[Outcome]],
+    ) -> Change:
+        def make(model: Model, now: Instant) -> replies.VersionChanged:
+            over = model.retrain.versions.live
+            outcomes = move(model, model.pace(now).wall_s)
+            effects.decided(model, outcomes, list(model.monitor.versions), now)
+            return {"status": status, "version": str(model.retrain.versions.live), "over": over}
+
+        return Change(name, make)
+
+    def versions(self, name: str) -> replies.VersionsListed:
+        """Return a model's versions. KeyError where it has never logged."""
+        model = self._models.get(name)
+        if model is None:
+            raise KeyError(f"model must be one that has logged something, got {name!r}")
+        rows: list[replies.VersionShown] = [
+            {
+                "version": row["version"],
+                "state": row["state"],
+                "since": row["since"],
+                "promise": _plain(model.retrain.promise_of(row["version"])),
+                "evidence": _plain(row["evidence"]),
+            }
+            for row in model.retrain.versions.rows()
+        ]
+        return {"status": "ok", "rows": rows}
+
     # --- time
 
     def due(self, now: Instant) -> list[Change]:
         """Return the changes that time alone makes: requests to ask again, silence where events are expected."""
         self._make_sure(now)
-        due = (model for model in self._models if _is_silent(model, now) or model.book.has_due(model.pace(now)))
-        return [Change(model.name, _tick) for model in due]
+        return [Change(model.name, _tick) for model in self._models if _is_due(model, now)]
 
     def followed(self) -> dict[str, str]:
         """Return {episode: model} whose orders are worth asking for."""
@@ -406,24 +489,8 @@ class DetectionState:
             self._models.forget_marks()
 
 
-def _count(model: Model, batch: wire.Batch, ok: wire.Bools | None, skip: int, now: Instant) -> None:
-    """Feed a batch to its model."""
-    before = list(model.monitor.versions)
-    taken = model.monitor.take(batch, ok, skip, keep=model.book.open_versions)
-    model.number += 1
-    model.rows_since += batch.rows
-    model.last_seen, model.no_data = now, False
-    for version in taken.new_versions:
-        model.effects += model.book.new_version(version, before, now)
-        before.append(version)
-    for feed in taken.feeds:
-        model.effects += model.book.feed(feed, now)
-    model.dropped += taken.dropped_versions
-    # Each time the number of events has doubled is often enough to follow a rate.
-    if (model.events + batch.rows).bit_length() != model.events.bit_length() and model.monitor.follow_rate():
-        model.force_snapshot = True
-    if model.on_event_time:  # days may pass between two ticks of the wall's clock
-        model.effects += model.book.tick(now, model.pace(now))
+def _plain(record: Mapping[str, Any] | None) -> Json | None:
+    return None if record is None else dict(record)
 
 
 def _written(model: Model) -> None:
@@ -448,6 +515,8 @@ def _memory(model: Model) -> Json:
         "no_data": model.no_data,
         "quarantined": model.quarantined,
         "flagged": model.book.flagged,
+        "retrain": model.retrain.memory(),
+        "deployed": model.deployed,
         "rejection": model.rejection,
         "bad_values": model.bad_values,
         "clock_ahead": model.clock_ahead,
@@ -471,12 +540,16 @@ def _is_silent(model: Model, now: Instant) -> bool:
     return now.seconds_since(model.last_seen) > expected
 
 
+def _is_due(model: Model, now: Instant) -> bool:
+    return _is_silent(model, now) or model.book.has_due(model.pace(now)) or effects.is_undeployed(model)
+
+
 def _tick(model: Model, now: Instant) -> None:
     if _is_silent(model, now) and model.last_seen is not None:
         model.no_data = True
         silent_s, expected_s = now.seconds_since(model.last_seen), model.settings.expect_every_s
         logger.warning("%s: no data for %.0f s, one is expected every %.0f s", model.name, silent_s, expected_s)
-    model.effects += model.book.tick(now, model.pace(now))
+    model.effects += model.book.tick(now, model.pace(now), pays=model.retrain.pays)
 
 
 def _touched(works: Sequence[Work], answers: Sequence[Any]) -> list[str]:

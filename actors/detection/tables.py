@@ -445,15 +445,18 @@ def load_outbox(connection: Connection, process: str) -> list[Any]:
     return list(connection.execute(select(outbox).where(outbox.c.process == process).order_by(outbox.c.created_at)))
 
 
-def read_log(connection: Connection, model: str, after: int = 0, until: int | None = None) -> Iterator[Any]:
-    """Give a model's batches in order, those after the batch `after`, a few at a time."""
+def read_log(
+    connection: Connection, model: str, after: int = 0, until: int | None = None, *, promises: bool = False
+) -> Iterator[Any]:
+    """Give a model's batches in order, those after the number `after`, a few at a time.
+
+    With `promises` also the rows that hold one (see `rules.promises.unpacked`): their `count` is 0.
+    """
+    wanted = and_(log.c.model == model, true() if until is None else log.c.number <= until)
+    if not promises:
+        wanted = and_(wanted, log.c.count > 0)
     while True:
-        rows = connection.execute(
-            select(log)
-            .where(and_(log.c.model == model, log.c.number > after, true() if until is None else log.c.number <= until))
-            .order_by(log.c.number)
-            .limit(64)
-        ).all()
+        rows = connection.execute(select(log).where(wanted, log.c.number > after).order_by(log.c.number).limit(64)).all()
         yield from rows
         if len(rows) < 64:
             return
@@ -540,6 +543,7 @@ def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
         "bad_values": memory.get("bad_values", 0),
         "clock_ahead": memory.get("clock_ahead"),
         "pinned": memory.get("pinned"),
+        "retrain": memory["retrain"]["shown"] if "retrain" in memory else None,
         "versions": versions,
     }
 

@@ -19,7 +19,7 @@ from actors.clock import Instant
 from actors.detection.rules.monitor import Feed
 from actors.detection.rules.recovery import RecoveryWatch
 from actors.drift import Alarm
-from actors.replies import Episode, Evidence, Json, OrderOf, Skipped
+from actors.replies import Episode, Evidence, Json, OrderOf, ShortfallNumbers, Skipped
 from actors.wire import Floats
 
 MAX_EVIDENCE: Final = 32  # alarms kept with all their numbers; of the others the count
@@ -65,7 +65,24 @@ class Tell:
     text: str
 
 
-Effect = Ask | Overtaken | Rearm | Tell
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An episode has got its order."""
+
+    episode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """The order of an episode of `version` is done; `numbers` are those of the shortfall that opened it."""
+
+    version: str
+    order: str
+    new_version: str | None
+    numbers: ShortfallNumbers | None
+
+
+Effect = Ask | Overtaken | Rearm | Tell | Ordered | Retrained
 
 
 def episode_id(store_id: str, model: str, version: str, ordinal: int) -> str:
@@ -73,6 +90,12 @@ def episode_id(store_id: str, model: str, version: str, ordinal: int) -> str:
     # Each part with its length: no two different triples read the same.
     named = f"{len(model)}:{model}{len(version)}:{version}{ordinal}".encode()
     return f"{store_id}-e-{hashlib.sha256(named).hexdigest()[:16]}"
+
+
+def request_key(store_id: str, model: str, version: str, cause: str, ordinal: int) -> str:
+    """Name a request that no alarm has made: the same after any restart."""
+    named = f"{len(model)}:{model}{len(version)}:{version}{cause}{ordinal}".encode()
+    return f"{store_id}-q-{hashlib.sha256(named).hexdigest()[:16]}"
 
 
 class EpisodeBook:
@@ -87,14 +110,19 @@ class EpisodeBook:
 
     # --- questions
 
+    @property
+    def has_shortfall(self) -> bool:
+        """Whether a shortfall's request is open: there is one at a time."""
+        return any(_is_shortfall(r) and r["closed_at"] is None for r in self._held.values())
+
     def open_of(self, version: str) -> Episode | None:
         """Give the open episode of a version."""
-        return next((r for r in self._held.values() if r["version"] == version and r["closed_at"] is None), None)
+        return next((record for record in self.open_episodes if record["version"] == version), None)
 
     @property
     def open_episodes(self) -> list[Episode]:
-        """The episodes that are open."""
-        return [record for record in self._held.values() if record["closed_at"] is None]
+        """The episodes of alarms that are open."""
+        return [record for record in self._held.values() if record["closed_at"] is None and not _is_shortfall(record)]
 
     @property
     def flagged(self) -> list[str]:
@@ -146,27 +174,34 @@ class EpisodeBook:
         effects.append(Overtaken(version, over))
         return effects
 
-    def feed(self, feed: Feed, now: Instant) -> list[Effect]:
-        """Take what a metric saw: its alarms open an episode or add to it, its values tell whether it has recovered."""
+    def feed(self, feed: Feed, now: Instant, informs: str | None = None) -> list[Effect]:
+        """Take what a metric saw: its alarms open an episode or add to it, its values tell whether it has recovered.
+
+        An episode asks for an order, unless alarms of this version only inform: `informs` says why.
+        """
         effects: list[Effect] = []
         for record in [r for r in self._held.values() if _follows(r, feed)]:
             effects += self._follow_up(record, feed, now)
         start = 0
         for alarm in feed.alarms:
             effects += self._observe(feed.version, feed.metric, feed.values[start : alarm.index + 1], now)
-            effects += self._alarm(feed.version, feed.metric, alarm, float(feed.times[alarm.index]), now)
+            effects += self._alarm(feed, alarm, now, informs)
             start = alarm.index + 1
         return effects + self._observe(feed.version, feed.metric, feed.values[start:], now)
 
-    def _alarm(self, version: str, metric: str, alarm: Alarm, time: float, now: Instant) -> list[Effect]:
+    def _alarm(self, feed: Feed, alarm: Alarm, now: Instant, informs: str | None) -> list[Effect]:
+        version, metric, time = feed.version, feed.metric, float(feed.times[alarm.index])
         record = self.open_of(version)
         effects: list[Effect] = []
         if record is None:
             record = self._opened(version, metric, alarm, time, now)
-            effects = [
-                Tell("opened", record["id"], in_words(self._model, version, metric, alarm.as_dict())),
-                Ask(record["id"]),
-            ]
+            effects.append(Tell("opened", record["id"], in_words(self._model, version, metric, alarm.as_dict())))
+            if informs is None:
+                self._decide(record, "ask", "an episode asks for one order", now)
+                effects.append(Ask(record["id"]))
+            else:
+                record["request"] |= {"state": "informed", "reason": informs, "asks": 0}
+                self._decide(record, "inform", informs, now)
         record["alarms"] += 1
         if len(record["evidence"]) < MAX_EVIDENCE:
             numbers = alarm.as_dict()
@@ -177,38 +212,37 @@ class EpisodeBook:
         self._dirty[record["id"]] = record
         return effects
 
+    def shortfall(self, version: str, metric: str, at: float, numbers: ShortfallNumbers, now: Instant) -> list[Effect]:
+        """Ask for an order because the retrain pays, as of event time `at`."""
+        self.ordinal += 1
+        id_ = request_key(self._store_id, self._model, version, "shortfall", self.ordinal)
+        record = _record(id_, self._model, version, ordinal=self.ordinal, metric=metric, time=at, now=now)
+        record["cause"], record["shortfall"] = "shortfall", numbers
+        record["evidence"].append(_as_evidence(metric, at, numbers, now))
+        why = (
+            f"{self._model} {version}: {metric} has lost {numbers['lost']:.0f} errors of its promise of "
+            f"{numbers['promised']:.4g} over {numbers['stretch_rows']} rows, a retrain is worth {numbers['price']:.0f}"
+        )
+        self._decide(record, "open", why, now, dict(numbers))
+        self._decide(record, "ask", "a retrain pays", now)
+        self._hold(record, now)
+        return [Tell("opened", id_, why), Ask(id_)]
+
     def _opened(self, version: str, metric: str, alarm: Alarm, time: float, now: Instant) -> Episode:
         self.ordinal += 1
-        record: Episode = {
-            "id": episode_id(self._store_id, self._model, version, self.ordinal),
-            "model": self._model,
-            "version": version,
-            "ordinal": self.ordinal,
-            "metric": metric,
-            "opened_at": now.wall_s,
-            "time": time,
-            "closed_at": None,
-            "closed_by": None,
-            "alarms": 0,
-            "evidence": [],
-            "watches": {},
-            "recovered": [],
-            "request": {"state": "asking", "reason": None, "asks": 1, "skipped": None},
-            "order": None,
-            "after": None,
-            "acknowledged_at": None,
-            "flagged": None,
-            "decisions": [],
-            "held": True,
-        }
+        id_ = episode_id(self._store_id, self._model, version, self.ordinal)
+        record = _record(id_, self._model, version, ordinal=self.ordinal, metric=metric, time=time, now=now)
         self._decide(record, "open", f"{alarm.statistic:.3g} > {alarm.threshold:.3g}", now, _numbers(alarm))
-        self._decide(record, "ask", "an episode asks for one order", now)
+        self._hold(record, now)
+        return record
+
+    def _hold(self, record: Episode, now: Instant) -> None:
         self._held[record["id"]] = record
+        self._dirty[record["id"]] = record
         for old in sorted(self._held.values(), key=lambda r: int(r["ordinal"]))[: len(self._held) - MAX_HELD]:
             if old["closed_at"] is None:
                 self._close(old, "too many", f"more than {MAX_HELD} episodes of the model are unsettled", now)
             self._let_go(old)
-        return record
 
     def _observe(self, version: str, metric: str, values: Floats, now: Instant) -> list[Effect]:
         record = self.open_of(version)
@@ -272,7 +306,7 @@ class EpisodeBook:
         if record["closed_at"] is not None:
             record["after"] = record["after"] or {"version": None}
         self._settle(record)
-        return [Tell("ordered", episode, str(reply["order"]))]
+        return [Tell("ordered", episode, str(reply["order"])), Ordered(episode)]
 
     def order(self, episode: str, order: Mapping[str, Any], now: Instant) -> list[Effect]:
         """Take what the dispatcher says of the order of an episode now."""
@@ -294,11 +328,14 @@ class EpisodeBook:
         if told["state"] != before:
             self._decide(record, f"order {told['state']}", str(told["reason"] or ""), now, dict(told))
             if told["state"] == "done":
+                effects.append(Retrained(record["version"], told["order"], told["new_version"], record.get("shortfall")))
                 effects += self._done(record, told["new_version"], now)
             elif told["state"] == "expired":
                 effects += self._close(record, "expired", "the order expired before anybody had begun it", now)
             elif told["state"] in {"failed", "dead"} and record["closed_at"] is None:
                 effects.append(self._flag(record, f"the retrain {told['state']}: {told['reason']}", now, dict(told)))
+                if _is_shortfall(record):  # what goes on losing asks again
+                    effects += self._close(record, told["state"], f"the retrain {told['state']}", now)
         self._settle(record)
         return effects
 
@@ -319,18 +356,32 @@ class EpisodeBook:
         """Whether `tick` would ask again."""
         return any(_is_due(record, pace) for record in self._held.values())
 
-    def tick(self, now: Instant, pace: Instant | None = None) -> list[Effect]:
-        """Ask again for what was skipped, where the time that was named is over on the clock of `pace`, or `now`."""
+    def tick(self, now: Instant, pace: Instant | None = None, *, pays: bool = True) -> list[Effect]:
+        """Ask again for what was skipped, where the time that was named is over on the clock of `pace`, or `now`.
+
+        A shortfall asks again only where a retrain still `pays`.
+        """
         effects: list[Effect] = []
-        for record in self._held.values():
+        for record in list(self._held.values()):
             request, wait = record["request"], record["request"]["skipped"]
             if wait is not None and _is_due(record, pace or now):
+                if _is_shortfall(record) and not pays:
+                    effects += self._close(record, "recovery", "a retrain does not pay any more", now)
+                    continue
                 due_at = wait["wall_s"] + wait["s"]
                 request |= {"state": "asking", "skipped": None, "asks": request["asks"] + 1, "due_at": due_at}
                 self._decide(record, "ask again", f"what it was skipped for is over: {request['reason']}", now)
                 self._dirty[record["id"]] = record
                 effects.append(Ask(record["id"]))
         return effects
+
+    def ask_again(self, now: Instant) -> None:
+        """Let what was refused for good be due again: a changed configuration may answer otherwise."""
+        for record in self._held.values():
+            request = record["request"]
+            if request["state"] == "skipped" and request["skipped"] is None and record["closed_at"] is None:
+                request["skipped"] = _wait(0.0, now)
+                self._dirty[record["id"]] = record
 
     # --- people
 
@@ -399,6 +450,56 @@ def in_words(model: str, version: str, metric: str, alarm: Mapping[str, Any]) ->
     )
 
 
+def _record(id_: str, model: str, version: str, *, ordinal: int, metric: str, time: float, now: Instant) -> Episode:
+    return {
+        "id": id_,
+        "model": model,
+        "version": version,
+        "ordinal": ordinal,
+        "metric": metric,
+        "opened_at": now.wall_s,
+        "time": time,
+        "closed_at": None,
+        "closed_by": None,
+        "alarms": 0,
+        "evidence": [],
+        "watches": {},
+        "recovered": [],
+        "request": {"state": "asking", "reason": None, "asks": 1, "skipped": None},
+        "order": None,
+        "after": None,
+        "acknowledged_at": None,
+        "flagged": None,
+        "decisions": [],
+        "held": True,
+    }
+
+
+def _as_evidence(metric: str, at: float, numbers: ShortfallNumbers, now: Instant) -> Evidence:
+    """Return a shortfall as evidence like an alarm's: the promise is its baseline, the stretch its window."""
+    rows, error = numbers["stretch_rows"], numbers["standard_error"]
+    return {
+        "metric": metric,
+        "at": now.wall_s,
+        "time": at,
+        "detector": "shortfall",
+        "direction": "down",
+        "statistic": numbers["lost"],
+        "threshold": numbers["price"],
+        "baseline_n": int(numbers["promised_n"]),
+        "baseline_mean": numbers["promised"],
+        "baseline_sd": error,
+        "window_n": rows,
+        "window_mean": numbers["stretch_rate"],
+        "estimated_start": numbers["stretch_windows"],
+        "extra": {"z": numbers["z"], "since": numbers["stretch_since"]},
+    }
+
+
+def _is_shortfall(record: Episode) -> bool:
+    return record.get("cause") == "shortfall"
+
+
 def observed_drift(evidence: Evidence) -> float | None:
     """Give the size of a drift in deviations of the baseline; None against a constant one."""
     sd = evidence["baseline_sd"]
@@ -416,7 +517,12 @@ def asks_at(record: Episode) -> float:
 
 
 def explanation(record: Episode) -> Json:
-    """Give the numbers behind the request of an episode: those of its first alarm, and which metrics alarmed."""
+    """Return the numbers behind the request of an episode: those of its first alarm, and which metrics alarmed.
+
+    A shortfall has numbers of its own.
+    """
+    if "shortfall" in record:
+        return dict(record["shortfall"])
     return {
         **record["evidence"][0],
         "episode": record["id"],

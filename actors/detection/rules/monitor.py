@@ -283,6 +283,11 @@ class Monitor:
         """The versions that are known, oldest first."""
         return self._versions.keys()
 
+    def since(self) -> list[tuple[str, float]]:
+        """Return the versions that have logged and the time of their first event, those whose events came last at the end."""
+        seen = sorted(self._versions.items(), key=lambda item: item[1].order)
+        return [(name, held.first_time) for name, held in seen if held.events]
+
     @property
     def watched(self) -> bool:
         """Whether any metric that was logged is watched."""

@@ -1,0 +1,52 @@
+"""What a version has promised: its value on its own training rows, as a numbered row of its model's log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import msgpack
+
+Source = Literal["cross_validation", "hold_out"]
+
+
+class PromiseRecord(TypedDict):
+    """A promise as it is kept and shown; `values` by metric."""
+
+    values: dict[str, float]
+    n: float
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The value of each metric of a version on its `n` training rows.
+
+    One of a single hold-out is kept and shown, and no rule uses it: measured, it does harm.
+
+    >>> promise = Promise("v2", {"accuracy": 0.87}, 2500, "cross_validation")
+    >>> unpacked(promise.packed()) == promise
+    True
+    """
+
+    version: str
+    values: dict[str, float]
+    n: float
+    source: Source
+
+    def packed(self) -> bytes:
+        """Return the payload of its row in the log."""
+        said = {"version": self.version, "values": self.values, "n": self.n, "source": self.source}
+        return bytes(msgpack.packb({"v": 2, "promise": said}))
+
+    def record(self) -> PromiseRecord:
+        """Return what is kept of it under its version."""
+        return {"values": dict(self.values), "n": self.n, "source": self.source}
+
+
+def unpacked(payload: bytes) -> Promise:
+    """Return the promise that a row of the log holds. ValueError where it holds none."""
+    said: Any = msgpack.unpackb(payload)
+    if not isinstance(said, dict) or not isinstance(said.get("promise"), dict):
+        raise ValueError("payload must hold a promise")  # noqa: TRY004  the wire's rule
+    return Promise(**said["promise"])

@@ -1,0 +1,410 @@
+"""Decides whether a retrain of a model pays: what its live version loses against its promise, and what a retrain has saved.
+
+Pure: promises, events and people's decisions in, decisions out; all it knows is a few plain values, written with every commit.
+It knows which version is live (`versions.py`) and keeps one `Shortfall` for it, under its own promise or the one that it
+inherits from the version before. Which orders there are is the episodes' business (`episodes.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypedDict
+
+import numpy as np
+
+from actors.config import ModelSettings
+from actors.detection.rules.promises import Promise, PromiseRecord
+from actors.detection.rules.verdict import Payback, PaybackRecord, Verdict
+from actors.detection.rules.versions import Decision, Versions, VersionsRecord
+from actors.drift import BudgetPrice, Shortfall, Stretch, usual_direction
+from actors.drift.shortfall import Whole, usable
+from actors.replies import RetrainShown, ShortfallNumbers
+from actors.wire import Batch, Bools, Floats, Indices
+
+Z: Final = 2.0  # standard errors that are put down to chance
+MAX_PROMISES: Final = 64  # of one model, the newest; that of a version that is live or compared stays
+_NO_PRICE: Final = 1e300  # where nothing is ordered by price, what is lost is shown all the same
+_USED: Final = "cross_validation"
+
+
+@dataclass(frozen=True, slots=True)
+class Pays:
+    """A retrain of the live version pays, as of event time `at`: order one."""
+
+    version: str
+    metric: str
+    at: float
+    numbers: ShortfallNumbers
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What an order's retrain has come to."""
+
+    order: str
+    verdict: Verdict
+    saved: float
+    standard_error: float
+    at: float
+
+
+Outcome = Pays | Judged | Decision
+
+
+class Standing(TypedDict):
+    """The promise that the live version is held to, and whose it is."""
+
+    version: str
+    value: float
+    n: float
+
+
+class AwaitedRecord(TypedDict):
+    """A retrain that is judged from the first event of its version on."""
+
+    version: str
+    order: str
+    numbers: ShortfallNumbers
+
+
+class RetrainRecord(TypedDict):
+    """What `RetrainWatch.memory` returns: plain values, as the store takes them."""
+
+    versions: VersionsRecord
+    promises: dict[str, PromiseRecord]
+    standing: Standing | None
+    rule: bytes | None
+    weighed: bool
+    unused: int
+    since: float | None
+    retrains: int
+    payback: PaybackRecord | None
+    awaited: AwaitedRecord | None
+    shown: RetrainShown
+
+
+class RetrainWatch:
+    """What decides about retrains of one model. Nothing is shared between two of these."""
+
+    def __init__(
+        self, settings: ModelSettings, memory: RetrainRecord | None = None, known: Iterable[tuple[str, float]] = ()
+    ) -> None:
+        """Begin afresh, or from `memory`; without one `known` are the versions that have logged, and since when."""
+        rule, promotion = settings.retrain, settings.promotion
+        self._rule = rule
+        watched = settings.watch.get(rule.metric)
+        self._errors = (usual_direction(rule.metric) if watched is None else watched.direction) == "up"
+        versions = None if memory is None else memory["versions"]
+        if versions is None:
+            before = Versions()
+            for name, since in known:
+                before.appeared(name, at=since)
+            versions = before.memory()
+        self.versions = Versions(gate=promotion.gate, on_worse=promotion.on_worse, memory=versions)
+        self._promises: dict[str, PromiseRecord] = {}
+        self._standing: Standing | None = None
+        self._shortfall: Shortfall | None = None
+        self._weighed = False  # whether the live version has logged n
+        self._unused = 0  # windows that no rule can judge: no share of n rows
+        self._since: float | None = None  # when the budget began, in event time
+        self._retrains = 0
+        self._payback: Payback | None = None
+        self._awaited: AwaitedRecord | None = None
+        if memory is not None:
+            self._remember(memory)
+
+    # --- questions
+
+    @property
+    def missing(self) -> list[str]:
+        """What keeps the rule from working: a promise, or n with the events; nothing where another rule is asked for."""
+        if self._rule.when != "shortfall":
+            return []
+        return [name for name, there in (("promise", self._standing is not None), ("n", self._weighed)) if not there]
+
+    @property
+    def pays(self) -> bool:
+        """Whether a retrain of the live version pays, as of its last event."""
+        return self._rule.when == "shortfall" and self._shortfall is not None and self._weighed and self._shortfall.due
+
+    def informs(self, version: str) -> str | None:
+        """Return why an alarm of this version asks for no order; None where it does."""
+        if self.versions.state_of(version) == "candidate":
+            return f"version {version} is a candidate: nothing is ordered before it is live"
+        if self._rule.when == "never":
+            return "retrain.when is never: an alarm informs"
+        if self._rule.when == "shortfall" and not self.missing:
+            lost, price = (0.0, 0.0) if self._shortfall is None else (self._shortfall.lost, self._shortfall.price)
+            return f"retrain.when is shortfall: {max(lost, 0.0):.0f} of {price:.0f} errors lost, an alarm informs"
+        return None
+
+    def shown(self) -> RetrainShown:
+        """Return what status shows."""
+        standing, live = self._standing, self.versions.live
+        rule = self._shortfall
+        own = None if live is None else self._promises.get(live)
+        return {
+            "when": self._rule.when,
+            "metric": self._rule.metric,
+            "lost": None if rule is None or not self._weighed else max(rule.lost, 0.0),
+            "price": None if rule is None or rule.price >= _NO_PRICE else rule.price,
+            "promised": None if standing is None else standing["value"],
+            "promised_n": None if standing is None else standing["n"],
+            "promise_source": None if own is None and standing is None else (_USED if own is None else own["source"]),
+            "inherited_from": None if standing is None or standing["version"] == live else standing["version"],
+            "missing": self.missing,
+            "live_version": live,
+            "unused": self._unused,
+        }
+
+    def promise_of(self, version: str) -> PromiseRecord | None:
+        """Return what a version itself has promised."""
+        return self._promises.get(version)
+
+    # --- promises
+
+    def promise(self, promise: Promise) -> bool:
+        """Take a promise; False where the same was said before."""
+        record = promise.record()
+        if self._promises.get(promise.version) == record:
+            return False
+        self._promises.pop(promise.version, None)
+        self._promises[promise.version] = record
+        kept = {row["version"] for row in self.versions.rows()} | {promise.version}
+        for name in [name for name in self._promises if name not in kept][: max(len(self._promises) - MAX_PROMISES, 0)]:
+            del self._promises[name]
+        if promise.version == self.versions.live:
+            self._begin_rule(promise.version)
+        return True
+
+    def _begin_rule(self, live: str) -> None:
+        """Hold the live version to its own promise, or to the one of the version before; it has lost nothing yet."""
+        own = self._promises.get(live)
+        if own is not None and own["source"] == _USED and self._rule.metric in own["values"]:
+            self._standing = {"version": live, "value": self._as_hits(own["values"][self._rule.metric]), "n": own["n"]}
+        self._shortfall = self._made()
+
+    def _as_hits(self, value: float) -> float:
+        return 1.0 - value if self._errors else value
+
+    def _made(self) -> Shortfall | None:
+        standing = self._standing
+        if standing is None:
+            return None
+        return Shortfall(promised=standing["value"], promised_n=standing["n"], price=self._price(self._since or 0.0), z=Z)
+
+    def _price(self, at: float) -> float:
+        standing, rule = self._standing, self._rule
+        if standing is None or rule.when != "shortfall":
+            return _NO_PRICE
+        if rule.budget is not None:
+            every = rule.budget.per_s / rule.budget.count
+            elapsed = 0.0 if self._since is None else max(at - self._since, 0.0)
+            return BudgetPrice(promised_n=standing["n"], every=every).price(elapsed=elapsed, retrains=self._retrains)
+        price = None if rule.price is None else rule.price.in_errors(standing["n"])
+        return _NO_PRICE if price is None else price
+
+    # --- events
+
+    def take(self, batch: Batch, ok: Bools | None, skip: int) -> list[Outcome]:
+        """Take the rows of a batch from `skip` on that are `ok` (None: all); return what they decide, in order."""
+        known = all(self.versions.state_of(name) is not None for name in batch.versions)
+        if batch.weights is None and known:
+            return self._overdue(batch, ok, skip)
+        outcomes: list[Outcome] = []
+        for version, rows in _runs(batch, ok, skip):
+            at = float(batch.times[rows[0]])
+            if self.versions.state_of(version) is None:
+                outcomes += self._decided(self.versions.appeared(version, at=at), at)
+            outcomes += self._take_run(version, batch, rows)
+        return outcomes + self._overdue(batch, ok, skip)
+
+    def _take_run(self, version: str, batch: Batch, rows: Indices) -> list[Outcome]:
+        """Take consecutive rows of one version."""
+        column, weights = batch.columns.get(self._rule.metric), batch.weights
+        if column is None or weights is None:
+            return []
+        for each in (column, weights):
+            if each.present is not None:
+                rows = rows[each.present[rows]]
+        values, n = column.values[rows], weights.values[rows]
+        hits, whole, good = usable(1.0 - values if self._errors else values, n)
+        self._unused += int(len(good) - good.sum())
+        hits, whole, times = hits[good], whole[good], batch.times[rows][good]
+        outcomes: list[Outcome] = []
+        # Where versions are compared a period ends with the first window at most: all that follows counts together.
+        cuts = (slice(0, 1), slice(1, None)) if self.versions.compares(version) else (slice(0, None),)
+        for cut in cuts:
+            if len(whole[cut]):
+                outcomes += self._take_windows(version, hits[cut], whole[cut], times[cut])
+        return outcomes
+
+    def _take_windows(self, version: str, hits: Whole, n: Whole, times: Floats) -> list[Outcome]:
+        at = float(times[-1])
+        outcomes: list[Outcome] = []
+        if version == self.versions.live:
+            self._weighed = True
+            self._since = at if self._since is None else self._since
+            if self._shortfall is not None:
+                outcomes += self._lose(version, self._shortfall, hits, n, times)
+            if self._payback is not None:
+                self._payback.add(hits=int(hits.sum()), n=int(n.sum()))
+                outcomes += self._judge(at)
+        decisions = self.versions.window(version, hits=int(hits.sum()), n=int(n.sum()), at=at)
+        return outcomes + self._decided(decisions, at)
+
+    def _lose(self, version: str, rule: Shortfall, hits: Whole, n: Whole, times: Floats) -> list[Outcome]:
+        rule.price = self._price(float(times[0]))
+        found = rule.update_many(hits, n, at=times)
+        if found is None or self._standing is None or self._rule.when != "shortfall":
+            return []
+        index, stretch = found
+        return [Pays(version, self._rule.metric, float(times[index]), self._numbers(version, stretch, rule.price))]
+
+    def _numbers(self, version: str, stretch: Stretch, price: float) -> ShortfallNumbers:
+        standing = self._standing
+        whose = version if standing is None else standing["version"]
+        return {
+            "cause": "shortfall",
+            "metric": self._rule.metric,
+            "promised": stretch.promised,
+            "promised_n": 0.0 if standing is None else standing["n"],
+            "inherited_from": None if whose == version else whose,
+            "price": price,
+            "lost": stretch.lost,
+            "z": Z,
+            "stretch_rows": stretch.rows,
+            "stretch_hits": stretch.hits,
+            "stretch_rate": stretch.rate,
+            "stretch_windows": stretch.windows,
+            "stretch_since": stretch.since,
+            "standard_error": stretch.standard_error,
+            "drift": stretch.drift,
+        }
+
+    # --- versions
+
+    def _decided(self, decisions: Iterable[Decision], at: float) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for decision in decisions:
+            outcomes.append(decision)
+            if decision.kind in {"went live", "promoted", "rolled back"}:
+                self._live(decision.version, at)
+        return outcomes
+
+    def _live(self, version: str, at: float) -> None:
+        self._begin_rule(version)
+        self._weighed = False
+        awaited = self._awaited
+        if awaited is not None and awaited["version"] == version:
+            self._begin_payback(awaited["order"], awaited["numbers"], at)
+
+    def promote(self, version: str, at: float) -> list[Outcome]:
+        """Make a version live because a person says so. KeyError, ValueError: see `Versions.promote`."""
+        return self._decided([self.versions.promote(version, at=at)], at)
+
+    def rollback(self, at: float) -> list[Outcome]:
+        """Return to the version that was live before. ValueError: there is none."""
+        return self._decided([self.versions.rollback(at=at)], at)
+
+    # --- orders
+
+    def ordered(self, at: float) -> list[Judged]:
+        """Learn that the model has got an order: what has not paid by now did not pay."""
+        self._retrains += 1
+        self._awaited = None
+        return [] if self._payback is None else self._close(self._payback.closed(), at)
+
+    def retrained(self, version: str, order: str, numbers: ShortfallNumbers | None, new_version: str | None, at: float) -> None:
+        """Learn that an order for `version` is done: its retrain is judged from its new version's first event on.
+
+        The rule begins again, whatever caused the order; a new version that is live already has begun it itself. `numbers`
+        are those of the shortfall that asked; without them no verdict follows.
+        """
+        live = self.versions.live
+        if live is None:
+            return
+        on_it = live != version
+        if not on_it:
+            self._shortfall = self._made()
+        if numbers is None:
+            return
+        if on_it or new_version is None:
+            self._begin_payback(order, numbers, at)
+        else:
+            self._awaited = {"version": new_version, "order": order, "numbers": numbers}
+
+    def _begin_payback(self, order: str, numbers: ShortfallNumbers, at: float) -> None:
+        self._awaited = None
+        lost_per_row = numbers["lost"] / numbers["stretch_rows"]
+        self._payback = Payback(order, numbers["promised"], lost_per_row, numbers["price"], numbers["z"], at)
+
+    def _judge(self, at: float) -> list[Judged]:
+        verdict = None if self._payback is None else self._payback.verdict(at)
+        return [] if verdict is None else self._close(verdict, at)
+
+    def _close(self, verdict: Verdict, at: float) -> list[Judged]:
+        payback, self._payback = self._payback, None
+        if payback is None:
+            return []
+        savings = payback.savings()
+        return [Judged(payback.order, verdict, savings.saved, savings.standard_error, at)]
+
+    def _overdue(self, batch: Batch, ok: Bools | None, skip: int) -> list[Outcome]:
+        """Judge a retrain whose version has not logged n for too long, by the time of any event."""
+        if self._payback is None or skip >= batch.rows or (ok is not None and not ok[skip:].any()):
+            return []
+        return [*self._judge(float(batch.times[skip:].max()))]
+
+    # --- memory
+
+    def memory(self) -> RetrainRecord:
+        """Return everything that a successor needs."""
+        return {
+            "versions": self.versions.memory(),
+            "promises": self._promises,
+            "standing": self._standing,
+            "rule": None if self._shortfall is None else self._shortfall.state(),
+            "weighed": self._weighed,
+            "unused": self._unused,
+            "since": self._since,
+            "retrains": self._retrains,
+            "payback": None if self._payback is None else self._payback.memory(),
+            "awaited": self._awaited,
+            "shown": self.shown(),
+        }
+
+    def _remember(self, memory: RetrainRecord) -> None:
+        self._promises = dict(memory["promises"])
+        self._standing = memory["standing"]
+        self._weighed, self._unused = memory["weighed"], memory["unused"]
+        self._since, self._retrains = memory["since"], memory["retrains"]
+        self._payback = None if memory["payback"] is None else Payback.of_memory(memory["payback"])
+        self._awaited = memory["awaited"]
+        live = self.versions.live
+        if memory["shown"]["metric"] != self._rule.metric:  # another metric is asked for: what it promised, and lost, is new
+            self._standing, self._payback, self._awaited = None, None, None
+            if live is not None:
+                self._begin_rule(live)
+            return
+        self._shortfall = self._made()
+        if self._shortfall is not None and memory["rule"] is not None:
+            self._shortfall.restore(memory["rule"])
+            if self._rule.budget is not None and memory["shown"]["price"] is not None:
+                self._shortfall.price = memory["shown"]["price"]
+
+
+def _runs(batch: Batch, ok: Bools | None, skip: int) -> Iterator[tuple[str, Indices]]:
+    """Cut the rows that count into runs of one version each, in order."""
+    counted = np.ones(batch.rows, dtype=np.bool_) if ok is None else ok.copy()
+    counted[:skip] = False
+    rows = np.flatnonzero(counted)
+    if not len(rows):
+        return
+    if batch.which is None:
+        yield batch.versions[0], rows
+        return
+    which = batch.which[rows]
+    for run in np.split(rows, np.flatnonzero(np.diff(which)) + 1):
+        yield batch.versions[int(batch.which[run[0]])], run

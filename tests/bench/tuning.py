@@ -41,7 +41,6 @@ FIGURES: Final[tuple[Row, ...]] = (
     ("no-op trials/s, inline, over Optuna in memory", "throughput", _over("optuna", "inline"), 2.0, 4.0, True),
     ("no-op trials/s, child, over Optuna in memory", "throughput", _over("optuna", "child"), 0.5, 0.8, True),
     ("no-op trials/s, fork, over Optuna in memory", "throughput", _over("optuna", "fork"), 0.1, 0.16, True),
-    ("no-op trials/s, inline, over Optuna with one thread", "throughput", _over("optuna_alone", "inline"), 1.0, 2.0, True),
     ("no-op trials/s, inline, over Ray Tune, actors reused", "throughput", _over("ray_tune", "inline"), 100.0, 1000.0, True),
     ("no-op trials/s, child, over Ray Tune, actors reused", "throughput", _over("ray_tune", "child"), 30.0, 250.0, True),
     ("no-op trials/s, fork, over Ray Tune, actors reused", "throughput", _over("ray_tune", "fork"), 6.0, 60.0, True),

@@ -4,7 +4,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help demo test test-launch wheel unit check format docs docs-serve bench chaos clean
+.PHONY: help demo test test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,10 @@ bench: .venv/.bench ## the benchmarks, beside what one would otherwise do
 	$(BIN)/python -m tests.bench detection
 	$(BIN)/python -m tests.bench tuning
 
+fuzz: .venv/.installed ## whatever comes in is taken or refused with a reason: ten minutes by coverage
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds 600
+
 wheel: .venv/.installed ## dist/visutility-<version>-py3-none-any.whl, for the nodes of a cluster
 	rm -f dist/visutility-*.whl
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
@@ -65,6 +69,15 @@ chaos: .venv/.installed ## kill, freeze, cut off, compare: both stores, three se
 	$(BIN)/python -m tests.chaos --control all
 	$(BIN)/python -m tests.chaos --control all --storage postgresql
 	$(BIN)/python -m tests.chaos --control none
+
+drills: .venv/.installed ## overload and damage of the store; then each without its protection, which must be noticed
+	$(BIN)/python -m tests.chaos --drill overload
+	$(BIN)/python -m tests.chaos --drill overload --control all
+	$(BIN)/python -m tests.chaos --drill damage
+	$(BIN)/python -m tests.chaos --drill damage --control all
+
+soak: .venv/.installed ## half an hour of load: memory, descriptors, threads and disk must stay flat
+	$(BIN)/python -m tests.chaos --soak 30
 
 clean: ## remove .venv and caches
 	rm -rf .venv site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

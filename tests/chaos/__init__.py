@@ -36,6 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--crowd", type=int, default=0, metavar="N", help="N producers more, all of one model, that resend together"
     )
+    parser.add_argument(
+        "--drill",
+        choices=("overload", "damage"),
+        help="overload: 1,200 consumers, 1,500 calls at a locked store, 400 orders at a receiver that hangs;\n"
+        "damage: the store's files are deleted, replaced, made read-only, and bytes in them flipped; with --control all:\n"
+        "without each protection in turn, which must be noticed",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the records of the run")
     return run(parser, argv, _chaos)
 
@@ -45,6 +52,10 @@ def _chaos(arguments: argparse.Namespace, output: Output) -> int:
         raise ValueError(f"--seconds must be above 0, got {arguments.seconds:g}")
     # Before `actors` is imported: its sources may be edited while a run lasts, and a restart is no upgrade.
     os.environ.setdefault("VISUTILITY_BUILD", "chaos")
+    if arguments.drill is not None:
+        from tests.chaos import drilled
+
+        return drilled.run_drill(arguments.drill, arguments.control, output)
     if arguments.control is not None:
         from tests.chaos import negative
 

@@ -102,10 +102,42 @@ def _no_rearm() -> None:
     Commits.settle = settle  # type: ignore[method-assign]
 
 
+def _no_take_bound() -> None:
+    """Let any number of consumers wait."""
+    from actors.retraining import channel
+
+    channel._MAX_WAITING = 10**9  # type: ignore[misc]
+
+
+def _no_call_bound() -> None:
+    """Let any number of calls wait for the tuner's store."""
+    from actors.tuning import tuner
+
+    tuner.MAX_IN_FLIGHT = 10**9  # type: ignore[misc]
+
+
+def _no_circuit() -> None:
+    """Try a receiver that hangs again and again, with all places that there are."""
+    from actors.retraining.rules.circuit import Circuits
+
+    Circuits.allows = lambda *_: True  # type: ignore[method-assign]
+
+
+def _no_file_check() -> None:
+    """Commit into whatever file is open, whether anybody finds it again or not."""
+    from actors.storage.store import Part
+
+    Part._look = lambda _self: None  # type: ignore[attr-defined]
+
+
 _PATCHES: Final[dict[str, Callable[[], None]]] = {
     "no-trim": _no_trim,
     "no-fence": _no_fence,
     "early-reply": _early_reply,
     "no-put-if-absent": _new_id,
     "no-rearm": _no_rearm,
+    "no-take-bound": _no_take_bound,
+    "no-call-bound": _no_call_bound,
+    "no-circuit": _no_circuit,
+    "no-file-check": _no_file_check,
 }

@@ -14,6 +14,7 @@ from actors.tuning.strategies import space as spaces
 from actors.tuning.strategies.create import create
 from actors.tuning.strategies.interface import TuningStrategy
 
+MODES: Final = ("min", "max")
 EXECUTORS: Final = ("inline", "child", "fork")
 # A book holds every trial of its study in memory, about 500 bytes each.
 MAX_TRIALS: Final = 1_000_000
@@ -150,7 +151,7 @@ def check(asked: Mapping[str, Any]) -> Plan:
     name, mode = asked["name"], asked.get("mode", "min")
     if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable() or set(name) & set("*?["):
         raise ValueError(f"name must be 1 to {_MAX_NAME} printable characters without * ? [, got {shown(name)}")
-    if mode not in {"min", "max"}:
+    if mode not in MODES:
         raise ValueError(f"mode must be 'min' or 'max', got {shown(mode)}")
     space = spaces.parse(asked["space"])
     timeout_s = _timeout(asked.get("timeout_s"))

@@ -1,0 +1,240 @@
+"""The store-damage drill: files deleted, replaced, made read-only, and bytes in them flipped, while somebody logs.
+
+What the system cannot keep it must not acknowledge, and it must say so within seconds; what is broken must not take the rest
+along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import ray
+
+import actors
+from actors import wire
+from tests.chaos.stage import Figure, Stage, stage
+
+MODELS: Final = ("damage/a", "damage/b")
+_DOCUMENT: Final[dict[str, Any]] = {"detectors": {"max_processes": 4}, "defaults": {"cooldown": "1s"}}
+_BEFORE: Final = 20
+_AFTER_S: Final = 8.0
+_NOTICED_S: Final = 6.0
+# A commit that had begun when the file went may still have been acknowledged.
+_UNDER_WAY_S: Final = 0.5
+_GOES_ON_S: Final = 60.0
+_CALL_S: Final = 20.0
+
+
+class Producer:
+    """Logs one event a call to one model, and knows what was acknowledged."""
+
+    def __init__(self, set_up: Stage, model: str) -> None:
+        self._set_up = set_up
+        self._model = model
+        self.sequence = 0
+        self.acked: list[tuple[int, float]] = []  # sequence, when the call began
+
+    def send(self) -> bool:
+        """Send the next event; tell whether it was acknowledged."""
+        columns = {"accuracy": np.full(1, 0.9), "id": np.full(1, float(self.sequence))}
+        payload = wire.pack(wire.batch_of_columns(columns, version="1", timestamps=None, now_s=time.time()))
+        began_s = time.monotonic()
+        try:
+            call = self._set_up.actor("broadcaster").ingest.remote(
+                model=self._model, producer="drill", sequence=self.sequence, payload=payload
+            )
+            reply = ray.get(call, timeout=_CALL_S)
+        except Exception:  # noqa: BLE001  whatever it is, it is no acknowledgement
+            return False
+        if reply.get("status", "accepted") != "accepted" or not reply.get("accepted"):
+            return False
+        self.acked.append((self.sequence, began_s))
+        self.sequence += 1
+        return True
+
+    def send_for(self, seconds: float) -> None:
+        """Send all the time."""
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            if not self.send():
+                time.sleep(0.1)
+
+
+def drill(controls: Sequence[str] = ()) -> list[Figure]:
+    """Run every part, or with `controls` those that must fail without them; return what was found."""
+    figures: list[Figure] = []
+    for part in [part for part in PARTS if not controls or PARTS[part] in controls]:
+        with stage(_DOCUMENT, controls) as set_up:
+            producer = Producer(set_up, MODELS[0])
+            other = Producer(set_up, MODELS[1])
+            while producer.sequence < _BEFORE or other.sequence < _BEFORE:
+                producer.send()
+                other.send()
+            figures += part(set_up, producer, other)
+    return figures
+
+
+def deleted(set_up: Stage, producer: Producer, _other: Producer) -> list[Figure]:
+    """Delete the file of the detector that the model lives in."""
+
+    def harm(file: Path) -> None:
+        for each in file.parent.glob(f"{file.name}*"):
+            each.unlink()
+
+    return _harmed("deleted", harm, set_up, producer)
+
+
+def replaced(set_up: Stage, producer: Producer, _other: Producer) -> list[Figure]:
+    """Put an older copy in the place of the file."""
+
+    def harm(file: Path) -> None:
+        copy = file.with_suffix(".copy")
+        with contextlib.closing(sqlite3.connect(file)) as source, contextlib.closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        os.replace(copy, file)  # noqa: PTH105  at once, as a restore does
+
+    return _harmed("replaced", harm, set_up, producer)
+
+
+def read_only(set_up: Stage, producer: Producer, _other: Producer) -> list[Figure]:
+    """Take away the right to write the file."""
+    with _unwritable(_file_of(set_up, MODELS[0])) as done:
+        if not done:
+            return [Figure("the file is made read-only", "skipped: this user writes anyway, and chattr is refused", "-", True)]
+        return _harmed("made read-only", lambda _file: None, set_up, producer)
+
+
+def flipped(set_up: Stage, producer: Producer, other: Producer) -> list[Figure]:
+    """Flip bytes of a row of the log while the system is stopped; then start it."""
+    namespace, file = set_up.system.namespace, _file_of(set_up, MODELS[0])
+    set_up.system.stop()
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        ((rowid, payload),) = connection.execute(
+            "SELECT rowid, payload FROM log WHERE model = ? ORDER BY rowid LIMIT 1 OFFSET 5", (MODELS[0],)
+        ).fetchall()
+        broken = bytes(byte ^ 0xA5 for byte in payload)
+        connection.execute("UPDATE log SET payload = ? WHERE rowid = ?", (broken, rowid))
+    began_s = time.monotonic()
+    try:
+        actors.start(_DOCUMENT | {"storage": f"sqlite:///{set_up.store}"}, namespace=namespace)
+    except Exception as error:  # noqa: BLE001  whatever it says is the finding
+        return [
+            Figure("bytes of a row are flipped: the system starts", f"{type(error).__name__}: {error}"[:90], "starts", False)
+        ]
+    goes_on = _until(producer.send) and _until(other.send)
+    took_s = time.monotonic() - began_s
+    told = str(set_up.system.status())
+    reported = "quarantine" in told or "unreadable" in told or "problem" in told
+    return [
+        Figure(
+            "bytes of a row are flipped: the model and the others go on",
+            f"after {took_s:.1f} s" if goes_on else "not at all",
+            f"{_GOES_ON_S:g} s",
+            goes_on,
+        ),
+        Figure("and status says so", "yes" if reported else "no", "yes", reported),
+    ]
+
+
+def broken_file(set_up: Stage, _producer: Producer, other: Producer) -> list[Figure]:
+    """Overwrite most of a file while the system is stopped: it is named, and the others serve."""
+    namespace, file = set_up.system.namespace, _file_of(set_up, MODELS[0])
+    set_up.system.stop()
+    for each in file.parent.glob(f"{file.name}-*"):
+        each.unlink()
+    size = file.stat().st_size
+    with file.open("r+b") as broken:
+        broken.seek(100)
+        broken.write(np.random.default_rng(1).bytes(size - 100))
+    name = "most of a file is overwritten: it is named, the others serve"
+    try:
+        actors.start(_DOCUMENT | {"storage": f"sqlite:///{set_up.store}"}, namespace=namespace)
+    except Exception as error:  # noqa: BLE001
+        named = file.name in str(error) or file.stem in str(error)
+        return [Figure(name, f"start refuses: {error}"[:90], "named", named)]
+    serves = _until(other.send)
+    named = file.stem in str(set_up.system.status())
+    return [Figure(name, f"named: {named}, another model is served: {serves}", "both", named and serves)]
+
+
+Part = Callable[[Stage, Producer, Producer], list[Figure]]
+PARTS: Final[dict[Part, str]] = {
+    deleted: "no-file-check",
+    replaced: "no-file-check",
+    read_only: "no-file-check",
+    flipped: "",
+    broken_file: "",
+}
+
+
+def _harmed(what: str, harm: Callable[[Path], None], set_up: Stage, producer: Producer) -> list[Figure]:
+    """Do harm to the file while the producer sends; compare what it saw acknowledged with what status said."""
+    harm(_file_of(set_up, MODELS[0]))
+    harmed_s = time.monotonic()
+    producer.send_for(_AFTER_S / 2)
+    noticed_s = None
+    while noticed_s is None and time.monotonic() < harmed_s + _AFTER_S + _NOTICED_S:
+        if "store_problem" in set_up.system.status():
+            noticed_s = time.monotonic() - harmed_s
+        else:
+            producer.send_for(0.3)
+    producer.send_for(1.0)
+    after = [sequence for sequence, began_s in producer.acked if began_s > harmed_s + _UNDER_WAY_S]
+    return [
+        Figure(f"the file is {what}: events acknowledged afterwards", str(len(after)), "0", not after, "no-file-check"),
+        Figure(
+            f"the file is {what}: status names the problem",
+            "never" if noticed_s is None else f"after {noticed_s:.1f} s",
+            f"{_NOTICED_S:g} s",
+            noticed_s is not None and noticed_s <= _NOTICED_S,
+            "no-file-check",
+        ),
+    ]
+
+
+def _file_of(set_up: Stage, model: str) -> Path:
+    """Return the detector's file that has the model's log."""
+    for file in sorted(set_up.store.glob("detector-*.db")):
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+            if connection.execute("SELECT 1 FROM log WHERE model = ? LIMIT 1", (model,)).fetchone():
+                return file
+    raise LookupError(f"no file of the store has {model}")
+
+
+def _until(act: Callable[[], bool]) -> bool:
+    end_s = time.monotonic() + _GOES_ON_S
+    while time.monotonic() < end_s:
+        if act():
+            return True
+        time.sleep(0.2)
+    return False
+
+
+@contextmanager
+def _unwritable(file: Path) -> Iterator[bool]:
+    """Make a file unwritable for its own user; False where nothing does (root writes whatever the mode says)."""
+    if os.geteuid() != 0:
+        mode = file.stat().st_mode
+        file.chmod(0o400)
+        try:
+            yield True
+        finally:
+            file.chmod(mode)
+        return
+    chattr = shutil.which("chattr")
+    done = chattr is not None and subprocess.run([chattr, "+i", str(file)], capture_output=True, check=False).returncode == 0
+    try:
+        yield done
+    finally:
+        if done and chattr is not None:
+            subprocess.run([chattr, "-i", str(file)], capture_output=True, check=False)

@@ -1,0 +1,39 @@
+"""Runs a drill by its name and prints its table; with controls, each protection taken away must make its figure fail."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+from drivers.output import Output
+from tests.bench.arguments import FAILED, FINE
+from tests.chaos.report import COLUMNS
+from tests.chaos.stage import Figure
+
+CONTROL_COLUMNS: Final = ("control", "figure without it", "found", "caught")
+
+
+def run_drill(name: str, control: str | None, output: Output) -> int:
+    """Run the drill `overload` or `damage`; FAILED where a figure does not hold, or a control was not caught."""
+    module = importlib.import_module(f"tests.chaos.{name}")
+    known: list[str] = sorted(set(module.PARTS.values()) - {""})
+    if control is None:
+        figures: list[Figure] = module.drill()
+        rows = [figure.row() for figure in figures]
+        output.table("", COLUMNS, rows)
+        holds = all(figure.holds for figure in figures)
+        output.result({"drill": name, "holds": holds, "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]})
+        return FINE if holds else FAILED
+    chosen = known if control == "all" else control.split(",")
+    if unknown := set(chosen) - set(known):
+        raise ValueError(f"--control must be all, or of {', '.join(known)}, got {', '.join(sorted(unknown))}")
+    told = []
+    for each in chosen:
+        without = [figure for figure in module.drill([each]) if figure.control == each]
+        failed = [figure for figure in without if not figure.holds]
+        shown = (failed or without)[0]
+        told.append((each, shown.name, shown.found, bool(failed)))
+    output.table("", CONTROL_COLUMNS, told)
+    caught = all(row[-1] for row in told)
+    output.result({"drill": name, "as_expected": caught, "rows": told})
+    return FINE if caught else FAILED

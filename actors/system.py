@@ -49,7 +49,8 @@ _KEPT_S: Final = 30.0
 class System:
     """A system in one namespace of the Ray cluster that this process is connected to.
 
-    Holds no actor: every call finds its actor by name, so a System survives restarts, upgrades, pickling and fork.
+    It holds no actor: every call finds its actor by name, so a System survives restarts, upgrades, pickling and fork. As a
+    context manager it flushes what was logged when the block ends.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class System:
         on_full: Literal["drop", "wait"] = "drop",
         buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
-        """Made by `start` and `connect`."""
+        """Use `start` or `connect` instead."""
         self.namespace = namespace
         self._on_full: Literal["drop", "wait"] = on_full
         self._buffer_bytes = buffer_bytes
@@ -78,7 +79,7 @@ class System:
 
     @functools.cached_property
     def metrics(self) -> Metrics:
-        """Where a job logs: `log`, `log_batch`, `baseline`, `flush`."""
+        """What a job logs with: `log`, `log_batch`, `promise`, `baseline`, `flush`."""
         from actors.metrics.client import Metrics  # noqa: PLC0415 each part is imported by those who use it
 
         return Metrics(self.namespace, on_full=self._on_full, buffer_bytes=self._buffer_bytes)
@@ -105,32 +106,45 @@ class System:
         return Tuning(self.namespace)
 
     def register(self, observer: MetricObserver, *, name: str) -> None:
-        """Let `observer.on_event` see every accepted event, in an actor of its own, for as long as this process lives.
+        """Show every accepted event to `observer.on_event`, in an actor of its own, for as long as this process lives.
 
-        TypeError for an object without `on_event`. An observer that is to stay belongs into the configuration.
+        An observer that is to stay belongs in the configuration.
+
+        Raises:
+            TypeError: `observer` has no method `on_event`.
+
+        Example:
+            system.register(Pager(), name="pager")
         """
         from actors.metrics import observer_host as observers  # noqa: PLC0415
 
         observers.register(self.namespace, observer, name=name)
 
     def unregister(self, *, name: str) -> None:
-        """Take the observer `name` out again."""
+        """Remove the observer `name`.
+
+        Example:
+            system.unregister(name="pager")
+        """
         from actors.metrics import observer_host as observers  # noqa: PLC0415
 
         observers.unregister(self.namespace, name=name)
 
     def status(self) -> Status:
-        """Give the state of the system as a plain dict, within 2 s whatever is dead or frozen.
+        """Return the state of the system as a plain dict, within 2 s whatever is dead or frozen.
 
-        Counts come from the store. `actors` says of each process `alive`, `pid`, `node`, `epoch`; one that does not answer
-        is not alive. Where the store does not answer in time, `store_problem` says so and the counts are left out.
+        Counts come from the store. `actors` has `alive`, `pid`, `node` and `epoch` of each process; one that does not answer
+        is not alive. If the store does not answer in time, `store_problem` says so and the counts are left out.
+
+        Example:
+            system.status()["models"]["fraud"]["state"]
         """
         known = self._card()
         stored = status.Pending(functools.partial(self._stored, known))
         actors = self._actors()
         try:
             counts: dict[str, Any] | Exception = stored.answer(_STATUS_S)
-        except Exception as error:  # noqa: BLE001 whatever the store does, the rest of the status is told
+        except Exception as error:  # noqa: BLE001 whatever the store does, the rest of the status is returned
             counts = error
         return status.joined(
             counts,
@@ -142,14 +156,30 @@ class System:
         )
 
     def settings(self) -> config.Settings:
-        """Give the configuration that the system runs."""
+        """Return the configuration that the system runs.
+
+        Example:
+            system.settings().for_model("fraud").cooldown_s
+        """
         return lifecycle.running_settings(self._card())
 
     def reload(self, source: Source) -> dict[str, Any]:
-        """Take a changed configuration, keeping all state. Gives the version, what changed, and who has read it already.
+        """Apply a changed configuration and keep all state.
 
-        ConflictError where it names another storage: that takes `stop` and `start`. An actor that does not answer now reads
-        it when it is back.
+        An actor that does not answer now reads it when it is back.
+
+        Args:
+            source: a YAML file, or the same as a mapping.
+
+        Returns:
+            The `version` of the stored configuration, its `changes`, the actors that have `reloaded` it, and `problems`.
+
+        Raises:
+            ValueError: the configuration is wrong.
+            ConflictError: it names another storage, which takes `stop` and `start`.
+
+        Example:
+            system.reload("visutility.yaml")["changes"]
         """
         known = self._card()
         settings = config.load(source)
@@ -165,11 +195,11 @@ class System:
         return {"version": version, "changes": changes, **self._reload_actors()}
 
     def stop(self) -> None:
-        """End every actor of the system. What was acknowledged is in the store: `start` on it carries on."""
+        """End every actor of the system. What was acknowledged is in the store, and `start` with that store carries on."""
         lifecycle.stop(self.namespace)
 
     def close(self) -> None:
-        """Flush what was logged, and let go; the system runs on."""
+        """Flush what was logged and release the client; the system runs on."""
         metrics = self.__dict__.pop("metrics", None)
         if metrics is not None:
             metrics.close()
@@ -232,11 +262,22 @@ class System:
 def start(source: Source | None = None, *, address: str | None = None, namespace: str | None = None) -> System:
     """Start a system, or attach to the one that runs.
 
-    `source` is a YAML file or the same as a mapping; nothing means: whatever runs, else what the store was told last, else
-    the defaults. Uses the Ray that this process is connected to, else `address` or RAY_ADDRESS, else a private local one.
+    It uses the Ray that this process is connected to, else `address` or RAY_ADDRESS, else a private local one. Whatever is
+    raised, nothing is left half started.
 
-    Raises ValueError (configuration, address), StoreError (storage), ConflictError (another build or configuration runs
-    there, or the names are taken). Whatever is raised, nothing is left half started.
+    Args:
+        source: the configuration, a YAML file or the same as a mapping. None: that of the running system, else the one that
+            the store was given last, else the defaults.
+        address: the Ray cluster, HOST:PORT.
+        namespace: where the system runs; by default the configuration's.
+
+    Raises:
+        ValueError: the configuration or the address is wrong.
+        StoreError: the storage cannot be opened.
+        ConflictError: another build or configuration runs there, or the names are taken.
+
+    Example:
+        system = actors.start("visutility.yaml")
     """
     settings = None if source is None else config.load(source)
     chosen = namespace or (settings.namespace if settings is not None else DEFAULT_NAMESPACE)
@@ -259,10 +300,22 @@ def connect(
     on_full: Literal["drop", "wait"] = "drop",
     buffer_bytes: int = BUFFER_BYTES,
 ) -> System:
-    """Join a system from any process on its cluster. Never starts one, nor a Ray.
+    """Join a system from any process on its cluster. Never starts a system or a Ray.
 
-    A job may come before its system: what it logs is kept meanwhile (bounded), other calls raise NoSystemError. A full
-    buffer drops and counts, or waits (`on_full="wait"`). ConnectionError where there is no Ray at all.
+    A job may start before its system: what it logs is kept until then, within the buffer, and other calls raise NoSystemError.
+
+    Args:
+        address: the Ray cluster, HOST:PORT; by default RAY_ADDRESS, else the Ray of `visutility up`, else any on this machine.
+        namespace: where the system runs.
+        on_full: "drop" drops and counts events when the buffer is full, for jobs that must not wait; "wait" lets `log` wait,
+            for replays and backfills.
+        buffer_bytes: how much is kept that is not acknowledged yet.
+
+    Raises:
+        ConnectionError: there is no Ray.
+
+    Example:
+        actors.connect().metrics.log({"accuracy": 0.93}, model="fraud", version="7")
     """
     if on_full not in {"drop", "wait"}:
         raise ValueError(f"on_full must be 'drop' or 'wait', got {on_full!r}")

@@ -1,7 +1,7 @@
-"""Shows the code of an `Example:` section of a docstring as code.
+"""Shows the examples of docstrings as code: `Example:` sections, and prompts that stand by themselves.
 
-Griffe takes a section of that name for a note in Markdown, where code that is not fenced becomes a paragraph. Our docstrings do
-without fences, because people read them in an editor too.
+Griffe takes both for Markdown, where code that is not fenced becomes a paragraph, and a list in a result becomes a link. Our
+docstrings do without fences, because people read them in an editor too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import griffe
 
 _EXAMPLE = re.compile(r"^(?P<indent> *)Examples?:\n(?P<code>(?:(?P=indent) {4,}.*\n|\n)+)", re.MULTILINE)
+# A prompt after an empty line: not one that stands in a fence already.
+_PROMPT = re.compile(r"(?<=\n\n)(?P<indent> *)>>> .*\n(?:(?P=indent)\S.*\n|(?P=indent) +\S.*\n)*", re.MULTILINE)
 
 
 class Examples(griffe.Extension):
@@ -35,7 +37,7 @@ def fenced(docstring: str) -> str:
         ```
     <BLANKLINE>
     """
-    return _EXAMPLE.sub(_with_fences, docstring + "\n")
+    return _PROMPT.sub(_around_prompts, _EXAMPLE.sub(_with_fences, docstring + "\n"))
 
 
 def _with_fences(found: re.Match[str]) -> str:
@@ -43,3 +45,7 @@ def _with_fences(found: re.Match[str]) -> str:
     if code.lstrip().startswith("```"):
         return found[0]
     return f"{found['indent']}Example:\n{indent}```python\n{code}\n{indent}```\n"
+
+
+def _around_prompts(found: re.Match[str]) -> str:
+    return f"{found['indent']}```python\n{found[0]}{found['indent']}```\n"

@@ -15,8 +15,8 @@ from actors.metrics.sender import BATCH_BYTES, Settled
 logger = logging.getLogger(__name__)
 
 OnFull = Literal["drop", "wait"]
-# model, version, time, metrics, n, and whether this process has stamped the time.
-Logged = tuple[str, str, float, dict[str, Any], float | None, bool]
+# model, version, time, metrics, n, whether this process has stamped the time, and what it counts for in `Buffer.bytes`.
+Logged = tuple[str, str, float, dict[str, Any], float | None, bool, int]
 
 # What one buffered event costs this process besides its metrics: a tuple, a dict, a time (measured with tracemalloc).
 EVENT_BYTES: Final = 400
@@ -47,7 +47,6 @@ class Buffer:
         self.lock = threading.Lock()
         self.limit = limit
         self.bytes = 0  # of rows and batches here, and of batches that are numbered and not acknowledged
-        self.row_bytes = 0  # of `rows`
         self.rows: list[Logged] = []
         self.logged = 0
         self._on_full = on_full
@@ -143,15 +142,14 @@ class Buffer:
         return self._accepted + self._duplicate + self._rejected + self._dropped
 
     def _taken_rows(self) -> tuple[list[Logged], int]:
-        taken = self.rows, self.row_bytes
-        self.rows, self.row_bytes = [], 0
-        return taken
+        rows, self.rows = self.rows, []
+        return rows, sum(row[-1] for row in rows)
 
 
 def seal(rows: Sequence[Logged]) -> list[tuple[str, Packed]]:
     """Pack rows by model, in their order."""
     by_model: dict[str, tuple[list[wire.Row], list[bool]]] = {}
-    for model, version, time, metrics, n, is_stamped in rows:
+    for model, version, time, metrics, n, is_stamped, _ in rows:
         found = by_model.get(model)
         if found is None:
             found = by_model[model] = ([], [])

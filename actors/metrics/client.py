@@ -124,11 +124,7 @@ class Metrics:
         Raises:
             WrongTypeError: For what is no number or text, a bad name, more than 256 names; nothing is logged.
         """
-        held = (
-            dict(metrics)
-            if isinstance(metrics, Mapping)
-            else _refuse("metrics", metrics, "must be a mapping of names to numbers")
-        )
+        held = metrics.copy() if type(metrics) is dict else _as_dict(metrics)
         text_size = 0
         for name, value in held.items():
             kind = type(value)
@@ -144,8 +140,8 @@ class Metrics:
             held, text_size = _shortened(held)
         if n is not None and type(n) is not int and type(n) is not float:
             n = _number("n", n)
-        stamped = timestamp is None
-        if stamped:
+        is_stamped = timestamp is None
+        if is_stamped:
             timestamp = time.time()
         elif type(timestamp) is not float:
             timestamp = _seconds(timestamp)
@@ -156,10 +152,10 @@ class Metrics:
             if buffer.bytes + size > buffer.limit and not buffer.has_room(size, 1):
                 return
             buffer.bytes += size
-            buffer.row_bytes += size
-            buffer.rows.append((model, version, timestamp, held, n, stamped))
-            is_first = len(buffer.rows) == 1
-        if is_first or self._pump.thread is None:
+            rows = buffer.rows
+            rows.append((model, version, timestamp, held, n, is_stamped, size))
+            is_first = len(rows) == 1  # else the thread has been told that something waits
+        if is_first:
             self._pump.rouse()
 
     def log_batch(
@@ -291,6 +287,12 @@ class Metrics:
 
 
 _living: weakref.WeakSet[Metrics] = weakref.WeakSet()
+
+
+def _as_dict(metrics: object) -> dict[str, Any]:
+    if not isinstance(metrics, Mapping):
+        _refuse("metrics", metrics, "must be a mapping of names to numbers")
+    return dict(metrics)
 
 
 def _check_cell(metrics: dict[str, Any], name: object, value: Any) -> int:

@@ -70,7 +70,8 @@ def test_plain_values_numpy_and_mistakes_cross_the_border(shared_system: System,
     reply = {{
         "numbered": call("broadcast", events=[good, good], producer="job-1", sequence=0),
         "again": call("broadcast", events=[good, good], producer="job-1", sequence=0),
-        "mixed": call("broadcast", events=[good, {{**good, "accuracy": float("nan")}}, {{**good, "acuracy": 1.0}}, 7]),
+        "mixed": call("broadcast", events=[good, {{**good, "accuracy": 1.5}}, {{**good, "acuracy": 1.0}}, 7]),
+        "bad value": call("broadcast", events=[{{**good, "accuracy": float("nan"), "n": 200}}, {{**good, "n": 0}}]),
         "gap": call("broadcast", events=[good], producer="job-1", sequence=9),
         "no list": call("broadcast", events="all of them"),
         "too much": call("broadcast", events=[{{**good, "extras": {{"x": "x" * 16000}}}}] * 640),
@@ -85,6 +86,8 @@ def test_plain_values_numpy_and_mistakes_cross_the_border(shared_system: System,
     assert (reply["again"]["accepted"], reply["again"]["duplicates"]) == (0, 2)
     assert reply["mixed"]["accepted"] == 1
     assert [(r["index"], r["field"]) for r in reply["mixed"]["rejected"]] == [(1, "accuracy"), (2, "acuracy"), (3, "event")]
+    assert (reply["bad value"]["accepted"], reply["bad value"]["bad_values"]) == (1, 1)
+    assert [(r["index"], r["field"]) for r in reply["bad value"]["rejected"]] == [(1, "n")]
     kinds = {name: reply[name][0] for name in ("gap", "no list", "too much", "broken", "unknown")}
     assert kinds == {
         "gap": "ValueError",

@@ -40,6 +40,7 @@ class FakeDetectors:
         self.batches: list[dict[str, Any]] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.taken_batches = 10**9
+        self.hang: asyncio.Event | None = None
 
     def spawn(self, process: str, slot: int) -> None:
         self.spawned.append((process, slot))
@@ -54,6 +55,8 @@ class FakeDetectors:
             self.shown.append((name, rows))
             return self.observer_reply or {"delivered": rows, "failed": 0, "error": ""}
         if method == "ingest_many":
+            if self.hang is not None:
+                await self.hang.wait()
             return [self._taken(name, batch) for batch in arguments["batches"]]
         if method == "high_water":
             return {"status": "ok", "high_water": 7}
@@ -311,6 +314,29 @@ def test_too_much_in_flight_is_busy(world: World, run: Any, monkeypatch: pytest.
     reply = run(world.broadcaster().ingest(model="m", producer="p", sequence=0, payload=payload()))
     assert (reply["status"], reply["accepted"]) == ("busy", 0)
     assert reply["retry_in_s"] > 0
+
+
+def test_hello_answers_at_once_while_as_many_calls_wait_as_are_let_in(
+    world: World, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.metrics.broadcaster._MAX_CALLS", 5)
+    assert MetricBroadcaster.ACTOR_OPTIONS["max_concurrency"] > 2_000, "Ray lets more in than are let wait"
+
+    async def story() -> None:
+        broadcaster = world.broadcaster()
+        await broadcaster.broadcast(events=[event()])
+        world.detectors.hang = asyncio.Event()
+        waiting = [asyncio.create_task(broadcaster.broadcast(events=[event()])) for _ in range(5)]
+        await settled()
+        refused = await broadcaster.broadcast(events=[event()])
+        assert (refused["status"], refused["accepted"]) == ("busy", 0)
+        assert (await broadcaster.hello())["actor"] == "broadcaster"
+        world.detectors.hang.set()
+        assert [(await each)["accepted"] for each in waiting] == [1] * 5
+        world.detectors.hang = None
+        assert (await broadcaster.broadcast(events=[event()]))["accepted"] == 1
+
+    run(story())
 
 
 def test_a_store_that_is_away_is_unavailable_and_recovers(tmp_path: Path, run: Any) -> None:

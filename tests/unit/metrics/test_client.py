@@ -440,6 +440,24 @@ def test_an_event_that_the_wire_cannot_carry_is_rejected_alone_on_both_sides(
     assert any(rule in record.getMessage() for record in caplog.records)
 
 
+def test_an_event_that_cannot_be_packed_for_whatever_reason_is_rejected_alone(
+    system: FakeSystem, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = wire.batch_of_rows
+
+    def picky(rows: Any) -> wire.Batch:
+        if any("boom" in row[2] for row in rows):
+            raise ValueError("a bug of ours")
+        return whole(rows)
+
+    monkeypatch.setattr(wire, "batch_of_rows", picky)
+    metrics = made()
+    for at in range(50):
+        metrics.log({"accuracy": 0.9} | ({"boom": 1.0} if at == 20 else {}), model="m", timestamp=float(at))
+    metrics.log({"accuracy": 0.9}, model="other")
+    assert metrics.flush() == {"accepted": 50, "duplicate": 0, "rejected": 1, "dropped": 0, "bad_values": 0, "pending": 0}
+
+
 def test_long_texts_count_in_the_bound_of_the_buffer(system: FakeSystem, made: Any) -> None:
     system.up = False
     metrics = made(buffer_bytes=1_000_000)

@@ -113,6 +113,14 @@ def ending_of(
             raise ValueError(f"outcome must be 'done' or 'failed', got {shown(outcome)}")
 
 
+def promotion_of(*, model: object, version: object, over: object, kind: object, evidence: object, at: float) -> Request:
+    """Return a decision about versions, as the detector of the model says it."""
+    if kind not in orders.PROMOTIONS:
+        raise ValueError(f"kind must be one of {', '.join(orders.PROMOTIONS)}, got {shown(kind)}")
+    told = {"kind": kind, "over": None if over is None else text("over", over), "evidence": _explanation(evidence or {})}
+    return Request(text("model", model), text("version", version), "", None, at, "", told, cause=kind)
+
+
 def verdict_of(*, verdict: object, saved: object, standard_error: object, at: object) -> Verdict:
     """Return whether a retrain paid, as the detector of its model says."""
     if verdict not in orders.VERDICTS:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
 
 from actors.clock import EventClock, Instant
 from actors.retraining import model_tables, tables
+from actors.retraining.promotions import PromotionPlan
 from actors.retraining.rules import lease, orders, queue
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Backoff, Jitter, Launched, Outcome
@@ -39,6 +40,7 @@ class Plan:
     metric: str = "accuracy"  # what a promise is about
     max_age_s: float | None = None
     give_up: int | None = None
+    promotion: PromotionPlan = field(default_factory=PromotionPlan)
 
     @property
     def lease_terms(self) -> LeaseTerms:

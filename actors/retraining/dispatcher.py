@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from actors import failpoints
 from actors.checks import brief, shown
 from actors.clock import Clock, Instant, SystemClock
 from actors.cluster import actor, build, deployment, watchdog
@@ -233,6 +234,34 @@ class RetrainDispatcher:
         """Record whether a retrain paid ("paid", "did not pay"), in errors saved; the first verdict counts. KeyError."""
         judged = border.verdict_of(verdict=verdict, saved=saved, standard_error=standard_error, at=at)
         return await self._recorded(lambda state, _now: state.verdict(order, judged))
+
+    async def promoted(
+        self, *, key: str, model: str, version: str, over: str | None, kind: str, evidence: dict[str, Any] | None = None
+    ) -> Recorded | Unavailable:
+        """Carry out a decision about versions by `promotion.handler`, effectively once for its `key`.
+
+        `kind`: "promoted", where `version` goes live in place of `over`, or "rolled_back", where it comes back in place of it.
+        """
+        at = self._clock.now().wall_s
+        asked = border.promotion_of(model=model, version=version, over=over, kind=kind, evidence=evidence, at=at)
+        once = border.text("key", key)
+
+        def act(state: RetrainingState, now: Instant) -> None:
+            failpoints.reach("dispatcher.before_promotion")
+            state.promoted(once, asked, now)
+            failpoints.reach("dispatcher.after_promotion")
+
+        return await self._recorded(act)
+
+    async def promotions(self, *, model: str | None = None, limit: int = 1000) -> OrderHistory | Unavailable:
+        """Return the newest `limit` decisions about versions and how far they have been carried out, oldest first."""
+        border.check_history(limit, None)
+
+        async def act() -> OrderHistory:
+            found = await self._in_store(lambda state, _now: state.record.promotions(model, limit))
+            return {"status": "ok", "rows": [border.row_of(order) for order in found]}
+
+        return await self._or_unavailable(act())
 
     # --- the channel
 

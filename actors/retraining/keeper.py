@@ -14,6 +14,7 @@ from actors.clock import Clock, EventClock, Instant
 from actors.cluster import actor
 from actors.config.stored import load_stored
 from actors.retraining.commits import Plan
+from actors.retraining.promotions import PromotionPlan
 from actors.retraining.rules.delivery import Backoff, Jitter
 from actors.retraining.rules.queue import Limits
 from actors.retraining.state import RetrainingState
@@ -145,11 +146,16 @@ class Keeper:
             metric=rule.metric,
             max_age_s=rule.max_age_s,
             give_up=rule.give_up,
+            promotion=_promotion_plan(settings.promotion.handler),
         )
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         self._plans[model] = plan
         return plan
+
+
+def _promotion_plan(handler: config.HandlerSettings | None) -> PromotionPlan:
+    return PromotionPlan() if handler is None else PromotionPlan(handler.kind, config.handler_document(handler))
 
 
 def _stored_settings(store: Store) -> config.Settings:

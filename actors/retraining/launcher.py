@@ -14,10 +14,11 @@ from actors.checks import brief
 from actors.clock import Clock, Instant
 from actors.cluster.peers import PeerUnavailableError
 from actors.config import HandlerSettings
-from actors.retraining import handlers, tables
+from actors.retraining import handlers
 from actors.retraining.channel import InStore
 from actors.retraining.handlers.interface import Handler, Surroundings
 from actors.retraining.keeper import Keeper
+from actors.retraining.rows import receiver_of
 from actors.retraining.rules.circuit import MAX_AT_ONCE, Circuits
 from actors.retraining.rules.delivery import Launched, Outcome, Retry
 from actors.retraining.rules.orders import Order
@@ -130,7 +131,7 @@ class Launcher:
         for order in found.due:
             if order.id in self.attempts or len(self.attempts) >= MAX_AT_ONCE:
                 continue
-            receiver = tables.receiver_of(order)
+            receiver = receiver_of(order)
             if self._circuits.allows(receiver, self._at[receiver], loop_s):
                 self._begin(order, self._attempt(order), receiver)
         if found.promises and loop_s >= self._promise_at:
@@ -170,7 +171,7 @@ class Launcher:
     async def _attempt(self, order: Order) -> None:
         def begin(state: RetrainingState, now: Instant) -> Order | None:
             failpoints.reach("dispatcher.before_attempt")
-            begun = state.begin(order.id, now)
+            begun = state.begin(order.id, now, promotion=order.is_promotion)
             failpoints.reach("dispatcher.after_attempt")
             return begun
 
@@ -183,7 +184,7 @@ class Launcher:
         except Exception as error:  # noqa: BLE001  whatever a handler raises is the reason of a failed attempt
             outcome = Retry(_named(error))
         failpoints.reach("dispatcher.after_effect")
-        self._heard(tables.receiver_of(begun), outcome)
+        self._heard(receiver_of(begun), outcome)
         await self._settle(begun, outcome)
 
     def _heard(self, receiver: str, outcome: Outcome) -> None:
@@ -222,7 +223,7 @@ class Launcher:
 
         def act(state: RetrainingState, now: Instant) -> Order | None:
             failpoints.reach("dispatcher.before_done")
-            after = state.settle(order.id, order.attempts, outcome, now)
+            after = state.settle(order.id, order.attempts, outcome, now, promotion=order.is_promotion)
             failpoints.reach("dispatcher.after_done")
             return after
 
@@ -281,10 +282,11 @@ class Launcher:
 
 def _look(state: RetrainingState, now: Instant) -> Found:
     came_back, timed_out = state.leases.lapse(now), state.leases.overdue(now)
-    promises = state.promises_due()
-    return Found(
-        came_back, timed_out, state.record.running(), state.due(now), promises, not promises and not state.record.any_active()
-    )
+    promises, (promoting, to_promote) = state.promises_due(), state.promotions_under_way(now)
+    idle = not (promises or promoting or to_promote or state.record.any_active() or state.record.waits_to_promote())
+    # Promotions first: they are short, and a version that has won should not wait for retrains.
+    running, due = promoting + state.record.running(), to_promote + state.due(now)
+    return Found(came_back, timed_out, running, due, promises, idle)
 
 
 def _passed_on(id_: str) -> Callable[[RetrainingState, Instant], None]:

@@ -8,11 +8,10 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, bindparam, select
 
 from actors.clock import Instant
+from actors.retraining.rows import countdown_of, countdown_values
 from actors.retraining.rules.gate import Cooldown, Silence
 from actors.retraining.tables import (
     cooldowns,
-    countdown_of,
-    countdown_values,
     deployments,
     patience,
     retrains,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from actors.clock import Instant
 from actors.replies import AttemptRow, SilenceRow
-from actors.retraining import model_tables, tables
+from actors.retraining import model_tables, promotions, tables
 from actors.retraining.commits import Commits
 from actors.retraining.rules import orders, queue
 from actors.retraining.rules.orders import Order
@@ -57,6 +57,16 @@ class Record:
         ids = {orders.order_id(self._commits.store_id, key): key for key in keys}
         with self._commits.read() as connection:
             return {ids[id_]: order for id_, order in tables.read_orders(connection, ids).items()}
+
+    def promotions(self, model: str | None, limit: int) -> list[Order]:
+        """Return the newest `limit` decisions about versions, oldest first."""
+        with self._commits.read() as connection:
+            return promotions.history(connection, model, limit)
+
+    def waits_to_promote(self) -> bool:
+        """Tell whether any decision about versions has not been carried out yet."""
+        with self._commits.read() as connection:
+            return promotions.any_active(connection)
 
     def any_active(self) -> bool:
         """Tell whether any order is pending or running."""

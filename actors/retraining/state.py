@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from actors.clock import EVENT_TIME, Instant
-from actors.retraining import model_tables, tables
+from actors.retraining import model_tables, promotions, tables
 from actors.retraining.admissions import Admission, Admissions, admission_of
 from actors.retraining.commits import Commits, Plan
 from actors.retraining.leases import Leases
@@ -55,6 +55,7 @@ class RetrainingState:
                 for cooldown in model_tables.read_cooldowns(connection).values():
                     if cooldown.countdown.since.boot_id == EVENT_TIME:
                         events.advance_to(cooldown.countdown.since.wall_s)
+            promotions.rebase(connection, now, model_tables.read_sighting(connection))
             model_tables.rebase_countdowns(connection, now, self.commits.pace(now))
             model_tables.put_sighting(connection, now)
             self.leases.start(connection, now)
@@ -74,9 +75,11 @@ class RetrainingState:
             found = tables.read_orders(connection, [each.id for each in chosen])
             return [found[each.id] for each in chosen]
 
-    def begin(self, id_: str, now: Instant) -> Order | None:
+    def begin(self, id_: str, now: Instant, *, promotion: bool = False) -> Order | None:
         """Put the next attempt on record, before anything is launched; None where the order is not due any more."""
         with self.commits.write() as connection:
+            if promotion:
+                return promotions.begin(connection, id_, now)
             order = tables.read_order(connection, id_)
             if order is None or order.handler == CHANNEL or not order.is_due(now):
                 return None
@@ -89,9 +92,12 @@ class RetrainingState:
             tables.put_attempt(connection, begun, now)
             return begun
 
-    def settle(self, id_: str, attempt: int, outcome: Outcome, now: Instant) -> Order | None:
+    def settle(self, id_: str, attempt: int, outcome: Outcome, now: Instant, *, promotion: bool = False) -> Order | None:
         """Record what came of an attempt, and re-arm the cooldown after the effect; None where it is not the present one."""
         with self.commits.write() as connection:
+            if promotion:
+                backoff, jitter = self.commits.backoff, self.commits.jitter
+                return promotions.settle(connection, id_, attempt, outcome, now, backoff=backoff, jitter=jitter)
             order = tables.read_order(connection, id_)
             if order is None or order.state != orders.RUNNING or order.attempts != attempt:
                 return None
@@ -136,6 +142,17 @@ class RetrainingState:
             if after != order:
                 tables.put(connection, after)
             return after if after.state == orders.EXPIRED else None
+
+    def promoted(self, key: str, asked: Request, now: Instant) -> Order:
+        """Put a decision about versions on record, once for its `key`; the promotion handler carries it out."""
+        with self.commits.write() as connection:
+            plan = self.commits.plan_of(asked.model).promotion
+            return promotions.record(connection, orders.promotion_id(self.commits.store_id, key), asked, plan, now)
+
+    def promotions_under_way(self, now: Instant) -> tuple[list[Order], list[Order]]:
+        """Return the decisions that have been begun, and those that are to be begun now."""
+        with self.commits.read() as connection:
+            return promotions.running(connection), promotions.due(connection, now)
 
     def verdict(self, id_: str, verdict: Verdict) -> None:
         """Record whether a retrain paid; the first verdict counts. KeyError: no such order."""
@@ -202,6 +219,8 @@ class RetrainingState:
     def retry(self, id_: str, now: Instant) -> Admission:
         """Put a failed, dead or expired order back, at a person's word. KeyError, ValueError for any other."""
         with self.commits.write() as connection:
+            if (decision := promotions.put_back(connection, id_)) is not None:
+                return admission_of(decision)
             order = tables.known_order(connection, id_)
             if order.state == orders.PENDING and order.rounds:
                 return Admission("pending", id_, "the order has been put back already")

@@ -6,13 +6,9 @@ it counts from (both clocks and the boot they belong to) and the seconds that we
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import numpy as np
 from sqlalchemy import (
     Boolean,
     Column,
@@ -36,10 +32,9 @@ from sqlalchemy import (
 
 from actors.clock import Instant
 from actors.replies import AttemptRow
+from actors.retraining.rows import order_of, values_of
 from actors.retraining.rules import orders
-from actors.retraining.rules.countdown import Countdown
-from actors.retraining.rules.delivery import Promise
-from actors.retraining.rules.orders import Order, Request, Verdict
+from actors.retraining.rules.orders import Order
 from actors.retraining.rules.queue import HOUR_S, Load, Waiting
 from actors.storage.schema import BigInt, PartKind, add_columns, insert_or_keep
 
@@ -89,37 +84,40 @@ def _countdown_columns(prefix: str, *, nullable: bool) -> list[Column[Any]]:
     ]
 
 
-retrains = Table(
-    "retrains",
-    DISPATCHER.metadata,
-    Column("seq", BigInt, primary_key=True, autoincrement=True),
-    Column("id", String(64), nullable=False, unique=True),
-    Column("model", String(200), nullable=False),
-    Column("version", Text, nullable=False),
-    Column("metric", Text, nullable=False),
-    Column("observed_drift", Float),
-    Column("triggered_at", Float, nullable=False),
-    Column("episode", String(200), nullable=False),
-    Column("explanation", Text, nullable=False),
-    Column("manual", Boolean, nullable=False),
-    Column("state", String(10), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("handler", String(250), nullable=False),
-    Column("handler_settings", Text, nullable=False),
-    Column("requested_at", Float, nullable=False),
-    Column("dispatched_at", Float),
-    Column("finished_at", Float),
-    Column("attempts", Integer, nullable=False),
-    Column("failures", Integer, nullable=False),
-    Column("rounds", Integer, nullable=False),
-    Column("launched", Boolean, nullable=False),
-    *_countdown_columns("wait", nullable=True),
-    Column("consumer", String(200)),
-    Column("overtaken_by", Text),
-    Column("new_version", Text),
-    Column("tuning", Text),
-    *_later_columns(),
-)
+def _order_columns() -> list[Column[Any]]:
+    """Make the columns that hold an order."""
+    return [
+        Column("seq", BigInt, primary_key=True, autoincrement=True),
+        Column("id", String(64), nullable=False, unique=True),
+        Column("model", String(200), nullable=False),
+        Column("version", Text, nullable=False),
+        Column("metric", Text, nullable=False),
+        Column("observed_drift", Float),
+        Column("triggered_at", Float, nullable=False),
+        Column("episode", String(200), nullable=False),
+        Column("explanation", Text, nullable=False),
+        Column("manual", Boolean, nullable=False),
+        Column("state", String(10), nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("handler", String(250), nullable=False),
+        Column("handler_settings", Text, nullable=False),
+        Column("requested_at", Float, nullable=False),
+        Column("dispatched_at", Float),
+        Column("finished_at", Float),
+        Column("attempts", Integer, nullable=False),
+        Column("failures", Integer, nullable=False),
+        Column("rounds", Integer, nullable=False),
+        Column("launched", Boolean, nullable=False),
+        *_countdown_columns("wait", nullable=True),
+        Column("consumer", String(200)),
+        Column("overtaken_by", Text),
+        Column("new_version", Text),
+        Column("tuning", Text),
+        *_later_columns(),
+    ]
+
+
+retrains = Table("retrains", DISPATCHER.metadata, *_order_columns())
 Index("retrains_by_model", retrains.c.model, retrains.c.seq)
 Index("retrains_by_state", retrains.c.state, retrains.c.seq)
 # The rule itself, kept by the database: at most one pending or running order of a model.
@@ -129,6 +127,10 @@ Index("one_active_retrain", retrains.c.model, unique=True, sqlite_where=_ACTIVE,
 _DUE = text("promise IS NOT NULL AND NOT promise_passed_on")
 _promises_due = Index("retrain_promises_due", retrains.c.seq, sqlite_where=_DUE, postgresql_where=_DUE)
 _started = Index("retrains_started", retrains.c.started_wall_s)
+
+# Decisions about versions that the promotion handler carries out: orders too, but none of a retrain.
+promotions = Table("retrain_promotions", DISPATCHER.metadata, *_order_columns())
+Index("promotions_by_state", promotions.c.state, promotions.c.seq)
 
 attempts = Table(
     "retrain_attempts",
@@ -216,7 +218,7 @@ def read_history(
         wanted = wanted.where(retrains.c.model == model)
     if state is not None:
         wanted = wanted.where(retrains.c.state == state)
-    return [_order(row) for row in reversed(connection.execute(wanted).all())]
+    return [order_of(row) for row in reversed(connection.execute(wanted).all())]
 
 
 # Built once: for what every request passes through, building a statement costs more than running it.
@@ -232,12 +234,12 @@ _UPDATE: Final = retrains.update().where(retrains.c.id == bindparam("of"))
 def read_order(connection: Connection, id_: str) -> Order | None:
     """Return one order by its id."""
     row = connection.execute(_ORDER, {"of": id_}).first()
-    return None if row is None else _order(row)
+    return None if row is None else order_of(row)
 
 
 def read_orders(connection: Connection, ids: Iterable[str]) -> dict[str, Order]:
     """Return the orders of these ids that exist."""
-    return {row.id: _order(row) for row in rows_of(connection, _ORDERS, ids)}
+    return {row.id: order_of(row) for row in rows_of(connection, _ORDERS, ids)}
 
 
 def known_order(connection: Connection, id_: str) -> Order:
@@ -268,18 +270,18 @@ def read_attempts(connection: Connection, id_: str) -> list[AttemptRow]:
 def active_order(connection: Connection, model: str) -> Order | None:
     """Return the model's pending or running order: there is at most one."""
     row = connection.execute(_ACTIVE_ORDER, {"of": model}).first()
-    return None if row is None else _order(row)
+    return None if row is None else order_of(row)
 
 
 def active_orders_of(connection: Connection, models: Iterable[str]) -> dict[str, Order]:
     """Return the pending or running order of each of these models that has one."""
-    return {row.model: _order(row) for row in rows_of(connection, _ACTIVE_ORDERS, models)}
+    return {row.model: order_of(row) for row in rows_of(connection, _ACTIVE_ORDERS, models)}
 
 
 def active_orders(connection: Connection) -> list[Order]:
     """Return all pending and running orders, oldest first; never more than one a model."""
     wanted = select(retrains).where(retrains.c.state.in_(orders.ACTIVE)).order_by(retrains.c.seq)
-    return [_order(row) for row in connection.execute(wanted)]
+    return [order_of(row) for row in connection.execute(wanted)]
 
 
 def due_orders(
@@ -297,11 +299,13 @@ def due_orders(
     """
     wanted = _due(now, channel=channel, model=model)
     if of_receiver is None:
-        return [_order(row) for row in connection.execute(select(retrains).where(wanted).order_by(retrains.c.seq).limit(limit))]
+        return [
+            order_of(row) for row in connection.execute(select(retrains).where(wanted).order_by(retrains.c.seq).limit(limit))
+        ]
     nth = func.row_number().over(partition_by=retrains.c.receiver, order_by=retrains.c.seq)
     ranked = select(retrains.c.seq, nth.label("nth")).where(wanted).subquery()
     fair = select(retrains).join(ranked, ranked.c.seq == retrains.c.seq).where(ranked.c.nth <= of_receiver)
-    return [_order(row) for row in connection.execute(fair.order_by(retrains.c.seq).limit(limit))]
+    return [order_of(row) for row in connection.execute(fair.order_by(retrains.c.seq).limit(limit))]
 
 
 def waiting_orders(connection: Connection, now: Instant, *, channel: bool | None, model: str | None = None) -> list[Waiting]:
@@ -348,7 +352,7 @@ def _due(now: Instant, *, channel: bool | None, model: str | None) -> ColumnElem
 def promises_due(connection: Connection, limit: int) -> list[Order]:
     """Return the oldest orders whose promise has not been passed on yet."""
     rows = connection.execute(select(retrains).where(_DUE).order_by(retrains.c.seq).limit(limit))
-    return [_order(row) for row in rows]
+    return [order_of(row) for row in rows]
 
 
 def promise_passed_on(connection: Connection, id_: str) -> None:
@@ -365,18 +369,18 @@ def running_orders(connection: Connection, *, channel: bool) -> list[Order]:
     """Return the orders in consumers' hands, or those that all other handlers have begun; oldest first."""
     ours = retrains.c.handler == CHANNEL if channel else retrains.c.handler != CHANNEL
     wanted = select(retrains).where(ours, retrains.c.state == orders.RUNNING).order_by(retrains.c.seq)
-    return [_order(row) for row in connection.execute(wanted)]
+    return [order_of(row) for row in connection.execute(wanted)]
 
 
-def put_new(connection: Connection, new: Sequence[Order]) -> None:
+def put_new(connection: Connection, new: Sequence[Order], table: Table = retrains) -> None:
     """Insert orders and decisions; keep those that are there."""
     if new:
-        connection.execute(insert_or_keep(connection, retrains), [_values(order) for order in new])
+        connection.execute(insert_or_keep(connection, table), [values_of(order) for order in new])
 
 
 def put(connection: Connection, order: Order) -> None:
     """Write an order's changed state."""
-    connection.execute(_UPDATE, {"of": order.id, **_values(order)})
+    connection.execute(_UPDATE, {"of": order.id, **values_of(order)})
 
 
 def put_attempt(connection: Connection, order: Order, now: Instant) -> None:
@@ -412,150 +416,8 @@ def prune(connection: Connection, *, keep_rows: int, older_than_s: float, batch:
     return len(ids)
 
 
-def plain(value: object) -> Any:
-    """Return `value` as JSON can hold it: numpy as lists and numbers, numbers that are not finite as None."""
-    match value:
-        case None | bool() | str() | int():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case np.ndarray() | np.generic():
-            return plain(value.tolist())
-        case dict():
-            return {str(key): plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case _:
-            return str(value)
-
-
 def rows_of(connection: Connection, query: Select[Any], keys: Iterable[str]) -> Iterator[Row[Any]]:
     """Run `query` for these keys, so many at a time as a statement takes parameters."""
     wanted = list(dict.fromkeys(keys))
     for start in range(0, len(wanted), _CHUNK):
         yield from connection.execute(query, {"of": wanted[start : start + _CHUNK]})
-
-
-def _values(order: Order) -> dict[str, Any]:
-    asked = order.request
-    return {
-        "id": order.id,
-        "model": asked.model,
-        "version": asked.version,
-        "metric": asked.metric,
-        "observed_drift": asked.observed_drift,
-        "triggered_at": asked.triggered_at,
-        "episode": asked.episode,
-        "explanation": json.dumps(plain(dict(asked.explanation))),
-        "manual": order.manual,
-        "cause": asked.cause,
-        "ordinal": asked.ordinal,
-        "lost": asked.lost,
-        "price": asked.price,
-        "receiver": receiver_of(order),
-        "front": order.front,
-        "started_wall_s": None if order.started is None else order.started.wall_s,
-        "started_boot_s": None if order.started is None else order.started.boot_s,
-        "started_boot_id": None if order.started is None else order.started.boot_id,
-        "promise": None if order.promise is None else order.promise.value,
-        "promise_n": None if order.promise is None else order.promise.n,
-        "promise_source": None if order.promise is None else order.promise.source,
-        "verdict": None if order.verdict is None else order.verdict.word,
-        "verdict_saved": None if order.verdict is None else order.verdict.saved,
-        "verdict_error": None if order.verdict is None else order.verdict.standard_error,
-        "verdict_at": None if order.verdict is None else order.verdict.at,
-        "state": order.state,
-        "reason": order.reason,
-        "handler": order.handler,
-        "handler_settings": json.dumps(plain(dict(order.handler_settings))),
-        "requested_at": order.requested_at,
-        "dispatched_at": order.dispatched_at,
-        "finished_at": order.finished_at,
-        "attempts": order.attempts,
-        "failures": order.failures,
-        "rounds": order.rounds,
-        "launched": order.launched,
-        **countdown_values("wait", order.wait),
-        "consumer": order.consumer,
-        "overtaken_by": order.overtaken_by,
-        "new_version": order.new_version,
-        "tuning": None if order.tuning is None else json.dumps(plain(dict(order.tuning))),
-    }
-
-
-def _order(row: Row[Any]) -> Order:
-    return Order(
-        id=row.id,
-        request=Request(
-            model=row.model,
-            version=row.version,
-            metric=row.metric,
-            observed_drift=row.observed_drift,
-            triggered_at=row.triggered_at,
-            episode=row.episode,
-            explanation=json.loads(row.explanation),
-            cause=row.cause,
-            ordinal=row.ordinal,
-            lost=row.lost,
-            price=row.price,
-        ),
-        state=row.state,
-        reason=row.reason,
-        handler=row.handler,
-        handler_settings=json.loads(row.handler_settings),
-        requested_at=row.requested_at,
-        dispatched_at=row.dispatched_at,
-        finished_at=row.finished_at,
-        attempts=row.attempts,
-        failures=row.failures,
-        rounds=row.rounds,
-        launched=bool(row.launched),
-        wait=None if row.wait_boot_id is None else countdown_of(row, "wait"),
-        consumer=row.consumer,
-        overtaken_by=row.overtaken_by,
-        new_version=row.new_version,
-        tuning=None if row.tuning is None else json.loads(row.tuning),
-        promise=None if row.promise is None else Promise(row.promise, row.promise_n, row.promise_source),
-        verdict=(None if row.verdict is None else Verdict(row.verdict, row.verdict_saved, row.verdict_error, row.verdict_at)),
-        started=None if row.started_boot_id is None else Instant(row.started_wall_s, row.started_boot_s, row.started_boot_id),
-        front=row.front,
-    )
-
-
-def receiver_of(order: Order) -> str:
-    """Name what an order's attempts go to: one that hangs holds up its own orders only.
-
-    >>> receiver_of(order)  # of a webhook
-    'webhook https://train.example:8443'
-    """
-    said = order.handler_settings
-    if "defaults" in said:  # recorded by a build before 0.2, as a whole configuration
-        return order.handler
-    match order.handler:
-        case "webhook":
-            parts = urlsplit(str(said.get("url", "")))
-            # Without user and password, which a URL may hold; a reference like ${HOOK} stays what it is.
-            return (
-                f"webhook {parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else f"webhook {said.get('url')}"
-            )
-        case "ray_job":
-            return f"ray_job {said.get('address') or ''}".strip()
-        case _:
-            return order.handler
-
-
-def countdown_of(row: Row[Any], prefix: str) -> Countdown:
-    """Return the countdown that stands in a row's columns `prefix_...`."""
-    found = row._mapping  # noqa: SLF001  SQLAlchemy's public name for a row's mapping
-    since = Instant(found[f"{prefix}_wall_s"], found[f"{prefix}_boot_s"], found[f"{prefix}_boot_id"])
-    return Countdown(since, found[f"{prefix}_left_s"])
-
-
-def countdown_values(prefix: str, countdown: Countdown | None) -> dict[str, Any]:
-    """Return the columns `prefix_...` that hold a countdown."""
-    return {
-        f"{prefix}_wall_s": None if countdown is None else countdown.since.wall_s,
-        f"{prefix}_boot_s": None if countdown is None else countdown.since.boot_s,
-        f"{prefix}_boot_id": None if countdown is None else countdown.since.boot_id,
-        f"{prefix}_left_s": None if countdown is None else countdown.left_s,
-    }

@@ -7,6 +7,8 @@ API without Ray, `channel` a consumer. The real runner and Jobs API follow in te
 from __future__ import annotations
 
 import asyncio
+import base64
+import dataclasses
 import hashlib
 import hmac
 import http.server
@@ -14,6 +16,7 @@ import importlib
 import json
 import sys
 import threading
+import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+import standardwebhooks
 
 from actors import config
 from actors.clock import Instant
@@ -457,7 +461,8 @@ def test_an_error_that_quotes_a_secret_is_recorded_without_it(hook, url, secret)
 
 def an_order(**changes):
     asked = Request(MODEL, "v2", "accuracy", 4.5, 1.8e9, "e-1", {"n": 1})
-    return Order("s-r-1", asked, orders.RUNNING, "", "webhook", {}, 1.8e9, attempts=1, **changes)
+    order = Order("s-r-1", asked, orders.RUNNING, "", "webhook", {}, 1.8e9, attempts=1)
+    return dataclasses.replace(order, **changes)
 
 
 def surroundings(peers=None, environment=None):
@@ -500,6 +505,35 @@ def test_a_webhook_is_a_cloud_event_with_a_signature_and_the_same_id_on_every_re
     expected = hmac.new(SECRET.encode(), hook.bodies[0], hashlib.sha256).hexdigest()
     assert headers["X-Visutility-Signature"] == f"sha256={expected}"
     assert not any(SECRET in value for value in headers.values())
+    library = standardwebhooks.Webhook(base64.b64encode(SECRET.encode()).decode())
+    signed = {name.lower(): value for name, value in headers.items()}
+    assert library.verify(hook.bodies[0], signed) == first
+    assert signed["webhook-id"] == "s-r-1"
+    with pytest.raises(standardwebhooks.WebhookVerificationError, match="No matching signature"):
+        library.verify(hook.bodies[0] + b" ", signed)
+    late = webhook.standard_signature(SECRET, "s-r-1", int(time.time()) - 600, hook.bodies[0])
+    with pytest.raises(standardwebhooks.WebhookVerificationError, match="too old"):
+        library.verify(hook.bodies[0], late)
+
+
+def test_a_secret_that_is_written_as_standard_webhooks_writes_it_is_read_as_base64():
+    secret = "whsec_" + base64.b64encode(b"raw bytes of the key").decode()
+    headers = webhook.standard_signature(secret, "s-r-1", int(time.time()), b"{}")
+    assert standardwebhooks.Webhook(secret).verify(b"{}", headers) == {}
+    with pytest.raises(ValueError, match="secret_env: a secret that begins with whsec_ must go on in base64"):
+        webhook.standard_signature("whsec_no base64!", "s-r-1", 1, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        ("alarm", "drift.detected"), ("shortfall", "retrain.requested"), ("age", "retrain.requested"),
+        ("manual", "retrain.requested"), ("promoted", "version.promoted"), ("rolled_back", "version.rolled_back"),
+    ],
+)  # fmt: skip
+def test_the_type_of_the_event_says_what_asks(cause, kind):
+    asked = dataclasses.replace(an_order().request, cause=cause)
+    assert webhook.cloud_event(an_order(request=asked), "ns")["type"] == f"io.visutility.{kind}.v1"
 
 
 @pytest.mark.parametrize(

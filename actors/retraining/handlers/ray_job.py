@@ -17,9 +17,9 @@ import ray
 
 from actors import config
 from actors.retraining.handlers.interface import Surroundings, event_fields
+from actors.retraining.rows import plain
 from actors.retraining.rules.delivery import Done, Failed, Launched, Outcome, Retry
 from actors.retraining.rules.orders import Order
-from actors.retraining.tables import plain
 
 # Longer than a submission that uploads a working directory may take; then the next attempt looks what came of it.
 _CALL_S: Final = 60.0

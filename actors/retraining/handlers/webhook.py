@@ -2,12 +2,14 @@
 
 How far "once" goes: a receiver that keeps the ids it has seen acts once. 2xx is done; 410 stops for good; 429 and 503 are
 tried again not before their Retry-After; everything else, a time-out and a lost connection too, by the delivery schedule.
-Redirects are not followed. With a secret, `X-Visutility-Signature: sha256=HEX` is the HMAC of the body under it. Neither
-the secret nor the URL, which may hold one, is ever part of a reason or a log.
+Redirects are not followed. With a secret, a delivery is signed by Standard Webhooks (`webhook-id`, `webhook-timestamp`,
+`webhook-signature`), so that it cannot be replayed; `X-Visutility-Signature: sha256=HEX`, the HMAC of the body alone, stays for
+one release. Neither the secret nor the URL, which may hold one, is ever part of a reason or a log.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import email.utils
 import hashlib
@@ -22,14 +24,26 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
+
 from actors import config
 from actors.retraining.handlers.interface import Surroundings, event_fields
+from actors.retraining.rows import plain
+from actors.retraining.rules import orders
 from actors.retraining.rules.delivery import Done, Outcome, Retry, Stop
 from actors.retraining.rules.orders import Order
-from actors.retraining.tables import plain
 
-TYPE: Final = "io.visutility.drift.detected.v1"
-TYPE_MANUAL: Final = "io.visutility.retrain.requested.v1"
+# The type of the event says what has happened: drift, or a request for another reason, or a decision about versions.
+TYPES: Final[Mapping[str, str]] = {
+    orders.ALARM: "io.visutility.drift.detected.v1",
+    orders.SHORTFALL: "io.visutility.retrain.requested.v1",
+    orders.AGE: "io.visutility.retrain.requested.v1",
+    orders.MANUAL: "io.visutility.retrain.requested.v1",
+    orders.PROMOTED: "io.visutility.version.promoted.v1",
+    orders.ROLLED_BACK: "io.visutility.version.rolled_back.v1",
+}
+_PREFIX: Final = "whsec_"
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 # The socket's own time-outs are per read; this ends an answer that drips.
 _BEYOND_TIMEOUT_S: Final = 2.0
@@ -56,7 +70,7 @@ class WebhookHandler:
             **settings.headers,
             "Content-Type": "application/cloudevents+json; charset=utf-8",
             "User-Agent": "visutility",
-            **self._signature(body),
+            **self._signatures(order.id, body),
         }
         try:
             status, retry_after = await self._surroundings.in_thread(
@@ -81,14 +95,35 @@ class WebhookHandler:
     async def forget(self, order: Order) -> None:
         """Nothing is kept."""
 
-    def _signature(self, body: bytes) -> dict[str, str]:
+    def _signatures(self, id_: str, body: bytes) -> dict[str, str]:
         name = self._settings.secret_env
         if name is None:
             return {}
         secret = self._surroundings.environment.get(name)
         if not secret:
             raise ValueError(f"secret_env: the environment of the dispatcher has no {name}")
-        return {"X-Visutility-Signature": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
+        # The old header says nothing about when; it stays for one release.
+        old = {"X-Visutility-Signature": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
+        return old | standard_signature(secret, id_, int(self._now_s()), body)
+
+
+def standard_signature(secret: str, id_: str, at_s: int, body: bytes) -> dict[str, str]:
+    """Return the headers of Standard Webhooks: a receiver that checks them, and the time, takes no replay.
+
+    A secret that begins with `whsec_` holds its bytes as base64, as that specification writes secrets; the bytes of any other
+    are its text in UTF-8, which a receiver's library gets as `whsec_` and the base64 of these bytes.
+    """
+    written = secret.removeprefix(_PREFIX)
+    try:
+        key = base64.b64decode(written, validate=True) if written != secret else secret.encode()
+        signer = Webhook(key)
+    except (ValueError, EmptyWebhookSecretError):
+        raise ValueError(f"secret_env: a secret that begins with {_PREFIX} must go on in base64") from None
+    return {
+        "webhook-id": id_,
+        "webhook-timestamp": str(at_s),
+        "webhook-signature": signer.sign(id_, datetime.fromtimestamp(at_s, UTC), body.decode()),
+    }
 
 
 def cloud_event(order: Order, namespace: str) -> dict[str, Any]:
@@ -99,7 +134,7 @@ def cloud_event(order: Order, namespace: str) -> dict[str, Any]:
         "specversion": "1.0",
         "id": order.id,
         "source": f"/visutility/{quote(namespace, safe='')}",
-        "type": TYPE_MANUAL if order.manual else TYPE,
+        "type": TYPES[asked.cause],
         "subject": f"{asked.model}/{asked.version}",
         "time": datetime.fromtimestamp(asked.triggered_at, UTC).isoformat().replace("+00:00", "Z"),
         "datacontenttype": "application/json",

@@ -34,12 +34,16 @@ ACTIVE: Final = (PENDING, RUNNING)
 RETRYABLE: Final = (FAILED, DEAD, EXPIRED)
 DISMISSABLE: Final = (FAILED, DEAD)
 
-Cause = Literal["alarm", "shortfall", "age", "manual"]
+Cause = Literal["alarm", "shortfall", "age", "manual", "promoted", "rolled_back"]
 ALARM: Final = "alarm"  # a drift episode
 SHORTFALL: Final = "shortfall"  # the errors lost have reached the price of a retrain
 AGE: Final = "age"  # the live version is older than `max_age`
 MANUAL: Final = "manual"
 CAUSES: Final[tuple[Cause, ...]] = (ALARM, SHORTFALL, AGE, MANUAL)
+# Decisions about versions, which the promotion handler carries out: orders of another kind, none of a retrain.
+PROMOTED: Final = "promoted"
+ROLLED_BACK: Final = "rolled_back"
+PROMOTIONS: Final[tuple[Cause, ...]] = (PROMOTED, ROLLED_BACK)
 
 PAID: Final = "paid"
 DID_NOT_PAY: Final = "did not pay"
@@ -122,6 +126,11 @@ class Order:
         return self.request.cause == MANUAL
 
     @property
+    def is_promotion(self) -> bool:
+        """Tell whether it is a decision about versions, and no retrain."""
+        return self.request.cause in PROMOTIONS
+
+    @property
     def is_active(self) -> bool:
         """Tell whether it is pending or running: a model has at most one such order."""
         return self.state in ACTIVE
@@ -139,6 +148,11 @@ def order_id(store_id: str, key: str) -> str:
 def age_key(store_id: str, model: str, version: str, ordinal: int) -> str:
     """Name the request for the `ordinal`th retrain of a version because of its age."""
     return f"{store_id}-q-{_digest(model, version, AGE, str(ordinal))}"
+
+
+def promotion_id(store_id: str, key: str) -> str:
+    """Name the one decision about versions of a key: the same after any restart and on every resend."""
+    return f"{store_id}-p-{_digest(key)}"
 
 
 def skip_id(store_id: str, key: str, because: str) -> str:

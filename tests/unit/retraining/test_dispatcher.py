@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import sys
 import threading
@@ -646,6 +647,67 @@ def test_names_that_can_match_nothing_are_refused_and_models_that_never_logged_w
     asyncio.run(story())
 
 
+PROMOTING = {
+    "defaults": {
+        "handler": {"kind": "channel"},
+        "promotion": {"gate": "challenger", "handler": {"kind": "webhook", "url": "http://127.0.0.1:9/"}},
+    }
+}
+PROMOTED = {"key": "k-1", "model": "fraud", "version": "2", "over": "1", "kind": "promoted", "evidence": {"rows": 9}}
+
+
+@pytest.mark.parametrize("point", [None, "dispatcher.before_promotion", "dispatcher.after_promotion", *POINTS[2:]])
+def test_a_version_is_promoted_by_its_own_handler_effectively_once_wherever_it_is_killed(url, monkeypatch, point):
+    async def story():
+        place = make(url, PROMOTING)
+        await place.request("e-1")  # a retrain under way holds up no promotion
+        struck = world.die_at(monkeypatch, point) if point else ["buried"]
+        for _ in range(400):
+            with contextlib.suppress(world.Killed):
+                await place.dispatcher.promoted(**PROMOTED)
+            await asyncio.sleep(0.002)
+            if struck and not struck[-1].startswith("buried"):
+                struck.append("buried")
+                place.bury()
+                place.start()
+            rows = (await place.dispatcher.promotions())["rows"]
+            if struck and rows and rows[-1]["state"] == "done":
+                break
+            place.dispatcher._wake()
+        assert [(row["cause"], row["version"], row["state"]) for row in rows] == [("promoted", "2", "done")]
+        assert [(model, id_) for _at, model, id_ in place.receiver.launches] == [("fraud", rows[0]["id"])]
+        assert [row["state"] for row in await place.rows()] == ["pending"], "the retrain waits for its consumer, as before"
+
+    asyncio.run(story())
+
+
+def test_decisions_of_one_model_are_carried_out_in_their_order_and_without_a_handler_only_recorded(url):
+    async def story():
+        place = make(url, PROMOTING | {"models": {"quiet": {"promotion": {"handler": None}}}})
+        answers = [Retry("HTTP 500"), Done(), Done()]
+        place.receiver.answer = lambda _order: answers.pop(0)
+        back = PROMOTED | {"key": "k-2", "version": "1", "over": "2", "kind": "rolled_back"}
+        assert await place.dispatcher.promoted(**PROMOTED) == {"status": "recorded"}
+        assert await place.dispatcher.promoted(**back) == {"status": "recorded"}
+        await place.dispatcher.promoted(**PROMOTED | {"model": "quiet", "key": "k-3"})
+        for _ in range(300):
+            rows = (await place.dispatcher.promotions(model="fraud"))["rows"]
+            if all(row["state"] == "done" for row in rows):
+                break
+            place.clock.advance(1.0)
+            place.dispatcher._wake()
+            await asyncio.sleep(0.002)
+        assert [(row["cause"], row["attempts"], row["state"]) for row in rows] == [
+            ("promoted", 2, "done"),
+            ("rolled_back", 1, "done"),
+        ]
+        (quiet,) = (await place.dispatcher.promotions(model="quiet"))["rows"]
+        assert (quiet["state"], quiet["reason"]) == ("done", "no promotion.handler is configured")
+        assert (await place.dispatcher.history())["rows"] == []
+
+    asyncio.run(story())
+
+
 DONE = {"order": "x", "outcome": "done", "new_version": "2"}
 JUDGED = {"order": "x", "verdict": "paid", "saved": 1.0, "standard_error": 1.0, "at": 1.0}
 BAD = [
@@ -658,6 +720,7 @@ BAD = [
     ("finish", DONE | {"promise": 0.9, "promise_n": 9, "new_version": None}, "promise must come with the new_version"),
     ("finish", DONE | {"promise": 0.9, "promise_n": 9, "outcome": "failed"}, "promise must come with outcome 'done'"),
     ("verdict", JUDGED | {"verdict": "maybe"}, "verdict must be one of paid, did not pay"),
+    ("promoted", PROMOTED | {"kind": "went live"}, "kind must be one of promoted, rolled_back, got 'went live'"),
     ("deployed", {"model": "m", "version": "1", "at": float("nan")}, "at must be a finite number"),
     ("trigger", {"model": "fraud-*", "reason": "x"}, "model must be the name of one model, not a pattern"),
     ("silence", {"model": "fraud-[", "duration_s": 1}, "that a name can match, got 'fraud-\\['"),

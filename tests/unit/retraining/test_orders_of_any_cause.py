@@ -10,6 +10,7 @@ from actors.clock import Instant
 from actors.retraining import tables
 from actors.retraining.admissions import Asked
 from actors.retraining.commits import Plan
+from actors.retraining.rows import receiver_of
 from actors.retraining.rules import orders
 from actors.retraining.rules.delivery import Backoff, Done, Failed, Promise, Retry
 from actors.retraining.rules.orders import Request, Verdict
@@ -308,7 +309,7 @@ def test_orders_for_one_receiver_do_not_hide_those_for_another(store):
     quick = ask(state, shortfall("other"), at(1)).order
     due = state.due(at(2))
     assert quick in {order.id for order in due}
-    assert {tables.receiver_of(order) for order in due} == {"webhook https://slow.example", "webhook https://quick.example"}
+    assert {receiver_of(order) for order in due} == {"webhook https://slow.example", "webhook https://quick.example"}
     assert len(due) == 17
 
 

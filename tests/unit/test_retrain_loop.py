@@ -1,0 +1,125 @@
+"""One model's story from promise to verdict: a detector and a dispatcher on one store, each calling the other, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from actors import status, story, wire
+from actors.clock import EventClock
+from actors.config import parse
+from actors.config.stored import store_settings
+from actors.detection.detector import DriftDetector
+from actors.retraining.dispatcher import RetrainDispatcher
+from actors.storage import Store
+
+NOW = 1_795_000_000.0
+T = TypeVar("T")
+
+
+class Everybody:
+    """Calls whichever actor has the name; the broadcaster forwards to the only detector."""
+
+    def __init__(self) -> None:
+        self.actors: dict[str, Any] = {}
+
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
+        del timeout_s
+        return await getattr(self.actors[name], method)(**arguments)
+
+
+class World:
+    def __init__(self, folder: Path, **document: Any) -> None:
+        self.url = f"sqlite:///{folder}/store"
+        self.clock = EventClock(NOW)
+        self.peers = Everybody()
+        self.sequence = 0
+        with closing(Store(self.url)) as store:
+            store_settings(store, parse(document, "test"), NOW)
+        self.restart()
+
+    def restart(self) -> None:
+        """Both processes begin as after a kill -9."""
+        made = {"namespace": "test", "storage": self.url, "clock": self.clock, "peers": self.peers}
+        self.detector = DriftDetector(name="detector:m", slot=0, **made)
+        self.dispatcher = RetrainDispatcher(name="dispatcher", **made)
+        self.peers.actors = {"broadcaster": self.detector, "dispatcher": self.dispatcher}
+
+    async def log(self, *hits: int, n: int = 200, version: str = "v1") -> None:
+        values = {"accuracy": np.array(hits) / n}
+        weights = np.full(len(hits), float(n))
+        batch = wire.batch_of_columns(values, version=version, timestamps=None, now_s=self.clock.now().wall_s, n=weights)
+        reply = await self.detector.ingest(model="m", producer="p", sequence=self.sequence, payload=wire.pack(batch))
+        assert reply["accepted"] == len(hits)
+        self.sequence += len(hits)
+
+    async def settle(self) -> None:
+        """Let each tell the other what it has to say."""
+        for _ in range(4):
+            await self.detector.tick()
+            await asyncio.sleep(0)
+
+    async def promised(self, value: float) -> None:
+        """Wait until the dispatcher has passed a promise on."""
+        for _ in range(400):
+            with closing(Store(self.url)) as store:
+                if status.read(store)["models"]["m"]["retrain"]["promised"] == value:
+                    return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the promise did not arrive")
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Coroutine[Any, Any, T]], T]]:
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_from_promise_to_verdict(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch, restarts: bool) -> None:
+    # What a restart leaves behind is fenced off; here it shares the test's process, which must not end with it.
+    monkeypatch.setattr("actors.cluster.deployment.end_stale_process", lambda _reason: None)
+    monkeypatch.setattr("actors.cluster.store_thread.end_stale_process", lambda _reason: None)
+    world = World(tmp_path, defaults={"retrain": {"price": 25}, "cooldown": "1m"})
+
+    def perhaps() -> None:
+        if restarts:
+            world.restart()
+
+    async def history() -> str:
+        await world.detector.promise(model="m", version="v1", values={"accuracy": 0.87}, n=2500.0)
+        await world.log(175, 160, 158, 150)
+        perhaps()
+        await world.settle()
+        taken: Any = await world.dispatcher.take(consumer="trainer", timeout_s=0.0)
+        assert taken["status"] == "order"
+        perhaps()
+        order = taken["order"]["id"]
+        done: Any = await world.dispatcher.finish(
+            order=order, token=taken["token"], outcome="done", new_version="v2", promise=0.9, promise_n=2600.0
+        )
+        assert done["status"] == "recorded"
+        await world.log(180, version="v2")
+        await world.promised(0.9)
+        perhaps()
+        await world.settle()
+        await world.log(*[178] * 10, version="v2")
+        perhaps()
+        await world.settle()
+        return str(order)
+
+    order = run(history())
+    with closing(Store(world.url)) as store:
+        told = story.read(store, order)
+        shown = status.read(store)["models"]["m"]["retrain"]
+    assert told["order"] is not None
+    assert (told["order"]["cause"], told["order"]["verdict"]) == ("shortfall", "paid")
+    assert told["order"]["explanation"]["stretch_rows"] == 600
+    assert (shown["live_version"], shown["promised"], shown["promised_n"], shown["inherited_from"]) == ("v2", 0.9, 2600, None)
+    assert shown["lost"] < 25

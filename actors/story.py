@@ -40,7 +40,7 @@ def read(store: Store, about: str, model: str | None = None) -> Story:
         return _of_episode(store, episode)
     order = _order(store, about)
     if order is not None:
-        episode = _episode(store, order["episode"]) if order["episode"] else None
+        episode = _episode(store, order["episode"]) if order["episode"] else _request_of(store, order)
         return {"episode": episode, "order": order, "model": None}
     known = _model(store, about)
     if known is None:
@@ -68,6 +68,18 @@ def _episode(store: Store, id_: str) -> Episode | None:
             found = detector_tables.read_episode(connection, id_)
         if found is not None:
             return found
+    return None
+
+
+def _request_of(store: Store, order: dict[str, Any]) -> Episode | None:
+    """Return what a shortfall's order was asked for by: it has no episode of an alarm."""
+    if order["cause"] != "shortfall":
+        return None
+    for part in detector_tables.detector_parts(store):
+        with part.read() as connection:
+            for record in reversed(detector_tables.list_episodes(connection, order["model"])):
+                if record["order"] is not None and record["order"]["order"] == order["id"]:
+                    return record
     return None
 
 

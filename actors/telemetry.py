@@ -57,6 +57,8 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_retrains_total": ("Retrain orders and decisions on record, by state", ("model", "outcome")),
     "visutility_last_event_timestamp_seconds": ("When the last batch was received", ("model",)),
     "visutility_cooldown_remaining_seconds": ("0: the next order is dispatched at once", ("model",)),
+    "visutility_errors_lost": ("Errors of the live version beyond its promise, beyond chance, since deployment", ("model",)),
+    "visutility_retrain_price": ("Errors lost at which a retrain pays", ("model",)),
     "visutility_model_info": ("1, with the version seen last", ("model", "version")),
     "visutility_running_trials": ("Trials that run now", ()),
     "visutility_build_info": ("1, with the build that runs", ("build",)),
@@ -167,6 +169,10 @@ class Telemetry:
         found.append(self._sample("visutility_drift_state", model, _state(told)))
         found.append(self._sample("visutility_last_event_timestamp_seconds", model, told["last_at"]))
         found.append(self._sample("visutility_cooldown_remaining_seconds", model, facts.cooldowns.get(model, 0.0)))
+        rule = told.get("retrain") or {}
+        for name, value in (("visutility_errors_lost", rule.get("lost")), ("visutility_retrain_price", rule.get("price"))):
+            if value is not None:
+                found.append(self._sample(name, model, value))
         if model in self._named and told["versions"]:
             newest = next(reversed(told["versions"]))
             found.append(Sample("visutility_model_info", {"model": label(model), "version": label(newest)}, 1.0))

@@ -15,6 +15,7 @@ import click
 
 from drivers.commands import DEFAULT_NAMESPACE, FINE, cluster, command, peers, run, stored
 from drivers.output import Output
+from drivers.status import rule_in_words
 
 if TYPE_CHECKING:
     from actors.story import Story
@@ -88,7 +89,7 @@ def in_words(told: Story) -> Iterator[str]:
 
 def _order(order: Mapping[str, Any]) -> Iterator[str]:
     """Tell of an order that no episode asked for."""
-    yield f"order {order['id']}: {order['model']} {order['version']}, {order['state']}"
+    yield f"order {order['id']}: {order['model']} {order['version']}, {order['state']}{_verdict(order)}"
     yield ""
     yield f"  {_at(order['requested_at'])}  asked for: {order['reason'] or 'no reason is on record'}"
     for attempt in order["attempt_log"]:
@@ -99,9 +100,19 @@ def _order(order: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {_at(order['finished_at'])}  {order['state']}{version}"
 
 
+def _verdict(order: Mapping[str, Any]) -> str:
+    if not order.get("verdict"):
+        return ""
+    saved, error = order["verdict_saved"], order["verdict_error"]
+    return f"; it {order['verdict']}: {saved:.0f} +- {error:.0f} errors saved, a retrain is worth {order['price']:.0f}"
+
+
 def _model(model: Mapping[str, Any]) -> Iterator[str]:
     """Tell of a model that has not drifted."""
     yield f"model {model['name']}: {model['state']}, {model['events']} events; it has had no drift episode"
+    rule = rule_in_words(model.get("retrain") or {})
+    if rule:
+        yield f"  {rule}"
     for version, seen in model["versions"].items():
         yield f"  {version}: {seen['state']}, {seen['events']} events, last {_at(model['last_at'])}"
 
@@ -126,6 +137,13 @@ def _episode(record: Mapping[str, Any], order: Mapping[str, Any] | None = None) 
 
 
 def _evidence(seen: Mapping[str, Any]) -> Iterator[str]:
+    if seen["detector"] == "shortfall":
+        yield (
+            f"  {_at(seen['time'])}  {seen['metric']} is {seen['window_mean']:.4g} over {seen['window_n']} rows, "
+            f"{seen['baseline_mean']:.4g} was promised (on {seen['baseline_n']} rows)"
+        )
+        yield f"    {seen['statistic']:.0f} errors lost beyond chance, a retrain is worth {seen['threshold']:.0f}"
+        return
     way = "fell" if seen["direction"] == "down" else "rose"
     shift = seen["window_mean"] - seen["baseline_mean"]
     sds = f", {abs(shift) / seen['baseline_sd']:.1f} deviations" if seen["baseline_sd"] > 0 else ""
@@ -149,6 +167,8 @@ def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iter
         yield f"  order {told['order']} is {told['state']}" + (f", new version {version}" if version else "")
         if told["reason"]:
             yield f"    {told['reason']}"
+        if order is not None and order.get("verdict"):
+            yield f"    {_verdict(order).removeprefix('; ')}"
         if order is not None and order.get("tuning"):
             study, trial, params, value = (order["tuning"].get(key) for key in ("study", "trial", "params", "value"))
             yield f"    study {study}: trial {trial} with {params}, value {value}"

@@ -47,7 +47,7 @@ def status(*, model: str | None, storage: str | None, address: str | None, names
     if "store_problem" in told:
         output.line(f"the store does not answer: {told['store_problem']}")
     output.table("models", MODEL_COLUMNS, list(model_rows(told)))
-    for line in rejections(told):
+    for line in (*rules(told), *rejections(told)):
         output.line(line)
     output.line(
         f"clients: {len(told['clients'])} in the last hour, "
@@ -118,6 +118,27 @@ def model_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
             metrics,
             seen["open_episodes"],
         )
+
+
+def rules(told: Mapping[str, Any]) -> Iterator[str]:
+    """Return a line for each model whose retrains are ordered by price: what it has lost, or what the rule is missing."""
+    for model, seen in told["models"].items():
+        line = rule_in_words(seen.get("retrain") or {})
+        if line:
+            yield f"{model}: {line}"
+
+
+def rule_in_words(rule: Mapping[str, Any]) -> str:
+    """Say how near a retrain is to paying; nothing where retrains are ordered otherwise."""
+    if rule.get("when") != "shortfall":
+        return ""
+    if rule["missing"]:
+        return f"retrains on alarms, since there is no {' and no '.join(rule['missing'])} for retrain.when: shortfall"
+    whose = f", promised by {rule['inherited_from']}" if rule["inherited_from"] else ""
+    return (
+        f"errors lost since deployment of {rule['live_version']}: {rule['lost']:.0f} of {rule['price']:.0f} "
+        f"(promised {rule['promised']:.4g}{whose})"
+    )
 
 
 def rejections(told: Mapping[str, Any]) -> Iterator[str]:

@@ -18,6 +18,8 @@ from actors.config.stored import store_settings
 from actors.detection.detector import DriftDetector
 from actors.retraining.dispatcher import RetrainDispatcher
 from actors.storage import Store
+from drivers.explain import in_words
+from drivers.status import rule_in_words
 
 NOW = 1_795_000_000.0
 T = TypeVar("T")
@@ -118,6 +120,12 @@ def test_from_promise_to_verdict(tmp_path: Path, run: Any, monkeypatch: pytest.M
     with closing(Store(world.url)) as store:
         told = story.read(store, order)
         shown = status.read(store)["models"]["m"]["retrain"]
+        lines = "\n".join(in_words(told))
+        rule = rule_in_words(status.read(store)["models"]["m"]["retrain"])
+    assert "accuracy is 0.78 over 600 rows, 0.87 was promised (on 2500 rows)" in lines
+    assert "36 errors lost beyond chance, a retrain is worth 25" in lines
+    assert "it paid: " in lines
+    assert rule.startswith("errors lost since deployment of v2: ")
     assert told["order"] is not None
     assert (told["order"]["cause"], told["order"]["verdict"]) == ("shortfall", "paid")
     assert told["order"]["explanation"]["stretch_rows"] == 600

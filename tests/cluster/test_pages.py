@@ -19,7 +19,9 @@ from tests.docs.pages import ROOT, Runner, pages
 # These begin a Ray of their own by `visutility up`; the others find a system that runs, as their reader does.
 LAPTOP = [page for page in pages() if "how-to" not in page.parts]
 RUNNING = [page for page in pages() if "how-to" in page.parts]
-ASKS_A_SYSTEM = re.compile(r"^ *(visutility (?!config)|system = actors|broadcaster = )|actors\.connect\(\)", re.MULTILINE)
+SKIPPED = re.compile(r"<!-- skip: next .*?-->\n\n```.*?```", re.DOTALL)
+BLOCK = re.compile(r"```(?:python|shell)[^\n]*\n(.*?)```", re.DOTALL)
+ASKS_A_SYSTEM = re.compile(r"^visutility (?!config)|actors\.connect\(|get_actor\(", re.MULTILINE)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -38,7 +40,8 @@ def work() -> Iterator[Path]:
 @contextlib.contextmanager
 def running(page: Path, folder: Path) -> Iterator[None]:
     """Start a system with its defaults, under the name that the pages use, unless nothing on `page` asks for one."""
-    if not ASKS_A_SYSTEM.search(page.read_text(encoding="utf-8")):
+    blocks = BLOCK.findall(SKIPPED.sub("", page.read_text(encoding="utf-8")))
+    if not any(ASKS_A_SYSTEM.search(block) for block in blocks):
         yield
         return
     started = actors.start({"storage": f"sqlite:///{folder}/store"})

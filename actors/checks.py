@@ -39,12 +39,14 @@ def shown(value: object) -> str:
 def stand_in(value: object) -> Any:
     """Return a plain and short value that stands for `value` in a reply: itself where it is small, else what it is.
 
-    >>> stand_in(0.5), stand_in("x" * 100) == "x" * 80, stand_in([1, 2, 3]), stand_in(10**400)
-    (0.5, True, 'list of 3', 'huge int')
+    >>> stand_in(0.5), stand_in("x" * 100) == "x" * 80, stand_in([1, 2, 3]), stand_in(10**400), stand_in(float("nan"))
+    (0.5, True, 'list of 3', 'huge int', 'nan')
     """
     value = unboxed(value)
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON has neither NaN nor infinity
     if isinstance(value, int):
         return value if abs(value) < 2**63 else str(value)[:_MOST_SHOWN] if abs(value) < 10**99 else "huge int"
     if isinstance(value, str):

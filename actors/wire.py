@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from actors import columns as reading
 from actors import replies
-from actors.checks import finite, shown, stand_in
+from actors.checks import shown, stand_in
 
 Floats = npt.NDArray[np.float64]
 Rejection = replies.Rejection
@@ -42,7 +42,7 @@ SCHEMA: Final = 2  # the newest that this build reads; it reads all before
 NAMED: Final = ("accuracy", "precision", "recall")
 UNVERSIONED: Final = "unversioned"
 FIELDS: Final = frozenset({"model_name", "model_version", "timestamp", "extras", "n", *NAMED})
-RESERVED: Final = FIELDS - {*NAMED, "n"}  # a metric of such a name could not be told from the field; `n` is told by its place
+RESERVED: Final = FIELDS - {*NAMED, "n"}  # a metric of such a name would look like the field; `n` has a place of its own
 
 MAX_CALL_BYTES: Final = 8 * 2**20  # one call: several times what is worth sending at once, and a bound on everybody's memory
 MAX_ROWS: Final = 1_000_000
@@ -52,9 +52,7 @@ MAX_COLUMNS: Final = 256
 MAX_VERSIONS: Final = 1000
 MAX_CELLS: Final = 4 * 2**20  # rows times columns of one batch: constants pack into 8 bytes and decode into 8 bytes a row
 MAX_LISTED: Final = 1000  # rejections that a reply lists one by one; how many there are follows from the counts
-SOURCES: Final = ("cross_validation", "hold_out")  # where a promise comes from
 MAX_WEIGHT: Final = 1e12
-COUNTERS: Final = ("logged", "accepted", "rejected", "dropped", "bad_values")  # that a client sends along
 WEIGHT_RULE: Final = f"must be a number above 0, at most {MAX_WEIGHT:g}"
 AHEAD_S: Final = 300.0  # a clock that is so far ahead is taken for right; a value beyond is in milliseconds or wrong
 
@@ -101,7 +99,7 @@ class Batch:
 class Verdict:
     """Which rows count, and which of their values.
 
-    `batch` is the batch without its bad values: a NaN or an infinity that stands beside a finite value is left out alone, and
+    `batch` is the batch without its bad values: a NaN or an infinity alongside a finite value is left out alone, and
     `bad_values` counts those of the rows that count. `ok: bool[n]` is None where all rows count; `listed` holds at most
     MAX_LISTED of those that do not, `bad_value` one of the values that were left out.
     """
@@ -201,7 +199,7 @@ def declared_rows(payload: object) -> int:
 
 
 def for_travel(payload: bytes) -> bytes | npt.NDArray[np.uint8]:
-    """Give a packed batch as it is sent: a large one as uint8[n], which Ray writes once and lets be read in its place."""
+    """Return a packed batch as it is sent: a large one as uint8[n], which Ray writes once and lets be read in its place."""
     return payload if len(payload) < _ARRAY_BYTES else np.frombuffer(payload, dtype=np.uint8)
 
 
@@ -318,7 +316,7 @@ def recheck(payload: Payload, received_at: float, skip: int) -> Verdict:
 
 
 def rows_of(batch: Batch, number: int, ok: Bools | None, skip: int) -> Any:
-    """Give what indexes the rows of the version `number`, of those that count: None (all), a slice, or numbers."""
+    """Return what indexes the rows of the version `number` that count: None (all), a slice, or numbers."""
     if batch.which is None and ok is None:
         return slice(skip, None) if skip else None
     chosen = np.ones(batch.rows, dtype=np.bool_) if ok is None else ok.copy()
@@ -329,7 +327,7 @@ def rows_of(batch: Batch, number: int, ok: Bools | None, skip: int) -> Any:
 
 
 def values_of(batch: Batch, metric: str, version: str, ok: Bools | None, skip: int) -> Floats:
-    """Give the values of one metric of one version, of the rows that count."""
+    """Return the values of one metric of one version, of the rows that count."""
     column = batch.columns.get(metric)
     if column is None or version not in batch.versions:
         return np.empty(0)
@@ -395,57 +393,6 @@ def batch_of_rows(rows: Sequence[Row]) -> Batch:
     weights = [row[3] for row in rows]
     sparse = None if weights.count(None) == n else _sparse(weights)
     return Batch(n, versions, times, columns, which, texts, sparse)
-
-
-def check_sequence(producer: object, sequence: object) -> None:
-    """Raise ValueError unless both are given, or neither."""
-    if producer is None and sequence is None:
-        return
-    rule = text_rule(producer)
-    if rule is not None:
-        raise ValueError(f"producer {rule} where a sequence is given, got {shown(producer)}")
-    if isinstance(sequence, bool) or not isinstance(sequence, int | np.integer) or not 0 <= int(sequence) < 2**62:
-        raise ValueError(f"sequence must be a whole number >= 0, got {shown(sequence)}")
-
-
-def check_promise(values: object, n: object, source: object) -> tuple[dict[str, float], float]:
-    """Return a promise's values and its number of rows as floats, or raise ValueError naming field, value and rule."""
-    if not isinstance(values, Mapping) or not 1 <= len(values) <= MAX_COLUMNS:
-        raise ValueError(f"values must be a mapping of 1 to {MAX_COLUMNS} metrics to numbers, got {shown(values)}")
-    found: dict[str, float] = {}
-    for name, value in values.items():
-        rule, number = metric_rule(name), finite(value)
-        if rule is not None:
-            raise ValueError(f"metric name {rule}, got {shown(name)}")
-        if number is None or not 0.0 <= number <= 1.0:
-            raise ValueError(f"{name} must be a number from 0 to 1, got {shown(value)}")
-        found[name] = number
-    weight = finite(n)
-    if weight is None or not 0.0 < weight <= MAX_WEIGHT:
-        raise ValueError(f"n {WEIGHT_RULE}, got {shown(n)}")
-    if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {shown(source)}")
-    return found, weight
-
-
-def told_client(told: object) -> dict[str, int] | None:
-    """Read the counters that a client sent along: whole numbers by known names, and nothing else of it."""
-    if not isinstance(told, Mapping):
-        return None
-    found = {name: told.get(name) for name in COUNTERS}
-    return {name: int(n) for name, n in found.items() if type(n) is int and 0 <= n < 2**53} or None
-
-
-def told_rejection(told: object) -> Rejection | None:
-    """Read why a sender has emptied rows; None where it says nothing that can be read."""
-    if not isinstance(told, Mapping) or not isinstance(told.get("rule"), str):
-        return None
-    return {
-        "index": 0,
-        "field": str(told.get("field"))[:MAX_NAME],
-        "value": stand_in(told.get("value")),
-        "rule": told["rule"][:500],
-    }
 
 
 # --- columns ----------------------------------------------------------------------------------------------------
@@ -569,7 +516,7 @@ def _listed(rows: int, skip: int, bad: list[_Bad], most: int = MAX_LISTED) -> tu
         new = np.flatnonzero(wrong & ok)
         ok &= ~wrong
         for row in new[new >= skip][: most - len(listed)].tolist():
-            value = None if name == "metrics" else float(values[row])
+            value = None if name == "metrics" else stand_in(float(values[row]))
             listed.append({"index": row, "field": name, "value": value, "rule": rule})
     listed.sort(key=lambda rejection: rejection["index"])
     return ok, listed

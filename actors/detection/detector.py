@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from actors import replies, wire
+from actors import messages, replies, wire
 from actors.checks import shown
 from actors.clock import Clock, Instant, SystemClock
 from actors.cluster import actor
@@ -77,7 +77,7 @@ class DriftDetector:
         """Count one packed batch; the reply comes after the commit. ValueError where the payload is broken."""
         self._start()
         start = 0 if sequence is None else int(sequence)
-        work = Ingest(wire.check_model(model), producer, start, wire.arrived(payload), wire.told_client(client))
+        work = Ingest(wire.check_model(model), producer, start, wire.arrived(payload), messages.told_client(client))
         reply = await self._queue.ingested(work)
         if reply["status"] == "refused":
             raise ValueError(reply["reason"])
@@ -92,8 +92,8 @@ class DriftDetector:
                 b.get("producer"),
                 b.get("sequence") or 0,
                 wire.arrived(b["payload"]),
-                wire.told_client(b.get("client")),
-                wire.told_rejection(b.get("rejection")),
+                messages.told_client(b.get("client")),
+                messages.told_rejection(b.get("rejection")),
                 b.get("stamped") is True,
             )
             for b in batches
@@ -130,7 +130,7 @@ class DriftDetector:
         """Record the value of each metric of a version on its `n` training rows; the same said again is recorded once."""
         wire.check_model(model)
         wire.check_version(version)
-        checked, rows = wire.check_promise(values, n, source)
+        checked, rows = messages.check_promise(values, n, source)
         promise = Promise(version, checked, rows, "hold_out" if source == "hold_out" else "cross_validation")
         return await self._changed(lambda state: state.promise(model, promise), replies.PromiseRecorded)
 

@@ -34,7 +34,7 @@ from sqlalchemy import (
     values,
 )
 
-from actors import wire
+from actors import messages
 from actors.replies import Episode
 from actors.storage import Part, Store
 from actors.storage.schema import BigInt, PartKind, upsert
@@ -560,7 +560,7 @@ def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> d
     for row in rows:
         if row.producer not in found:
             try:
-                counters = wire.told_client(unpack(row.client))
+                counters = messages.told_client(unpack(row.client))
             except UNREADABLE:
                 counters = None
             found[row.producer] = {"seen_at": row.seen_at, **(counters or {})}

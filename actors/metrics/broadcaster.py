@@ -1,4 +1,4 @@
-"""MetricBroadcaster: routes events to the detector of their model and to whoever observes, and keeps nothing of them.
+"""MetricBroadcaster: routes events to the detector of their model and to the observers, and keeps nothing of them.
 
 It acknowledges only what a detector has acknowledged. Packed batches are forwarded as the bytes that they are; only raw events
 are read here, and packed. What is in flight is bounded: more is answered "busy", and the caller sends again.
@@ -15,7 +15,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from actors import wire
+from actors import messages, wire
 from actors.checks import shown
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor, deployment, watchdog
@@ -92,7 +92,7 @@ class MetricBroadcaster:
             ValueError: For a broken envelope, and for a gap in the sequence.
         """
         self._start()
-        wire.check_sequence(producer, sequence)
+        messages.check_sequence(producer, sequence)
         found = raw_events.sort_events(
             events, self._clock.now().wall_s, one_model=sequence is not None, known=self._routes.places
         )
@@ -198,13 +198,13 @@ class MetricBroadcaster:
     ) -> Json:
         """Record the cross-validated value of each metric of a version on its `n` training rows: `{"status": "recorded"}`.
 
-        The same said again is recorded once. A version that has not logged yet keeps it. ValueError names the rule.
+        The same promise made again is recorded once. A version that has not logged yet keeps it. ValueError names the rule.
 
             ray.get(broadcaster.promise.remote(model="fraud", version="v7", values={"accuracy": 0.87}, n=2500))
         """
         wire.check_model(model)
         wire.check_version(version)
-        checked, weight = wire.check_promise(values, n, source)
+        checked, weight = messages.check_promise(values, n, source)
         return await self._routes.ask_or_place(model, "promise", version=version, values=checked, n=weight, source=source)
 
     async def pin(self, *, model: str, version: str | None) -> Json:
@@ -335,5 +335,5 @@ def _packed(found: raw_events.Sorted, producer: str | None, sequence: int | None
 
 def _check_batch(batch: Batch) -> None:
     wire.check_model(batch.get("model"))
-    wire.check_sequence(batch.get("producer"), batch.get("sequence"))
+    messages.check_sequence(batch.get("producer"), batch.get("sequence"))
     wire.arrived(batch.get("payload"))

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from actors import columns as reading
-from actors import wire
+from actors import messages, wire
 from actors.checks import shown
 from actors.errors import NotConnectedError, WrongTypeError, WrongValueError
 from actors.metrics import sealing
@@ -42,7 +42,8 @@ class Metrics:
     """Logs metrics of models; safe to use from several threads.
 
     `on_full="drop"` drops and counts what does not fit into `buffer_bytes` (unacknowledged batches included), "wait" waits.
-    `producer` names this client for ever: whoever takes the name up again goes on where the store says it was; no two at once.
+    `producer` names this client for ever: a later client of the same name goes on where the store says this one was. Never run
+    two of one name at once.
 
         metrics = system.metrics
         metrics.log({"accuracy": 0.93, "latency_ms": 12.5}, model="fraud", version="v7", n=200)
@@ -64,7 +65,7 @@ class Metrics:
         if isinstance(buffer_bytes, bool) or not isinstance(buffer_bytes, int) or buffer_bytes < 1:
             raise WrongValueError(f"buffer_bytes must be a number of bytes, 1 or more, got {buffer_bytes!r}")
         if producer is not None:
-            wire.check_sequence(producer, 0)
+            messages.check_sequence(producer, 0)
         self.namespace = namespace
         self._on_full: OnFull = on_full
         self._buffer_bytes = buffer_bytes
@@ -96,7 +97,7 @@ class Metrics:
 
     @property
     def producer(self) -> str:
-        """The name that the system knows this client by; whoever has it can send in its place."""
+        """The name that the system knows this client by. A secret: another sender could use it in this one's place."""
         return self._pump.producer
 
     # --- events
@@ -154,7 +155,7 @@ class Metrics:
             buffer.bytes += size
             rows = buffer.rows
             rows.append((model, version, timestamp, held, n, is_stamped, size))
-            is_first = len(rows) == 1  # else the thread has been told that something waits
+            is_first = len(rows) == 1  # else the thread knows that something waits
         if is_first:
             self._pump.rouse()
 
@@ -242,7 +243,7 @@ class Metrics:
             WrongValueError: A value outside [0, 1], an n that is no number above 0, an unknown source.
         """
         try:
-            values, weight = wire.check_promise(metrics, n, source)
+            values, weight = messages.check_promise(metrics, n, source)
             wire.check_model(model)
             wire.check_version(version)
         except ValueError as error:

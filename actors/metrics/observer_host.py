@@ -84,7 +84,7 @@ def check_observer(observer: object) -> None:
 
 
 def events_of(model: str, payload: bytes, skip: int, now_s: float) -> list[MetricsEvent]:
-    """Give the events of a packed batch that count, from row `skip` on."""
+    """Return the events of a packed batch that count, from row `skip` on."""
     verdict = wire.check(wire.unpack(payload), now_s, skip)
     batch, ok = verdict.batch, verdict.ok
     events = []
@@ -137,7 +137,7 @@ def unregister(namespace: str, *, name: str) -> None:
 
 
 def spawn(namespace: str, name: str, target: str) -> str:
-    """Have the actor of an observer that the configuration names; give its name."""
+    """Have the actor of an observer that the configuration names; return its name."""
     actor = f"observer:{name}"
     handle = deployment.find(actor, namespace)
     if handle is None:

@@ -2,7 +2,7 @@
 
 Of P processes the first P - (P+1)//2 models get one of their own, those after them go round robin over (P+1)//2 shared ones. A
 placement is made once and stays, whatever the configuration says later: a model's log lies in its process's part. Several
-broadcasters may place at the same time: whoever writes first has placed it.
+broadcasters may place at the same time: the first to write has placed it.
 """
 
 from __future__ import annotations

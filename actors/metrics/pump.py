@@ -98,7 +98,7 @@ class Pump:
                 logger.exception("logging goes on in a moment")
                 pause_s = 0.5
             if self._ends and not self.buffer.owes:
-                with self._starting:  # whoever logs now starts another thread
+                with self._starting:  # an event that is logged from now on starts another thread
                     if not self.buffer.owes:
                         self.thread = None
                         return

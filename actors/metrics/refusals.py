@@ -35,7 +35,7 @@ def write(part: Part, events: int, last: Json | None) -> None:
 
 
 def read(part: Part) -> Refused:
-    """Give what the store knows."""
+    """Return what the store knows."""
     with part.read() as connection:
         found = connection.execute(select(notes.c.value).where(notes.c.name == _NOTE)).scalar()
     told: Refused = {"events": 0, "last": None} if found is None else json.loads(found)

@@ -32,7 +32,7 @@ def packed_rows(rows: Sequence[Row]) -> list[Packed]:
     """Pack rows of one model, in their order, into as few batches as halving gives that fit the wire.
 
     A row that no batch can carry (a text that UTF-8 cannot encode, or a row that is too large) is emptied and packed alone: it
-    keeps its number, and whoever counts the batch rejects it.
+    keeps its number, and the detector rejects it.
     """
     waiting, done = [rows] if rows else [], []
     while waiting:

@@ -1,7 +1,7 @@
 """Sender: numbers what a producer sends, keeps a bounded window in flight, and sends again what nobody has acknowledged.
 
 Without I/O: no thread, no Ray, no clock and no randomness. Batches and replies go in, commands and outcomes come out, the time
-is an argument. Whoever holds a Sender carries the commands out, by whatever means, and tells it what came of each.
+is an argument. The owner of a Sender carries the commands out, by whatever means, and reports what came of each.
 
 The protocol: events of one model are a stream, numbered without a gap. A reply acknowledges a batch by the stream's high-water
 mark; what is not acknowledged is sent again with the same numbers, so that the system can tell what it has already. Calls may
@@ -222,8 +222,8 @@ class Sender:
         self._in_flight_bytes += size
         for stream in call.streams:
             stream.in_flight += 1
-        told = tuple(Part(stream.model, batch.sequence, batch.packed) for stream, batch in parts)
-        return Send(number, self.producer, told)
+        sent = tuple(Part(stream.model, batch.sequence, batch.packed) for stream, batch in parts)
+        return Send(number, self.producer, sent)
 
     # --- what came of them
 
@@ -300,7 +300,7 @@ class Sender:
             return [Warn("producer", f"{text}: going on as a new producer")]
         rejected = batch.packed.rows - accepted - duplicate
         bad_values = int(reply.get("bad_values", 0))
-        outcomes: list[Outcome] = []  # warnings first: whoever waits for the events finds them written
+        outcomes: list[Outcome] = []  # warnings first: they are written before `flush` returns
         if rejected and reply["rejected"] and batch.packed.emptied is None:
             outcomes.append(rejection_warning(stream.model, "events are rejected and counted", reply["rejected"][0]))
         if reply.get("bad_value"):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors import wire
+from actors import messages, wire
 from actors.metrics import raw_events, sealing
 
 NOW = 1_795_000_000.0
@@ -482,4 +482,4 @@ def test_a_verdict_counts_each_row_once(events: list[tuple[str, float, dict[str,
 )
 def test_a_producer_and_its_sequence_come_together(producer: object, sequence: object) -> None:
     with pytest.raises(ValueError, match=r"producer|sequence"):
-        wire.check_sequence(producer, sequence)
+        messages.check_sequence(producer, sequence)

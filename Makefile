@@ -4,7 +4,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help demo test test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
+.PHONY: help demo test coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -23,18 +23,24 @@ help: ## list the targets
 demo: .venv/.installed ## a year of flights: drift found, retrained, tuned; ends with a table and a picture
 	$(BIN)/visutility demo
 
+# Of every suite, with what the processes that they start run.
+coverage: .venv/.installed ## branch coverage of actors/, worker processes included; as long as `make test`
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
 test: .venv/.installed ## every test: unit, contracts, cluster
 	$(BIN)/python -m pytest
 
 unit: .venv/.installed ## the tests without Ray, seconds
 	$(BIN)/python -m pytest tests/unit tests/contracts
 
-check: .venv/.installed ## format, lint, types, the border between logic and processes, unit tests
+check: .venv/.installed ## format, lint, types, the layers: seconds; `make unit` runs the tests without Ray
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit
 
 format: .venv/.installed ## format and mend what can be mended
 	$(BIN)/ruff format .

@@ -1,11 +1,25 @@
-"""For every test: properties are tried without a time limit, and in CI with the same examples every time."""
+"""For every test: properties have no time limit, in CI they draw the same examples every time; time-outs fit the machine."""
 
 from __future__ import annotations
 
 import os
 
 import hypothesis
+import pytest
+
+from tests import speed
 
 # A machine under load is slow, not wrong. A developer's run looks at new examples; a landing must not fail by a draw.
 hypothesis.settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 hypothesis.settings.load_profile("ours")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let a test that hangs be given up later where everything takes longer."""
+    usual_s = float(config.getoption("timeout") or config.getini("timeout") or 0)
+    if config.getoption("collectonly") or usual_s == 0 or speed.factor() == 1:
+        return
+    for item in items:
+        marked = item.get_closest_marker("timeout")
+        seconds = float(marked.args[0]) if marked is not None and marked.args else usual_s
+        item.add_marker(pytest.mark.timeout(speed.slow(seconds)), append=False)

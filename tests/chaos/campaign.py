@@ -36,12 +36,13 @@ from tests.chaos.machine import Machine
 from tests.chaos.report import Report
 from tests.chaos.scenario import FOLDER_VARIABLE, Scenario, document
 from tests.chaos.zombies import Zombies
+from tests.speed import slow
 
 logger = logging.getLogger(__name__)
 
 POINTS_VARIABLE: Final = "VISUTILITY_FAILPOINTS"
 _FIRST_ACKS_S: Final = 60.0
-_SETTLED_S: Final = 90.0
+_SETTLED_S: Final = slow(90.0)
 _DATABASE_AWAY_S: Final = 1.5
 
 # What is done to the system while the producers run; gives the faults it did.

@@ -16,12 +16,13 @@ from tests.chaos import processes
 from tests.chaos.ledger import Ack, AckReader
 from tests.chaos.producers import CLIENT_SOURCES, ack_path
 from tests.chaos.scenario import MODELS, Scenario
+from tests.speed import slow
 
 # The producer whose acknowledgements say how long a fault was felt.
 _WATCHED: Final = 0
 PRODUCERS: Final = ("packed", "plain", "client")
 CONSUMERS: Final = 2
-_HOME_S: Final = 90.0
+_HOME_S: Final = slow(90.0)
 
 
 class Crew:

@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-_READY_S: Final = 30.0
+from tests.speed import slow
+
+_READY_S: Final = slow(30.0)
 
 
 class Postgres:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tests.chaos import checker
 from tests.chaos.campaign import Plan, Run
+from tests.speed import slow
 
 PHASE_S: Final = 5.0
 # As long as a phase, which opens one episode: the next request comes as the cooldown of the claim before it ends.
@@ -21,7 +22,7 @@ LATE_S: Final = 0.7
 _TIMES: Final = 2
 _CHANCES: Final = 4
 # How long the orders of the webhook are waited for, and how often is looked.
-_PATIENCE_S: Final = 60.0
+_PATIENCE_S: Final = slow(60.0)
 _LOOK_S: Final = 0.2
 
 

@@ -22,6 +22,7 @@ from tests.chaos import processes
 from tests.chaos.crew import Crew
 from tests.chaos.machine import Machine
 from tests.chaos.zombies import Zombies
+from tests.speed import slow
 
 # Every boundary at which a process can end between a commit, a reply and an effect: those that every batch passes,
 BOUNDARIES: Final = (
@@ -41,8 +42,8 @@ RARE_BOUNDARIES: Final = (
 # What a fault does to the way from a producer to its acknowledgement; the table has a limit for each.
 ACTOR, NODE_KILL, FREEZE, OTHER = "actor kill", "node kill", "freeze", "other"
 _STRIKES_S: Final = 5.0  # a point that every batch passes
-_AMBUSH_S: Final = 20.0
-_RECOVERS_S: Final = 60.0
+_AMBUSH_S: Final = slow(20.0)
+_RECOVERS_S: Final = slow(60.0)
 _PAIR_SHARE: Final = 0.15
 _NODE_FROZEN_S: Final = (6.0, 10.0)
 

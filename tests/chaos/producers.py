@@ -29,6 +29,7 @@ from actors import wire
 from tests.chaos import ledger
 from tests.chaos.ledger import Ack, Acks
 from tests.chaos.scenario import MODELS, Scenario, accuracy_at, identities, version_at
+from tests.speed import slow
 
 # Shares of the run's rate, and events of one call. Most go the packed way; raw events cost the broadcaster's loop.
 KINDS: Final = {"packed": (0.65, 200), "client": (0.25, 200), "plain": (0.1, 50)}
@@ -36,7 +37,7 @@ KINDS: Final = {"packed": (0.65, 200), "client": (0.25, 200), "plain": (0.1, 50)
 CLIENT_SOURCES: Final = 1000
 _WINDOW: Final = 8
 _CALL_S: Final = 20.0
-_HOME_S: Final = 60.0
+_HOME_S: Final = slow(60.0)
 _FLUSH_EVERY_S: Final = 0.3
 _CROWD_PAUSE_S: Final = 0.5
 _CROWD_CALL: Final = 1000  # batches of one call of the crowd

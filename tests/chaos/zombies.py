@@ -23,10 +23,11 @@ from actors.retraining.tables import DISPATCHER
 from actors.storage import UNAVAILABLE, Fence, Part, StaleEpochError, Store
 from actors.storage.schema import SYSTEM
 from tests.chaos.scenario import MODELS, identities
+from tests.speed import slow
 
 # Whose events must be nowhere in the store.
 SOURCE: Final = 4000
-_SUCCEEDED_S: Final = 30.0
+_SUCCEEDED_S: Final = slow(30.0)
 # A real actor notices at its next commit that it was succeeded. Where nothing makes it (a control), it is killed after this.
 _NOTICES_S: Final = 5.0
 _TRIES: Final = 3

@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.speed import slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -38,7 +40,7 @@ def alone(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout_s,
+            timeout=slow(timeout_s),
             check=False,
         )
         assert done.returncode == 0, f"{scenario} failed:\n{done.stdout[-6000:]}"

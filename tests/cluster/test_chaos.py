@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.speed import slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,7 +30,7 @@ def chaos(*arguments: str, timeout_s: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.chaos", *arguments, "-o", "json"]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=inherited | settings, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, cwd=ROOT, env=inherited | settings, capture_output=True, text=True, timeout=slow(timeout_s), check=False
         )
         assert done.stdout, f"{arguments} broke off:\n{done.stderr[-4000:]}"
         told: dict[str, Any] = json.loads(done.stdout)

@@ -17,6 +17,7 @@ from actors import MetricsEvent
 from actors import failpoints as points
 from actors.metrics.client import Metrics
 from actors.system import System
+from tests.speed import slow
 
 
 def values(level: float, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -25,7 +26,7 @@ def values(level: float, n: int, seed: int = 0) -> np.ndarray[Any, Any]:
 
 def until(true: Callable[[], Any], timeout_s: float = 30.0) -> Any:
     """Wait for something with a deadline."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + slow(timeout_s)
     while not (found := true()):
         if time.monotonic() > deadline:
             raise AssertionError("it did not happen in time")

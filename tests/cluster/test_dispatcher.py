@@ -24,6 +24,7 @@ from actors import failpoints as points
 from actors.cluster.peers import BlockingPeers, PeerUnavailableError
 from actors.system import System
 from tests.cluster.waiting import eventually
+from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
 COOLDOWN_S = 4.0
@@ -91,7 +92,7 @@ def requested(peers: BlockingPeers, model: str, episode: str) -> dict[str, Any]:
 
     def recorded() -> Any:
         try:
-            reply = peers.call("dispatcher", "request", asked, timeout_s=10)
+            reply = peers.call("dispatcher", "request", asked, timeout_s=slow(10))
         except PeerUnavailableError:
             return None
         return reply if reply["status"] == "recorded" else None
@@ -137,7 +138,7 @@ def test_killed_while_handing_over_every_order_is_done_once(start: Callable[...,
     done: list[str] = []
 
     def consume() -> None:
-        for order in system.retrains.stream(timeout_s=60):
+        for order in system.retrains.stream(timeout_s=slow(60)):
             if order.done(new_version=f"after {order.event.model_name}"):
                 done.append(order.id)
             if len(done) == len(HANDING_OVER):
@@ -178,7 +179,7 @@ def test_the_order_of_a_killed_consumer_goes_to_the_next_with_its_id_and_a_raise
         time.sleep(3)  # three leases: while it lives, its thread keeps the order
         assert list(system.retrains.stream(model="leased", timeout_s=0)) == []
         os.kill(consumer.pid, signal.SIGKILL)
-    second = next(system.retrains.stream(model="leased", timeout_s=30))
+    second = next(system.retrains.stream(model="leased", timeout_s=slow(30)))
     assert (second.id, second.attempt) == (order, 2)
     assert second.done(new_version="2")
     shown = system.retrains.show(order)

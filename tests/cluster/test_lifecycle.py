@@ -24,6 +24,7 @@ from actors.storage import StoreError
 from actors.system import System
 from tests.cluster.alone import alone
 from tests.cluster.waiting import eventually
+from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +38,7 @@ def log_one(system: System, model: str) -> None:
 
     def taken() -> bool:
         broadcaster = ray.get_actor("broadcaster", namespace=system.namespace)
-        reply = ray.get(broadcaster.broadcast.remote(events=[{"model_name": model, "accuracy": 0.9}]), timeout=60)
+        reply = ray.get(broadcaster.broadcast.remote(events=[{"model_name": model, "accuracy": 0.9}]), timeout=slow(60))
         assert reply["rejected"] == []
         return bool(reply["accepted"] == 1)
 
@@ -56,7 +57,7 @@ def driver(*arguments: str, cluster: str, **more: str) -> subprocess.CompletedPr
     """Run `visutility ...` as a person would."""
     command = [sys.executable, "-m", "drivers.cli", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=environment(cluster, **more), capture_output=True, text=True, timeout=150, check=False
+        command, cwd=ROOT, env=environment(cluster, **more), capture_output=True, text=True, timeout=slow(150), check=False
     )
 
 
@@ -88,7 +89,7 @@ class TestARunningSystem:
             env=environment(cluster, PYTHONPATH=str(tmp_path), VISUTILITY_BUILD=""),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=slow(120),
             check=False,
         )
         assert done.returncode == 1
@@ -204,7 +205,7 @@ def test_two_drivers_at_once_make_one_system(cluster: str, namespace: str, setti
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment(cluster), stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [each.communicate(timeout=120)[0] for each in both]
+    said = [each.communicate(timeout=slow(120))[0] for each in both]
     assert [each.returncode for each in both] == [0, 0]
     found = [json.loads(text.partition("PIDS ")[2]) for text in said]
     assert found[0] == found[1]

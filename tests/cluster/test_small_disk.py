@@ -15,6 +15,7 @@ import pytest
 
 import actors
 from actors.system import System
+from tests.speed import slow
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def events(system: System) -> int:
 
 
 def until(true: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + slow(timeout_s)
     while not true():
         assert time.monotonic() < end, what
         time.sleep(0.1)

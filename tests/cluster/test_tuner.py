@@ -23,6 +23,7 @@ from actors.cluster import deployment
 from actors.tuning.client import StudyError, Tuning
 from actors.tuning.offline import list_studies, read_study
 from actors.tuning.study import Study
+from tests.speed import slow
 
 SPACE = {"x": [0.0, 1.0], "n": [1, 9, "int"]}
 
@@ -38,12 +39,12 @@ class Tuners:
 
     def start(self) -> None:
         for name in ("runner", "tuner"):
-            ray.get(deployment.spawn(name, namespace=self.namespace, storage=self.storage).hello.remote(), timeout=60)
+            ray.get(deployment.spawn(name, namespace=self.namespace, storage=self.storage).hello.remote(), timeout=slow(60))
 
     def pid(self, name: str) -> int:
         handle = deployment.find(name, self.namespace)
         assert handle is not None
-        return int(ray.get(handle.hello.remote(), timeout=60)["pid"])
+        return int(ray.get(handle.hello.remote(), timeout=slow(60))["pid"])
 
     def kill(self, name: str) -> None:
         os.kill(self.pid(name), signal.SIGKILL)
@@ -84,7 +85,7 @@ def logged(log: Path, seconds: float = 0.0) -> Callable[..., float]:
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + slow(seconds)
     while not (found := condition()):
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
@@ -114,7 +115,7 @@ def test_a_tuner_killed_three_times_loses_and_repeats_nothing(tuners: Tuners, lo
     for part in (200, 600, 1000):
         wait_for(lambda part=part: len(executions(log)) > part, "the study does not go on")
         tuners.kill("tuner")
-    study = tuners.tuning.wait("killed", timeout_s=60)
+    study = tuners.tuning.wait("killed", timeout_s=slow(60))
     assert study.counts() == {"COMPLETED": 1500}
     assert executions(log) == dict.fromkeys(range(1500), 1)
     expected = tuners.tuning.run(lambda params: 0.0, SPACE, trials=1500, seed=3)
@@ -132,7 +133,7 @@ def test_a_tuner_that_dies_around_its_commit_loses_and_repeats_nothing(
     tuners.tuning.submit(logged(log, 0.002), SPACE, trials=400, name=name, max_concurrent=2)
     wait_for(lambda: len(executions(log)) > 50, "the study does not go on")
     arm(failpoints, point, "exit")
-    study = tuners.tuning.wait(name, timeout_s=60)
+    study = tuners.tuning.wait(name, timeout_s=slow(60))
     assert not (failpoints / point).exists(), "the failpoint was not reached"
     assert study.counts() == {"COMPLETED": 400}
     assert executions(log) == dict.fromkeys(range(400), 1)
@@ -149,7 +150,7 @@ def test_a_killed_worker_costs_only_what_it_was_running(tuners: Tuners, log: Pat
         os.kill(pid, signal.SIGKILL)
         before = len(executions(log))
         wait_for(lambda before=before: len(executions(log)) > before + 5, "the study does not go on")
-    study = tuners.tuning.wait("worker killed", timeout_s=60)
+    study = tuners.tuning.wait("worker killed", timeout_s=slow(60))
     assert study.counts() == {"COMPLETED": 60}
     # Each kill may repeat what that worker had run and not yet reported: at 50 ms a trial, one.
     assert sum(executions(log).values()) <= 62
@@ -160,7 +161,7 @@ def test_a_killed_runner_costs_only_what_ran(tuners: Tuners, log: Path) -> None:
     tuners.tuning.submit(logged(log, 0.02), SPACE, trials=100, name="runner killed", max_concurrent=2)
     wait_for(lambda: len(executions(log)) > 20, "the study does not go on")
     tuners.kill("runner")
-    study = tuners.tuning.wait("runner killed", timeout_s=60)
+    study = tuners.tuning.wait("runner killed", timeout_s=slow(60))
     assert study.counts() == {"COMPLETED": 100}, [trial.error for trial in study.trials if trial.error]
     assert sum(executions(log).values()) <= 104
 
@@ -315,5 +316,5 @@ def test_a_caller_without_the_package_submits_and_reads_plain_values(tuners: Tun
         "print(json.dumps([summary['state'], [t['value'] for t in ray.get(tuner.trials.remote(name='plain'))]]))\n"
     )
     command = [sys.executable, "-c", code, cluster, tuners.namespace]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd="/")
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=slow(60), cwd="/")
     assert json.loads(found.stdout.splitlines()[-1]) == ["DONE", [1.0, 1.0, 1.0]]

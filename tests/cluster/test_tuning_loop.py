@@ -12,12 +12,13 @@ import pytest
 
 from actors.system import System
 from drivers import tune
+from tests.speed import slow
 
 SPACE = {"x": [0.0, 1.0]}
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + slow(seconds)
     while not (found := condition()):
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -29,7 +30,7 @@ def test_a_retrain_order_runs_a_study_and_hands_its_best_parameters_on(start: Ca
                "seed": 1, "current": {"x": 0.0, "y": 0.0}, "min_improvement": 1.0}  # fmt: skip
     system = start(models={"tuned": {"handler": handler, "cooldown": "1s"}})
     system.retrains.trigger("tuned", reason="try")
-    order = next(iter(system.retrains.stream(model="tuned", timeout_s=60)))
+    order = next(iter(system.retrains.stream(model="tuned", timeout_s=slow(60))))
     order.done(new_version="v2")
     found = order.event.explanation["tuning"]
     assert found["name"] == order.event.id

@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tests.speed import slow
+
 
 def eventually(check: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
     """Give what `check()` gives as soon as it gives something; AssertionError names `what` did not come."""
+    within_s = slow(within_s)
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         found = check()
         if found:
             return found
         time.sleep(0.1)
-    raise AssertionError(f"not within {within_s} s: {what}")
+    raise AssertionError(f"not within {within_s:.0f} s: {what}")

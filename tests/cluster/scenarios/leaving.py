@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 import actors
+from tests.speed import slow
 
 
 def after_shutdown(address: str, namespace: str) -> dict[str, Any]:
@@ -15,14 +16,14 @@ def after_shutdown(address: str, namespace: str) -> dict[str, Any]:
     ray.init(address=address, logging_level="ERROR")
     system = actors.connect(address=address, namespace=namespace)
     system.retrains.trigger("left", reason="so that there is an order to renew")
-    order = next(system.retrains.stream(model="left", timeout_s=30))
+    order = next(system.retrains.stream(model="left", timeout_s=slow(30)))
     for _ in range(1000):
         system.metrics.log({"accuracy": 0.9}, model="left", version="v1")
     asked: list[object] = []
     ray.init = lambda *_, **__: asked.append(None)  # what Ray calls by itself for whoever uses it without one
     ray.shutdown()
     system.retrains._ask._handles.clear()  # as after a reply that did not come: the next call looks for the actor again
-    deadline_s = time.monotonic() + 2.0
+    deadline_s = time.monotonic() + slow(2.0)
     while time.monotonic() < deadline_s:
         system.metrics.log({"accuracy": 0.9}, model="left", version="v1")
         time.sleep(0.01)

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import actors
 from actors.system import System
 from tests.cluster.waiting import eventually
+from tests.speed import slow
 
 _LAUNCHED = yaml.safe_load((Path(__file__).parents[3] / "cluster.yaml").read_text())
 # As in cluster.yaml: a node that is gone is noticed within 2 s.
@@ -57,7 +58,7 @@ def a_job(model: str, events: int) -> dict[str, int]:
     system = actors.connect()
     for _ in range(events):
         system.metrics.log({"accuracy": 0.93}, model=model, version="v1")
-    told = system.metrics.flush(timeout_s=60)
+    told = system.metrics.flush(timeout_s=slow(60))
     return dict(told)
 
 
@@ -68,7 +69,7 @@ def on_every_node(model: str, events: int) -> int:
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             running.append(a_job.options(scheduling_strategy=there).remote(model, events))
-    told = ray.get(running, timeout=90)
+    told = ray.get(running, timeout=slow(90))
     assert all(each["pending"] == each["dropped"] == 0 for each in told), told
     return sum(each["accepted"] for each in told)
 
@@ -106,14 +107,14 @@ class Producer(threading.Thread):
                 self._system.metrics.log({"accuracy": 0.93}, model=model, version="v1")
                 self.logged += 1
             began = time.monotonic()
-            self._system.metrics.flush(timeout_s=30)
+            self._system.metrics.flush(timeout_s=slow(30))
             self.longest_s = max(self.longest_s, time.monotonic() - began)
             time.sleep(0.02)
 
     def end(self) -> dict[str, int]:
         self._over.set()
         self.join()
-        return dict(self._system.metrics.flush(timeout_s=60))
+        return dict(self._system.metrics.flush(timeout_s=slow(60)))
 
 
 def postgresql(url: str) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def drift(system: System, model: str) -> None:
     for level in (0.93, 0.6):
         noise = np.random.default_rng(7).normal(level, 0.01, 500)
         system.metrics.log_batch({"accuracy": noise}, model=model, version="v1")
-    assert system.metrics.flush(timeout_s=60)["pending"] == 0
+    assert system.metrics.flush(timeout_s=slow(60))["pending"] == 0
     assert eventually(lambda: not system.status()["models"][model]["undelivered"], "the request of its episode is recorded")
 
 
@@ -197,7 +198,7 @@ def remembered(system: System) -> dict[str, Any]:
 
 def a_count(system: System, model: str) -> int:
     system.metrics.log({"accuracy": 0.93}, model=model, version="v1")
-    assert system.metrics.flush(timeout_s=30)["pending"] == 0
+    assert system.metrics.flush(timeout_s=slow(30))["pending"] == 0
     return events_of(system)[model]
 
 
@@ -224,7 +225,7 @@ def sqlite(folder: str) -> dict[str, Any]:
         run_trials_on(system, workers)  # trials are not pinned
         status_elsewhere = ray.remote(num_cpus=0)(lambda: actors.connect().status()["models"]["model-0"]["events"])
         there = NodeAffinitySchedulingStrategy(next(iter(workers)), soft=False)
-        assert ray.get(status_elsewhere.options(scheduling_strategy=there).remote(), timeout=60) == 15
+        assert ray.get(status_elsewhere.options(scheduling_strategy=there).remote(), timeout=slow(60)) == 15
         system.stop()
     return {"refused": refused}
 

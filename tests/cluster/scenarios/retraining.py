@@ -14,6 +14,7 @@ from actors import failpoints
 from actors.system import System
 from tests.cluster.scenarios.nodes import cluster_of
 from tests.database import free_port
+from tests.speed import slow
 
 TARGETS = """
 import json, os, time
@@ -108,7 +109,7 @@ def _unfinished(system: System) -> list[str]:
 
 
 def _eventually(check: Callable[[], Any], within_s: float = 60.0) -> bool:
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + slow(within_s)
     while time.monotonic() < deadline:
         if check():
             return True

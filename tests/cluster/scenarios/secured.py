@@ -24,6 +24,7 @@ from actors.storage.schema import SYSTEM
 from tests.cluster.scenarios.nodes import cluster_of, drift
 from tests.cluster.waiting import eventually
 from tests.database import free_port
+from tests.speed import slow
 
 
 @contextlib.contextmanager
@@ -45,7 +46,7 @@ def secured(metrics_port: int) -> Iterator[dict[str, Any]]:
 def other_process(code: str, address: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A job of somebody else, with another environment."""
     kept = os.environ | {"RAY_ADDRESS": address} | environment
-    return subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, timeout=slow(90), check=False)
 
 
 def everything(folder: str, url: str, secret: str, metrics_port: str) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def wrong_token_is_refused(ray_address: dict[str, Any]) -> None:
         assert "came in" not in refused.stdout
         assert re.search("[Uu]nauth|[Aa]uthentication", refused.stderr), refused.stderr[-2000:]
     try:
-        urllib.request.urlopen(f"{ray_address['dashboard']}/api/jobs/", timeout=10)
+        urllib.request.urlopen(f"{ray_address['dashboard']}/api/jobs/", timeout=slow(10))
     except urllib.error.HTTPError as error:
         code = error.code
     else:
@@ -138,7 +139,7 @@ METRICS = [
 
 def scraped(port: int) -> str:
     node = next(node for node in ray.nodes() if node["Alive"])
-    with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{port}/metrics", timeout=10) as reply:
+    with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{port}/metrics", timeout=slow(10)) as reply:
         return str(reply.read().decode())
 
 

@@ -13,6 +13,7 @@ from actors.cluster import deployment
 from actors.tuning.client import Tuning
 from tests.cluster.scenarios.nodes import cluster_of
 from tests.cluster.waiting import eventually
+from tests.speed import slow
 
 NAMESPACE = "tuning-nodes"
 
@@ -22,7 +23,7 @@ def come_and_go(folder: str) -> dict[str, Any]:
     with cluster_of(1) as cluster:
         for name in ("runner", "tuner"):
             handle = deployment.spawn(name, namespace=NAMESPACE, storage=f"sqlite:///{folder}/store")
-            ray.get(handle.hello.remote(), timeout=60)
+            ray.get(handle.hello.remote(), timeout=slow(60))
         leaving = cluster.add_node(num_cpus=2)
         tuning = Tuning(NAMESPACE)
 
@@ -42,7 +43,7 @@ def come_and_go(folder: str) -> dict[str, Any]:
         cluster.add_node(num_cpus=2)
         eventually(lambda: len(nodes()) == 4, "trials on the nodes that came")
         enough.touch()
-        study = tuning.wait("nodes", timeout_s=90)
+        study = tuning.wait("nodes", timeout_s=slow(90))
         expected = tuning.run(lambda params: float(params["x"]), {"x": [0.0, 1.0]}, trials=1500, seed=1)
         return {
             "counts": study.counts(),

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.cluster.alone import ROOT
 from tests.cluster.scenarios.nodes import cluster_of
+from tests.speed import slow
 
 # What each process below does with the package that its PYTHONPATH holds; Ray ships that folder to the workers.
 START = """
@@ -56,7 +57,7 @@ def python(package: Path, code: str, *arguments: str) -> subprocess.Popen[str]:
 
 def run(package: Path, code: str, *arguments: str, fails: bool = False) -> str:
     process = python(package, code, *arguments)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=slow(100))
     assert bool(process.returncode) == fails, err[-3000:]
     return err if fails else out.strip()
 
@@ -80,7 +81,7 @@ def upgrade(folder: str) -> dict[str, Any]:
         upgraded = run(new, START, store)
         beyond(progress, int(progress.read_text()))
         Path(over).touch()
-        out, err = producer.communicate(timeout=90)
+        out, err = producer.communicate(timeout=slow(90))
         told = json.loads(out.splitlines()[-1])
         seen = json.loads(run(new, STATUS))
     assert told["pending"] == told["dropped"] == 0, (told, err[-2000:])
@@ -91,7 +92,7 @@ def upgrade(folder: str) -> dict[str, Any]:
 
 def beyond(progress: Path, count: int) -> None:
     """Wait until the producer has gone on for a while."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + slow(60)
     while not progress.exists() or int(progress.read_text() or 0) < count + 50:
         assert time.monotonic() < deadline, "the producer stands still"
         time.sleep(0.1)

@@ -43,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "damage: the store's files are deleted, replaced, made read-only, and bytes in them flipped; with --control all:\n"
         "without each protection in turn, which must be noticed",
     )
+    parser.add_argument(
+        "--soak",
+        type=float,
+        metavar="MINUTES",
+        help="a steady load for so long: memory, descriptors, threads and disk must be flat; with --control leak: must not be",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the records of the run")
     return run(parser, argv, _chaos)
 
@@ -52,6 +58,10 @@ def _chaos(arguments: argparse.Namespace, output: Output) -> int:
         raise ValueError(f"--seconds must be above 0, got {arguments.seconds:g}")
     # Before `actors` is imported: its sources may be edited while a run lasts, and a restart is no upgrade.
     os.environ.setdefault("VISUTILITY_BUILD", "chaos")
+    if arguments.soak is not None:
+        from tests.chaos import drilled
+
+        return drilled.run_soak(arguments.soak, arguments.control, output)
     if arguments.drill is not None:
         from tests.chaos import drilled
 

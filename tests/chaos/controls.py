@@ -133,6 +133,20 @@ def _no_file_check() -> None:
     Part._look = look  # type: ignore[method-assign]
 
 
+def _leak() -> None:
+    """Keep every payload that was ever unpacked."""
+    from actors import wire
+
+    honest = wire.unpack
+    kept: list[bytes] = []
+
+    def unpack(payload: object, *, stored: bool = False) -> wire.Batch:
+        kept.append(bytes(wire.arrived(payload)) * 4)
+        return honest(payload, stored=stored)
+
+    wire.unpack = unpack
+
+
 _PATCHES: Final[dict[str, Callable[[], None]]] = {
     "no-trim": _no_trim,
     "no-fence": _no_fence,
@@ -143,4 +157,5 @@ _PATCHES: Final[dict[str, Callable[[], None]]] = {
     "no-call-bound": _no_call_bound,
     "no-circuit": _no_circuit,
     "no-file-check": _no_file_check,
+    "leak": _leak,
 }

@@ -13,6 +13,23 @@ from tests.chaos.stage import Figure
 CONTROL_COLUMNS: Final = ("control", "figure without it", "found", "caught")
 
 
+def run_soak(minutes: float, control: str | None, output: Output) -> int:
+    """Run the soak; FAILED where something grew, or with the control where its leak was not noticed."""
+    from tests.chaos import soak
+
+    if not minutes > 0 or control not in {None, soak.CONTROL}:
+        raise ValueError(f"--soak must be above 0, and --control {soak.CONTROL} or left out, got {minutes:g} and {control}")
+    figures = soak.soak(minutes, () if control is None else (control,))
+    if control is not None:
+        figures = [figure for figure in figures if figure.control == control]
+    rows = [figure.row() for figure in figures]
+    output.table("", COLUMNS, rows)
+    holds = all(figure.holds for figure in figures)
+    expected = holds if control is None else not holds
+    output.result({"soak": minutes, "as_expected": expected, "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]})
+    return FINE if expected else FAILED
+
+
 def run_drill(name: str, control: str | None, output: Output) -> int:
     """Run the drill `overload` or `damage`; FAILED where a figure does not hold, or a control was not caught."""
     module = importlib.import_module(f"tests.chaos.{name}")

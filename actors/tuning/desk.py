@@ -1,7 +1,7 @@
 """The tuner's store thread: jobs that wait together are done together and committed in one transaction before any is answered.
 
 Where a commit fails because the store cannot be reached, memory is ahead of the store: it is dropped and read again, and
-nobody has been told anything that is not kept. Where it fails because one job's values cannot be stored, the jobs are done
+no caller has heard of anything that is not kept. Where it fails because one job's values cannot be stored, the jobs are done
 again one by one: that job alone fails, and its study ends with the cause instead of running for ever.
 """
 

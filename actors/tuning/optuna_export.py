@@ -89,7 +89,7 @@ class _Exporter:
         state = {COMPLETED: states.COMPLETE, PRUNED: states.PRUNED}.get(trial.state, states.FAIL)
         ended = None if trial.finished_at is None else datetime.fromtimestamp(trial.finished_at)  # noqa: DTZ006  Optuna's are naive
         began = None if ended is None else ended - timedelta(seconds=trial.seconds or 0.0)
-        told = {"state": trial.state, "attempts": trial.attempts, "node": trial.node, "error": trial.error}
+        notes = {"state": trial.state, "attempts": trial.attempts, "node": trial.node, "error": trial.error}
         return self._optuna.trial.FrozenTrial(
             number=-1,
             trial_id=-1,
@@ -99,7 +99,7 @@ class _Exporter:
             datetime_complete=ended or datetime.now(),  # noqa: DTZ005
             params=self._params(trial.params),
             distributions=self._distributions,
-            user_attrs={TRIAL: trial.id} | {f"visutility:{name}": each for name, each in told.items() if each is not None},
+            user_attrs={TRIAL: trial.id} | {f"visutility:{name}": each for name, each in notes.items() if each is not None},
             system_attrs={},
             intermediate_values={},
         )

@@ -97,12 +97,12 @@ def watching(name: str, progress: bool | Callable[[Progress], None] | None) -> I
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[Progress], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[line]}"))
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None, told="")
+        task = bar.add_task(name, total=None, line="")
 
         def show(now: Progress) -> None:
-            bar.update(task, total=now.trials, completed=now.done, told=now.line().partition("trials, ")[2])
+            bar.update(task, total=now.trials, completed=now.done, line=now.line().partition("trials, ")[2])
 
         yield show
 

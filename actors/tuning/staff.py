@@ -47,13 +47,13 @@ class Staff:
     def __init__(
         self, state: TuningState, desk: Desk, peers: Peers, *, tuner: str, namespace: str, ended: Callable[[str], None]
     ) -> None:
-        """Hold what it works with; `ended` is told of each study that may have ended, by id."""
+        """Hold what it works with; `ended` gets each study that may have ended, by id."""
         self._state = state
         self._desk = desk
         self._peers = peers
         self._tuner = tuner
         self._namespace = namespace
-        self._tell_ended = ended
+        self._study_ended = ended
         self._unlaunched: set[str] = set()
         self._launched: dict[str, str] = {}  # by which instance of the runner
         self._leaving: dict[str, float] = {}  # since when their study has been over
@@ -190,7 +190,7 @@ class Staff:
         for key in ended:
             self._launched.pop(key, None)
             self._leaving.pop(key, None)
-            self._tell_ended(study_of(key) or "")
+            self._study_ended(study_of(key) or "")
         self.look()
 
     async def _lose_all_but(self, instance: str) -> None:

@@ -266,7 +266,7 @@ class TuningState:
 
 
 class Reader:
-    """Reads what may be large or has ended, beside the store thread: nobody waits for it but who asked."""
+    """Reads what may be large or has ended, outside the store thread: only its caller waits."""
 
     def __init__(self, state: TuningState, clock: Clock) -> None:
         self._state = state

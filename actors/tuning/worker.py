@@ -40,7 +40,7 @@ _MAX_REPORTS: Final = 200
 _MAX_IDLE_S: Final = 2.0
 # How long a worker looks for a tuner that does not answer.
 PATIENCE_S: Final = 900.0
-# A study that is over gives a trial that cannot be interrupted so long to end by itself.
+# When a study has ended, a trial that cannot be interrupted gets so long to end by itself.
 _GRACE_S: Final = 1.0
 _CALL_TIMEOUT_S: Final = 15.0
 
@@ -83,7 +83,7 @@ class Worker:
         self._executor: Executor | None = None
 
     def run(self) -> None:
-        """Work until the study is over or has nothing left."""
+        """Work until the study has ended or has nothing left."""
         settings: WorkerTerms | None = self._ask("objective", study=self._study)
         if settings is None:
             return
@@ -124,7 +124,7 @@ class Worker:
                 continue
             step: Future[StepAnswered | None] | None = None
             if ahead or results:
-                # While these run: what came of the last ones is told, and the next are asked for.
+                # While these run, the worker reports the last ones and asks for the next.
                 step = background.submit(self._step, results=results, wanted=ahead, holding=len(leases))
             results = self._run_all(executor, leases)
             reply = None if step is None else step.result()

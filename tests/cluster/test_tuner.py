@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -44,7 +45,8 @@ class Tuners:
     def pid(self, name: str) -> int:
         handle = deployment.find(name, self.namespace)
         assert handle is not None
-        return int(ray.get(handle.hello.remote(), timeout=slow(60))["pid"])
+        hello: Any = ray.get(handle.hello.remote(), timeout=slow(60))
+        return int(hello["pid"])
 
     def kill(self, name: str) -> None:
         os.kill(self.pid(name), signal.SIGKILL)
@@ -79,7 +81,7 @@ def logged(log: Path, seconds: float = 0.0) -> Callable[..., float]:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, f"{trial.id} {os.getpid()}\n".encode())
         os.close(descriptor)
-        return float(params["x"]) + trial.seed / 2**32
+        return float(params["x"] + trial.seed / 2**32)
 
     return objective
 
@@ -92,13 +94,18 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> 
     return found
 
 
+def _ran_more_than(log: Path, trials: int) -> bool:
+    return len(executions(log)) > trials
+
+
 def table(study: Study) -> list[tuple[int, str, float | None]]:
     return [(trial.id, json.dumps(trial.params), trial.value) for trial in study.trials]
 
 
 def test_one_two_and_eight_workers_give_the_same_table_bit_for_bit(tuners: Tuners, log: Path) -> None:
     tables = []
-    for workers, executor in ((1, "inline"), (2, "child"), (8, "inline")):
+    runs: list[tuple[int, Any]] = [(1, "inline"), (2, "child"), (8, "inline")]
+    for workers, executor in runs:
         study = tuners.tuning.run(
             logged(log), SPACE, trials=200, seed=7, max_concurrent=workers, executor=executor, resources={"cpu": 0.25}
         )
@@ -113,7 +120,7 @@ def test_one_two_and_eight_workers_give_the_same_table_bit_for_bit(tuners: Tuner
 def test_a_tuner_killed_three_times_loses_and_repeats_nothing(tuners: Tuners, log: Path) -> None:
     tuners.tuning.submit(logged(log, 0.002), SPACE, trials=1500, seed=3, name="killed", max_concurrent=2)
     for part in (200, 600, 1000):
-        wait_for(lambda part=part: len(executions(log)) > part, "the study does not go on")
+        wait_for(functools.partial(_ran_more_than, log, part), "the study does not go on")
         tuners.kill("tuner")
     study = tuners.tuning.wait("killed", timeout_s=slow(60))
     assert study.counts() == {"COMPLETED": 1500}
@@ -149,7 +156,7 @@ def test_a_killed_worker_costs_only_what_it_was_running(tuners: Tuners, log: Pat
         pid = int(log.read_text().splitlines()[-1].split()[1])
         os.kill(pid, signal.SIGKILL)
         before = len(executions(log))
-        wait_for(lambda before=before: len(executions(log)) > before + 5, "the study does not go on")
+        wait_for(functools.partial(_ran_more_than, log, before + 5), "the study does not go on")
     study = tuners.tuning.wait("worker killed", timeout_s=slow(60))
     assert study.counts() == {"COMPLETED": 60}
     # Each kill may repeat what that worker had run and not yet reported: at 50 ms a trial, one.
@@ -202,7 +209,7 @@ def test_a_killed_driver_wastes_nothing_and_its_study_is_taken_up_by_name(tuners
 
 
 @pytest.mark.parametrize("executor", ["inline", "fork"])
-def test_a_stopped_study_ends_what_runs_and_is_resumed_by_name(tuners: Tuners, tmp_path: Path, executor: str) -> None:
+def test_a_stopped_study_ends_what_runs_and_is_resumed_by_name(tuners: Tuners, tmp_path: Path, executor: Any) -> None:
     go = tmp_path / "go"
 
     def objective(params: dict[str, Any]) -> float:
@@ -294,10 +301,61 @@ def test_a_study_whose_objective_workers_cannot_open_fails_before_any_trial(tune
 )
 def test_bad_input_is_refused_before_any_trial(tuners: Tuners, changes: dict[str, Any], rule: str) -> None:
     before = len(tuners.tuning.studies())
-    call = {"objective": lambda params: 0.0, "space": SPACE, "trials": 5} | changes
+    call: dict[str, Any] = {"objective": lambda params: 0.0, "space": SPACE, "trials": 5} | changes
     with pytest.raises(ValueError, match=rule):
         tuners.tuning.run(call.pop("objective"), call.pop("space"), **call)
     assert len(tuners.tuning.studies()) == before
+
+
+def test_a_module_beside_the_script_reaches_workers_that_lack_it(tuners: Tuners, tmp_path: Path) -> None:
+    (tmp_path / "only_beside_the_script.py").write_text("import also_there\n\ndef scaled(x):\n    return also_there.K * x\n")
+    (tmp_path / "also_there.py").write_text("K = 3.0\n")
+    (tmp_path / "script.py").write_text(
+        "import os, sys, ray, only_beside_the_script\n"
+        "ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)\n"
+        "from actors.tuning.client import Tuning\n"
+        "def objective(params):\n    return only_beside_the_script.scaled(params['x'])\n"
+        "for executor in ('inline', 'child'):\n"
+        "    study = Tuning(sys.argv[2]).run(objective, {'x': [1, 2]}, trials=4, seed=1, executor=executor, progress=False)\n"
+        "    assert study.counts() == {'COMPLETED': 4}, [trial.error for trial in study.trials]\n"
+        "    assert all(trial.value == 3 * trial.params['x'] for trial in study.trials)\n"
+    )
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, str(tmp_path / "script.py"), address, tuners.namespace]
+    environment = os.environ | {"PYTHONPATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=slow(120), check=False, cwd="/", env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_deleted_study_is_gone_and_its_name_is_free(tuners: Tuners) -> None:
+    tuners.tuning.run(lambda params: params["x"], SPACE, trials=3, name="to be deleted", seed=1)
+    tuners.tuning.delete("to be deleted")
+    with pytest.raises(KeyError, match="got 'to be deleted'"):
+        tuners.tuning.delete("to be deleted")
+    assert "to be deleted" not in {study["name"] for study in tuners.tuning.studies()}
+    again = tuners.tuning.run(lambda params: params["x"], SPACE, trials=2, name="to be deleted", seed=2)
+    assert len(again.trials) == 2
+
+
+def test_a_fork_of_a_connected_process_is_told_at_once_that_it_has_no_connection(tuners: Tuners) -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        began_s = time.monotonic()
+        try:
+            tuners.tuning.studies()
+            said = "answered"
+        except ConnectionError as error:
+            said = str(error)
+        os.write(write, f"{time.monotonic() - began_s:.1f} {said}".encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    took_s, said = os.read(read, 1000).decode().split(" ", 1)
+    os.close(read)
+    assert "has no connection to a Ray cluster of its own" in said
+    assert float(took_s) < slow(5)
+    assert tuners.tuning.studies()  # its parent goes on
 
 
 def test_an_unknown_study_is_named(tuners: Tuners) -> None:

@@ -13,7 +13,7 @@ from actors.tuning import ExhaustedError, Learner, PastTrial, TuningStrategy, cr
 from actors.tuning.strategies.interface import resume
 from actors.tuning.strategies.space import parse
 
-SPACE = {
+SPACE: dict[str, Any] = {
     "x": [-1.0, 1.0],
     "lr": [1e-5, 1e-2, "log"],
     "layers": [1, 8, "int"],
@@ -47,7 +47,7 @@ def within(params: dict[str, Any]) -> bool:
     low_high = all(
         low <= params[name] <= high for name, (low, high) in {"x": (-1, 1), "lr": (1e-5, 1e-2), "layers": (1, 8)}.items()
     )
-    encoded = [json.dumps(choice) for choice in SPACE["kind"]["choices"]]  # type: ignore[call-overload]
+    encoded = [json.dumps(choice) for choice in SPACE["kind"]["choices"]]
     return low_high and isinstance(params["layers"], int) and json.dumps(params["kind"]) in encoded
 
 

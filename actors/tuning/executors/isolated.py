@@ -68,7 +68,7 @@ class IsolatedExecutor:
         self._exit = -1  # the child's pidfd: readable when it has ended, even where a grandchild holds its socket open
         self._pid = 0
         self._dead_pid = 0  # to be reaped with the next fork
-        self._asked = False  # the zygote has been told to fork, and its answer not yet been taken
+        self._asked = False  # the zygote has been asked to fork, and its answer not been read yet
         self._spare: tuple[int, int] | None = None  # the next child: its pid and the socket to it
         self._look_s = 0.0  # when the output is looked at again, by the monotonic clock
         self._cancelled = threading.Event()

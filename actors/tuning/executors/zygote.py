@@ -65,7 +65,7 @@ def _serve(control: Pipe, objective: Objective, terms: TrialTerms) -> None:
                 _live(Pipe(theirs), objective, terms)
             theirs.close()
             with suppress(OSError):
-                os.setpgid(child, child)  # as the child does: whoever is first, the group is there when its id is known
+                os.setpgid(child, child)  # as the child does: the group exists when its id is known, whichever comes first
             children.add(child)
             control.send(["forked", child], (ours.fileno(),))
             ours.close()
@@ -129,7 +129,7 @@ def _limit_memory(memory_bytes: int | None) -> None:
 
 
 def _reseed() -> None:
-    """Give this child random numbers of its own: forked ones would all draw the same. `random` sees to that by itself."""
+    """Give this child random numbers of its own: forked ones would all draw the same. `random` does so by itself."""
     if "numpy.random" in sys.modules:
         numpy_random: Any = sys.modules["numpy.random"]
         numpy_random.seed()

@@ -48,7 +48,7 @@ class OptunaTuner:
         return {p.name: _decoded(p, trial.params[p.name]) for p in self.space.parameters}
 
     def tell(self, trial: int, loss: float | None) -> None:
-        """Hand a result to the sampler; a failed trial is told as failed."""
+        """Hand a result to the sampler; a failed trial counts as failed."""
         asked = self._asked.pop(trial, None)
         if asked is None:
             return
@@ -58,19 +58,19 @@ class OptunaTuner:
             self._study.tell(asked, loss)
 
     def resume(self, past: Sequence[PastTrial]) -> None:
-        """Put past trials into the study; unfinished ones are told later, like any other."""
+        """Put past trials into the study; the results of unfinished ones come later, like any other."""
         self._study = self._new_study(trial_seed(self.seed, len(past)) if past else self.seed)
         states = self._optuna.trial.TrialState
-        for number, told in enumerate(past):
-            params = {p.name: _encoded(p, told.params[p.name]) for p in self.space.parameters}
-            if not told.finished:
+        for number, trial in enumerate(past):
+            params = {p.name: _encoded(p, trial.params[p.name]) for p in self.space.parameters}
+            if not trial.finished:
                 self._study.enqueue_trial(params)
                 self._asked[number] = self._study.ask(self._distributions)
                 continue
             self._study.add_trial(
                 self._optuna.trial.create_trial(
-                    state=states.FAIL if told.loss is None else states.COMPLETE,
-                    value=told.loss,
+                    state=states.FAIL if trial.loss is None else states.COMPLETE,
+                    value=trial.loss,
                     params=params,
                     distributions=self._distributions,
                 )

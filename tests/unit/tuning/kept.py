@@ -56,7 +56,7 @@ class Kept:
         self, study: str, key: str, sequence: int, results: Sequence[Sequence[Any]] = (), **said: Any
     ) -> StepAnswered | Gone:
         fields = {"key": key, "incarnation": "i", "sequence": sequence, "results": results, "wanted": True, "node": "n"} | said
-        step = Step.from_wire(fields)  # type: ignore[typeddict-item, arg-type]
+        step = Step.from_wire(fields)  # type: ignore[arg-type]
         return await self.desk.do(lambda: self.state.step(study, step), study=study)
 
     async def leases(self, *arguments: Any, **said: Any) -> list[list[Any]]:

@@ -15,7 +15,7 @@ from actors.cluster.runner import capacity
 from actors.replies import StudySummary
 from actors.tuning import Tuning, shipping
 from actors.tuning.executors.trial import Objective
-from actors.tuning.progress import Watch, watching
+from actors.tuning.progress import Progress, Watch, watching
 
 
 def test_an_objective_of_a_local_module_travels_by_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ def summary(done: int, **changes: Any) -> StudySummary:
 
 
 def test_progress_tells_done_best_rate_failures_and_time_left() -> None:
-    seen = []
+    seen: list[Progress] = []
     watch = Watch(seen.append, 1.0, clock=iter([10.0, 12.0, 14.0]).__next__)
     watch.take(summary(0))
     watch.take(summary(20, best_value=0.125))

@@ -376,7 +376,8 @@ def test_a_page_is_bounded_by_its_size_too(storage: str) -> None:
         first = [{"x": {"a": f"{number}{big}"}["a"]} for number in range(12)]
         space = {"x": {"choices": [each["x"] for each in first]}}
         study, key = await kept.begun(space=space, first=first, trials=200)
-        sequence, results, sizes = 0, [], []
+        results: list[Any] = []
+        sequence, sizes = 0, list[int]()
         while (reply := await kept.step(study, key, sequence := sequence + 1, results))["status"] == "ok":
             sizes.append(sum(len(params) for _, _, params in reply["leases"]))
             results = done(reply["leases"])

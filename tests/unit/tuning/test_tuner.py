@@ -133,7 +133,7 @@ def test_callers_beyond_the_bound_do_not_wait_for_the_end_of_a_study(tmp_path: P
         told: list[Any] = [await call for call in itertools.islice(asyncio.as_completed(calls), 50)]
         assert [reply["retry_in_s"] for reply in told] == [1.0] * 50
         await tuner.stop_study(name="s")
-        assert {reply["state"] for reply in await asyncio.gather(*calls) if "retry_in_s" not in reply} == {"STOPPED"}  # type: ignore[typeddict-item]
+        assert {reply["state"] for reply in await asyncio.gather(*calls) if "retry_in_s" not in reply} == {"STOPPED"}
 
     run(tmp_path, act)
 

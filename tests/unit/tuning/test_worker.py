@@ -10,7 +10,6 @@ import cloudpickle
 import pytest
 
 from actors.cluster.peers import PeerUnavailableError
-from actors.tuning import worker as workers
 from actors.tuning.worker import Worker
 
 
@@ -66,7 +65,7 @@ class Played:
             return {"status": "gone"}
         if self.mark and said.get("holding"):
             Path(f"{self.mark}-{self.leased}").touch()
-        leases = [[self.left.pop(0), 1, '{"x": 2}']] if said.get("wanted") and self.left else []
+        leases: list[list[Any]] = [[self.left.pop(0), 1, '{"x": 2}']] if said.get("wanted") and self.left else []
         if said.get("wanted") and not leases and not said.get("holding"):
             return {"status": "gone"}
         self.leased = leases[0][0] if leases else self.leased
@@ -76,7 +75,7 @@ class Played:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers.time, "sleep", lambda _: None)
+    monkeypatch.setattr("actors.tuning.worker.time.sleep", lambda _: None)
 
 
 def run(played: Played, **settings: Any) -> None:

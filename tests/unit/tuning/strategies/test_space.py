@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.tuning.strategies.space import Choices, FloatRange, IntRange, parse
 
-BAD = [
+BAD: list[tuple[object, str]] = [
     ("not a space", "space must be a mapping"),
     (None, "space must be a mapping"),
     ([["lr", [0, 1]]], "space must be a mapping"),

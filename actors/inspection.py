@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from actors import config
 from actors.config.values import REFERENCE, expand
 from actors.storage import StoreError, is_local
-from actors.storage.store import checked
+from actors.storage.store import folder_of
 from actors.tuning.rules import plan
 
 _METHODS: Final = {"handler": "on_retrain", "observer": "on_event"}
@@ -71,7 +71,7 @@ class _Look:
         if missing:
             return
         try:
-            checked(expand(url, self._environment))
+            folder_of(expand(url, self._environment))
         except StoreError as error:
             yield Finding("storage", str(error))
             return
@@ -179,7 +179,7 @@ class _Look:
 
 
 def quoted_placeholders(entrypoint: str) -> list[str]:
-    r"""Return the placeholders `{name}` that stand inside quotes of a shell's command.
+    r"""Return the placeholders `{name}` that stand inside quotes of a shell's command, or after a backslash.
 
     >>> quoted_placeholders("train.py --model {model} --note 'of {version}' \\\'{metric}")
     ['version']
@@ -187,19 +187,27 @@ def quoted_placeholders(entrypoint: str) -> list[str]:
     found: list[str] = []
     quote, at = "", 0
     while at < len(entrypoint):
-        here = entrypoint[at]
-        if here == "\\" and quote != "'":
-            at += 1  # the next character stands for itself
+        here, both = entrypoint[at], entrypoint[at : at + 2]
+        if both in {"{{", "}}"}:
+            at += 1
+        elif here == "{":
+            name = entrypoint[at + 1 :].partition("}")[0]
+            if quote:
+                found.append(name)
+            at += len(name)
+        elif here == "\\" and quote != "'":
+            # What follows stands for itself, but for a placeholder: its own quotes would be taken by the backslash.
+            after = entrypoint[at + 1 : at + 3]
+            if after.startswith("{") and after != "{{":
+                name = entrypoint[at + 2 :].partition("}")[0]
+                found.append(name)
+                at += 1 + len(name)
+            elif after not in {"{{", "}}"}:
+                at += 1
         elif here == quote:
             quote = ""
         elif here in "'\"" and not quote:
             quote = here
-        elif entrypoint[at : at + 2] in {"{{", "}}"}:
-            at += 1
-        elif here == "{" and quote:
-            name = entrypoint[at + 1 :].partition("}")[0]
-            found.append(name)
-            at += len(name)
         at += 1
     return found
 

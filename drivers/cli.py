@@ -38,6 +38,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "replay": "Send a file of events through the system, or rehearse another configuration.",
         "tune": "Search the parameters of an objective on the cluster.",
     },
+    "Keep": {
+        "backup": "Copy the whole store of a system into a folder, while it runs.",
+        "restore": "Make a store from a backup.",
+    },
     "Try": {
         "demo": "Go through a real year of flights: drift, retrains, tuning, and what they gain.",
         "reference": "Run the reference scenario on the real actors.",

@@ -33,7 +33,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/store"
     server: Postgres = request.getfixturevalue("database")
     store = Store(server.url)
-    with store.part(SYSTEM).write() as connection:
+    with store.system.write() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     store.close()

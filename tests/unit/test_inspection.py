@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -166,18 +167,29 @@ def test_modules_that_are_as_they_should_be_are_fine(module: str) -> None:
     ]
 
 
-@given(st.text(alphabet=" ab'\"\\\\{}m", max_size=20), st.text(alphabet=" ab'\"\\\\;$", min_size=1, max_size=8))
+@pytest.mark.parametrize(
+    ("entrypoint", "quoted"),
+    [
+        ("train.py {m}", []),
+        ("train.py '{m}' \"{m}\"", ["m", "m"]),
+        ("train.py \\'{m}", []),
+        ("train.py \\{m}", ["m"]),  # the backslash would take the opening quote of the name
+        ("train.py \\{{m}} '{{m}}'", []),
+        ("train.py 'it'\"'\"'s' {m}", []),
+        ("train.py 'a\\' {m}", []),
+    ],
+)
+def test_placeholders_in_quotes_are_found(entrypoint: str, quoted: list[str]) -> None:
+    assert quoted_placeholders(entrypoint) == quoted
+
+
+@given(st.text(alphabet=" ab'\"\\\\{}", max_size=20), st.text(alphabet=" ab'\"\\\\;$", min_size=1, max_size=8))
 def test_what_is_let_through_reaches_the_program_as_one_word(around: str, model: str) -> None:
     """A name put into an entrypoint without quoted placeholders is read back by a shell as the name itself."""
-    import shlex
-
-    entrypoint = f"{around} {{m}}"
-    template = entrypoint.replace("{", "{{").replace("}", "}}").replace("{{m}}", "{m}")
+    template = around.replace("{", "{{").replace("}", "}}") + " {m}"
     try:
         before = shlex.split(around)
-    except ValueError:  # an open quote: the placeholder stands inside it, or after a lone backslash
+    except ValueError:  # a quote is open, or a backslash takes the space
         return
-    if quoted_placeholders(template):
-        return
-    after = shlex.split(filled(template, {"m": model}))
-    assert after == [word.replace("{m}", model) for word in [*before, "{m}"]]
+    assert quoted_placeholders(template) == []
+    assert shlex.split(filled(template, {"m": model})) == [*before, model]

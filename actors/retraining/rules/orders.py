@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -29,6 +30,8 @@ SKIPPED: Final = "skipped"
 DRY_RUN: Final = "dry_run"
 DISMISSED: Final = "dismissed"
 
+# The store that made a request's key: of an episode, or of another cause.
+_MADE_BY: Final = re.compile(r"([0-9a-f]{8})-[eq]-")
 STATES: Final = (PENDING, RUNNING, DONE, FAILED, DEAD, EXPIRED, SKIPPED, DRY_RUN, DISMISSED)
 ACTIVE: Final = (PENDING, RUNNING)
 RETRYABLE: Final = (FAILED, DEAD, EXPIRED)
@@ -141,8 +144,12 @@ class Order:
 
 
 def order_id(store_id: str, key: str) -> str:
-    """Name the one order of a request: the same after any restart and on every resend."""
-    return f"{store_id}-r-{_digest(key)}"
+    """Name the one order of a request: the same after any restart and on every resend.
+
+    A store that was restored from a backup has an id of its own; a request that was made before keeps the order's id of then.
+    """
+    made_by = _MADE_BY.match(key)
+    return f"{made_by[1] if made_by else store_id}-r-{_digest(key)}"
 
 
 def age_key(store_id: str, model: str, version: str, ordinal: int) -> str:

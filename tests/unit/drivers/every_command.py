@@ -78,6 +78,8 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "config check": [str(config), "--model", NAME], "status": [], "watch": ["--rounds", "2", "--every", "0.001"],
         "explain": [NAME, "--storage", f"sqlite:///{folder}/nowhere é"], "retrains ls": [], "retrains show": [NAME],
         "retrains retry": [NAME], "retrains trigger": [NAME, "--reason", "é"], "retrains done": [NAME],
+        "backup": [str(folder / "é"), "--storage", "sqlite:////nowhere é"],
+        "restore": [str(folder / "no é"), "--storage", "sqlite:////nowhere é"],
         "models ls": ["--silent"], "models show": [NAME], "versions ls": [NAME], "versions promote": [NAME, "8"],
         "versions rollback": [NAME], "retrains front": [NAME], "retrains dismiss": [NAME, "--reason", "é"],
         "retrains failed": [NAME, "--reason", "é"], "silence add": [NAME, "--duration", "2h"], "silence ls": [],

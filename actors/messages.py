@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, NotRequired, TypedDict
 
 import numpy as np
 
@@ -13,6 +13,18 @@ from actors.replies import Rejection
 
 SOURCES: Final = ("cross_validation", "hold_out")  # where a promise comes from
 COUNTERS: Final = ("logged", "accepted", "rejected", "dropped", "bad_values")  # that a client sends along
+
+
+class Message(TypedDict):
+    """One packed batch on its way: what `ingest_many` of the broadcaster and of a detector take a list of."""
+
+    model: str
+    producer: str | None
+    sequence: int | None  # the number of its first event; None where the producer is
+    payload: Any  # bytes, or uint8[n]: see `wire.for_travel`
+    client: NotRequired[dict[str, int] | None]  # the counters of who sends
+    rejection: NotRequired[Rejection | None]  # why the sender has emptied rows
+    stamped: NotRequired[bool]  # whether the sender's clock gave all events their times
 
 
 def check_sequence(producer: object, sequence: object) -> None:

@@ -22,6 +22,7 @@ from actors.cluster import actor, deployment, watchdog
 from actors.cluster.peers import Peers, RayPeers
 from actors.cluster.store_thread import STORE_ERRORS, StoreThread, unavailable
 from actors.config import Settings
+from actors.messages import Message
 from actors.metrics import observer_host, raw_events, sealing
 from actors.metrics.observers import ObserverCounts, Observers
 from actors.metrics.placement import Place, Placements
@@ -175,7 +176,8 @@ class MetricBroadcaster:
                 why: wire.Rejection = {"index": 0, "field": "batch", "value": None, "rule": reply["reason"]}
                 self._refusals.add(batch.get("model"), wire.declared_rows(batch.get("payload")), why)
             if reply["accepted"] and self._observers.any:
-                self._observers.offer(batch["model"], batch["payload"], reply["duplicates"])
+                stamped = batch.get("stamped") is True
+                self._observers.offer(batch["model"], batch["payload"], reply["duplicates"], is_stamped=stamped)
 
     # --- questions and commands for one model
 
@@ -314,15 +316,15 @@ class MetricBroadcaster:
         return deployment.spawn(process, namespace=self._namespace, storage=self._storage, slot=slot)
 
 
-def _packed(found: raw_events.Sorted, producer: str | None, sequence: int | None) -> tuple[list[dict[str, Any]], list[int]]:
+def _packed(found: raw_events.Sorted, producer: str | None, sequence: int | None) -> tuple[list[Message], list[int]]:
     """Pack the rows of each model; return the batches, and of each its first row's place among those of its model."""
-    batches: list[dict[str, Any]] = []
+    batches: list[Message] = []
     firsts: list[int] = []
     why = {rejection["index"]: rejection for rejection in found.rejected}
     for model, rows in found.rows.items():
         first = 0
         for packed in sealing.packed_rows(rows):
-            batch: dict[str, Any] = {"model": model, "producer": producer, "sequence": sequence, "payload": packed.payload}
+            batch: Message = {"model": model, "producer": producer, "sequence": sequence, "payload": packed.payload}
             if sequence is not None:
                 batch["sequence"] = sequence + first
             inside = found.indices[model][first : first + packed.rows] if why else []

@@ -10,6 +10,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from actors.errors import NotConnectedError, ours
+from actors.messages import Message
+from actors.replies import Ingested
 
 logger = logging.getLogger(__name__)
 
@@ -20,13 +22,13 @@ _HELLO_S: Final = 2.0
 class Link(Protocol):
     """What a client needs of the other side; a unit test brings its own."""
 
-    def send(self, batches: list[dict[str, Any]]) -> Any | None:
+    def send(self, batches: list[Message]) -> Any | None:
         """Begin `ingest_many`; return a ticket, or None where no broadcaster can be found now."""
 
     def wait(self, tickets: list[Any], timeout_s: float) -> list[Any]:
         """Return those of the tickets whose reply is there, after at most `timeout_s`."""
 
-    def reply(self, ticket: Any) -> list[dict[str, Any]] | None:
+    def reply(self, ticket: Any) -> list[Ingested] | None:
         """Return the reply, None where the outcome is unknown."""
 
     def call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
@@ -52,7 +54,7 @@ class RayLink:
         self._lose()
         self._forked_worker = _worker()
 
-    def send(self, batches: list[dict[str, Any]]) -> Any | None:
+    def send(self, batches: list[Message]) -> Any | None:
         """Begin the call."""
         handle = self._found()
         if handle is None:
@@ -76,12 +78,12 @@ class RayLink:
             return list(tickets)
         return list(ready)
 
-    def reply(self, ticket: Any) -> list[dict[str, Any]] | None:
+    def reply(self, ticket: Any) -> list[Ingested] | None:
         """Take a reply."""
         if not self._is_connected():
             return None
         try:
-            found: list[dict[str, Any]] = ray.get(ticket, timeout=0)
+            found: list[Ingested] = ray.get(ticket, timeout=0)
         except (RayActorError, RayTaskError, GetTimeoutError) as error:
             logger.debug("no reply from the broadcaster: %s", error)
             self._lose()

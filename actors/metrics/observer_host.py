@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import uuid
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import ray
 from ray import cloudpickle
@@ -26,6 +26,14 @@ logger = logging.getLogger(__name__)
 _REGISTER_S: Final = 30.0
 
 
+class Shown(TypedDict):
+    """What became of the events of a batch: how many the observer took, how many it failed on, and its last error."""
+
+    delivered: int
+    failed: int
+    error: str
+
+
 class ObserverHost:
     """Holds one observer and shows it one event after another."""
 
@@ -35,12 +43,12 @@ class ObserverHost:
         self._target = target
         self._observer: MetricObserver | None = None
 
-    def on_batch(self, *, model: str, payload: bytes, skip: int) -> dict[str, Any]:
-        """Show the accepted events of a packed batch: `{"delivered", "failed", "error"}`."""
+    def on_batch(self, *, model: str, payload: bytes, skip: int, stamped: bool = False) -> Shown:
+        """Show the accepted events of a packed batch."""
         observer = self._opened()
         delivered = failed = 0
         error = ""
-        for event in events_of(model, payload, skip, SystemClock().now().wall_s):
+        for event in events_of(model, payload, skip, SystemClock().now().wall_s, is_stamped=stamped):
             try:
                 observer.on_event(event)
                 delivered += 1
@@ -83,9 +91,12 @@ def check_observer(observer: object) -> None:
         raise TypeError(f"observer must be an object with a method on_event(event), got {observer!r:.80}")
 
 
-def events_of(model: str, payload: bytes, skip: int, now_s: float) -> list[MetricsEvent]:
+def events_of(model: str, payload: bytes, skip: int, now_s: float, *, is_stamped: bool = False) -> list[MetricsEvent]:
     """Return the events of a packed batch that count, from row `skip` on."""
-    verdict = wire.check(wire.unpack(payload), now_s, skip)
+    batch = wire.unpack(payload)
+    if is_stamped:
+        batch, _ = wire.clamped(batch, now_s)
+    verdict = wire.check(batch, now_s, skip)
     batch, ok = verdict.batch, verdict.ok
     events = []
     for row in range(skip, batch.rows):

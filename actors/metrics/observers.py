@@ -23,7 +23,7 @@ class _Queue:
     def __init__(self, actor: str, *, pinned: bool) -> None:
         self.actor = actor
         self.pinned = pinned
-        self.waiting: deque[tuple[str, bytes, int, int]] = deque()  # model, payload, rows to skip, events
+        self.waiting: deque[tuple[str, bytes, int, bool, int]] = deque()  # model, payload, rows to skip, stamped, events
         self.bytes = 0
         self.delivered = self.dropped = self.failed = 0
         self.silent = 0  # calls in a row without a reply
@@ -89,8 +89,8 @@ class Observers:
             for name, queue in self._queues.items()
         }
 
-    def offer(self, model: str, payload: object, skip: int) -> None:
-        """Give a batch to every observer that has room; never waits."""
+    def offer(self, model: str, payload: object, skip: int, *, is_stamped: bool = False) -> None:
+        """Queue a batch for every observer that has room, from row `skip` on; never waits."""
         payload = bytes(wire.arrived(payload))  # a copy: what waits here must not hold a piece of Ray's object store
         events = wire.unpack(payload).rows - skip
         for name, queue in self._queues.items():
@@ -99,18 +99,18 @@ class Observers:
                     logger.warning("observer %s is too slow: events are dropped", name)
                 queue.dropped += events
                 continue
-            queue.waiting.append((model, payload, skip, events))
+            queue.waiting.append((model, payload, skip, is_stamped, events))
             queue.bytes += len(payload)
             if queue.task is None or queue.task.done():
                 queue.task = asyncio.get_running_loop().create_task(self._deliver(name, queue))
 
     async def _deliver(self, name: str, queue: _Queue) -> None:
         while queue.waiting:
-            model, payload, skip, events = queue.waiting.popleft()
+            model, payload, skip, is_stamped, events = queue.waiting.popleft()
             queue.bytes -= len(payload)
             try:
                 reply = await self._peers.call(
-                    queue.actor, "on_batch", timeout_s=_CALL_S, model=model, payload=payload, skip=skip
+                    queue.actor, "on_batch", timeout_s=_CALL_S, model=model, payload=payload, skip=skip, stamped=is_stamped
                 )
             except PeerUnavailableError as error:
                 queue.dropped += events  # perhaps it has seen them: an observer sees each event once at most

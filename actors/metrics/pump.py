@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from actors import wire
+from actors.messages import Message
 from actors.metrics import sealing
 from actors.metrics.buffer import Buffer, OnFull
 from actors.metrics.link import Link
@@ -141,12 +142,12 @@ class Pump:
         else:
             self._tickets[send.call] = ticket
 
-    def _message(self, part: Part, producer: str, client: dict[str, int], schema: int) -> dict[str, Any]:
+    def _message(self, part: Part, producer: str, client: dict[str, int], schema: int) -> Message:
         payload = part.packed.payload
         if part.packed.has_weights and schema < 2:
             self._settle([Warn("weights", "the system is of a build that does not know n: it is left out until it does")])
             payload = sealing.without_weights(payload)
-        message = {
+        message: Message = {
             "model": part.model,
             "producer": producer,
             "sequence": part.sequence,

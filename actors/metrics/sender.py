@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from actors.metrics.sealing import Packed
+from actors.replies import Ingested, Rejection
 
 # In flight at once: of all streams together, and of one: one call is committed while the next is on its way.
 WINDOW_CALLS: Final = 16
@@ -239,7 +240,7 @@ class Sender:
             self.replied(number, None, now_s)
         return late
 
-    def replied(self, call: int, replies: Sequence[Mapping[str, Any]] | None, now_s: float) -> list[Outcome]:
+    def replied(self, call: int, replies: Sequence[Ingested] | None, now_s: float) -> list[Outcome]:
         """Take a call's replies, one for each part; None where its outcome is unknown."""
         ended = self._ended(call)
         if replies is None:
@@ -268,7 +269,7 @@ class Sender:
             stream.in_flight -= 1
         return call
 
-    def _take(self, stream: _Stream, batch: _Batch, reply: Mapping[str, Any], now_s: float) -> list[Outcome]:
+    def _take(self, stream: _Stream, batch: _Batch, reply: Ingested, now_s: float) -> list[Outcome]:
         match reply["status"]:
             case "accepted":
                 if int(reply["epoch"]) < stream.epoch:
@@ -287,8 +288,8 @@ class Sender:
                 self._break(stream, now_s, reply.get("retry_in_s"))
                 return []
 
-    def _accepted(self, stream: _Stream, batch: _Batch, reply: Mapping[str, Any], now_s: float) -> list[Outcome]:
-        high = int(reply["high_water"])
+    def _accepted(self, stream: _Stream, batch: _Batch, reply: Ingested, now_s: float) -> list[Outcome]:
+        high = reply["high_water"] or 0
         if high < batch.end:
             return []
         accepted, duplicate = int(reply["accepted"]), int(reply["duplicates"])
@@ -308,14 +309,15 @@ class Sender:
         settled = self._gone(stream, batch, accepted=accepted, duplicate=duplicate, rejected=rejected, bad_values=bad_values)
         return [*outcomes, settled]
 
-    def _gap(self, stream: _Stream, batch: _Batch, reply: Mapping[str, Any], now_s: float) -> list[Outcome]:
+    def _gap(self, stream: _Stream, batch: _Batch, reply: Ingested, now_s: float) -> list[Outcome]:
         """Begin again with the first: what came before was lost, or is late."""
         self._break(stream, now_s)
-        if not (batch.was_first and int(reply["high_water"]) < batch.sequence and int(reply["epoch"]) >= stream.epoch):
+        high = reply["high_water"] or 0
+        if not (batch.was_first and high < batch.sequence and reply["epoch"] >= stream.epoch):
             return []
         # The store knows less than it has acknowledged to us: another store, or one that has forgotten this producer.
         # As somebody new we lose nothing and count nothing twice: none of what waits here can have been taken.
-        text = f"{stream.model}: the store expects event {reply['high_water']}, we are at {batch.sequence}"
+        text = f"{stream.model}: the store expects event {high}, we are at {batch.sequence}"
         self._become_new(now_s)
         return [Warn(f"gap {self.producer}", f"{text}: going on as a new producer")]
 
@@ -346,7 +348,7 @@ class Sender:
         return Settled(batch.size, **counts)
 
 
-def rejection_warning(model: str, what: str, rejection: Mapping[str, Any]) -> Warn:
+def rejection_warning(model: str, what: str, rejection: Rejection) -> Warn:
     """Return the warning for values that break a rule: once for each field and rule."""
     rule = f"{rejection['field']} {rejection['rule']}"
     return Warn(rule, f"{model}: {what}: {rule}, got {rejection['value']!r}")

@@ -454,6 +454,12 @@ def test_events_of_a_batch_are_those_that_count() -> None:
     assert (first.n, last.n, last.recall) == (200.0, None, None)
 
 
+def test_an_observer_sees_the_events_of_a_client_whose_clock_runs_ahead() -> None:
+    ahead = wire.pack(wire.batch_of_columns({"accuracy": [0.9]}, version="v", timestamps=NOW + 4000.0, now_s=NOW))
+    assert [event.timestamp for event in events_of("m", ahead, 0, NOW, is_stamped=True)] == [NOW]
+    assert events_of("m", ahead, 0, NOW) == []
+
+
 @pytest.mark.parametrize("observer", [object(), None, "pager", dict])
 def test_an_observer_without_on_event_is_refused(observer: object) -> None:
     with pytest.raises(TypeError, match="on_event"):

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, cast
 
 from actors.checks import brief
+from actors.config.stored import load_stored
 from actors.detection import tables as detector_tables
 from actors.detection.tables import detector_parts
 from actors.metrics import refusals
 from actors.replies import ActorStatus, Status
+from actors.retraining import model_tables
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
 from actors.storage import UNAVAILABLE, Store, StoreReader
@@ -42,7 +44,8 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     """Give `models`, `refused`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store.
 
     `refused` has the events that no model counts, since they name none that is known, and the last reason; `unreadable` names
-    the rows of the store that cannot be read. A client goes by an alias: whoever has its producer id can send in its place.
+    the rows of the store that cannot be read. A model that asks for no retrain any more has `gave_up`, the number of retrains
+    in a row that came to nothing. A client goes by an alias: whoever has its producer id can send in its place.
     """
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
@@ -56,6 +59,10 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
                     clients[name] = seen
     with store.part(DISPATCHER).read() as connection:
         retrains = dispatcher_tables.read_status(connection)
+        in_a_row = model_tables.read_patience(connection)
+    for model, number in _gave_up(store, in_a_row).items():
+        if model in models:
+            models[model]["gave_up"] = number
     with store.part(TUNER).read() as connection:
         tuner = tuner_tables.read_status(connection)
     newest = sorted(clients.items(), key=lambda item: -float(item[1]["seen_at"]))[:_MAX_CLIENTS]
@@ -67,6 +74,17 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
         "retrains": retrains,
         "tuner": tuner,
     }
+
+
+def _gave_up(store: Store, in_a_row: dict[str, int]) -> dict[str, int]:
+    """Return the models that ask for no retrain any more, with the number of retrains in a row that came to nothing."""
+    if not in_a_row:
+        return {}
+    try:
+        settings = load_stored(store)
+    except ValueError:  # the settings of another build
+        return {}
+    return {model: number for model, number in in_a_row.items() if number >= settings.for_model(model).retrain.give_up}
 
 
 def _alias(producer: str) -> str:

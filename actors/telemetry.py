@@ -59,6 +59,7 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_cooldown_remaining_seconds": ("0: the next order is dispatched at once", ("model",)),
     "visutility_errors_lost": ("Errors of the live version beyond its promise, beyond chance, since deployment", ("model",)),
     "visutility_retrain_price": ("Errors lost at which a retrain pays", ("model",)),
+    "visutility_retrains_gave_up": ("Retrains in a row that came to nothing, where no more are asked for", ("model",)),
     "visutility_model_info": ("1, with the version seen last", ("model", "version")),
     "visutility_running_trials": ("Trials that run now", ()),
     "visutility_build_info": ("1, with the build that runs", ("build",)),
@@ -139,7 +140,7 @@ class Telemetry:
         found = [Sample("visutility_build_info", {"build": label(self._build)}, 1.0)]
         found.append(Sample("visutility_running_trials", {}, float(facts.stored["tuner"].get("running_trials", 0))))
         found.append(Sample("visutility_refused_events_total", {}, float(facts.stored["refused"]["events"])))
-        self.skipped = facts.unreadable
+        self.skipped = facts.unreadable + len(facts.stored.get("unreadable", ()))
         for model, told in models.items():
             try:
                 found += self._of_model(model, told, facts)
@@ -169,6 +170,8 @@ class Telemetry:
         found.append(self._sample("visutility_drift_state", model, _state(told)))
         found.append(self._sample("visutility_last_event_timestamp_seconds", model, told["last_at"]))
         found.append(self._sample("visutility_cooldown_remaining_seconds", model, facts.cooldowns.get(model, 0.0)))
+        if told.get("gave_up"):
+            found.append(self._sample("visutility_retrains_gave_up", model, told["gave_up"]))
         rule = told.get("retrain") or {}
         for name, value in (("visutility_errors_lost", rule.get("lost")), ("visutility_retrain_price", rule.get("price"))):
             if value is not None:

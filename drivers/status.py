@@ -161,12 +161,7 @@ def actor_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
 def problems(told: Mapping[str, Any]) -> Iterator[str]:
     """Give a line for each thing that a person should look at."""
     for model, seen in told["models"].items():
-        if seen["state"] in FIRING:
-            yield f"{model}: {seen['state']}"
-        if seen.get("clock_ahead"):
-            yield f"{model}: the clock of a sender is {seen['clock_ahead']['s']:.0f} s ahead"
-        if seen.get("flagged"):
-            yield f"{model}: has not recovered after its retrain"
+        yield from _problems_of(model, seen)
     if told["retrains"].get("dead"):
         yield f"{told['retrains']['dead']} retrain orders could not be delivered: visutility retrains ls"
     for name, actor in told["actors"].items():
@@ -176,6 +171,17 @@ def problems(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"{what}: its row in the store cannot be read"
     if "store_problem" in told:
         yield told["store_problem"]
+
+
+def _problems_of(model: str, seen: Mapping[str, Any]) -> Iterator[str]:
+    if seen["state"] in FIRING:
+        yield f"{model}: {seen['state']}"
+    if seen.get("clock_ahead"):
+        yield f"{model}: the clock of a sender is {seen['clock_ahead']['s']:.0f} s ahead"
+    if seen.get("flagged"):
+        yield f"{model}: has not recovered after its retrain"
+    if seen.get("gave_up"):
+        yield f"{model}: {seen['gave_up']} retrains in a row came to nothing, it asks for no more until one is triggered"
 
 
 def _reason(last: Mapping[str, Any]) -> str:

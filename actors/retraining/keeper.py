@@ -46,6 +46,7 @@ class Keeper:
         self._state: RetrainingState | None = None
         self._settings = config.Settings()
         self._plans: dict[str, Plan] = {}
+        self._documents: dict[int, dict[str, object]] = {}  # of the settings' handlers, which many models share, by their id
 
     @property
     def epoch(self) -> int:
@@ -71,6 +72,7 @@ class Keeper:
             return
         self._settings = _stored_settings(self._store)
         self._plans.clear()
+        self._documents.clear()
         if self._apply(state):
             state.start(now)
         state.reassign()
@@ -141,7 +143,7 @@ class Keeper:
             cooldown_s=settings.cooldown_s,
             dry_run=settings.dry_run,
             handler=handler.kind,
-            handler_settings=config.handler_document(handler),
+            handler_settings=self._document_of(handler),
             lease_s=channel.lease_s,
             metric=rule.metric,
             max_age_s=rule.max_age_s,
@@ -152,6 +154,11 @@ class Keeper:
             self._plans.clear()
         self._plans[model] = plan
         return plan
+
+    def _document_of(self, handler: config.HandlerSettings) -> dict[str, object]:
+        if id(handler) not in self._documents:
+            self._documents[id(handler)] = config.handler_document(handler)
+        return self._documents[id(handler)]
 
 
 def _promotion_plan(handler: config.HandlerSettings | None) -> PromotionPlan:

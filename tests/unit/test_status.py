@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from actors import status
+from actors import config, status
+from actors.config.stored import store_settings
+from actors.retraining import model_tables
+from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
 from drivers import status as driver
 from drivers.output import Output, shown
@@ -108,3 +111,17 @@ def test_nothing_but_the_result_is_printed_for_a_program(capsys: pytest.CaptureF
 )
 def test_values_are_shown_on_one_line(value: object, text: str) -> None:
     assert shown(value) == text
+
+
+def test_a_model_whose_retrains_come_to_nothing_is_known_by_the_configuration_that_runs(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/store")
+    with store.part(DISPATCHER).write() as connection:
+        for model, times in (("fraud", 3), ("patient", 3), ("fine", 2)):
+            for _ in range(times):
+                model_tables.lose_patience(connection, model)
+        in_a_row = model_tables.read_patience(connection)
+    assert in_a_row == {"fraud": 3, "patient": 3, "fine": 2}
+    store_settings(store, config.load({"models": {"patient": {"retrain": {"give_up": 5}}}}), 0.0)
+    assert status._gave_up(store, in_a_row) == {"fraud": 3}
+    assert status._gave_up(store, {}) == {}
+    store.close()

@@ -74,6 +74,25 @@ def test_every_name_of_the_contract_is_there_with_its_labels():
     }
 
 
+def test_the_errors_lost_their_price_and_a_model_that_was_given_up_are_series_of_their_own():
+    rule = {"when": "shortfall", "lost": 180.0, "price": 250.0, "missing": []}
+    models = {"fraud": told(10) | {"retrain": rule, "gave_up": 3}, "plain": told(5) | {"retrain": None}}
+    models["without a promise"] = told(5) | {"retrain": rule | {"lost": None, "price": None}}
+    telemetry = Telemetry(build="b")
+    found = series(telemetry.samples(facts(models)))
+    assert found["errors_lost", "fraud"] == 180.0
+    assert found["retrain_price", "fraud"] == 250.0
+    assert found["retrains_gave_up", "fraud"] == 3
+    assert [key for key in found if key[0] in {"errors_lost", "retrain_price", "retrains_gave_up"}] == [
+        ("retrains_gave_up", "fraud"),
+        ("errors_lost", "fraud"),
+        ("retrain_price", "fraud"),
+    ]
+    over = series(telemetry.samples(facts({"fraud": told(10) | {"retrain": rule}})))
+    assert over["retrains_gave_up", "fraud"] == 0, "a trigger has begun the count anew"
+    assert telemetry.skipped == 0
+
+
 def test_a_series_that_is_over_is_told_once_more_as_zero():
     telemetry = Telemetry(build="b")
     telemetry.samples(facts({"fraud": told(1)}, retrains={("fraud", "running"): 1}))

@@ -14,7 +14,7 @@ from typing import Any, Final
 from drivers.output import Output
 from tests.bench.arguments import FAILED, FINE, Parser, run
 
-SECTIONS: Final = ("throughput", "makespan-64", "makespan-400", "faults", "timeouts", "equality", "tpe")
+SECTIONS: Final = ("throughput", "start", "makespan-64", "makespan-400", "faults", "timeouts", "equality", "tpe")
 # (figure, how to read it, must, aim, whether larger is better): the table of the tuner's figures.
 Read = Callable[[dict[str, Any]], Any]
 Row = tuple[str, str, Read, float, float, bool]
@@ -32,6 +32,10 @@ def _fault(case: str, what: str) -> Read:
     return lambda found: found[case][what]
 
 
+def _cold(found: dict[str, Any]) -> Any:
+    return found["over_ray"]["median"]
+
+
 def _late(executor: str) -> Read:
     return lambda found: found[executor]["late_ms"]["max"]
 
@@ -44,6 +48,7 @@ FIGURES: Final[tuple[Row, ...]] = (
     ("no-op trials/s, inline, over Ray Tune, actors reused", "throughput", _over("ray_tune", "inline"), 100.0, 1000.0, True),
     ("no-op trials/s, child, over Ray Tune, actors reused", "throughput", _over("ray_tune", "child"), 30.0, 250.0, True),
     ("no-op trials/s, fork, over Ray Tune, actors reused", "throughput", _over("ray_tune", "fork"), 6.0, 60.0, True),
+    ("64 trials on 8 cold workers: until the eighth runs, over Ray alone", "start", _cold, 1.3, 1.1, False),
     ("64 exponential trials at 8 over the ideal, inline", "makespan-64", _makespan("inline"), 0.03, 0.02, False),
     ("64 exponential trials at 8 over the ideal, child", "makespan-64", _makespan("child"), 0.06, 0.04, False),
     ("64 exponential trials at 8 over the ideal, fork", "makespan-64", _makespan("fork"), 0.06, 0.04, False),
@@ -81,6 +86,7 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
     with redirect_stdout(sys.stderr), stage() as set_up:
         runs: dict[str, Callable[[], dict[str, Any]]] = {
             "throughput": lambda: sections.throughput(set_up, laps, say),
+            "start": lambda: sections.cold_start(say, 1 if quick else laps),
             "makespan-64": lambda: sections.makespan_exponential(set_up, 1 if quick else laps, say, 0.5 if quick else 1.0),
             "makespan-400": lambda: sections.makespan_equal(set_up, 1 if quick else laps, say),
             "faults": lambda: sections.faults(set_up, say, trials=1000 if quick else 4000),

@@ -69,6 +69,21 @@ def throughput(stage: Stage, laps: int, say: Say) -> Figures:
     }
 
 
+def cold_start(say: Say, laps: int) -> Figures:
+    """Measure until the eighth of eight cold workers runs a trial of 64, and how long Ray alone takes for eight tasks."""
+    taken: dict[str, list[float]] = {"tuner": [], "ray": []}
+    for lap in range(laps):
+        for who, seconds in taken.items():
+            say(f"cold start, {who}, lap {lap + 1} of {laps}")
+            command = [sys.executable, "-m", "tests.bench.tuning_cold", who]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"cold start, {who}: {done.stderr[-500:]}")
+            seconds.append(float(done.stdout.split()[-1]))
+    ratios = [ours / rays for ours, rays in zip(taken["tuner"], taken["ray"], strict=True)]
+    return {"seconds": {who: spread(each) for who, each in taken.items()}, "over_ray": spread(ratios)}
+
+
 def makespan_exponential(stage: Stage, laps: int, say: Say, mean_s: float) -> Figures:
     """Measure 64 trials of exponentially distributed length at concurrency 8."""
     return _makespan(stage, laps, say, f"64 trials, Exp({mean_s:g} s)", exponential(64, mean_s))
@@ -250,6 +265,7 @@ def spread(values: list[float]) -> Figures:
 __all__ = [
     "EXECUTORS",
     "NAMESPACE",
+    "cold_start",
     "equality",
     "faults",
     "makespan_equal",

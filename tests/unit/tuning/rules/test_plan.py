@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from actors.tuning.rules.plan import Plan, check
+from tests.speed import slow
 
 GOOD: dict[str, Any] = {"name": "s", "space": {"x": [0, 1]}, "trials": 10, "seed": 1}
 
@@ -131,7 +132,7 @@ def test_a_plan_of_tens_of_megabytes_is_refused_without_looking_at_all_of_it(fie
     began_s = time.process_time()
     with pytest.raises(ValueError, match=field) as refused:
         check(GOOD | {field: value})
-    assert time.process_time() - began_s < 0.5
+    assert time.process_time() - began_s < slow(0.5)
     assert len(str(refused.value)) < 500
 
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from actors import plugins
 from actors.checks import shown
 from actors.replies import Json
 from actors.tuning.strategies.grid import GridTuner
@@ -20,7 +21,8 @@ _EXPECTED = "expected random, grid, optuna:<Sampler>, scipy:<Sequence> or module
 def create(strategy: str | Mapping[str, Any], space: object, *, seed: int) -> TuningStrategy:
     """Make the strategy `strategy`: a name, or `{"name": ..., **options}`.
 
-    `module:Class` is imported and called as `Class(space, seed=seed, **options)`, with the space as the user wrote it.
+    `module:Class`, or a name that an installed package has among its entry points `visutility.strategies`, is imported and
+    called as `Class(space, seed=seed, **options)`, with the space as the user wrote it.
     Raises ValueError that names the strategy and the rule; where an extra is missing, the command that installs it.
 
     >>> create("grid", {"x": {"choices": ["a", "b"]}}, seed=1).next_params()
@@ -39,9 +41,12 @@ def create(strategy: str | Mapping[str, Any], space: object, *, seed: int) -> Tu
             return ScipyTuner(space, engine=rest, seed=seed, **options)
         if kind and rest:
             return _imported(kind, rest, space, seed, options)
+        return _checked(name, plugins.load("strategies", name)(space, seed=seed, **options))
     except TypeError as error:
         raise ValueError(f"strategy {name!r}: {error}") from None
-    raise ValueError(f"strategy {name!r} is unknown, {_EXPECTED}")
+    except KeyError:
+        added = plugins.names("strategies")
+        raise ValueError(f"strategy {name!r} is unknown, {_EXPECTED}{', or ' if added else ''}{', '.join(added)}") from None
 
 
 def _split(strategy: str | Mapping[str, Any]) -> tuple[str, Json]:
@@ -57,6 +62,10 @@ def _imported(module: str, attribute: str, space: object, seed: int, options: Js
         made = getattr(importlib.import_module(module), attribute)(space, seed=seed, **options)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"strategy '{module}:{attribute}' cannot be imported: {error}; {_EXPECTED}") from None
+    return _checked(f"{module}:{attribute}", made)
+
+
+def _checked(name: str, made: object) -> TuningStrategy:
     if not isinstance(made, TuningStrategy):
-        raise ValueError(f"strategy '{module}:{attribute}' must have a method next_params()")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"strategy {name!r} must have a method next_params()")  # noqa: TRY004  ValueError is the rule for bad input
     return made

@@ -1,0 +1,35 @@
+"""What other packages add by entry points: named in their `pyproject.toml`, found once they are installed.
+
+[project.entry-points."visutility.strategies"]
+halving = "my_package:Halving"
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, Literal
+
+Kind = Literal["strategies", "detectors", "handlers"]
+_GROUP: Final = "visutility."
+
+
+def names(kind: Kind) -> list[str]:
+    """Return the names that installed packages give to plug-ins of this kind.
+
+    >>> isinstance(names("strategies"), list)
+    True
+    """
+    return sorted(point.name for point in entry_points(group=f"{_GROUP}{kind}"))
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Return the plug-in of that name; KeyError where no package has one, ValueError where it cannot be imported."""
+    found: list[EntryPoint] = list(entry_points(group=f"{_GROUP}{kind}", name=name))
+    if not found:
+        raise KeyError(name)
+    if len({point.value for point in found}) > 1:
+        raise ValueError(f"{kind} {name!r} is given by several packages: {', '.join(sorted(point.value for point in found))}")
+    try:
+        return found[0].load()
+    except Exception as error:  # noqa: BLE001  whatever the import of another's package raises
+        raise ValueError(f"{kind} {name!r} of {found[0].value} cannot be imported: {type(error).__name__}: {error}") from None

@@ -1,0 +1,68 @@
+"""A strategy that another package brings along by an entry point: installed, named, used."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors import plugins
+from actors.tuning.rules.plan import check
+from actors.tuning.strategies.create import create
+
+EXAMPLE = Path(__file__).parents[3] / "plugin_example"
+
+
+def install(folder: Path, **points: str) -> None:
+    """Lay a package out as an installer does: its module, and beside it what it says of itself."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    shutil.copy(EXAMPLE / "visutility_halving.py", folder)
+    metadata = folder / f"visutility_halving-{project['version']}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    found = project["entry-points"]["visutility.strategies"] | points
+    lines = "".join(f"{name} = {target}\n" for name, target in found.items())
+    (metadata / "entry_points.txt").write_text(f"[visutility.strategies]\n{lines}")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    install(tmp_path, broken="visutility_halving:Missing", no_strategy="pathlib:PurePath")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    yield tmp_path
+    sys.modules.pop("visutility_halving", None)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_strategy_of_another_package_is_known_by_its_name() -> None:
+    assert "halving" in plugins.names("strategies")
+    plan = check({"name": "s", "space": {"x": [0, 8]}, "trials": 3, "seed": 1, "strategy": {"name": "halving", "factor": 4}})
+    strategy = plan.strategy_made()
+    assert [strategy.next_params()["x"] for _ in range(2)] == [2.0, 0.5]
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("strategy", "rule"),
+    [
+        ({"name": "halving", "factor": 1}, "factor must be above 1"),
+        ({"name": "halving", "more": 1}, "strategy 'halving': .*more"),
+        ("broken", "strategies 'broken' of visutility_halving:Missing cannot be imported"),
+        ("unheard", "strategy 'unheard' is unknown, expected random, .*, or broken, halving, no_strategy"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_it_is_named(strategy: object, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        create(strategy, {"x": [0, 1]}, seed=1)  # type: ignore[arg-type]
+
+
+def test_without_it_the_name_is_unknown() -> None:
+    with pytest.raises(ValueError, match="strategy 'halving' is unknown, expected random"):
+        create("halving", {"x": [0, 1]}, seed=1)

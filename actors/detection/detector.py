@@ -11,6 +11,7 @@ name (a zombie on a lost node, a thawed one) are told apart by the fence: the ol
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Mapping
@@ -34,9 +35,11 @@ T = TypeVar("T")
 
 _TICK_S: Final = 1.0
 _FOLLOW_S: Final = 2.0  # between two looks at the orders of open episodes
-_HOUSE_S: Final = 30.0
-_HOUSE_MODELS: Final = 20  # whose logs are trimmed between two commits
-_HOUSE_ROWS: Final = 200  # of one model's log that go at once
+_LONGEST_S: Final = 60.0  # without anything that is due
+_TRIM_S: Final = 30.0  # between two looks at the logs of the models that have logged
+_SWEEP_S: Final = 3600.0  # between two looks at all logs, and at what else grows old
+_LOOKED_AT: Final = 500  # models whose logs are looked at between two commits
+_TRIM_ROWS: Final = 200  # of one model's log that go at once
 _MAX_BASELINE: Final = 100_000
 
 
@@ -66,7 +69,8 @@ class DriftDetector:
         self._ticks: asyncio.Task[None] | None = None
         self._thread = StoreThread(storage, self._made, end_stale=end_stale)
         self._errands = Errands(peers or RayPeers(namespace), self._thread, lambda: self._queue)
-        self._queue = CommitQueue(self._thread, self._committed, self._errands.send_soon)
+        self._queue = CommitQueue(self._thread, self._committed, self._after_commit)
+        self._stirred = asyncio.Event()  # a commit may have made something due
         self._start()
 
     # --- events
@@ -214,41 +218,68 @@ class DriftDetector:
                 return
 
     async def _tick_for_ever(self) -> None:
+        """Do what is due, at most once a second, and sleep until something may be due again or a commit has been."""
         loop = asyncio.get_running_loop()
-        follow_at = house_at = 0.0
+        follow_at = trim_at = sweep_at = 0.0
         while True:
+            began = loop.time()
+            self._stirred.clear()
+            wait_s = _TICK_S
             try:
-                follow = loop.time() >= follow_at
+                follow = began >= follow_at
                 if follow:
-                    follow_at = loop.time() + _FOLLOW_S
-                await self._round(follow=follow)
+                    follow_at = began + _FOLLOW_S
+                wait_s = await self._round(follow=follow)
                 self._errands.send_soon()
-                if loop.time() >= house_at:
-                    house_at = loop.time() + _HOUSE_S
-                    await self._keep_house()
+                if began >= trim_at:
+                    trim_at, sweep = began + _TRIM_S, began >= sweep_at
+                    sweep_at = began + _SWEEP_S if sweep else sweep_at
+                    await self._keep_house(sweep=sweep)
             except (StaleEpochError, UnavailableError, *STORE_ERRORS) as error:
                 logger.warning("the store is unavailable, trying again: %s", error)
             except Exception:
                 logger.exception("a tick failed; the next one follows in %.0f s", _TICK_S)
-            await asyncio.sleep(_TICK_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), max(wait_s, _TICK_S))
+            await asyncio.sleep(max(began + _TICK_S - loop.time(), 0.0))
 
-    async def _round(self, *, follow: bool) -> None:
+    async def _round(self, *, follow: bool) -> float:
+        """Do what is due; return the seconds until something may be due again."""
         due = await self._thread.do(lambda state: state.due(self._clock.now()))
         await asyncio.gather(*(self._queue.replied(change) for change in due))
-        if follow:
-            followed = await self._thread.do(lambda state: state.followed())
+        followed = await self._thread.do(lambda state: state.followed())
+        if follow and followed:
             await self._errands.follow(followed)
+        due_in = await self._thread.do(lambda state: state.due_in(self._clock.now()))
+        waits = [_LONGEST_S, *([_FOLLOW_S] if followed else []), *([] if due_in is None else [due_in])]
+        return min(waits)
 
-    async def _keep_house(self) -> None:
-        """Keep the retention, some models at a time, so that ingest waits for none of it for long."""
-        names = await self._thread.do(lambda state: [model.name for model in state.models])
-        for start in range(0, len(names), _HOUSE_MODELS):
-            part = names[start : start + _HOUSE_MODELS]
-            await self._thread.do(functools.partial(self._keep_some, part))
-        await self._thread.do(lambda state: state.forget_old(self._clock.now()))
+    async def _keep_house(self, *, sweep: bool = True) -> None:
+        """Keep the retention, a part at a time, so that ingest waits for none of it for long.
 
-    def _keep_some(self, names: list[str], state: DetectionState) -> None:
-        state.keep_house(names, self._clock.now(), _HOUSE_ROWS)
+        Trimmed are the models that have logged since the last time; all of them, whose rows only grow old, with `sweep`.
+        """
+        grown = await self._thread.do(lambda state: state.grown())
+        names = await self._thread.do(lambda state: [model.name for model in state.models]) if sweep else grown
+        overlong: list[str] = []
+        for start in range(0, len(names), _LOOKED_AT):
+            part = names[start : start + _LOOKED_AT]
+            overlong += await self._thread.do(functools.partial(self._overlong, part))
+        for name in overlong:
+            while await self._thread.do(functools.partial(self._trimmed, name)) >= _TRIM_ROWS:
+                pass  # until the log is within its limits: a busy model may have grown by more than goes at once
+        if sweep:
+            await self._thread.do(lambda state: state.forget_old(self._clock.now()))
+
+    def _after_commit(self) -> None:
+        self._errands.send_soon()
+        self._stirred.set()
+
+    def _overlong(self, names: list[str], state: DetectionState) -> list[str]:
+        return state.overlong(names, self._clock.now())
+
+    def _trimmed(self, name: str, state: DetectionState) -> int:
+        return state.keep_house([name], self._clock.now(), _TRIM_ROWS)
 
 
 def _refusal(error: BaseException) -> replies.Ingested:

@@ -85,15 +85,9 @@ def tell(effect: Tell) -> None:
     logger.log(level, "episode %s %s: %s", effect.episode, effect.kind, effect.text)
 
 
-def is_undeployed(model: Model) -> bool:
-    """Tell whether the dispatcher has to learn the live version of a model, whose age counts."""
-    live = model.retrain.versions.live
-    return model.settings.retrain.max_age_s is not None and live is not None and live != model.deployed
-
-
 def _deployed(model: Model) -> None:
     live = model.retrain.versions.live
-    if live is None or not is_undeployed(model):
+    if live is None or not model.is_undeployed:
         return
     model.deployed = live
     since = next(row["since"] for row in model.retrain.versions.rows() if row["version"] == live)

@@ -90,6 +90,28 @@ class Model:
         """Return the moment by the clock that cooldowns run on: the wall's, or that of the model's newest event."""
         return event_instant(self.monitor.newest_time) if self.on_event_time else now
 
+    def due_in(self, now: Instant) -> float | None:
+        """Return the seconds until time alone asks something of the model: a request again, a silence to be noticed.
+
+        None: nothing does. What waits on the clock of the events comes with the next of them.
+        """
+        waits: list[float] = []
+        expected = self.settings.expect_every_s
+        if expected is not None and self.last_seen is not None and self.events and not self.no_data:
+            waits.append(expected - now.seconds_since(self.last_seen))
+        again = self.book.due_in(self.pace(now))
+        if again is not None and (again <= 0 or not self.on_event_time):
+            waits.append(again)
+        if self.is_undeployed:
+            waits.append(0.0)
+        return min(waits, default=None)
+
+    @property
+    def is_undeployed(self) -> bool:
+        """Whether the dispatcher has to learn the live version, since its age counts."""
+        live = self.retrain.versions.live
+        return self.settings.retrain.max_age_s is not None and live is not None and live != self.deployed
+
     @property
     def in_use(self) -> set[str]:
         """The versions that must not be forgotten, however many there are: the live one, and those with an open episode."""

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from actors import config, wire
 from actors.clock import Instant
 from actors.detection import baselines, tables
+from actors.detection.agenda import Agenda
 from actors.detection.attempts import Key
 from actors.detection.model import Ingest, Model, Work
 from actors.detection.rules.episodes import EpisodeBook
@@ -36,6 +37,8 @@ class Models:
         self.settings = settings
         self._models: dict[str, Model] = {}
         self._forgotten: set[str] = set()
+        self.agenda = Agenda()
+        self.followed: set[str] = set()  # models with an order worth asking about
         # A group's are read before it is carried out, and stay until its commit.
         self.marks: Recent[Key, int] = Recent(PRODUCERS_IN_MEMORY)
 
@@ -58,12 +61,24 @@ class Models:
             self._models[name] = known
         return known
 
-    def read_all(self, now: Instant | None) -> None:
+    def read_all(self, now: Instant) -> None:
         """Read every model of the process anew, under the settings of now."""
         self._models.clear()
+        self.followed.clear()
+        self.agenda.clear()
         with self._part.read() as connection:
             rows = tables.load_models(connection, self._process)
             self._hold(rows, tables.load_open_episodes(connection, self._process), now)
+
+    def plan(self, model: Model, now: Instant) -> None:
+        """Note when the model has to be looked at again, after anything about it has changed."""
+        due_in = model.due_in(now)
+        if due_in is not None:
+            self.agenda.put(model.name, now.boot_s + due_in)
+        if model.book.followed():
+            self.followed.add(model.name)
+        else:
+            self.followed.discard(model.name)
 
     def forget(self, works: Iterable[Work]) -> None:
         """Forget what these works may have changed without a commit."""
@@ -115,7 +130,7 @@ class Models:
                 model.rows_since += row.count
             model.awake = True
 
-    def _hold(self, rows: Iterable[Any], records: Iterable[Episode], now: Instant | None) -> None:
+    def _hold(self, rows: Iterable[Any], records: Iterable[Episode], now: Instant) -> None:
         """Make models of their rows, their detectors still asleep."""
         by_model: dict[str, list[Episode]] = {}
         for record in records:
@@ -124,7 +139,7 @@ class Models:
             memory = tables.unpack(row.memory)
             settings = self.settings.for_model(row.model)
             # The boot clock's reading of then is not known; the wall's is.
-            seen = Instant(row.last_at, 0.0, "") if now is None or row.last_at <= now.wall_s else now
+            seen = Instant(row.last_at, 0.0, "") if row.last_at <= now.wall_s else now
             monitor = Monitor(settings, memory)
             self._models[row.model] = Model(
                 row.model,
@@ -146,3 +161,4 @@ class Models:
                 no_data=memory["no_data"],
                 on_event_time=self.settings.clock == "event",
             )
+            self.plan(self._models[row.model], now)

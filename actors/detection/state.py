@@ -40,6 +40,7 @@ SNAPSHOT_ROWS: Final = 2_000_000
 _RETRY_S: Final = 0.5
 _PRODUCER_S: Final = 30 * 86_400.0  # a producer that was silent for so long has no batch in flight any more
 _REASON: Final = 500  # characters of a reason that are kept
+_AGAIN_S: Final = 0.5  # what is due is looked at again after so long, in case its commit fails
 
 
 class UnavailableError(RuntimeError):
@@ -61,6 +62,7 @@ class DetectionState:
         # A commit that failed may have come through all the same (the connection was lost before its reply): what it put
         # into the outbox is in the store alone then, and is read from there.
         self._unsure = False
+        self._grown: set[str] = set()
         self._models.read_all(now)
         with self._part.read() as connection:
             self.outbox = self._stored_outbox(connection)
@@ -78,9 +80,10 @@ class DetectionState:
     def reload(self, now: Instant) -> None:
         """Read the settings again; every model takes them up at its next batch, its learned state kept where it still fits."""
         self._models.settings = load_stored(self._store)
-        self._models.read_all(None)
+        self._models.read_all(now)
         for model in self._models:
             model.book.ask_again(now)
+            self._models.plan(model, now)
 
     # --- the commit
 
@@ -122,6 +125,7 @@ class DetectionState:
             self._write(changes)
         for model in touched:
             _written(model)
+            self._models.plan(model, now)
         for id_ in changes.sent:
             self.outbox.pop(id_, None)
         self.outbox.update({row["id"]: (row["model"], row["method"], tables.unpack(row["body"])) for row in changes.outbox})
@@ -238,6 +242,7 @@ class DetectionState:
         before = list(model.monitor.versions)
         taken = model.monitor.take(batch, ok, skip, keep=model.in_use)
         model.number += 1
+        self._grown.add(model.name)
         model.rows_since += batch.rows
         model.last_seen, model.no_data = now, False
         effects.decided(model, model.retrain.take(batch, ok, skip), before, now)
@@ -346,6 +351,7 @@ class DetectionState:
         self._write_down(model, changes, now)
         self._write(changes)
         _written(model)
+        self._models.plan(model, now)
         self._attempts.came_through(changes.tried)
         logger.error("a batch of %s (%s, sequence %d) was set aside: %s", model.name, work.producer, work.sequence, reason)
         return ingested("accepted", duplicates=skip, rejected=[rejection], high_water=high, epoch=self.epoch)
@@ -463,11 +469,39 @@ class DetectionState:
     def due(self, now: Instant) -> list[Change]:
         """Return the changes that time alone makes: requests to ask again, silence where events are expected."""
         self._make_sure(now)
-        return [Change(model.name, _tick) for model in self._models if _is_due(model, now)]
+        changes: list[Change] = []
+        for name in self._models.agenda.take(now.boot_s):
+            model = self._models.get(name)
+            due_in = None if model is None else model.due_in(now)
+            if model is not None and due_in is not None:
+                if _is_due(model, now):
+                    changes.append(Change(name, _tick))
+                # Also where it is due: the change may not come through.
+                self._models.agenda.put(name, now.boot_s + max(due_in, _AGAIN_S))
+        return changes
+
+    def due_in(self, now: Instant) -> float | None:
+        """Return the seconds until `due` may have something; None: nothing waits."""
+        if self.outbox or self._unsure:
+            return 0.0
+        at = self._models.agenda.next_at
+        return None if at is None else max(at - now.boot_s, 0.0)
 
     def followed(self) -> dict[str, str]:
         """Return {episode: model} whose orders are worth asking for."""
-        return {episode: model.name for model in self._models for episode in model.book.followed()}
+        models = (self._models.get(name) for name in sorted(self._models.followed))
+        return {episode: model.name for model in models if model is not None for episode in model.book.followed()}
+
+    def grown(self) -> list[str]:
+        """Return the models that have logged since this was asked last: their logs may be longer than the retention."""
+        grown, self._grown = self._grown, set()
+        return sorted(grown)
+
+    def overlong(self, names: Sequence[str], now: Instant) -> list[str]:
+        """Return those of the models whose logs are beyond the retention."""
+        retention = self._models.settings.retention
+        with self._part.read() as connection:
+            return tables.overlong(connection, names, before_s=now.wall_s - retention.age_s, rows=retention.rows)
 
     def keep_house(self, names: Sequence[str], now: Instant, at_most: int) -> int:
         """Trim the logs of these models to the retention, in short transactions; return how many batches went."""
@@ -480,11 +514,12 @@ class DetectionState:
         return gone
 
     def forget_old(self, now: Instant) -> None:
-        """Forget producers and closed episodes beyond the retention."""
+        """Forget producers, closed episodes and batches that were set aside, beyond the retention."""
         before_s = now.wall_s - self._models.settings.retention.age_s
         with self.fence.write() as connection:
             gone = tables.forget_producers(connection, self._process, min(before_s, now.wall_s - _PRODUCER_S))
             tables.forget_episodes(connection, self._process, before_s)
+            tables.forget_quarantine(connection, self._process, before_s)
         if gone:
             self._models.forget_marks()
 
@@ -541,7 +576,7 @@ def _is_silent(model: Model, now: Instant) -> bool:
 
 
 def _is_due(model: Model, now: Instant) -> bool:
-    return _is_silent(model, now) or model.book.has_due(model.pace(now)) or effects.is_undeployed(model)
+    return _is_silent(model, now) or model.book.has_due(model.pace(now)) or model.is_undeployed
 
 
 def _tick(model: Model, now: Instant) -> None:

@@ -333,6 +333,19 @@ def write_attempts(connection: Connection, tried: Mapping[tuple[str, str], tuple
     connection.execute(upsert(connection, attempts, "sequence", "tries"), rows)
 
 
+def overlong(connection: Connection, names: Sequence[str], *, before_s: float, rows: int) -> list[str]:
+    """Return those of the models whose log has batches that `trim` takes out: a look, where most have none."""
+    found: list[str] = []
+    first = select(func.min(log.c.number)).where(log.c.model == models.c.model).correlate(models).scalar_subquery()
+    oldest = select(models.c.model).join(log, and_(log.c.model == models.c.model, log.c.number == first))
+    due = oldest.where(
+        log.c.number <= models.c.snapshot, or_(log.c.received_at < before_s, log.c.number <= models.c.number - rows)
+    )
+    for part in _chunks(names):
+        found.extend(connection.execute(due.where(models.c.model.in_(part))).scalars())
+    return found
+
+
 def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_most: int) -> int:
     """Take the oldest batches of a model out of the log: those received before, or more than `rows`; give how many.
 
@@ -367,6 +380,12 @@ def forget_episodes(connection: Connection, process: str, before_s: float) -> No
     """Forget episodes that were closed and are older than the retention."""
     own = select(models.c.model).where(models.c.process == process)
     connection.execute(delete(episodes).where(episodes.c.open == 0, episodes.c.opened_at < before_s, episodes.c.model.in_(own)))
+
+
+def forget_quarantine(connection: Connection, process: str, before_s: float) -> None:
+    """Forget batches that were set aside and are older than the retention."""
+    own = select(models.c.model).where(models.c.process == process)
+    connection.execute(delete(quarantine).where(quarantine.c.received_at < before_s, quarantine.c.model.in_(own)))
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

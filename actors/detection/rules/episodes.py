@@ -356,6 +356,11 @@ class EpisodeBook:
         """Whether `tick` would ask again."""
         return any(_is_due(record, pace) for record in self._held.values())
 
+    def due_in(self, pace: Instant) -> float | None:
+        """Return the seconds until `tick` asks again on the clock of `pace`; None: nothing waits."""
+        waits = [_due_in(record, pace) for record in self._held.values()]
+        return min((wait for wait in waits if wait is not None), default=None)
+
     def tick(self, now: Instant, pace: Instant | None = None, *, pays: bool = True) -> list[Effect]:
         """Ask again for what was skipped, where the time that was named is over on the clock of `pace`, or `now`.
 
@@ -550,10 +555,16 @@ def _rearm(version: str, metric: str, watch: RecoveryWatch) -> Rearm:
 
 
 def _is_due(record: Episode, now: Instant) -> bool:
+    due_in = _due_in(record, now)
+    return due_in is not None and due_in <= 0
+
+
+def _due_in(record: Episode, now: Instant) -> float | None:
+    """Return the seconds until a request is made again; None where it is not, or not by time."""
     wait = record["request"]["skipped"]
     if wait is None or record["closed_at"] is not None or record["order"] is not None or record["acknowledged_at"] is not None:
-        return False
-    return now.seconds_since(Instant(wait["wall_s"], wait["boot_s"], wait["boot_id"])) >= float(wait["s"])
+        return None
+    return float(wait["s"]) - now.seconds_since(Instant(wait["wall_s"], wait["boot_s"], wait["boot_id"]))
 
 
 def _order_is_settled(record: Episode) -> bool:

@@ -26,11 +26,12 @@ from ray.util.metrics import Gauge
 from sqlalchemy import Connection, func, select
 
 from actors import status
+from actors.checks import brief
 from actors.clock import Clock, Instant
 from actors.detection.tables import detector_parts, episodes, unpack
 from actors.retraining import model_tables
 from actors.retraining.tables import DISPATCHER, retrains
-from actors.storage import UNAVAILABLE, Store
+from actors.storage import UNAVAILABLE, SchemaError, Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ MAX_MODELS: Final = 1000
 OTHERS: Final = "(others)"
 
 SKIPPED: Final = "visutility_series_skipped"
+STORE_UP: Final = "visutility_store_up"
 # Each series that cannot be exported is logged once, and only so many of them.
 _MAX_LOGGED: Final = 1000
 
@@ -63,6 +65,7 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_model_info": ("1, with the version seen last", ("model", "version")),
     "visutility_running_trials": ("Trials that run now", ()),
     "visutility_build_info": ("1, with the build that runs", ("build",)),
+    STORE_UP: ("1 while the store can be read, is whole and may be written, 0 otherwise", ()),
     SKIPPED: ("Series that the last export had to leave out; the log names them", ()),
 }
 
@@ -213,6 +216,10 @@ class Reader:
         self._detections: Counter[tuple[str, str]] = Counter()
         self._unreadable = 0
 
+    def check(self) -> None:
+        """Raise StoreLostError where a file of the store is gone, is another, or may not be written."""
+        self._store.check()
+
     def read(self, now: Instant) -> Facts:
         """Give what the store says now."""
         for part in detector_parts(self._store):
@@ -272,21 +279,34 @@ class Gauges:
         self._gauges[SKIPPED].set(float(skipped), tags={})
         return skipped
 
+    def store_is_up(self, *, is_up: bool) -> None:
+        """Set whether the store serves."""
+        self._gauges[STORE_UP].set(float(is_up), tags={})
+
 
 async def export(store: Callable[[], Store], clock: Clock, *, build: str, period_s: float = PERIOD_S) -> None:
-    """Export until cancelled; run by the dispatcher, in its event loop. A store that is away is tried again next time."""
+    """Export until cancelled; run by the dispatcher, in its event loop. A store that is unavailable is opened again next time.
+
+    `visutility_store_up` is exported whatever the store does: 0 where it cannot be read, is not whole or may not be written.
+    """
     telemetry, gauges = Telemetry(build=build), Gauges()
     reader: Reader | None = None
     while True:
         began = clock.now().boot_s
+        is_up = False
         try:
             reader = reader or Reader(await asyncio.to_thread(store))
             facts = await asyncio.to_thread(reader.read, clock.now())
             gauges.set(telemetry.samples(facts), skipped=telemetry.skipped)
-        except UNAVAILABLE as error:
-            logger.warning("metrics are not exported while the store is away: %s", type(error).__name__)
+            await asyncio.to_thread(reader.check)
+            is_up = True
+        except (*UNAVAILABLE, StoreError, SchemaError) as error:
+            reader = None
+            logger.warning("the store is unavailable, its metrics are not exported: %s", brief(error))
         except Exception:
+            reader = None
             logger.exception("one export of metrics failed; the next is in %.0f s", period_s)
+        gauges.store_is_up(is_up=is_up)
         # With very many models reading takes long: no more than a tenth of the time, and still before gauges are forgotten.
         took_s = clock.now().boot_s - began
         await asyncio.sleep(min(max(period_s, 10 * took_s), _LONGEST_S))

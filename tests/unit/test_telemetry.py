@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.util.metrics import Gauge
 
+from actors import telemetry
 from actors.clock import Instant
 from actors.detection import tables as detector_tables
 from actors.detection.tables import DETECTOR, pack
@@ -17,7 +20,7 @@ from actors.retraining import model_tables
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.gate import Cooldown
 from actors.retraining.tables import DISPATCHER
-from actors.storage import Store
+from actors.storage import Store, StoreReader
 from actors.telemetry import OTHERS, STATES, Facts, Gauges, Reader, Sample, Telemetry, label, name_of
 
 NOW = Instant(1_700_000_000.0, 1000.0, "boot")
@@ -247,3 +250,40 @@ def test_a_label_is_ascii_and_gives_its_name_back(name):
 @given(st.text("ab%é(oth2FrsC\x00", max_size=9), st.text("ab%é(oth2FrsC\x00", max_size=9))
 def test_two_names_never_share_a_label(one, other):
     assert (label(one) == label(other)) == (one == other)
+
+
+def test_a_store_that_is_deleted_is_exported_as_down_and_as_up_again_once_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store"
+    url = f"sqlite:///{folder}"
+    store = Store(url)
+    store.part(DETECTOR, 0)
+    store.part(DISPATCHER)
+    up: list[bool] = []
+
+    class Recorded:
+        def set(self, _samples: object, *, skipped: int) -> None:
+            assert skipped == 0
+
+        def store_is_up(self, *, is_up: bool) -> None:
+            up.append(is_up)
+
+    class Clock:
+        def now(self) -> Instant:
+            return NOW
+
+    async def next_round(_seconds: float) -> None:
+        match len(up):
+            case 1:
+                (folder / "detector-0.db").rename(tmp_path / "aside")
+            case 2:
+                (tmp_path / "aside").rename(folder / "detector-0.db")
+            case 3:
+                raise asyncio.CancelledError
+
+    monkeypatch.setattr(telemetry, "Gauges", Recorded)
+    monkeypatch.setattr(asyncio, "sleep", next_round)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(telemetry.export(lambda: StoreReader(url), Clock(), build="b"))
+    assert up == [True, False, True]

@@ -64,10 +64,11 @@ def _command(file: str | None, cpus: int | None, *, dashboard: bool) -> list[str
 
 def _begin(command_line: list[str], output: Output, note: Path) -> dict[str, Any]:
     """Begin the process that stays, and wait until it says what it has begun."""
-    note.parent.mkdir(parents=True, exist_ok=True)
+    note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
     log = note.with_suffix(".log")
-    with log.open("wb") as sink:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+        log.chmod(0o600)  # one that an earlier release left
         holder = subprocess.Popen(  # noqa: S603 our own module, no shell
             command_line, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -122,6 +123,7 @@ def _hold(file: str | None, cpus: int | None, *, dashboard: bool) -> int:
             "dashboard": f"http://{context.dashboard_url}" if context.dashboard_url else None,
         }
         waiting = note.with_suffix(".new")
+        waiting.touch(mode=0o600)
         waiting.write_text(json.dumps(known), encoding="utf-8")
         waiting.rename(note)
         while True:

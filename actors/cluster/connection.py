@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -114,16 +115,35 @@ def is_this_node(node: str) -> bool:
 def remembered() -> dict[str, Any] | None:
     """Return what `visutility up` recorded of its Ray (`address`, `pid`, `folder`, ...), or None if there is none."""
     try:
-        noted: dict[str, Any] = json.loads(note().read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        file = note()
+        if file.stat().st_uid != os.getuid():  # in a folder that everybody shares, another user could have written it
+            return None
+        noted: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, PermissionError, json.JSONDecodeError):
         return None
     return noted
 
 
 def note() -> Path:
-    """Return the file in which `visutility up` records its Ray for the other commands of this user."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "visutility" / "up.json"
+    """Return the file in which `visutility up` records its Ray for the other commands of this user.
+
+    Without a home that can be written (none, read-only, a user without an entry) it lies in a folder of this user's in the
+    machine's folder for temporary files.
+    """
+    told = os.environ.get("XDG_STATE_HOME")
+    folder = Path(told) if told else _home_state()
+    if folder is None:
+        return Path(tempfile.gettempdir()) / f"visutility-{os.getuid()}" / "up.json"
+    return folder / "visutility" / "up.json"
+
+
+def _home_state() -> Path | None:
+    try:
+        folder = Path.home() / ".local" / "state"
+    except RuntimeError:  # neither HOME nor an entry for this user
+        return None
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return folder if os.access(there, os.W_OK) else None
 
 
 def alive(pid: int) -> bool:

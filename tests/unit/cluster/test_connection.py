@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,29 @@ def test_what_up_noted_is_found_and_a_broken_note_is_none(tmp_path: Path, monkey
     assert connection.remembered() is None
     connection.note().write_text('{"address": "a:1", "pid": 1}')
     assert connection.remembered() == {"address": "a:1", "pid": 1}
+
+
+def test_without_a_home_the_note_lies_in_a_folder_of_this_user_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert connection.note() == tmp_path / ".local" / "state" / "visutility" / "up.json"
+    temporary = Path(tempfile.gettempdir()) / f"visutility-{os.getuid()}" / "up.json"
+    monkeypatch.setattr(os, "access", lambda *_: False)  # read-only
+    assert connection.note() == temporary
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    assert connection.note() == temporary
+
+
+def test_a_note_that_another_user_wrote_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    connection.note().parent.mkdir()
+    connection.note().write_text('{"address": "a:1", "pid": 1}')
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert connection.remembered() is None
 
 
 def test_a_process_is_told_alive_and_apart_from_a_later_one_of_its_number() -> None:

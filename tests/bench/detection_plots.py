@@ -18,6 +18,8 @@ _COLOURS = {
     "FOCuS": "#30638e",
 }
 
+_BUDGETS = ("#30638e", "#d1495b", "#edae49", "#00798c", "#8d96a3")
+
 
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw every section there are results of; return the files written."""
@@ -44,14 +46,14 @@ def _arl(plt: Any, rows: list[dict[str, Any]]) -> Any:
     for k, nominal in enumerate(nominals):
         of = {row["family"]: row for row in rows if row["nominal"] == nominal}
         shown = [(i, of[family]) for i, family in enumerate(families) if family in of]
-        x = [i + 0.22 * (k - (len(nominals) - 1) / 2) for i, _ in shown]
+        x = [i + 0.7 / max(len(nominals), 3) * (k - (len(nominals) - 1) / 2) for i, _ in shown]
         axis.errorbar(
             x,
             [row["arl0"] / nominal for _, row in shown],
             yerr=[2 * row["error"] / nominal for _, row in shown],
             fmt="o",
             ms=5,
-            color=("#30638e", "#d1495b", "#edae49")[k % 3],
+            color=_BUDGETS[k % len(_BUDGETS)],
             label=f"{nominal:,.0f}",
         )
         early = [(xi, row) for xi, (_, row) in zip(x, shown, strict=True) if row["early_arl0"]]
@@ -59,7 +61,7 @@ def _arl(plt: Any, rows: list[dict[str, Any]]) -> Any:
             [xi for xi, _ in early],
             [row["early_arl0"] / nominal for _, row in early],
             "x",
-            color=("#30638e", "#d1495b", "#edae49")[k % 3],
+            color=_BUDGETS[k % len(_BUDGETS)],
             ms=5,
             alpha=0.7,
         )
@@ -72,7 +74,7 @@ def _arl(plt: Any, rows: list[dict[str, Any]]) -> Any:
     axis.set_title(
         "False alarms against the budget: dots with 2 standard errors; crosses: the first 2,000 events", loc="left", fontsize=10
     )
-    axis.legend(ncols=4, fontsize=8, loc="lower left", title="false_alarm_every", title_fontsize=8)
+    axis.legend(ncols=6, fontsize=8, loc="lower left", title="false_alarm_every", title_fontsize=8)
     return figure
 
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol, Self
 
 from actors.checks import shown
 from actors.replies import Json
@@ -20,16 +20,48 @@ from actors.tuning.rules.ledger import STUDY_RUNNING
 from actors.tuning.strategies.space import Choices, FloatRange, Parameter, parse
 from actors.tuning.trial import Trial
 
-if TYPE_CHECKING:
-    from actors.tuning.study import Study
-
 # By these user attributes a study and its trials are known again.
 STUDY: Final = "visutility:study"
 TRIAL: Final = "visutility:trial"
 _LIVE_S: Final = 1.0
 
 
-def export(study: Study, storage: str, *, live: bool = False) -> int:
+class Exported(Protocol):
+    """What is exported: a `Study`, by what an export reads of it."""
+
+    @property
+    def id(self) -> str:
+        """The study's id in its store."""
+
+    @property
+    def name(self) -> str:
+        """The name that it has in Optuna's storage too."""
+
+    @property
+    def state(self) -> str:
+        """RUNNING, DONE, STOPPED or FAILED."""
+
+    @property
+    def mode(self) -> str:
+        """`min` or `max`."""
+
+    @property
+    def seed(self) -> int:
+        """The seed that decided the parameters."""
+
+    @property
+    def space(self) -> Json:
+        """The space that was searched."""
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """Every trial that was ever handed out."""
+
+    def refresh(self) -> Self:
+        """Read it again."""
+
+
+def export(study: Exported, storage: str, *, live: bool = False) -> int:
     """Write the trials of `study` that have ended to Optuna's `storage` and return how many were new.
 
     Args:
@@ -54,7 +86,7 @@ def export(study: Study, storage: str, *, live: bool = False) -> int:
 class _Exporter:
     """One study on its way into one storage."""
 
-    def __init__(self, study: Study, storage: Any) -> None:
+    def __init__(self, study: Exported, storage: Any) -> None:
         try:
             self._optuna: Any = importlib.import_module("optuna")
         except ImportError:

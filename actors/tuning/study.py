@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from actors.replies import StudySummary, TrialRow
 from actors.tuning.optuna_export import export
@@ -32,7 +32,7 @@ class Study:
         self._trials: list[Trial] | None = None
         self._summary = read_summary()
 
-    def refresh(self) -> Study:
+    def refresh(self) -> Self:
         """Read the study again."""
         self._summary, self._trials = self._read_summary(), None
         return self

@@ -66,6 +66,7 @@ def linted(folder: Path) -> subprocess.CompletedProcess[str]:
         ("room", "actors/retraining/rules/gate.py", "import actors.retraining.tables"),
         ("room", "actors/tuning/state.py", "import actors.tuning.tuner"),
         ("room", "actors/metrics/client.py", "import actors.metrics.broadcaster"),
+        ("room-tuning", "actors/tuning/plot.py", "import actors.tuning.study"),
         ("logic-without-ray", "actors/drift/sliding_window.py", "import ray"),
         ("logic-without-ray", "actors/tuning/rules/book.py", "import actors.storage"),
         ("logic-without-ray", "actors/config/settings.py", "import actors.storage"),

@@ -20,7 +20,7 @@ from tests.docs.pages import ROOT, Runner, pages
 LAPTOP = [page for page in pages() if "how-to" not in page.parts]
 RUNNING = [page for page in pages() if "how-to" in page.parts]
 SKIPPED = re.compile(r"<!-- skip: next .*?-->\n\n```.*?```", re.DOTALL)
-BLOCK = re.compile(r"```(?:python|shell)[^\n]*\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(?:python|shell)(?! title)[^\n]*\n(.*?)```", re.DOTALL)
 ASKS_A_SYSTEM = re.compile(r"^visutility (?!config)|actors\.connect\(|get_actor\(", re.MULTILINE)
 
 

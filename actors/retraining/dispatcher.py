@@ -22,54 +22,45 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from actors import failpoints
-from actors.checks import brief, shown
+from actors.checks import shown
 from actors.clock import Clock, Instant, SystemClock
 from actors.cluster import actor, build, deployment, watchdog
 from actors.cluster.peers import Peers, RayPeers
 from actors.replies import (
     Admitted,
-    CooldownListing,
     EndingRecorded,
     Hello,
-    OrderHistory,
-    OrderQueue,
-    OrderShown,
-    OrderState,
     Overtaken,
-    QueueRow,
     Recorded,
     Reloaded,
     Renewed,
-    SilenceListing,
     SilenceMade,
     Taken,
     Unavailable,
 )
 from actors.retraining import border, handlers
 from actors.retraining.admissions import Admission, Asked
+from actors.retraining.answering import Answering
 from actors.retraining.asking import Asking
 from actors.retraining.channel import ChannelRetrainHandler
 from actors.retraining.handlers.interface import Surroundings
 from actors.retraining.keeper import Keeper
-from actors.retraining.launcher import STORE_RETRY_S, Launcher, MakeHandler
+from actors.retraining.launcher import Launcher, MakeHandler
 from actors.retraining.leases import Said
 from actors.retraining.rules import gate, orders
 from actors.retraining.rules.circuit import MAX_AT_ONCE
-from actors.retraining.rules.orders import Order, Request
+from actors.retraining.rules.orders import Request
 from actors.retraining.state import RetrainingState
-from actors.storage import UNAVAILABLE, SchemaError, StaleEpochError, StoreError, StoreReader
+from actors.storage import StaleEpochError, StoreReader
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LONGEST_TAKE_S: Final = 300.0
 _LONGEST_SILENCE_S: Final = 10 * 365 * 86_400.0
-_MAX_KEYS: Final = 1000
-# Ray gives an actor 1,000 places; while the store is locked every call holds one, and a health ping must find one too.
-_MAX_CALLS: Final = 900
 
 
-class RetrainDispatcher:
+class RetrainDispatcher(Answering):
     """Gives at most one order per request, at most one at a time and per cooldown for a model, and loses none.
 
     All methods take keywords and plain values. Where the store cannot be reached they answer
@@ -89,6 +80,7 @@ class RetrainDispatcher:
         make_handler: MakeHandler = handlers.create,
         seed: int | None = None,
     ) -> None:
+        super().__init__()
         self._name = name
         self._namespace = namespace
         self._storage = storage
@@ -107,7 +99,6 @@ class RetrainDispatcher:
             self._in_store, surroundings, make_handler, self._clock, offer=self._channel.offer, keeper=self._keeper
         )
         self._asking = Asking(self._in_store, self._channel)
-        self._calls = 0
         self._loop_task: asyncio.Task[None] | None = None
         # Only the actor watches: a unit test that brings its own peers has nothing to watch.
         self._watches = peers is None
@@ -231,7 +222,7 @@ class RetrainDispatcher:
     async def verdict(
         self, *, order: str, verdict: str, saved: float, standard_error: float, at: float
     ) -> Recorded | Unavailable:
-        """Record whether a retrain paid ("paid", "did not pay"), in errors saved; the first verdict counts. KeyError."""
+        """Record whether a retrain paid ("paid", "did not pay"), in errors saved; the first verdict counts."""
         judged = border.verdict_of(verdict=verdict, saved=saved, standard_error=standard_error, at=at)
         return await self._recorded(lambda state, _now: state.verdict(order, judged))
 
@@ -252,16 +243,6 @@ class RetrainDispatcher:
             failpoints.reach("dispatcher.after_promotion")
 
         return await self._recorded(act)
-
-    async def promotions(self, *, model: str | None = None, limit: int = 1000) -> OrderHistory | Unavailable:
-        """Return the newest `limit` decisions about versions and how far they have been carried out, oldest first."""
-        border.check_history(limit, None)
-
-        async def act() -> OrderHistory:
-            found = await self._in_store(lambda state, _now: state.record.promotions(model, limit))
-            return {"status": "ok", "rows": [border.row_of(order) for order in found]}
-
-        return await self._or_unavailable(act())
 
     # --- the channel
 
@@ -349,71 +330,6 @@ class RetrainDispatcher:
     async def unsilence(self, *, silence: str) -> Recorded | Unavailable:
         """End a silence. KeyError: no such silence."""
         return await self._recorded(lambda state, now: state.unsilence(silence, now))
-
-    async def silences(self, *, model: str | None = None) -> SilenceListing | Unavailable:
-        """Return the silences in force: all, or those that cover `model`."""
-
-        async def act() -> SilenceListing:
-            return {"status": "ok", "silences": await self._in_store(lambda state, now: state.record.silences(model, now))}
-
-        return await self._or_unavailable(act())
-
-    # --- questions
-
-    async def orders(self, *, episodes: list[str]) -> dict[str, OrderState] | Unavailable:
-        """Return how the order of each request stands, by the request's key (of an alarm: its episode)."""
-        if not isinstance(episodes, list) or len(episodes) > _MAX_KEYS:
-            raise ValueError(f"episodes must be a list of at most {_MAX_KEYS} ids, got {shown(episodes)}")
-
-        async def act() -> dict[str, OrderState]:
-            found: dict[str, Order] = await self._in_store(lambda state, _now: state.record.of_keys(episodes))
-            return {key: border.state_of(order) for key, order in found.items()}
-
-        return await self._or_unavailable(act())
-
-    async def history(
-        self, *, model: str | None = None, limit: int = 1000, state: str | None = None, judged: bool = False
-    ) -> OrderHistory | Unavailable:
-        """Return the newest `limit` orders and skipped decisions, oldest first; only those with a verdict where `judged`."""
-        border.check_history(limit, state)
-
-        async def act() -> OrderHistory:
-            found = await self._in_store(lambda kept, _now: kept.record.history(model, limit, state, judged=judged))
-            return {"status": "ok", "rows": [border.row_of(order) for order in found]}
-
-        return await self._or_unavailable(act())
-
-    async def queue(self) -> OrderQueue | Unavailable:
-        """Return the orders that wait, the next one first, each with its place and why it waits."""
-
-        async def act() -> OrderQueue:
-            line = await self._in_store(lambda state, now: state.record.queue(now))
-            rows: list[QueueRow] = [
-                {**border.row_of(order), "place": number, "why": why} for number, (order, why) in enumerate(line, start=1)
-            ]
-            return {"status": "ok", "rows": rows}
-
-        return await self._or_unavailable(act())
-
-    async def order(self, *, order: str) -> OrderShown | Unavailable:
-        """Return one order with its explanation and attempts. KeyError: no such order."""
-
-        async def act() -> OrderShown:
-            return border.shown_of(*await self._in_store(lambda state, _now: state.record.order(order)))
-
-        return await self._or_unavailable(act())
-
-    async def cooldowns(self) -> CooldownListing | Unavailable:
-        """Return the seconds that are left of every cooldown in force, and the models that ask no more."""
-
-        async def act() -> CooldownListing:
-            def look(state: RetrainingState, now: Instant) -> tuple[dict[str, float], dict[str, int]]:
-                return state.record.cooldowns(now), state.record.gave_up()
-
-            running, gave_up = await self._in_store(look)
-            return {"status": "ok", "cooldowns": running, "gave_up": gave_up}
-
-        return await self._or_unavailable(act())
 
     # --- the process
 
@@ -504,18 +420,6 @@ class RetrainDispatcher:
 
     async def _parameters_in_force(self, model: str, names: Collection[str]) -> Mapping[str, Any] | None:
         return await self._in_store(lambda state, _now: state.record.parameters_in_force(model, names))
-
-    async def _or_unavailable(self, work: Coroutine[Any, Any, T]) -> T | Unavailable:
-        if self._calls >= _MAX_CALLS:
-            work.close()
-            return {"status": "unavailable", "reason": f"{_MAX_CALLS} calls are under way", "retry_in_s": STORE_RETRY_S}
-        self._calls += 1
-        try:
-            return await work
-        except (*UNAVAILABLE, StoreError, SchemaError) as error:
-            return {"status": "unavailable", "reason": brief(error), "retry_in_s": STORE_RETRY_S}
-        finally:
-            self._calls -= 1
 
     def _wake(self) -> None:
         self._launcher.wake()

@@ -15,6 +15,7 @@ from actors.clock import Clock, Instant
 from actors.cluster.peers import PeerUnavailableError
 from actors.config import HandlerSettings
 from actors.retraining import handlers
+from actors.retraining.answering import STORE_RETRY_S
 from actors.retraining.channel import InStore
 from actors.retraining.handlers.interface import Handler, Surroundings
 from actors.retraining.keeper import Keeper
@@ -34,8 +35,6 @@ _FOLLOW_SHARE: Final = 0.05
 _LONGEST_FOLLOW_S: Final = 15.0
 # A countdown loses at most this much progress in a reboot, for one small commit each time.
 _HOUSEKEEPING_S: Final = 30.0
-# After the store was unavailable.
-STORE_RETRY_S: Final = 1.0
 # A promise that could not be passed on is tried again after this time.
 _PROMISE_RETRY_S: Final = 5.0
 _CALL_S: Final = 10.0

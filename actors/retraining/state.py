@@ -155,10 +155,10 @@ class RetrainingState:
             return promotions.running(connection), promotions.due(connection, now)
 
     def verdict(self, id_: str, verdict: Verdict) -> None:
-        """Record whether a retrain paid; the first verdict counts. KeyError: no such order."""
+        """Record whether a retrain paid; the first verdict counts. One of an order that retention has removed is moot."""
         with self.commits.write() as connection:
-            order = tables.known_order(connection, id_)
-            if order.verdict is not None:
+            order = tables.read_order(connection, id_)
+            if order is None or order.verdict is not None:
                 return
             tables.put(connection, replace(order, verdict=verdict))
             if verdict.word == orders.DID_NOT_PAY:

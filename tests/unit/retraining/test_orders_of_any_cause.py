@@ -187,6 +187,12 @@ def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_
     assert ask(state, shortfall(ordinal=10), at(12)).decision == "pending"
 
 
+def test_a_verdict_of_an_order_that_retention_has_removed_is_moot_and_not_sent_for_ever(store):
+    state = a_state(store, give_up=1)
+    state.verdict("gone", Verdict("did not pay", -3.0, 2.0, 1.8e9))
+    assert state.record.gave_up() == {}
+
+
 def test_one_that_paid_or_a_reload_begins_the_count_anew(store):
     state = a_state(store, give_up=2, cooldown_s=0.0)
     for number, word in enumerate(["did not pay", "paid", "did not pay"]):

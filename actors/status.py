@@ -41,11 +41,11 @@ _MAX_CLIENTS: Final = 100
 
 
 def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
-    """Give `models`, `refused`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store.
+    """Return `models`, `refused`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store.
 
     `refused` has the events that no model counts, since they name none that is known, and the last reason; `unreadable` names
     the rows of the store that cannot be read. A model that asks for no retrain any more has `gave_up`, the number of retrains
-    in a row that came to nothing. A client goes by an alias: whoever has its producer id can send in its place.
+    in a row that came to nothing. A client goes by an alias, since anybody who has its producer id can send in its place.
     """
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
@@ -117,7 +117,7 @@ def _problem(store: Store, store_id: str) -> str | None:
 
 
 class Pending(Generic[Result]):
-    """A question put to a thread of its own, so that whoever waits for the answer can stop waiting."""
+    """A question put to a thread of its own, so that the caller can stop waiting for the answer."""
 
     def __init__(self, question: Callable[[], Result]) -> None:
         self._answer: Result | None = None
@@ -126,7 +126,7 @@ class Pending(Generic[Result]):
         self._thread.start()
 
     def answer(self, timeout_s: float) -> Result:
-        """Give the answer or raise what was raised; TimeoutError after `timeout_s`."""
+        """Return the answer or raise what was raised; TimeoutError after `timeout_s`."""
         self._thread.join(timeout_s)
         if self._problem is not None:
             raise self._problem
@@ -137,7 +137,7 @@ class Pending(Generic[Result]):
     def _ask(self, question: Callable[[], Result]) -> None:
         try:
             self._answer = question()
-        except Exception as error:  # noqa: BLE001 handed to whoever asked
+        except Exception as error:  # noqa: BLE001 handed to the caller
             self._problem = error
 
 

@@ -137,7 +137,7 @@ class Telemetry:
         self.skipped = 0  # of the last samples: what the store holds and cannot be exported
 
     def samples(self, facts: Facts) -> list[Sample]:
-        """Give every series and its value. Remembers which models have series of their own, and what it told last."""
+        """Return every series and its value. Remembers which models have series of their own, and what it returned last."""
         models = facts.stored["models"]
         self._name(models)
         found = [Sample("visutility_build_info", {"build": label(self._build)}, 1.0)]
@@ -211,7 +211,7 @@ class Reader:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # Only an episode's record holds its metric: each is unpacked once. One that retention takes away stays counted.
+        # Only an episode's record holds its metric: each is unpacked once. One that retention removes stays counted.
         self._counted: set[str] = set()
         self._detections: Counter[tuple[str, str]] = Counter()
         self._unreadable = 0
@@ -221,7 +221,7 @@ class Reader:
         self._store.check()
 
     def read(self, now: Instant) -> Facts:
-        """Give what the store says now."""
+        """Return what the store says now."""
         for part in detector_parts(self._store):
             with part.read() as connection:
                 self._count(connection)

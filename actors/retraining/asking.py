@@ -63,7 +63,7 @@ class Asking:
     async def _alone(self, asked: Asked) -> Answered | BaseException:
         try:
             return (await self._in_store(_answering([asked])))[0]
-        except BaseException as error:  # noqa: BLE001  handed to whoever asked
+        except BaseException as error:  # noqa: BLE001  handed to the caller
             return error
 
 

@@ -42,7 +42,7 @@ class Waiter:
         self.fate: asyncio.Future[Handed | None] = asyncio.get_running_loop().create_future()
 
     def settle(self, handed: Handed | None) -> None:
-        """Give it an order, or None: look again."""
+        """Hand it an order, or None: look again."""
         if not self.fate.done():
             self.fate.set_result(handed)
 

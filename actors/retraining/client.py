@@ -315,7 +315,7 @@ class Retrains:
         promise_n: float | None = None,
         promise_source: str = "cross_validation",
     ) -> EndingRecorded:
-        """Record by hand that an order is through, whoever has it: for retrains that no handler can follow.
+        """Record by hand that an order is through, no matter who has it: for retrains that no handler can follow.
 
         Example:
             system.retrains.done(order, new_version="8", promise=0.91, promise_n=2500)
@@ -326,7 +326,7 @@ class Retrains:
         return cast("EndingRecorded", self._asked("finish", arguments))
 
     def failed(self, order: str, reason: str) -> EndingRecorded:
-        """Record by hand that a retrain failed, whoever has it.
+        """Record by hand that a retrain failed, no matter who has the order.
 
         Example:
             system.retrains.failed(order, reason="out of memory")

@@ -109,7 +109,7 @@ class Commits:
             tables.count_start(connection)
 
     def hand_over(self, connection: Connection, order: Order, consumer: str, now: Instant) -> Handed:
-        """Give a pending order of the channel to `consumer`, under a first, short lease."""
+        """Hand a pending order of the channel to `consumer`, under a first, short lease."""
         plan = self.plan_of(order.model)
         taken = replace(lease.handed_over(order, consumer, now, plan.lease_terms), launched=True)
         if not order.launched:

@@ -50,7 +50,7 @@ class Leases:
             self._changed.notify()
 
     def finishing(self, order: str, token: int) -> None:
-        """Go on renewing, but let the reply to the finishing word say how the order stands."""
+        """Go on renewing, but let the reply to the final call decide whether the order is lost."""
         with self._lock:
             self._finishing.add((order, token))
 

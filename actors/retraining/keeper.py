@@ -168,5 +168,5 @@ def _promotion_plan(handler: config.HandlerSettings | None) -> PromotionPlan:
 def _stored_settings(store: Store) -> config.Settings:
     try:
         return load_stored(store)
-    except ValueError as error:  # what another build has stored is no mistake of whoever calls now
+    except ValueError as error:  # what another build has stored is no mistake of the present caller
         raise StoreError(str(error)) from error

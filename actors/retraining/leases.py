@@ -20,7 +20,7 @@ _SERVED_S: Final = 5.0
 
 
 class Said(NamedTuple):
-    """Whether an ending is on record: "recorded" (also when it is said again), or "stale" and why."""
+    """Whether an ending is on record: "recorded" (also when it is repeated), or "stale" and why."""
 
     status: Literal["recorded", "stale"]
     reason: str

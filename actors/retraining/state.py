@@ -217,7 +217,7 @@ class RetrainingState:
         self._age_again.clear()
 
     def retry(self, id_: str, now: Instant) -> Admission:
-        """Put a failed, dead or expired order back, at a person's word. KeyError, ValueError for any other."""
+        """Put a failed, dead or expired order back, as a person asks for. KeyError, ValueError for any other."""
         with self.commits.write() as connection:
             if (decision := promotions.put_back(connection, id_)) is not None:
                 return admission_of(decision)

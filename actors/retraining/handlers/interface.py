@@ -28,7 +28,7 @@ class Handler(Protocol):
         """Begin the attempt that is on record, and say what came of it."""
 
     async def follow(self, order: Order) -> Outcome:
-        """Say what has become of an attempt that was begun, perhaps by a predecessor of this process.
+        """Return what has become of an attempt that was begun, perhaps by a predecessor of this process.
 
         Launched: it goes on, or cannot be asked now. Retry with `after_s=0`: nothing of it is left, or nobody knows and
         sending again does no harm.

@@ -27,7 +27,7 @@ def key_of(order: Order) -> str:
 
 
 def task_options(resources: Mapping[str, float]) -> dict[str, Any]:
-    """Give the runner's options of a task that needs `resources`; Ray must not repeat it on its own, attempts are ours."""
+    """Return the runner's options of a task that needs `resources`; Ray must not repeat it on its own, attempts are ours."""
     return {"resources": {_NAMES.get(name, name): amount for name, amount in resources.items()}, "max_retries": 0}
 
 

@@ -1,6 +1,6 @@
 """`ray_job`: the retrain is a Ray job whose submission id is the order's id.
 
-Put-if-absent by that id: a job that is there is taken up, never submitted beside; Ray itself refuses a second job of one id.
+Put-if-absent by that id: an existing job is followed, and no second one submitted; Ray itself refuses a second job of one id.
 The order follows its job: done when that succeeds, failed when it fails. The job finds the order in its environment:
 VISUTILITY_ORDER (the id) and VISUTILITY_EVENT (the event as JSON).
 """
@@ -34,7 +34,7 @@ class Jobs(Protocol):
     """The part of Ray's JobSubmissionClient that is used here."""
 
     def get_job_info(self, job_id: str) -> Any:
-        """Give a job's `status`, `message` and `metadata`; RuntimeError (404) where there is none."""
+        """Return a job's `status`, `message` and `metadata`; RuntimeError (404) where there is none."""
 
     def submit_job(self, **job: Any) -> str:
         """Submit a job; RuntimeError where one of its submission id exists."""
@@ -113,7 +113,7 @@ class RayJobHandler:
 
 
 def job_of(settings: config.RayJobHandlerSettings, order: Order) -> dict[str, Any]:
-    """Give the arguments of `submit_job` for an order."""
+    """Return the arguments of `submit_job` for an order."""
     asked = order.request
     values = {"model": asked.model, "version": asked.version, "order": order.id, "metric": asked.metric}
     event = json.dumps(plain(event_fields(order)))

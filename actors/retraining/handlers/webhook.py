@@ -127,7 +127,7 @@ def standard_signature(secret: str, id_: str, at_s: int, body: bytes) -> dict[st
 
 
 def cloud_event(order: Order, namespace: str) -> dict[str, Any]:
-    """Give an order as a CloudEvent 1.0; `id` is the order's, so every resend is the same event."""
+    """Return an order as a CloudEvent 1.0; `id` is the order's, so every resend is the same event."""
     asked = order.request
     fields = plain(event_fields(order))
     return {
@@ -143,7 +143,7 @@ def cloud_event(order: Order, namespace: str) -> dict[str, Any]:
 
 
 def judged(status: int, retry_after: str | None, now_s: float) -> Outcome:
-    """Say what an HTTP status means for the order."""
+    """Return what an HTTP status means for the order."""
     if 200 <= status < 300:
         return Done(reason=f"HTTP {status}")
     if status == http.HTTPStatus.GONE:

@@ -22,12 +22,12 @@ class LeaseTerms:
 
 
 def handed_over(order: orders.Order, consumer: str, now: Instant, terms: LeaseTerms) -> orders.Order:
-    """Give a pending order to `consumer`; its `attempts` is the token from now on."""
+    """Hand a pending order to `consumer`; its `attempts` is the token from now on."""
     return orders.begun(order, now, lease=Countdown(now, terms.first_s), consumer=consumer)
 
 
 def prolonged(order: orders.Order, unserved_s: float) -> orders.Order:
-    """Let time in which no renewal could be taken, because the dispatcher or its store was away, not count."""
+    """Let time in which no renewal could be taken, because the dispatcher or its store was unavailable, not count."""
     if order.wait is None:
         return order
     return replace(order, wait=replace(order.wait, left_s=order.wait.left_s + unserved_s))

@@ -606,6 +606,42 @@ def test_an_order_that_runs_for_too_long_is_stopped_before_the_model_is_free(url
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_boundary_no_more_orders_run_than_the_limit_and_each_is_launched_once(url, monkeypatch, point):
+    async def story():
+        place = make(url, {"defaults": {"handler": {"kind": "task", "target": "m:f"}}, "orders": {"max_running": 2}})
+        place.receiver.answer = lambda _order: Launched()
+        struck = world.die_at(monkeypatch, point)
+        ended, most = set(), 0
+        for turn in range(600):
+            with contextlib.suppress(world.Killed):
+                number = turn % 5
+                asked = {"key": f"k-{number}", "cause": "shortfall", "lost": 10.0 + number, "price": 10.0}
+                await place.request("", f"m-{number}", **asked)
+            await asyncio.sleep(0.002)
+            if struck and not struck[-1].startswith("buried"):
+                struck.append("buried")
+                place.bury()
+                place.start()
+            rows = await place.rows()
+            running = [row["id"] for row in rows if row["state"] == "running"]
+            most = max(most, len(running))
+            if running and turn % 3 == 0:
+                with contextlib.suppress(world.Killed):
+                    await place.dispatcher.finish(order=running[0], outcome="done")
+                    ended.add(running[0])
+            if len(ended) == 5:
+                break
+            place.dispatcher._wake()
+        assert struck
+        assert most == 2
+        assert len(ended) == 5
+        launched = [id_ for _at, _model, id_ in place.receiver.launches]
+        assert sorted(launched) == sorted(ended)
+
+    asyncio.run(story())
+
+
 def test_a_restart_keeps_the_limits_and_a_reload_changes_them(url):
     async def story():
         place = make(url, {"defaults": {"handler": {"kind": "task", "target": "m:f"}}, "orders": {"max_running": 1}})

@@ -92,7 +92,7 @@ class Observers:
     def offer(self, model: str, payload: object, skip: int, *, is_stamped: bool = False) -> None:
         """Queue a batch for every observer that has room, from row `skip` on; never waits."""
         payload = bytes(wire.arrived(payload))  # a copy: what waits here must not hold a piece of Ray's object store
-        events = wire.unpack(payload).rows - skip
+        events = wire.declared_rows(payload) - skip
         for name, queue in self._queues.items():
             if queue.bytes + len(payload) > QUEUE_BYTES:
                 if not queue.dropped:

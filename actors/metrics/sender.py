@@ -271,10 +271,8 @@ class Sender:
 
     def _take(self, stream: _Stream, batch: _Batch, reply: Ingested, now_s: float) -> list[Outcome]:
         match reply["status"]:
-            case "accepted":
-                if int(reply["epoch"]) < stream.epoch:
-                    return []  # of a process that has been replaced
-                stream.epoch, stream.failures = int(reply["epoch"]), 0
+            case "accepted" if reply["epoch"] >= stream.epoch and (reply["high_water"] or 0) >= batch.end:
+                stream.epoch, stream.failures = reply["epoch"], 0
                 return self._accepted(stream, batch, reply, now_s)
             case "gap":
                 return self._gap(stream, batch, reply, now_s)
@@ -284,14 +282,12 @@ class Sender:
                 self._break(stream, now_s)
                 stream.renumber(min([batch.sequence, *(held.sequence for held in stream.batches)]))
                 return [Warn(f"refused {stream.model}", f"{stream.model} was refused: {reply.get('reason')}"), settled]
-            case _:
+            case _:  # also what a process says that has been replaced: it is sent again
                 self._break(stream, now_s, reply.get("retry_in_s"))
                 return []
 
     def _accepted(self, stream: _Stream, batch: _Batch, reply: Ingested, now_s: float) -> list[Outcome]:
         high = reply["high_water"] or 0
-        if high < batch.end:
-            return []
         accepted, duplicate = int(reply["accepted"]), int(reply["duplicates"])
         if stream.next_sequence is not None and high > stream.next_sequence and batch.sent == 1 and duplicate:
             # We never numbered so many events, and sent these for the first time: somebody else sends under our name, and

@@ -404,6 +404,13 @@ def test_a_rows_verdict_is_the_same_alone_and_among_others(small_limits: None, e
     ]
 
 
+def test_the_names_of_other_events_do_not_count_as_text_of_an_event() -> None:
+    names: list[wire.Row] = [("v1", NOW, {f"{i:03}" + "x" * 190: 1.0}, None) for i in range(200)]
+    text: wire.Row = ("v1", NOW, {"accuracy": 0.9, "note": "short"}, None)
+    (packed,) = sealing.packed_rows([*names, text])
+    assert wire.check(wire.unpack(packed.payload), NOW).rejected == 0
+
+
 @given(st.integers(1, 2000), st.integers(1, 8))
 def test_columns_are_cut_into_batches_that_the_wire_takes(rows: int, names: int) -> None:
     with pytest.MonkeyPatch.context() as patched:

@@ -137,6 +137,17 @@ def test_a_reply_of_a_process_that_was_replaced_acknowledges_nothing() -> None:
     sender.add("a", Packed(1, b"x"))
     (send,) = sends(sender, 0.2)
     assert sender.replied(send.call, [accepted(1, 2, epoch=1)], 0.3) == []
+    (again,) = sends(sender, 2.0)
+    assert parts(again) == [("a", 1, 1)], "and it is sent again"
+
+
+def test_a_reply_that_does_not_reach_the_end_of_a_batch_does_not_acknowledge_it() -> None:
+    sender = made()
+    sender.add("a", Packed(3, b"x"))
+    (send,) = sends(sender, 0.0)
+    assert sender.replied(send.call, [accepted(0, 2)], 0.1) == []
+    (again,) = sends(sender, 2.0)
+    assert parts(again) == [("a", 0, 3)]
 
 
 def test_a_producer_that_resumes_asks_first_and_goes_on_from_there() -> None:
@@ -190,6 +201,7 @@ class Traffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.late: dict[int, list[dict[str, Any]]] = {}  # what was carried out, and is answered later
         self.sender = made()
         self.store = Store()
         self.now_s = 0.0
@@ -210,18 +222,25 @@ class Traffic(RuleBasedStateMachine):
         self.tickets |= {send.call: send for send in new}
         return multiple(*(send.call for send in new))
 
+    @rule(call=calls)
+    def carry_out(self, call: int) -> None:
+        if call in self.tickets and call not in self.late:
+            send = self.tickets[call]
+            self.late[call] = [self.store.take(send.producer, part.model, part.sequence, part.packed) for part in send.parts]
+
     @rule(call=consumes(calls), outcome=st.sampled_from(["taken", "lost", "no reply", "busy", "not sent"]))
     def answer(self, call: int, outcome: str) -> None:
         send = self.tickets.pop(call)
-        replies: list[dict[str, Any]] | None = None
-        if outcome in {"taken", "no reply"}:
+        replies: list[dict[str, Any]] | None = self.late.pop(call, None)
+        if replies is None and outcome in {"taken", "no reply"}:
             replies = [self.store.take(send.producer, part.model, part.sequence, part.packed) for part in send.parts]
-        if outcome == "busy":
+        elif outcome == "busy" and replies is None:
             replies = [{"status": "busy", "retry_in_s": 0.1} for _ in send.parts]
         if outcome == "not sent":
             self.sender.not_sent(call, self.now_s)
             return
-        for told in self.sender.replied(call, None if outcome in {"lost", "no reply"} else replies, self.now_s):
+        lost = outcome in {"lost", "no reply"}
+        for told in self.sender.replied(call, None if lost else replies, self.now_s):
             assert isinstance(told, Settled), told
             self.settled += told.accepted + told.duplicate + told.rejected
 

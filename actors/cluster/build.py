@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 # Also in pyproject.toml (a test compares them): a package shipped by `py_modules` has no metadata to ask.
-VERSION: Final = "0.1.0"
+VERSION: Final = "0.2.0"
 PACKAGE: Final = Path(__file__).parents[1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def slice_of_the_year(cluster: str, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
-def test_the_loop_is_closed(slice_of_the_year):
+def test_the_loop_is_closed(slice_of_the_year: Path) -> None:
     figures = json.loads((slice_of_the_year / "demo.json").read_text(encoding="utf-8"))
     assert figures["flights"] > 30_000
     assert figures["retrains"] == len(figures["versions"]) - 1 >= 1
@@ -41,7 +42,9 @@ def test_the_loop_is_closed(slice_of_the_year):
         assert (slice_of_the_year / name).stat().st_size > 10_000
 
 
-def test_what_if_of_the_stored_history_is_what_the_live_system_did(slice_of_the_year, capsys):
+def test_what_if_of_the_stored_history_is_what_the_live_system_did(
+    slice_of_the_year: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     figures = json.loads((slice_of_the_year / "demo.json").read_text(encoding="utf-8"))
     storage = f"sqlite:///{slice_of_the_year}/store"
     other = slice_of_the_year / "other.yaml"
@@ -58,7 +61,9 @@ def test_what_if_of_the_stored_history_is_what_the_live_system_did(slice_of_the_
     assert told["what-if"]["summary"]["episodes"] == 0
 
 
-def test_a_file_goes_through_the_whole_system(start, namespace, tmp_path, capsys):
+def test_a_file_goes_through_the_whole_system(
+    start: Any, namespace: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start(models={"replayed": {"false_alarm_every": 1_000_000}})
     file = tmp_path / "history.csv"
     rng = np.random.default_rng(0)

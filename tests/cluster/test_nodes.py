@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_on_postgresql_nodes_come_and_go_and_a_new_cluster_carries_on(database: 
     assert told["logged_meanwhile"] > 0
 
 
-def test_on_sqlite_the_stateful_actors_are_pinned_to_the_node_that_holds_it(tmp_path) -> None:
+def test_on_sqlite_the_stateful_actors_are_pinned_to_the_node_that_holds_it(tmp_path: Path) -> None:
     told = alone(NODES, "sqlite", folder=str(tmp_path))
     assert "3 nodes" in told["refused"]
 

@@ -5,6 +5,8 @@ The metrics are read here too, from Ray's own Prometheus endpoint.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.cluster.alone import alone
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 SECRET = "do-not-print-7f3a9c"
 
 
-def test_with_a_token_everything_works_and_no_secret_is_seen_anywhere(tmp_path) -> None:
+def test_with_a_token_everything_works_and_no_secret_is_seen_anywhere(tmp_path: Path) -> None:
     database = Postgres("127.0.0.1", free_port(), SECRET)
     environment = {
         "RAY_AUTH_MODE": "token",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.cluster.alone import alone
@@ -10,7 +12,7 @@ from tests.cluster.alone import alone
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_stop_ship_another_build_start_loses_nothing_and_two_builds_do_not_mix(tmp_path) -> None:
+def test_stop_ship_another_build_start_loses_nothing_and_two_builds_do_not_mix(tmp_path: Path) -> None:
     # The builds are the real ones here: the suite's own pin (conftest.py) is taken off.
     told = alone("tests.cluster.scenarios.upgrade", "upgrade", environment={"VISUTILITY_BUILD": ""}, folder=str(tmp_path))
     assert told["old"] != told["new"]

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,18 +39,18 @@ OWN = [kind for kind in KINDS if not kind.startswith("river:")]
 MISSES = {"river:DDM", "river:EDDM", "river:HDDM_A", "river:HDDM_W"}  # what they are fed: 1 a miss, 0 a hit
 
 
-def make(kind):
+def make(kind: Any) -> Any:
     return create(kind.split(",")[0], **OPTIONS[kind])
 
 
-def stream(kind, n, *, level=0.9, seed=0):
+def stream(kind: Any, n: int, *, level: Any = 0.9, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     if kind in MISSES:
         return (rng.random(n) > level).astype(float)
     return np.clip(level + 0.03 * rng.standard_normal(n), 0.0, 1.0)
 
 
-def feed(detector, values, sizes):
+def feed(detector: Any, values: Any, sizes: Any) -> Any:
     alarms, at = [], 0
     while at < len(values):
         size = next(sizes)
@@ -60,21 +61,21 @@ def feed(detector, values, sizes):
 
 
 @pytest.fixture(params=KINDS)
-def kind(request):
+def kind(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def test_every_registered_detector_is_in_this_suite():
+def test_every_registered_detector_is_in_this_suite() -> None:
     assert set(names()) == {kind.split(",")[0] for kind in OWN}
 
 
-def test_it_is_quiet_on_a_stationary_stream(kind):
+def test_it_is_quiet_on_a_stationary_stream(kind: Any) -> None:
     if kind == "river:EDDM":
         pytest.skip("alarms on stationary streams: docs/explanation/detection.md shows how often")
     assert make(kind).update(stream(kind, 1500, seed=3)) == []
 
 
-def test_it_fires_soon_after_an_obvious_drop(kind):
+def test_it_fires_soon_after_an_obvious_drop(kind: Any) -> None:
     detector = make(kind)
     detector.update(stream(kind, 600, seed=3))
     alarms = detector.update(stream(kind, 200, level=0.5, seed=4))
@@ -83,7 +84,7 @@ def test_it_fires_soon_after_an_obvious_drop(kind):
     assert alarms[0].direction == ("up" if kind in MISSES else "down")
 
 
-def test_an_alarm_carries_the_evidence_as_plain_numbers(kind):
+def test_an_alarm_carries_the_evidence_as_plain_numbers(kind: Any) -> None:
     detector = make(kind)
     detector.update(stream(kind, 600, seed=3))
     alarm = detector.update(stream(kind, 200, level=0.5, seed=4))[0]
@@ -98,7 +99,7 @@ def test_an_alarm_carries_the_evidence_as_plain_numbers(kind):
     assert not kind.startswith(("default", "cusum", "ewma")) or alarm.window_mean < 0.75 < alarm.baseline_mean
 
 
-def test_it_starts_afresh_after_an_alarm_or_stays_silent(kind):
+def test_it_starts_afresh_after_an_alarm_or_stays_silent(kind: Any) -> None:
     if kind == "sliding-window":
         pytest.skip("the reference alarms at every exceedance")
     detector = make(kind)
@@ -112,7 +113,7 @@ def test_it_starts_afresh_after_an_alarm_or_stays_silent(kind):
     [[], [math.nan], [0.9, math.inf], [-math.inf], [[0.9, 0.8]], 0.9, ["x"], [None], [0.9, math.nan, 0.8]],
     ids=repr,
 )
-def test_bad_values_are_refused_and_change_nothing(kind, bad):
+def test_bad_values_are_refused_and_change_nothing(kind: Any, bad: Any) -> None:
     detector = make(kind)
     detector.update(stream(kind, 130))
     before = detector.state()
@@ -124,7 +125,7 @@ def test_bad_values_are_refused_and_change_nothing(kind, bad):
 
 
 @pytest.mark.parametrize("n", [0, 1, 49, 50, 333, 5000])
-def test_it_resumes_identically_from_its_saved_state(kind, n):
+def test_it_resumes_identically_from_its_saved_state(kind: Any, n: int) -> None:
     if kind == "river:KSWIN" and n > 1000:
         pytest.skip("seconds")
     detector, other = make(kind), make(kind)
@@ -139,7 +140,7 @@ def test_it_resumes_identically_from_its_saved_state(kind, n):
     assert other.state() == detector.state()
 
 
-def test_a_broken_or_foreign_state_is_refused_and_changes_nothing(kind):
+def test_a_broken_or_foreign_state_is_refused_and_changes_nothing(kind: Any) -> None:
     detector = make(kind)
     detector.update(stream(kind, 130))
     before = detector.state()
@@ -150,21 +151,21 @@ def test_a_broken_or_foreign_state_is_refused_and_changes_nothing(kind):
         assert detector.state() == before
 
 
-def test_reset_makes_it_as_new(kind):
+def test_reset_makes_it_as_new(kind: Any) -> None:
     detector = make(kind)
     detector.update(stream(kind, 700, seed=5))
     detector.reset()
     assert detector.state() == make(kind).state()
 
 
-def test_the_same_input_gives_the_same_alarms(kind):
+def test_the_same_input_gives_the_same_alarms(kind: Any) -> None:
     values = np.concatenate((stream(kind, 800, seed=1), stream(kind, 800, level=0.6, seed=2)))
     assert make(kind).update(values) == make(kind).update(values)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(1, 400), min_size=1, max_size=6))
-def test_the_cut_into_batches_does_not_matter(kind, seed, sizes):
+def test_the_cut_into_batches_does_not_matter(kind: Any, seed: int, sizes: Any) -> None:
     if kind == "river:KSWIN":
         pytest.skip("seconds; the adapter feeds all of river's alike")
     rng = np.random.default_rng(seed)
@@ -181,14 +182,14 @@ def test_the_cut_into_batches_does_not_matter(kind, seed, sizes):
     assert cut.progress() == whole.progress()
 
 
-def test_singly_fed_it_alarms_alike(kind):
+def test_singly_fed_it_alarms_alike(kind: Any) -> None:
     values = np.concatenate((stream(kind, 700, seed=1), stream(kind, 100, level=0.8, seed=2), stream(kind, 400, seed=6)))
     singly, whole = make(kind), make(kind)
     assert feed(singly, values, iter(lambda: 1, 0)) == whole.update(values)
     assert singly.state() == whole.state()
 
 
-def test_a_constant_stream_never_alarms(kind):
+def test_a_constant_stream_never_alarms(kind: Any) -> None:
     if kind in MISSES:
         pytest.skip("nothing but misses")
     detector = make(kind)
@@ -208,7 +209,7 @@ REGULAR = {  # streams without chance, by the number of the event
 @pytest.mark.parametrize("before", REGULAR)
 @pytest.mark.parametrize("n", [400, 5000])
 @pytest.mark.parametrize("kind", OWN)
-def test_a_drop_is_found_however_regular_the_stream_was(kind, before, n):
+def test_a_drop_is_found_however_regular_the_stream_was(kind: Any, before: Any, n: int) -> None:
     detector = make(kind)
     alarms = detector.update(REGULAR[before](np.arange(n)))
     if before != "a ramp":  # which is a drift itself
@@ -216,7 +217,7 @@ def test_a_drop_is_found_however_regular_the_stream_was(kind, before, n):
     assert alarms or detector.update(np.full(400, 0.6))
 
 
-def test_a_given_baseline_ends_the_learning(kind):
+def test_a_given_baseline_ends_the_learning(kind: Any) -> None:
     detector = make(kind)
     detector.update(stream(kind, 333, level=0.6))
     detector.baseline(stream(kind, 1000, seed=2))
@@ -228,7 +229,7 @@ def test_a_given_baseline_ends_the_learning(kind):
     assert detector.update(stream(kind, 60, level=0.5, seed=4))
 
 
-def test_progress_is_plain_and_complete(kind):
+def test_progress_is_plain_and_complete(kind: Any) -> None:
     detector = make(kind)
     for n in (0, 1, 30, 700):
         if n:
@@ -241,7 +242,7 @@ def test_progress_is_plain_and_complete(kind):
         assert all(type(value) in {int, float, str, type(None)} for value in progress.values()), progress
 
 
-def test_state_does_not_grow_without_bound(kind):
+def test_state_does_not_grow_without_bound(kind: Any) -> None:
     if kind == "river:KSWIN":
         pytest.skip("seconds; its window is fixed")
     detector = make(kind)
@@ -253,7 +254,7 @@ def test_state_does_not_grow_without_bound(kind):
 
 
 @pytest.mark.parametrize("kind", OWN)
-def test_a_direction_that_is_not_watched_is_silent(kind):
+def test_a_direction_that_is_not_watched_is_silent(kind: Any) -> None:
     name, options = kind.split(",")[0], OPTIONS[kind] | {"direction": "up"}
     detector = create(name, **options)
     detector.update(stream(kind, 600, seed=3))
@@ -273,12 +274,12 @@ def test_a_direction_that_is_not_watched_is_silent(kind):
         ({"window": 0}, "window"),
     ],
 )
-def test_a_bad_option_is_named_before_anything_runs(name, options, field):
+def test_a_bad_option_is_named_before_anything_runs(name: str, options: Any, field: Any) -> None:
     with pytest.raises(ValueError, match=field):
         check(name, {"lower": 0.5} | options if name == "threshold" else options)
 
 
-def test_an_unknown_name_is_refused_with_the_choices():
+def test_an_unknown_name_is_refused_with_the_choices() -> None:
     with pytest.raises(KeyError, match="sliding-window"):
         create("adwin")
     with pytest.raises(KeyError, match="default"):
@@ -286,21 +287,21 @@ def test_an_unknown_name_is_refused_with_the_choices():
 
 
 @pytest.mark.skipif(not HAS_RIVER, reason="needs river")
-def test_an_unknown_name_of_rivers_is_refused_with_rivers_choices():
+def test_an_unknown_name_of_rivers_is_refused_with_rivers_choices() -> None:
     with pytest.raises(KeyError, match="river:ADWIN"):
         create("river:ADVIN")
     with pytest.raises(ValueError, match="no_such_option"):
         create("river:ADWIN", no_such_option=1)
 
 
-def test_without_river_the_extra_is_named(monkeypatch):
+def test_without_river_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.raises(ValueError, match=r"pip install 'visutility\[river\]'"):
         create("river:ADWIN")
 
 
 @pytest.mark.parametrize("name", names())
-def test_each_describes_itself_with_its_options(name):
+def test_each_describes_itself_with_its_options(name: str) -> None:
     described = describe(name)
     assert described["name"] == name
     assert described["summary"].startswith("Alarm when") or name == "sliding-window"

@@ -18,9 +18,11 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -329,7 +331,7 @@ class Place:
 @pytest.fixture(
     params=[Consuming, Tasks, Customs, FakeJobs, Hooked], ids=["channel", "task", "module:Class", "ray_job", "webhook"]
 )
-def receiving(request, monkeypatch):
+def receiving(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made = request.param()
     monkeypatch.setattr(ray_job, "_jobs_api", lambda _address: made)
     yield made
@@ -337,19 +339,19 @@ def receiving(request, monkeypatch):
 
 
 @pytest.fixture
-def hook():
+def hook() -> Iterator[Any]:
     made = Hooked()
     yield made
     made.close()
 
 
 @pytest.fixture
-def url(tmp_path):
+def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/store"
 
 
-def test_an_order_reaches_its_receiver_once_with_its_event(receiving, url):
-    async def story():
+def test_an_order_reaches_its_receiver_once_with_its_event(receiving: Any, url: str) -> None:
+    async def story() -> None:
         place = Place(receiving, url)
         order = await place.request()
         row = await place.until("done")
@@ -362,8 +364,8 @@ def test_an_order_reaches_its_receiver_once_with_its_event(receiving, url):
     asyncio.run(story())
 
 
-def test_attempts_that_fail_are_repeated_until_one_is_through(receiving, url):
-    async def story():
+def test_attempts_that_fail_are_repeated_until_one_is_through(receiving: Any, url: str) -> None:
+    async def story() -> None:
         place = Place(receiving, url)
         receiving.failures = 2
         order = await place.request()
@@ -373,8 +375,8 @@ def test_attempts_that_fail_are_repeated_until_one_is_through(receiving, url):
     asyncio.run(story())
 
 
-def test_what_fails_for_ever_becomes_a_dead_letter_that_can_be_put_back(receiving, url):
-    async def story():
+def test_what_fails_for_ever_becomes_a_dead_letter_that_can_be_put_back(receiving: Any, url: str) -> None:
+    async def story() -> None:
         place = Place(receiving, url)
         receiving.failures = 10**6
         order = await place.request()
@@ -391,8 +393,8 @@ def test_what_fails_for_ever_becomes_a_dead_letter_that_can_be_put_back(receivin
     asyncio.run(story())
 
 
-def test_a_restart_in_the_middle_launches_nothing_beside(receiving, url):
-    async def story():
+def test_a_restart_in_the_middle_launches_nothing_beside(receiving: Any, url: str) -> None:
+    async def story() -> None:
         place = Place(receiving, url)
         order = await place.request()
         for _ in range(5):
@@ -404,8 +406,8 @@ def test_a_restart_in_the_middle_launches_nothing_beside(receiving, url):
     asyncio.run(story())
 
 
-def test_a_receiver_that_is_away_for_a_while_costs_no_order(receiving, url):
-    async def story():
+def test_a_receiver_that_is_away_for_a_while_costs_no_order(receiving: Any, url: str) -> None:
+    async def story() -> None:
         place = Place(receiving, url)
         receiving.away = True
         order = await place.request()
@@ -419,8 +421,8 @@ def test_a_receiver_that_is_away_for_a_while_costs_no_order(receiving, url):
     asyncio.run(story())
 
 
-def test_no_secret_shows_in_history_or_attempts(receiving, url):
-    async def story():
+def test_no_secret_shows_in_history_or_attempts(receiving: Any, url: str) -> None:
+    async def story() -> None:
         place = Place(receiving, url)
         receiving.failures = 1
         order = await place.request()
@@ -432,8 +434,8 @@ def test_no_secret_shows_in_history_or_attempts(receiving, url):
 
 
 @pytest.mark.parametrize("secret", ["s3cr3t-token", "line\nbreak-s3cr3t", 'quote\'d "s3cr3t"'])
-def test_an_error_that_quotes_a_secret_is_recorded_without_it(hook, url, secret):
-    async def story():
+def test_an_error_that_quotes_a_secret_is_recorded_without_it(hook: Any, url: str, secret: Any) -> None:
+    async def story() -> None:
         for receiving, document in (
             (hook, hook.document | {"headers": {"Authorization": "${TOKEN}"}}),
             (Customs(), {"kind": "retrain_targets:Pager", "options": {"${TOKEN}": 1} | {"queue": "${TOKEN}"}}),
@@ -459,27 +461,27 @@ def test_an_error_that_quotes_a_secret_is_recorded_without_it(hook, url, secret)
 # --- what is special to each
 
 
-def an_order(**changes):
+def an_order(**changes: Any) -> Any:
     asked = Request(MODEL, "v2", "accuracy", 4.5, 1.8e9, "e-1", {"n": 1})
     order = Order("s-r-1", asked, orders.RUNNING, "", "webhook", {}, 1.8e9, attempts=1)
     return dataclasses.replace(order, **changes)
 
 
-def surroundings(peers=None, environment=None):
-    async def none_in_force(_model, _names):
+def surroundings(peers: Any = None, environment: Any = None) -> Surroundings:
+    async def none_in_force(_model: Any, _names: Any) -> Any:
         return None
 
     secrets = {"HOOK_SECRET": SECRET} if environment is None else environment
     return Surroundings("contracts", peers, secrets, ThreadPoolExecutor(4), none_in_force)
 
 
-def hooked(hook, **changes):
+def hooked(hook: Any, **changes: Any) -> Any:
     settings = config.load({"defaults": {"handler": hook.document | changes}}).defaults.handler
     return webhook.WebhookHandler(settings, surroundings())
 
 
-def test_a_webhook_is_a_cloud_event_with_a_signature_and_the_same_id_on_every_resend(hook):
-    async def story():
+def test_a_webhook_is_a_cloud_event_with_a_signature_and_the_same_id_on_every_resend(hook: Any) -> None:
+    async def story() -> None:
         handler = hooked(hook, headers={"X-Team": "fraud"})
         hook.script = [(500, {})]
         assert await handler.launch(an_order()) == Retry("HTTP 500")
@@ -516,7 +518,7 @@ def test_a_webhook_is_a_cloud_event_with_a_signature_and_the_same_id_on_every_re
         library.verify(hook.bodies[0], late)
 
 
-def test_a_secret_that_is_written_as_standard_webhooks_writes_it_is_read_as_base64():
+def test_a_secret_that_is_written_as_standard_webhooks_writes_it_is_read_as_base64() -> None:
     secret = "whsec_" + base64.b64encode(b"raw bytes of the key").decode()
     headers = webhook.standard_signature(secret, "s-r-1", int(time.time()), b"{}")
     assert standardwebhooks.Webhook(secret).verify(b"{}", headers) == {}
@@ -531,7 +533,7 @@ def test_a_secret_that_is_written_as_standard_webhooks_writes_it_is_read_as_base
         ("manual", "retrain.requested"), ("promoted", "version.promoted"), ("rolled_back", "version.rolled_back"),
     ],
 )  # fmt: skip
-def test_the_type_of_the_event_says_what_asks(cause, kind):
+def test_the_type_of_the_event_says_what_asks(cause: Any, kind: Any) -> None:
     asked = dataclasses.replace(an_order().request, cause=cause)
     assert webhook.cloud_event(an_order(request=asked), "ns")["type"] == f"io.visutility.{kind}.v1"
 
@@ -550,23 +552,23 @@ def test_the_type_of_the_event_says_what_asks(cause, kind):
         ((302, {"Location": "http://127.0.0.1:1/"}), Retry("HTTP 302")),
     ],
 )
-def test_what_an_http_answer_means(hook, answer, outcome):
+def test_what_an_http_answer_means(hook: Any, answer: Any, outcome: Any) -> None:
     hook.script = [answer]
     assert asyncio.run(hooked(hook).launch(an_order())) == outcome
 
 
-def test_a_retry_after_may_be_a_date():
+def test_a_retry_after_may_be_a_date() -> None:
     now_s = 1.8e9
     assert webhook.judged(503, formatdate(now_s + 90, usegmt=True), now_s) == Retry("HTTP 503", after_s=90.0)
 
 
 @pytest.mark.parametrize("fate", ["hang", "drip"])
-def test_a_webhook_that_hangs_is_given_up_in_time_and_holds_up_nobody(hook, fate):
-    async def story():
+def test_a_webhook_that_hangs_is_given_up_in_time_and_holds_up_nobody(hook: Any, fate: Any) -> None:
+    async def story() -> None:
         hook.script = [fate]
         beats = 0
 
-        async def beat():
+        async def beat() -> None:
             nonlocal beats
             while True:
                 beats += 1
@@ -582,7 +584,7 @@ def test_a_webhook_that_hangs_is_given_up_in_time_and_holds_up_nobody(hook, fate
     asyncio.run(story())
 
 
-def test_a_lost_connection_and_a_closed_port_are_tried_again(hook):
+def test_a_lost_connection_and_a_closed_port_are_tried_again(hook: Any) -> None:
     hook.script = ["drop"]
     assert isinstance(asyncio.run(hooked(hook).launch(an_order())), Retry)
     hook.server.shutdown()
@@ -590,7 +592,7 @@ def test_a_lost_connection_and_a_closed_port_are_tried_again(hook):
     assert asyncio.run(hooked(hook).launch(an_order())) == Retry("no answer: ConnectionRefusedError", silent=True)
 
 
-def test_a_webhook_without_its_secret_sends_nothing(hook):
+def test_a_webhook_without_its_secret_sends_nothing(hook: Any) -> None:
     settings = config.load({"defaults": {"handler": hook.document}}).defaults.handler
     handler = webhook.WebhookHandler(settings, surroundings(environment={}))
     with pytest.raises(ValueError, match="has no HOOK_SECRET"):
@@ -598,14 +600,14 @@ def test_a_webhook_without_its_secret_sends_nothing(hook):
     assert hook.bodies == []
 
 
-def test_numbers_that_json_cannot_hold_are_null(hook):
+def test_numbers_that_json_cannot_hold_are_null(hook: Any) -> None:
     asked = Request("m", "1", "accuracy", float("inf"), 1.8e9, "e-1", {"z": float("nan"), "ok": 1.5})
     asyncio.run(hooked(hook).launch(Order("s-r-2", asked, orders.RUNNING, "", "webhook", {}, 1.8e9, attempts=1)))
     assert hook.seen[0]["observed_drift"] is None
     assert hook.seen[0]["explanation"] == {"z": None, "ok": 1.5}
 
 
-def test_values_in_an_entrypoint_are_quoted_for_the_shell(tmp_path):
+def test_values_in_an_entrypoint_are_quoted_for_the_shell(tmp_path: Path) -> None:
     import subprocess
 
     line = ray_job.filled("printf %s {model} {{literal}} ${{HOME}}", {"model": MODEL})
@@ -616,7 +618,7 @@ def test_values_in_an_entrypoint_are_quoted_for_the_shell(tmp_path):
         ray_job.filled("echo {secret}", {"model": "m"})
 
 
-def job_handler(jobs):
+def job_handler(jobs: Any) -> Any:
     settings = config.load({"defaults": {"handler": {"kind": "ray_job", "entrypoint": "true"}}}).defaults.handler
     return ray_job.RayJobHandler(settings, surroundings(), connect=lambda _address: jobs)
 
@@ -625,8 +627,8 @@ def job_handler(jobs):
     ("status", "outcome"),
     [("FAILED", Failed("the job failed: exit 3")), ("STOPPED", Failed("the job was stopped")), ("PENDING", Launched())],
 )
-def test_an_order_follows_its_job(status, outcome):
-    async def story():
+def test_an_order_follows_its_job(status: Any, outcome: Any) -> None:
+    async def story() -> None:
         jobs = FakeJobs()
         handler = job_handler(jobs)
         jobs.jobs["s-r-1"] = SimpleNamespace(status=status, message="exit 3", metadata={"visutility_round": "0"})
@@ -637,8 +639,8 @@ def test_an_order_follows_its_job(status, outcome):
     asyncio.run(story())
 
 
-def test_putting_back_an_order_makes_room_for_a_new_job_of_its_id():
-    async def story():
+def test_putting_back_an_order_makes_room_for_a_new_job_of_its_id() -> None:
+    async def story() -> None:
         jobs = FakeJobs()
         jobs.jobs["s-r-1"] = SimpleNamespace(status="FAILED", message="", metadata={"visutility_round": "0"})
         assert await job_handler(jobs).launch(an_order(rounds=1)) == Launched()
@@ -650,7 +652,7 @@ def test_putting_back_an_order_makes_room_for_a_new_job_of_its_id():
     asyncio.run(story())
 
 
-def test_a_job_event_that_is_too_large_for_the_environment_comes_without_its_explanation():
+def test_a_job_event_that_is_too_large_for_the_environment_comes_without_its_explanation() -> None:
     asked = Request("m", "1", "accuracy", 1.0, 1.8e9, "e-1", {"text": "x" * 200_000})
     order = Order("s-r-2", asked, orders.RUNNING, "", "ray_job", {}, 1.8e9, attempts=1)
     settings = config.load({"defaults": {"handler": {"kind": "ray_job", "entrypoint": "true"}}}).defaults.handler
@@ -658,7 +660,7 @@ def test_a_job_event_that_is_too_large_for_the_environment_comes_without_its_exp
     assert (event["id"], event["explanation"]) == ("s-r-2", {})
 
 
-def test_the_resources_of_a_job_are_those_of_its_entrypoint():
+def test_the_resources_of_a_job_are_those_of_its_entrypoint() -> None:
     resources = {"num_cpus": 2.0, "num_gpus": 0.5, "memory": 1e9, "tpu": 1.0}
     document: ClassVar[dict[str, Any]] = {"kind": "ray_job", "entrypoint": "true", "resources": resources}
     job = ray_job.job_of(config.load({"defaults": {"handler": document}}).defaults.handler, an_order())
@@ -670,13 +672,13 @@ def test_the_resources_of_a_job_are_those_of_its_entrypoint():
     }
 
 
-def test_a_class_without_on_retrain_is_named_in_the_dead_letter():
+def test_a_class_without_on_retrain_is_named_in_the_dead_letter() -> None:
     from actors.retraining.handlers import custom
 
     with pytest.raises(TypeError, match=r"handler builtins:dict must have a method on_retrain\(event\), got dict"):
         custom.run(target="builtins:dict", options={}, event={})
 
 
-def test_channel_orders_are_not_launched_by_anybody():
+def test_channel_orders_are_not_launched_by_anybody() -> None:
     with pytest.raises(ValueError, match="got 'channel'"):
         handlers.create(config.ChannelHandlerSettings(), surroundings())

@@ -35,7 +35,7 @@ def check(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([promtool, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_every_query_asks_for_what_is_exported_or_recorded():
+def test_every_query_asks_for_what_is_exported_or_recorded() -> None:
     exported = {f"ray_{name}" for name in telemetry.NAMES}
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     asked = {
@@ -47,7 +47,7 @@ def test_every_query_asks_for_what_is_exported_or_recorded():
     assert exported <= asked, "what is exported is shown or watched"
 
 
-def test_no_alert_or_panel_of_raw_series_counts_a_replaced_dispatcher_twice():
+def test_no_alert_or_panel_of_raw_series_counts_a_replaced_dispatcher_twice() -> None:
     for query in [*dashboard_queries(), *(rule["expr"] for rule in rules())]:
         for name in re.findall(r"ray_visutility_\w+", query):
             before = query[: query.index(name)]
@@ -55,7 +55,7 @@ def test_no_alert_or_panel_of_raw_series_counts_a_replaced_dispatcher_twice():
 
 
 @with_promtool
-def test_the_rules_are_valid_and_do_what_they_say():
+def test_the_rules_are_valid_and_do_what_they_say() -> None:
     checked = check("check", "rules", "alerts.yml", cwd=RULES.parent)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     tested = check("test", "rules", "alerts_test.yml", cwd=RULES.parent)
@@ -63,7 +63,7 @@ def test_the_rules_are_valid_and_do_what_they_say():
 
 
 @with_promtool
-def test_the_rule_tests_can_fail(tmp_path):
+def test_the_rule_tests_can_fail(tmp_path: Path) -> None:
     broken = RULES.read_text().replace("visutility:drift_state == 3", "visutility:drift_state == 4")
     (tmp_path / "alerts.yml").write_text(broken)
     shutil.copy(RULES.parent / "alerts_test.yml", tmp_path)
@@ -71,7 +71,7 @@ def test_the_rule_tests_can_fail(tmp_path):
 
 
 @with_promtool
-def test_the_queries_of_the_dashboard_are_valid(tmp_path):
+def test_the_queries_of_the_dashboard_are_valid(tmp_path: Path) -> None:
     recorded = [{"record": f"panel:query:{number}", "expr": query} for number, query in enumerate(dashboard_queries())]
     (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": recorded}]}))
     checked = check("check", "rules", "panels.yml", cwd=tmp_path)
@@ -79,7 +79,7 @@ def test_the_queries_of_the_dashboard_are_valid(tmp_path):
     assert f"{len(recorded)} rules found" in checked.stdout
 
 
-def test_the_numbers_of_the_states_are_the_exported_ones():
+def test_the_numbers_of_the_states_are_the_exported_ones() -> None:
     dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
     shown = dashboard["panels"][0]["fieldConfig"]["defaults"]["mappings"][0]["options"]
     assert {int(number): told["text"].replace(" ", "_") for number, told in shown.items()} == {

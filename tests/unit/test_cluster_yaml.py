@@ -31,19 +31,19 @@ def validated(cluster: dict[str, Any]) -> dict[str, Any]:
     return prepared
 
 
-def test_it_is_valid_by_rays_own_validation(cluster):
+def test_it_is_valid_by_rays_own_validation(cluster: dict[str, Any]) -> None:
     prepared = validated(cluster)
     assert prepared["available_node_types"].keys() == {"head", "steady", "spot"}
 
 
 @pytest.mark.parametrize("key", ["min_worker", "head_setup_command", "health_check"])
-def test_an_unknown_key_is_an_error_that_names_it(cluster, key):
+def test_an_unknown_key_is_an_error_that_names_it(cluster: dict[str, Any], key: Any) -> None:
     cluster[key] = 1
     with pytest.raises(jsonschema.ValidationError, match=key):
         validated(cluster)
 
 
-def test_a_missing_resource_and_a_wrong_type_are_errors(cluster):
+def test_a_missing_resource_and_a_wrong_type_are_errors(cluster: dict[str, Any]) -> None:
     del cluster["available_node_types"]["spot"]["resources"]
     with pytest.raises(jsonschema.ValidationError, match="resources"):
         validated(cluster)
@@ -52,21 +52,21 @@ def test_a_missing_resource_and_a_wrong_type_are_errors(cluster):
         validated(cluster)
 
 
-def test_no_node_type_holds_a_key_that_ray_would_pass_over(cluster):
+def test_no_node_type_holds_a_key_that_ray_would_pass_over(cluster: dict[str, Any]) -> None:
     # Ray's schema forbids unknown keys at the top alone: `min_worker: 2` in a node type would start no worker, in silence.
     known = {"resources", "node_config", "min_workers", "max_workers", "labels", "idle_timeout_s"}
     for name, node_type in cluster["available_node_types"].items():
         assert node_type.keys() <= known, name
 
 
-def test_a_node_that_is_gone_is_noticed_within_two_seconds(cluster):
+def test_a_node_that_is_gone_is_noticed_within_two_seconds(cluster: dict[str, Any]) -> None:
     told = re.search("--system-config='(.*)'", " ".join(cluster["head_start_ray_commands"]))
     health = json.loads(told[1])
     assert health["health_check_failure_threshold"] * health["health_check_period_ms"] <= 2000
     assert health.keys() == {name for name in dir(Config) if name.startswith("health_check_")}, "Ray knows each of them"
 
 
-def test_every_node_gets_the_wheel_the_settings_the_secrets_and_the_same_ray(cluster):
+def test_every_node_gets_the_wheel_the_settings_the_secrets_and_the_same_ray(cluster: dict[str, Any]) -> None:
     mounts = cluster["file_mounts"]
     assert {"./dist", "./settings"} <= set(mounts.values())
     settings = config.load(ROOT / "deploy" / "visutility.yaml")
@@ -76,7 +76,7 @@ def test_every_node_gets_the_wheel_the_settings_the_secrets_and_the_same_ray(clu
     assert any("visutility-*.whl" in command for command in cluster["setup_commands"])
 
 
-def test_no_secret_is_in_a_tracked_file(cluster):
+def test_no_secret_is_in_a_tracked_file(cluster: dict[str, Any]) -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert "/settings/" in ignored
     example = dict(
@@ -86,7 +86,7 @@ def test_no_secret_is_in_a_tracked_file(cluster):
     assert "CHANGE-ME" in example["VISUTILITY_STORAGE"]
 
 
-def test_nothing_but_ssh_comes_in_from_outside(cluster):
+def test_nothing_but_ssh_comes_in_from_outside(cluster: dict[str, Any]) -> None:
     permissions = cluster["provider"]["security_group"]["IpPermissions"]
     assert [(rule["FromPort"], rule["ToPort"]) for rule in permissions] == [(22, 22)]
     assert "--dashboard-host=127.0.0.1" in " ".join(cluster["head_start_ray_commands"])

@@ -114,13 +114,13 @@ def published() -> dict[str, dict[str, Any]]:
     return schemas
 
 
-def test_every_field_is_one_that_kuberay_knows():
+def test_every_field_is_one_that_kuberay_knows() -> None:
     for item in documents("RayCluster", "RayJob"):
         assert complaints(item, FIELDS[item["kind"]], item["kind"]) == []
 
 
 @pytest.mark.parametrize("check", ["ours", "published"])
-def test_a_misspelt_field_and_a_wrong_type_are_found(check):
+def test_a_misspelt_field_and_a_wrong_type_are_found(check: Any) -> None:
     broken = copy.deepcopy(documents("RayCluster")[0])
     broken["spec"]["gcsFaultTolerance"] = broken["spec"].pop("gcsFaultToleranceOptions")
     broken["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
@@ -133,13 +133,13 @@ def test_a_misspelt_field_and_a_wrong_type_are_found(check):
     assert any("num-cpus" in line for line in found)
 
 
-def test_the_manifests_are_valid_against_the_published_crds():
+def test_the_manifests_are_valid_against_the_published_crds() -> None:
     schemas = published()
     for item in documents("RayCluster", "RayJob"):
         assert strict(item, schemas[item["kind"]], item["kind"]) == []
 
 
-def test_what_the_manifests_refer_to_is_there():
+def test_what_the_manifests_refer_to_is_there() -> None:
     cluster = documents("RayCluster")[0]
     assert {item["spec"]["clusterSelector"]["ray.io/cluster"] for item in documents("RayJob")} == {cluster["metadata"]["name"]}
     redis = documents("Service")[0]
@@ -149,7 +149,7 @@ def test_what_the_manifests_refer_to_is_there():
     assert policy["spec"]["podSelector"]["matchLabels"] == {"ray.io/cluster": cluster["metadata"]["name"]}
 
 
-def test_no_manifest_holds_a_secret():
+def test_no_manifest_holds_a_secret() -> None:
     assert documents("Secret") == []
     for item in documents("RayCluster"):
         groups = [item["spec"]["headGroupSpec"], *item["spec"]["workerGroupSpecs"]]

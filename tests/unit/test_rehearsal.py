@@ -33,13 +33,13 @@ def rehearse(*batches: wire.Batch, takes_s: float = 0.0, **defaults: Any) -> Any
     return rehearsal.outcome()
 
 
-def test_a_stable_stream_asks_for_nothing():
+def test_a_stable_stream_asks_for_nothing() -> None:
     found = rehearse(batch(stream("stable", "stable")))
     assert found.summary() | {"alarms": 0, "episodes": 0, "retrains": 0} == found.summary()
     assert found.events == 1200
 
 
-def test_each_new_level_is_one_retrain_and_says_how_late_it_was_seen():
+def test_each_new_level_is_one_retrain_and_says_how_late_it_was_seen() -> None:
     found = rehearse(batch(stream("stable", "fallen", "lower")))
     assert [each.ordered_at is not None for each in found.episodes] == [True, True]
     first = found.episodes[0]
@@ -49,7 +49,7 @@ def test_each_new_level_is_one_retrain_and_says_how_late_it_was_seen():
     assert found.summary()["median_wait_s"] == 0.0
 
 
-def test_a_long_cooldown_holds_the_second_back_until_it_is_over():
+def test_a_long_cooldown_holds_the_second_back_until_it_is_over() -> None:
     values = batch(stream("stable", "fallen", "lower"), step_s=3600.0)  # 1,800 events: 75 days
     found = rehearse(values, cooldown="35d")
     first, second = found.episodes
@@ -58,7 +58,7 @@ def test_a_long_cooldown_holds_the_second_back_until_it_is_over():
     assert rehearse(values, cooldown="1h").episodes[1].skips == []
 
 
-def test_an_open_order_holds_every_other_back_until_a_version_comes():
+def test_an_open_order_holds_every_other_back_until_a_version_comes() -> None:
     slow = rehearse(batch(stream("stable", "fallen", "lower")), takes_s=1e9)
     assert slow.summary()["retrains"] == 1
     two = rehearse(
@@ -70,7 +70,7 @@ def test_an_open_order_holds_every_other_back_until_a_version_comes():
     assert two.summary()["retrains"] == 2
 
 
-def test_a_given_baseline_is_what_a_version_is_compared_with():
+def test_a_given_baseline_is_what_a_version_is_compared_with() -> None:
     sample = {"v1": {"accuracy": stream("stable")}}
     plain = config.parse({"defaults": {"watch": {"accuracy": {"direction": "down"}}}}, "test").for_model("m")
     with_sample, without = Rehearsal("m", plain, baselines=sample), Rehearsal("m", plain)
@@ -79,7 +79,7 @@ def test_a_given_baseline_is_what_a_version_is_compared_with():
     assert [len(each.outcome().episodes) for each in (with_sample, without)] == [1, 0]
 
 
-def test_rows_that_do_not_count_are_not_seen():
+def test_rows_that_do_not_count_are_not_seen() -> None:
     values = stream("stable", "fallen")
     ok = np.arange(len(values)) < 600
     rehearsal = Rehearsal("m", config.Settings().for_model("m"))
@@ -90,7 +90,7 @@ def test_rows_that_do_not_count_are_not_seen():
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 17), max_size=6), st.sampled_from(["0s", "5h", "20h"]))
-def test_two_orders_are_never_closer_than_the_cooldown_however_the_events_are_cut(hundreds, cooldown):
+def test_two_orders_are_never_closer_than_the_cooldown_however_the_events_are_cut(hundreds: Any, cooldown: Any) -> None:
     values, times = stream("stable", "fallen", "lower"), 60.0 * np.arange(1, 1801)
     cuts = sorted({100 * each for each in hundreds})
     parts = zip(np.split(values, cuts), np.split(times, cuts), strict=True)
@@ -102,6 +102,6 @@ def test_two_orders_are_never_closer_than_the_cooldown_however_the_events_are_cu
     assert found.summary() == whole.summary()
 
 
-def test_a_retrain_cannot_take_less_than_no_time():
+def test_a_retrain_cannot_take_less_than_no_time() -> None:
     with pytest.raises(ValueError, match="takes_s must be >= 0, got -1"):
         Rehearsal("m", config.Settings().for_model("m"), takes_s=-1)

@@ -113,7 +113,7 @@ def test_values_are_shown_on_one_line(value: object, text: str) -> None:
     assert shown(value) == text
 
 
-def test_a_model_whose_retrains_come_to_nothing_is_known_by_the_configuration_that_runs(tmp_path):
+def test_a_model_whose_retrains_come_to_nothing_is_known_by_the_configuration_that_runs(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/store")
     with store.part(DISPATCHER).write() as connection:
         for model, times in (("fraud", 3), ("patient", 3), ("fine", 2)):

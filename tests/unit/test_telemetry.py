@@ -52,7 +52,7 @@ def series(samples: list[Sample]) -> dict[tuple[str, ...], float]:
     return found
 
 
-def test_every_name_of_the_contract_is_there_with_its_labels():
+def test_every_name_of_the_contract_is_there_with_its_labels() -> None:
     samples = Telemetry(build="0.1.0+abc").samples(
         facts(
             {"fraud": told(10, "drifting", ("v1", "v2"))},
@@ -77,7 +77,7 @@ def test_every_name_of_the_contract_is_there_with_its_labels():
     }
 
 
-def test_the_errors_lost_their_price_and_a_model_that_was_given_up_are_series_of_their_own():
+def test_the_errors_lost_their_price_and_a_model_that_was_given_up_are_series_of_their_own() -> None:
     rule = {"when": "shortfall", "lost": 180.0, "price": 250.0, "missing": []}
     models = {"fraud": told(10) | {"retrain": rule, "gave_up": 3}, "plain": told(5) | {"retrain": None}}
     models["without a promise"] = told(5) | {"retrain": rule | {"lost": None, "price": None}}
@@ -96,7 +96,7 @@ def test_the_errors_lost_their_price_and_a_model_that_was_given_up_are_series_of
     assert telemetry.skipped == 0
 
 
-def test_a_series_that_is_over_is_told_once_more_as_zero():
+def test_a_series_that_is_over_is_told_once_more_as_zero() -> None:
     telemetry = Telemetry(build="b")
     telemetry.samples(facts({"fraud": told(1)}, retrains={("fraud", "running"): 1}))
     over = facts({"fraud": told(1, versions=("v1", "v2"))}, retrains={("fraud", "done"): 1})
@@ -107,7 +107,7 @@ def test_a_series_that_is_over_is_told_once_more_as_zero():
     assert found.keys() - again.keys() == {("retrains_total", "fraud", "running"), ("model_info", "fraud", "v1")}
 
 
-def test_models_beyond_the_bound_are_one_series_and_the_worst_of_them_shows():
+def test_models_beyond_the_bound_are_one_series_and_the_worst_of_them_shows() -> None:
     models = {f"m{n}": told(1) for n in range(5)} | {"sick": told(7, "drifting"), "mute": told(0, "no_data")}
     telemetry = Telemetry(build="b", max_models=1)
     found = series(telemetry.samples(facts(models, retrains={("m1", "done"): 1, ("m2", "done"): 2})))
@@ -118,7 +118,7 @@ def test_models_beyond_the_bound_are_one_series_and_the_worst_of_them_shows():
     assert not any(key[0] == "model_info" and key[1] == OTHERS for key in found)
 
 
-def test_a_model_that_has_series_keeps_them():
+def test_a_model_that_has_series_keeps_them() -> None:
     telemetry = Telemetry(build="b", max_models=1)
     telemetry.samples(facts({"first": told(1)}))
     found = series(telemetry.samples(facts({"first": told(1), "worse": told(1, "drifting")})))
@@ -126,7 +126,7 @@ def test_a_model_that_has_series_keeps_them():
     assert ("drift_state", "worse") not in found
 
 
-def test_the_reader_counts_an_episode_once_and_keeps_it_when_retention_takes_it(tmp_path):
+def test_the_reader_counts_an_episode_once_and_keeps_it_when_retention_takes_it(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/store")
     part = store.part(DETECTOR, 0)
 
@@ -146,7 +146,7 @@ def test_the_reader_counts_an_episode_once_and_keeps_it_when_retention_takes_it(
     store.close()
 
 
-def test_the_reader_gives_what_is_left_of_a_cooldown(tmp_path):
+def test_the_reader_gives_what_is_left_of_a_cooldown(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/store")
     with store.part(DISPATCHER).write() as connection:
         model_tables.put_cooldowns(connection, {"fraud": Cooldown("s-r-1", Countdown(NOW, 100.0))})
@@ -175,7 +175,7 @@ class RayGauge:
 
 
 @pytest.fixture
-def gauges(monkeypatch) -> Gauges:
+def gauges(monkeypatch: pytest.MonkeyPatch) -> Gauges:
     monkeypatch.setattr(RayGauge, "taken", [], raising=False)
     return Gauges(RayGauge)
 
@@ -183,7 +183,7 @@ def gauges(monkeypatch) -> Gauges:
 ODD_NAMES = ["modèle", "50%", "名前", "a\x00b", "line\nbreak", "\udc80", '"quoted"', "back\\slash", OTHERS, "🙂"]
 
 
-def test_models_of_any_name_are_exported_by_rays_own_gauge(gauges):
+def test_models_of_any_name_are_exported_by_rays_own_gauge(gauges: Gauges) -> None:
     models = {name: told(5, "drifting", (f"{name}-v1",)) for name in [*ODD_NAMES, "plain"]}
     telemetry = Telemetry(build="0.1.0+é")
     wanted = telemetry.samples(
@@ -205,7 +205,9 @@ def test_models_of_any_name_are_exported_by_rays_own_gauge(gauges):
     assert RayGauge.taken[-1] == ("visutility_series_skipped", {}, 0.0)
 
 
-def test_a_series_that_rays_gauge_refuses_is_skipped_and_counted_and_the_others_arrive(gauges, caplog):
+def test_a_series_that_rays_gauge_refuses_is_skipped_and_counted_and_the_others_arrive(
+    gauges: Gauges, caplog: pytest.LogCaptureFixture
+) -> None:
     bad = Sample("visutility_drift_state", {"model": "modèle"}, 1.0)
     incomplete = Sample("visutility_events_total", {"model": "m"}, 1.0)
     good = [Sample("visutility_drift_state", {"model": name}, 1.0) for name in ("first", "last")]
@@ -217,7 +219,7 @@ def test_a_series_that_rays_gauge_refuses_is_skipped_and_counted_and_the_others_
     assert len(caplog.records) == 2, "each is logged once"
 
 
-def test_a_model_whose_state_cannot_be_exported_takes_no_other_along(gauges, caplog):
+def test_a_model_whose_state_cannot_be_exported_takes_no_other_along(gauges: Gauges, caplog: pytest.LogCaptureFixture) -> None:
     telemetry = Telemetry(build="b")
     with caplog.at_level(logging.ERROR):
         found = telemetry.samples(facts({"broken": {"state": "stable", "events": 1}, "fine": told(10)}))
@@ -226,7 +228,7 @@ def test_a_model_whose_state_cannot_be_exported_takes_no_other_along(gauges, cap
     assert "broken" in caplog.text
 
 
-def test_an_episode_that_cannot_be_read_is_skipped_and_counted(tmp_path):
+def test_an_episode_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/store")
     fine = pack({"metric": "recall"})
     with store.part(DETECTOR, 0).write() as connection:
@@ -240,7 +242,7 @@ def test_an_episode_that_cannot_be_read_is_skipped_and_counted(tmp_path):
 
 
 @given(st.text(st.characters(codec=None), max_size=40))
-def test_a_label_is_ascii_and_gives_its_name_back(name):
+def test_a_label_is_ascii_and_gives_its_name_back(name: str) -> None:
     assert label(name).isascii()
     assert label(name).isprintable()
     assert name_of(label(name)) == name
@@ -248,7 +250,7 @@ def test_a_label_is_ascii_and_gives_its_name_back(name):
 
 
 @given(st.text("ab%é(oth2FrsC\x00", max_size=9), st.text("ab%é(oth2FrsC\x00", max_size=9))
-def test_two_names_never_share_a_label(one, other):
+def test_two_names_never_share_a_label(one: Any, other: Any) -> None:
     assert (label(one) == label(other)) == (one == other)
 
 

@@ -7,11 +7,12 @@ import json
 import random
 import socket
 import time
+from typing import Any
 
 import actors
 
 
-def loss(params, trial):
+def loss(params: Any, trial: Any) -> Any:
     time.sleep(1.0)  # long enough that the trials of a study meet more than one node
     return (params["lr"] - 1e-3) ** 2
 

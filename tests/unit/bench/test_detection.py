@@ -2,6 +2,8 @@
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +19,12 @@ RATIOS = [name for name, family in FAMILIES.items() if family.log_ratio is not N
 class AtOnce:
     """A negative control: alarms at its third event whatever it is."""
 
-    def first(self, values):
+    def first(self, values: Any) -> Any:
         return 2 if len(values) > 2 else None
 
 
 @pytest.mark.parametrize("name", list(FAMILIES))
-def test_a_shift_of_one_moves_the_mean_by_one_standard_deviation(name):
+def test_a_shift_of_one_moves_the_mean_by_one_standard_deviation(name: str) -> None:
     family = FAMILIES[name]
     before = family.stream(np.random.default_rng(1)).take(60_000)
     after = family.stream(np.random.default_rng(2)).take(60_000, family.bad * 1.0)
@@ -32,7 +34,7 @@ def test_a_shift_of_one_moves_the_mean_by_one_standard_deviation(name):
 
 @pytest.mark.parametrize("name", RATIOS)
 @pytest.mark.parametrize("shift", [0.5, 1.0])
-def test_the_likelihood_ratio_is_one_on_average_without_a_change_and_positive_in_logs_after_it(name, shift):
+def test_the_likelihood_ratio_is_one_on_average_without_a_change_and_positive_in_logs_after_it(name: str, shift: Any) -> None:
     family = FAMILIES[name]
     x = family.stream(np.random.default_rng(3)).take(200_000)
     assert np.exp(family.log_ratio(x, family.bad * shift)).mean() == pytest.approx(1.0, abs=0.03)
@@ -40,7 +42,7 @@ def test_the_likelihood_ratio_is_one_on_average_without_a_change_and_positive_in
     assert family.log_ratio(y, family.bad * shift).mean() > 0 > family.log_ratio(x, family.bad * shift).mean()
 
 
-def test_the_oracle_is_pages_recursion():
+def test_the_oracle_is_pages_recursion() -> None:
     family = FAMILIES["ar.5"]
     oracle = Oracle.__new__(Oracle)
     oracle._family, oracle._ratio, oracle._shift, oracle.threshold = family, family.log_ratio, -1.0, math.inf
@@ -56,7 +58,7 @@ def test_the_oracle_is_pages_recursion():
     assert fast == pytest.approx(slow)
 
 
-def test_streams_do_not_depend_on_how_they_are_taken():
+def test_streams_do_not_depend_on_how_they_are_taken() -> None:
     for name, family in FAMILIES.items():
         if name in {"contaminated", "wander"}:  # they draw two kinds of numbers in turn
             continue
@@ -66,12 +68,12 @@ def test_streams_do_not_depend_on_how_they_are_taken():
         assert parts == pytest.approx(whole, rel=1e-12), name
 
 
-def test_a_detector_that_always_fires_is_found_out():
+def test_a_detector_that_always_fires_is_found_out() -> None:
     family = FAMILIES["gaussian"]
     assert run_lengths(AtOnce, family, streams=5, limit=10_000) == [3] * 5
 
 
-def test_the_same_seed_gives_the_same_figures():
+def test_the_same_seed_gives_the_same_figures() -> None:
     family = FAMILIES["gaussian"]
     first = arl_row(family, 300.0, streams=4)
     assert first == arl_row(family, 300.0, streams=4)
@@ -80,13 +82,15 @@ def test_the_same_seed_gives_the_same_figures():
     assert all(1 <= run <= 5000 for each in runs.values() for run in each)
 
 
-def test_a_mean_comes_with_its_standard_error():
+def test_a_mean_comes_with_its_standard_error() -> None:
     measured = Measured.of([1.0, 2.0, 3.0, 4.0])
     assert measured.mean == 2.5
     assert measured.error == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
 
 
-def test_the_command_prints_its_rows_as_json_and_keeps_what_was_measured_before(capsys, tmp_path):
+def test_the_command_prints_its_rows_as_json_and_keeps_what_was_measured_before(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     saved = tmp_path / "results.json"
     for family in ("gaussian", "bernoulli"):
         arguments = ["--section", "arl", "--family", family, "--budget", "100", "--streams", "3", "-o", "json"]
@@ -97,5 +101,5 @@ def test_the_command_prints_its_rows_as_json_and_keeps_what_was_measured_before(
     assert json.loads(saved.read_text())["arl"] == rows
 
 
-def test_too_few_streams_are_a_usage_error():
+def test_too_few_streams_are_a_usage_error() -> None:
     assert main(["--streams", "1"]) == 2

@@ -1,5 +1,7 @@
 """The classical charts against published values and against simulation; the reference against its definition."""
 
+from typing import Any
+
 import msgpack
 import numpy as np
 import pytest
@@ -11,13 +13,13 @@ from actors.drift.normal import normal_quantile, normal_quantiles
 from actors.drift.sliding_window import _threshold_for
 
 
-def test_cusum_thresholds_are_the_published_ones():
+def test_cusum_thresholds_are_the_published_ones() -> None:
     # Montgomery, Introduction to Statistical Quality Control, two-sided, k = 1/2: h = 4 gives 168, h = 5 gives 465.
     assert cusum_threshold(168, 0.5, two_sided=True) == pytest.approx(4.0, abs=0.03)
     assert cusum_threshold(465, 0.5, two_sided=True) == pytest.approx(5.0, abs=0.03)
 
 
-def test_ewma_limits_are_the_published_ones():
+def test_ewma_limits_are_the_published_ones() -> None:
     # Lucas and Saccucci 1990: ARL0 = 500 at weight 0.1 needs 2.814, at 0.25 2.998; weight 1 is the Shewhart chart.
     assert ewma_threshold(500, 0.1, two_sided=True) == pytest.approx(2.814, abs=0.01)
     assert ewma_threshold(500, 0.25, two_sided=True) == pytest.approx(2.998, abs=0.01)
@@ -25,7 +27,7 @@ def test_ewma_limits_are_the_published_ones():
 
 
 @pytest.mark.parametrize("name", ["cusum", "page-hinkley", "ewma"])
-def test_a_budget_holds_on_gaussian_noise_from_the_end_of_the_warm_up_on(name):
+def test_a_budget_holds_on_gaussian_noise_from_the_end_of_the_warm_up_on(name: str) -> None:
     runs = []
     for seed in range(120):
         rng = np.random.default_rng(seed)
@@ -38,7 +40,7 @@ def test_a_budget_holds_on_gaussian_noise_from_the_end_of_the_warm_up_on(name):
     assert 500 - 3 * error < np.mean(runs) < 900
 
 
-def test_the_reference_is_its_definition():
+def test_the_reference_is_its_definition() -> None:
     rng = np.random.default_rng(1)
     x = np.concatenate((rng.normal(0.93, 0.01, 900), np.full(600, 0.9), [0.9 + 1e-9], rng.normal(0.93, 0.01, 300)))
     expected = []
@@ -55,20 +57,20 @@ def test_the_reference_is_its_definition():
     assert newest.extra["z"] == pytest.approx((window[-1] - window.mean()) / window.std(ddof=1))
 
 
-def test_an_inherited_budget_does_not_change_the_references_threshold():
+def test_an_inherited_budget_does_not_change_the_references_threshold() -> None:
     for budget in (100, 10_000, 1_000_000):
         assert create("sliding-window", false_alarm_every=budget).progress()["threshold"] == 3.0
     assert create("sliding-window", false_alarm_every=370.4, z_threshold="budget").progress()["threshold"] < 3.01
     assert create("sliding-window", z_threshold="budget").progress()["threshold"] == pytest.approx(3.88, abs=0.02)
 
 
-def test_the_references_budget_threshold_is_exact_for_its_window():
+def test_the_references_budget_threshold_is_exact_for_its_window() -> None:
     # z^2 n / (n - 1)^2 is Beta(1/2, (n - 2)/2) (Thompson 1935); scipy's beta.ppf gave these.
     assert _threshold_for(10_000, 500, one_sided=False) == pytest.approx(3.8631, abs=0.003)
     assert _threshold_for(1_000, 500, one_sided=False) == pytest.approx(3.2744, abs=0.003)
 
 
-def test_fixed_limits_alarm_once_per_crossing():
+def test_fixed_limits_alarm_once_per_crossing() -> None:
     detector = create("threshold", lower=0.8, upper=0.95)
     values = [0.9, 0.7, 0.7, 0.9, 0.7, 0.99, 0.9]
     alarms = detector.update(values)
@@ -80,12 +82,12 @@ def test_fixed_limits_alarm_once_per_crossing():
         create("threshold", lower=2.0, upper=1.0)
 
 
-def test_page_hinkley_names_its_own_option():
+def test_page_hinkley_names_its_own_option() -> None:
     with pytest.raises(ValueError, match="tolerance must be"):
         create("page-hinkley", tolerance=-1)
 
 
-def test_metrics_share_a_budget_so_that_their_false_alarms_add_up_to_it():
+def test_metrics_share_a_budget_so_that_their_false_alarms_add_up_to_it() -> None:
     for n in (1, 2, 7):
         assert n * (1.0 / share_budget(10_000, n)) == pytest.approx(1.0 / 10_000)
     with pytest.raises(ValueError, match="n_metrics"):
@@ -94,7 +96,7 @@ def test_metrics_share_a_budget_so_that_their_false_alarms_add_up_to_it():
         share_budget(float("nan"), 1)
 
 
-def test_normal_quantiles():
+def test_normal_quantiles() -> None:
     assert normal_quantile(0.975) == pytest.approx(1.959963984540054)
     assert normal_quantiles(np.array([0.5, 0.975])).tolist() == [0.0, normal_quantile(0.975)]
 
@@ -105,13 +107,13 @@ CHARTS = ["cusum", "page-hinkley", "ewma"]
 @pytest.mark.parametrize("name", [*CHARTS, "default"])
 @pytest.mark.parametrize("level", [0.0, 1.0])
 @pytest.mark.parametrize("power", [-990, 990])  # about 1e-298 and 1e298
-def test_alarms_are_the_same_at_any_size_of_the_values(name, level, power):
+def test_alarms_are_the_same_at_any_size_of_the_values(name: str, level: Any, power: Any) -> None:
     if name == "default" and level == 0.0:
         pytest.skip("the default adds squares up in the unit of the first value")
     rng = np.random.default_rng(3)
     values = level + np.concatenate((0.03 * rng.standard_normal(600), 0.09 + 0.03 * rng.standard_normal(200)))
 
-    def told(unit):
+    def told(unit: Any) -> Any:
         detector = create(name)
         alarms = [alarm for part in np.array_split(values * unit, 7) for alarm in detector.update(part)]
         return [
@@ -124,7 +126,7 @@ def test_alarms_are_the_same_at_any_size_of_the_values(name, level, power):
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_differences_below_a_billionth_of_the_level_are_rounding(name):
+def test_differences_below_a_billionth_of_the_level_are_rounding(name: str) -> None:
     rng = np.random.default_rng(4)
     values = 1e6 * (1.0 + 1e-12 * rng.standard_normal(2000))
     values[1000:] += 1e6 * 3e-11
@@ -133,14 +135,14 @@ def test_differences_below_a_billionth_of_the_level_are_rounding(name):
     assert create(name).update(values)
 
 
-def test_sizes_beyond_1e300_count_as_1e300():
+def test_sizes_beyond_1e300_count_as_1e300() -> None:
     values = np.concatenate((np.full(100, 1.7e308), np.full(100, -1.7e308)))
     for name in [*CHARTS, "sliding-window"]:
         assert create(name).update(values)
     assert create("threshold", lower=0.0, window=3).update(values)
 
 
-def test_the_reference_is_its_definition_for_huge_values_too():
+def test_the_reference_is_its_definition_for_huge_values_too() -> None:
     rng = np.random.default_rng(6)
     values = rng.standard_normal(1200)
     values[900:930] *= 1e200  # and back: windows of usual values are judged as ever
@@ -153,7 +155,7 @@ def test_the_reference_is_its_definition_for_huge_values_too():
 
 
 @pytest.mark.parametrize("name", [*CHARTS, "threshold"])
-def test_a_state_that_kept_squares_is_still_read(name):
+def test_a_state_that_kept_squares_is_still_read(name: str) -> None:
     options = {"lower": -9.0} if name == "threshold" else {}
     values = np.random.default_rng(5).standard_normal(300)
     detector, again = create(name, **options), create(name, **options)

@@ -1,6 +1,7 @@
 """The default detector against slow versions of itself, and what it promises beyond the contract."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from actors.drift.score_map import ORDER_MAX, UNIT, ScoreMap
 from actors.drift.window_scan import LENGTHS, LONGEST, SHARE, WindowScan
 
 
-def noise(n, seed=0):
+def noise(n: int, seed: int = 0) -> Any:
     return 0.9 + 0.03 * np.random.default_rng(seed).standard_normal(n)
 
 
-def slow_first_alarm(scores, heights, early, direction, start):
+def slow_first_alarm(scores: Any, heights: Any, early: Any, direction: Any, start: Any) -> Any:
     """The definition, length by length and event by event, with no screen."""
     sums = np.concatenate(([0.0], np.cumsum(scores)))
     for n in range(start + 1, len(scores) + 1):
@@ -38,7 +39,7 @@ def slow_first_alarm(scores, heights, early, direction, start):
     shift=st.sampled_from([0.0, 0.4, -0.4, 2.0]),
     batch=st.integers(1, 700),
 )
-def test_the_screen_never_hides_an_alarm(seed, direction, shift, batch):
+def test_the_screen_never_hides_an_alarm(seed: int, direction: Any, shift: Any, batch: Any) -> None:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(900)
     x[500:] += shift
@@ -56,7 +57,7 @@ def test_the_screen_never_hides_an_alarm(seed, direction, shift, batch):
 
 
 @pytest.mark.parametrize("largest", [1, 3, 40])
-def test_rare_hits_alarm_alike_however_they_are_cut(largest):
+def test_rare_hits_alarm_alike_however_they_are_cut(largest: Any) -> None:
     # Their scores are so uneven that a limit of the screen is at or below zero, where a CUSUM at its lowest is a suspect too.
     rng = np.random.default_rng(5)
     values = (rng.random(30_000) < 0.01) * 1.0
@@ -71,7 +72,7 @@ def test_rare_hits_alarm_alike_however_they_are_cut(largest):
 
 
 @pytest.mark.parametrize("kind", ["continuous", "ties", "correlated"])
-def test_single_scores_equal_those_of_a_batch_bit_for_bit(kind):
+def test_single_scores_equal_those_of_a_batch_bit_for_bit(kind: Any) -> None:
     rng = np.random.default_rng(1)
     x = {
         "continuous": rng.standard_t(3, 700),
@@ -91,7 +92,7 @@ def test_single_scores_equal_those_of_a_batch_bit_for_bit(kind):
         past = [*past[1:], score]
 
 
-def test_many_values_have_the_scores_that_few_have():
+def test_many_values_have_the_scores_that_few_have() -> None:
     rng = np.random.default_rng(3)
     for x in (rng.standard_t(3, 5000), rng.binomial(20, 0.95, 5000) / 20, np.ones(5000)):
         learned, _ = ScoreMap.fit(x[:400], cap=3.6, caution=2.0)
@@ -99,7 +100,7 @@ def test_many_values_have_the_scores_that_few_have():
         assert np.array_equal(learned.raw_scores(x), few)
 
 
-def test_scores_of_new_values_are_standard_normal_and_independent_whatever_the_stream():
+def test_scores_of_new_values_are_standard_normal_and_independent_whatever_the_stream() -> None:
     rng = np.random.default_rng(2)
     ar = np.convolve(rng.standard_normal(20_100), 0.5 ** np.arange(101), "valid")
     for x in (rng.lognormal(0, 0.5, 20_000), rng.standard_t(3, 20_000), ar):
@@ -110,7 +111,7 @@ def test_scores_of_new_values_are_standard_normal_and_independent_whatever_the_s
         assert abs(np.corrcoef(z[1:], z[:-1])[0, 1]) < 0.04
 
 
-def test_the_rare_mean_of_normal_atoms_is_that_of_the_normal_distribution():
+def test_the_rare_mean_of_normal_atoms_is_that_of_the_normal_distribution() -> None:
     value = np.linspace(-8, 8, 2001)
     weight = np.exp(-0.5 * value**2)
     atoms = np.stack((value, weight / weight.sum()))
@@ -118,7 +119,7 @@ def test_the_rare_mean_of_normal_atoms_is_that_of_the_normal_distribution():
     assert ws._rare_mean(atoms, rate) == pytest.approx(np.sqrt(2 * rate), rel=0.01)
 
 
-def test_the_rare_mean_of_a_coin_is_chernoffs():
+def test_the_rare_mean_of_a_coin_is_chernoffs() -> None:
     p = 0.1  # of a 1; rate at mean m is the Kullback-Leibler divergence of coins
     atoms = np.array([[-p, 1 - p], [1 - p, p]])
     for m in (0.15, 0.4, 0.9):
@@ -127,7 +128,7 @@ def test_the_rare_mean_of_a_coin_is_chernoffs():
     assert ws._rare_mean(atoms, np.array([2.4]))[0] == np.inf  # rarer than always 1
 
 
-def test_the_state_of_the_default_stays_below_40_kb():
+def test_the_state_of_the_default_stays_below_40_kb() -> None:
     detector = NormalScoresGLR()
     for n in (10, 49, 50, 3150, 5000, 20_000):
         detector.update(noise(n, seed=n))
@@ -135,7 +136,7 @@ def test_the_state_of_the_default_stays_below_40_kb():
 
 
 @pytest.mark.parametrize("size", [5.0, 20.0, 1000.0])
-def test_an_outlier_among_average_events_never_alarms(size):
+def test_an_outlier_among_average_events_never_alarms(size: Any) -> None:
     for seed in range(10):
         for sign in (-1.0, 1.0):
             values = noise(1000, seed=seed)
@@ -144,7 +145,7 @@ def test_an_outlier_among_average_events_never_alarms(size):
             assert not any(700 <= alarm.index <= 710 for alarm in NormalScoresGLR().update(values))
 
 
-def test_one_deviation_from_a_constant_is_no_alarm_but_a_few_are():
+def test_one_deviation_from_a_constant_is_no_alarm_but_a_few_are() -> None:
     detector = NormalScoresGLR()
     detector.update(np.ones(500))
     assert detector.update([0.97]) == []
@@ -153,7 +154,7 @@ def test_one_deviation_from_a_constant_is_no_alarm_but_a_few_are():
 
 
 @pytest.mark.parametrize("n", [60, 500, 5000])
-def test_the_second_or_third_deviation_from_a_constant_is_an_alarm_however_long_it_was_constant(n):
+def test_the_second_or_third_deviation_from_a_constant_is_an_alarm_however_long_it_was_constant(n: int) -> None:
     detector = NormalScoresGLR()
     assert detector.update(np.ones(n)) == []
     assert detector.update(1.0 + 1e-12 * np.arange(20)) == []  # rounding is no deviation
@@ -162,7 +163,7 @@ def test_the_second_or_third_deviation_from_a_constant_is_an_alarm_however_long_
     assert alarms[0].index >= 1
 
 
-def test_a_pattern_that_repeats_itself_hides_no_shift():
+def test_a_pattern_that_repeats_itself_hides_no_shift() -> None:
     for period in (2, 3, 4, 5, 6, 7, 9, 12):
         detector = NormalScoresGLR()
         pattern = 0.93 + 0.01 * (np.arange(400) % period)
@@ -173,7 +174,7 @@ def test_a_pattern_that_repeats_itself_hides_no_shift():
         assert alarms[0].index < 5 * period
 
 
-def test_a_change_smaller_than_min_effect_is_no_alarm_and_a_larger_one_is():
+def test_a_change_smaller_than_min_effect_is_no_alarm_and_a_larger_one_is() -> None:
     values = np.concatenate((noise(2000), noise(2000, seed=1) - 0.02))
     assert NormalScoresGLR().update(values)
     assert NormalScoresGLR(min_effect=0.03).update(values) == []
@@ -183,7 +184,7 @@ def test_a_change_smaller_than_min_effect_is_no_alarm_and_a_larger_one_is():
     assert abs(alarms[0].window_mean - alarms[0].baseline_mean) >= 0.03
 
 
-def test_a_season_is_no_drift_when_its_period_is_known():
+def test_a_season_is_no_drift_when_its_period_is_known() -> None:
     wave = 0.03 * np.sin(2 * np.pi * np.arange(6000) / 24)
     assert NormalScoresGLR(season=24).update(noise(6000, seed=5) + wave) == []
     detector = NormalScoresGLR(season=24)
@@ -192,7 +193,7 @@ def test_a_season_is_no_drift_when_its_period_is_known():
     assert NormalScoresGLR(season=24).progress()["warmup"] == 96
 
 
-def test_the_spread_channel_sees_a_wider_and_a_narrower_stream_of_the_same_mean():
+def test_the_spread_channel_sees_a_wider_and_a_narrower_stream_of_the_same_mean() -> None:
     for factor, direction in ((3.0, "up"), (0.5, "down")):
         detector = NormalScoresGLR(spread=True, direction="down")
         detector.update(noise(2000, seed=7))
@@ -205,7 +206,7 @@ def test_the_spread_channel_sees_a_wider_and_a_narrower_stream_of_the_same_mean(
         assert (ratio > 1.3) == (direction == "up")
 
 
-def test_the_change_is_dated_and_described_in_raw_units():
+def test_the_change_is_dated_and_described_in_raw_units() -> None:
     values = np.concatenate((noise(1500, seed=1), noise(300, seed=2) - 0.05))
     alarm = NormalScoresGLR().update(values)[0]
     assert 1500 <= alarm.index <= 1512
@@ -220,14 +221,14 @@ def test_the_change_is_dated_and_described_in_raw_units():
 
 @settings(max_examples=20, deadline=None)
 @given(scale=st.sampled_from([1e-9, 1e-3, 1.0, 1e6, 1e12]), shift=st.sampled_from([0.0, -1.0, 1e3]))
-def test_units_do_not_matter(scale, shift):
+def test_units_do_not_matter(scale: Any, shift: Any) -> None:
     values = np.concatenate((noise(700, seed=1), noise(100, seed=2) - 0.04))
     ours = NormalScoresGLR().update(values)
     theirs = NormalScoresGLR().update(scale * (values + shift))
     assert [(a.index, a.direction, a.window_n) for a in theirs] == [(a.index, a.direction, a.window_n) for a in ours]
 
 
-def test_warning_comes_before_the_alarm_and_progress_tells_the_levels():
+def test_warning_comes_before_the_alarm_and_progress_tells_the_levels() -> None:
     detector = NormalScoresGLR()
     assert detector.progress()["state"] == "learning"
     detector.update(noise(1000, seed=1))
@@ -241,14 +242,14 @@ def test_warning_comes_before_the_alarm_and_progress_tells_the_levels():
     assert seen[0] == "stable"
 
 
-def test_a_smaller_budget_alarms_no_later():
+def test_a_smaller_budget_alarms_no_later() -> None:
     values = np.concatenate((noise(1500, seed=1), noise(3000, seed=2) - 0.01))
     first = [NormalScoresGLR(false_alarm_every=b).update(values)[0].index for b in (1_000, 10_000, 100_000)]
     assert first == sorted(first)
 
 
 @pytest.mark.parametrize(("budget", "bound"), [(300, 160), (1000, 230 + 60)])  # the latter with two errors of 40 streams
-def test_under_a_small_budget_caution_does_not_hide_a_shift_of_an_autocorrelated_stream(budget, bound):
+def test_under_a_small_budget_caution_does_not_hide_a_shift_of_an_autocorrelated_stream(budget: Any, bound: Any) -> None:
     delays = []
     for seed in range(40):
         noise = np.random.default_rng(seed).standard_normal(2460)
@@ -259,7 +260,7 @@ def test_under_a_small_budget_caution_does_not_hide_a_shift_of_an_autocorrelated
     assert np.mean(delays) <= bound
 
 
-def test_a_million_events_are_kept_in_the_same_memory():
+def test_a_million_events_are_kept_in_the_same_memory() -> None:
     detector = NormalScoresGLR(false_alarm_every=1e9)
     rng = np.random.default_rng(0)
     detector.update(rng.standard_normal(20_000))
@@ -272,7 +273,7 @@ def test_a_million_events_are_kept_in_the_same_memory():
     assert detector.progress()["seen"] == 1_020_000
 
 
-def test_huge_finite_values_break_nothing():
+def test_huge_finite_values_break_nothing() -> None:
     detector = NormalScoresGLR()
     with np.errstate(all="ignore"):
         detector.update(np.concatenate((noise(500), [1e300, -1e300], noise(100))))
@@ -280,7 +281,7 @@ def test_huge_finite_values_break_nothing():
     assert detector.progress()["seen"] <= 602
 
 
-def test_short_baselines_shorten_the_warm_up():
+def test_short_baselines_shorten_the_warm_up() -> None:
     detector = NormalScoresGLR()
     detector.baseline(noise(30))
     assert detector.progress()["state"] == "learning"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def synthetic(seed: int = 0, n: int = 4000) -> fl.Flights:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=40))
-def test_auc_is_the_share_of_pairs_in_the_right_order(pairs):
+def test_auc_is_the_share_of_pairs_in_the_right_order(pairs: Any) -> None:
     late = np.array([each for each, _ in pairs])
     score = np.array([float(each) for _, each in pairs])
     wins = [(a > b) + 0.5 * (a == b) for a in score[late] for b in score[~late]]
@@ -33,7 +34,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(pairs):
     assert found is None if not wins else found == pytest.approx(np.mean(wins))
 
 
-def test_metrics_leave_out_what_is_not_defined():
+def test_metrics_leave_out_what_is_not_defined() -> None:
     row = fl.metrics(np.array([False, False]), np.array([0.1, 0.3]))
     assert set(row) == {"accuracy", "log_loss", "calibration"}
     assert row["accuracy"] == 1.0
@@ -41,7 +42,7 @@ def test_metrics_leave_out_what_is_not_defined():
     assert row["log_loss"] == pytest.approx(-np.log([0.9, 0.7]).mean())
 
 
-def test_windows_come_in_the_order_of_their_answers_and_a_rest_gives_none():
+def test_windows_come_in_the_order_of_their_answers_and_a_rest_gives_none() -> None:
     known_s = np.array([5.0, 1.0, 3.0, 2.0, 4.0])
     late = np.array([True, False, True, False, False])
     cut = list(fl.windows(known_s, late, np.full(5, 0.6), size=2))
@@ -49,7 +50,7 @@ def test_windows_come_in_the_order_of_their_answers_and_a_rest_gives_none():
     assert [row["accuracy"] for _, row in cut] == [0.0, 0.5]
 
 
-def test_training_knows_no_answer_before_the_flight_has_landed():
+def test_training_knows_no_answer_before_the_flight_has_landed() -> None:
     flights = synthetic()
     later = flights.known_s >= NOW_S
     other = replace(flights, late=np.where(later, ~flights.late, flights.late))
@@ -61,7 +62,7 @@ def test_training_knows_no_answer_before_the_flight_has_landed():
     assert not np.allclose(one.weights, fl.fit(known, PARAMS, now_s=NOW_S).weights)
 
 
-def test_a_backtest_trains_on_nothing_that_it_predicts():
+def test_a_backtest_trains_on_nothing_that_it_predicts() -> None:
     flights = synthetic()
     index, probability = fl.backtest(flights, PARAMS, now_s=NOW_S)
     first = flights.departs_s[index] < fl.day(40 - 28)  # trained on the first two weeks, the others on what came before too
@@ -78,7 +79,7 @@ def test_a_backtest_trains_on_nothing_that_it_predicts():
     assert not np.allclose(fl.backtest(other, PARAMS, now_s=fl.day(30))[1], probability)
 
 
-def test_a_backtest_covers_the_last_three_times_four_weeks():
+def test_a_backtest_covers_the_last_three_times_four_weeks() -> None:
     flights = synthetic(n=9000)
     flights = replace(flights, departs_s=flights.departs_s * 2 - fl.day(0), known_s=flights.departs_s * 2 - fl.day(0) + 3600)
     index, _ = fl.backtest(flights, PARAMS, now_s=fl.day(110))
@@ -88,7 +89,7 @@ def test_a_backtest_covers_the_last_three_times_four_weeks():
         fl.backtest(flights, PARAMS, now_s=fl.day(14.5))
 
 
-def test_the_year_is_as_it_was_measured_beforehand():
+def test_the_year_is_as_it_was_measured_beforehand() -> None:
     """With logistic regression on Feb-Dec: AUC 0.611 and log loss 0.603 for the model of January (the facts page)."""
     flights = fl.load()
     assert len(flights) == 327_346

@@ -25,7 +25,7 @@ def written(path: Path, *lines: str) -> Path:
     return path
 
 
-def test_a_csv_file_is_read_column_by_column(tmp_path):
+def test_a_csv_file_is_read_column_by_column(tmp_path: Path) -> None:
     file = written(
         tmp_path / "log.csv",
         "model,version,timestamp,accuracy,latency_ms,site",
@@ -41,21 +41,21 @@ def test_a_csv_file_is_read_column_by_column(tmp_path):
     ]  # fmt: skip
 
 
-def test_jsonl_takes_the_wire_s_own_form_and_a_flat_one(tmp_path):
+def test_jsonl_takes_the_wire_s_own_form_and_a_flat_one(tmp_path: Path) -> None:
     wire = {"model_name": "a", "timestamp": 5.0, "recall": 0.5, "extras": {"auc": 0.7}}
     flat = {"model": "a", "timestamp": 6.0, "auc": 0.8}
     file = written(tmp_path / "log.jsonl", json.dumps(wire), "", json.dumps(flat))
     assert read(file)[0] == [wire, {"model_name": "a", "timestamp": 6.0, "extras": {"auc": 0.8}}]
 
 
-def test_a_bad_line_is_refused_alone_with_its_number(tmp_path):
+def test_a_bad_line_is_refused_alone_with_its_number(tmp_path: Path) -> None:
     file = written(tmp_path / "log.csv", "model,accuracy,timestamp", "m,0.9,1", "m,1.2,2", "m,0.8,soon", "m,0.7,4")
     events, rejected = read(file)
     assert [event["accuracy"] for event in events] == [0.9, 0.7]
     assert [(bad["line"], bad["field"], bad["value"]) for bad in rejected] == [(3, "accuracy", 1.2), (4, "timestamp", "soon")]
 
 
-def test_what_a_line_leaves_out_stands_in_from_the_command_line(tmp_path):
+def test_what_a_line_leaves_out_stands_in_from_the_command_line(tmp_path: Path) -> None:
     file = written(tmp_path / "log.csv", "accuracy,timestamp", "0.9,1", "0.8,20")
     events, _ = read(file, model="m", version="v2", since_s=10.0)
     assert events == [{"accuracy": 0.8, "timestamp": 20.0, "model_name": "m", "model_version": "v2"}]
@@ -86,14 +86,14 @@ def test_what_a_line_leaves_out_stands_in_from_the_command_line(tmp_path):
         ),
     ],
 )
-def test_a_line_that_is_no_event_is_refused_alone(tmp_path, name, lines, value, rule):
+def test_a_line_that_is_no_event_is_refused_alone(tmp_path: Path, name: str, lines: Any, value: Any, rule: Any) -> None:
     events, rejected = read(written(tmp_path / name, *lines))
     assert len(events) == 2
     assert [(bad["line"], bad["field"], bad["value"]) for bad in rejected] == [(3, "line", value)]
     assert re.search(rule, rejected[0]["rule"])
 
 
-def test_a_file_of_another_kind_or_one_that_cannot_be_read_on_is_refused(tmp_path):
+def test_a_file_of_another_kind_or_one_that_cannot_be_read_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in .csv, .jsonl or .ndjson"):
         read(written(tmp_path / "log.parquet", "x"))
     with pytest.raises(ValueError, match=r"log.csv:2: "):
@@ -101,7 +101,7 @@ def test_a_file_of_another_kind_or_one_that_cannot_be_read_on_is_refused(tmp_pat
 
 
 @pytest.mark.parametrize("written_as", ["1.10", "1.0", "007", "1e3", "2024_01"])
-def test_a_version_is_the_text_that_was_written(tmp_path, written_as):
+def test_a_version_is_the_text_that_was_written(tmp_path: Path, written_as: Any) -> None:
     """1.10 is not 1.1, and 007 not 7; in JSON a number, in CSV a cell."""
     file = written(tmp_path / "log.csv", "model,version,accuracy", f"{written_as},{written_as},0.9")
     assert [(event["model_name"], event["model_version"]) for event in read(file)[0]] == [(written_as, written_as)]
@@ -110,14 +110,14 @@ def test_a_version_is_the_text_that_was_written(tmp_path, written_as):
         assert [event["model_version"] for event in read(written(tmp_path / "log.jsonl", line))[0]] == [written_as]
 
 
-def test_a_whole_number_as_a_version_is_its_text(tmp_path):
+def test_a_whole_number_as_a_version_is_its_text(tmp_path: Path) -> None:
     assert read(written(tmp_path / "log.jsonl", '{"model": "m", "version": 7, "recall": 1}'))[0][0]["model_version"] == "7"
     assert (
         "model_version" in read(written(tmp_path / "log.jsonl", '{"model": "m", "version": true, "recall": 1}'))[1][0]["field"]
     )
 
 
-def test_bad_lines_are_named_with_rule_and_value_to_programs_too(tmp_path, capsys):
+def test_bad_lines_are_named_with_rule_and_value_to_programs_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     now = configuration(tmp_path / "now.yaml", "cooldown: 7m")
     file = written(tmp_path / "log.csv", "model,accuracy", "m,0.9", "m,7")
     assert replay.main([str(file), "--dry-run", "--config", str(now), "-o", "json"]) == 1
@@ -128,7 +128,7 @@ def test_bad_lines_are_named_with_rule_and_value_to_programs_too(tmp_path, capsy
     assert "none.csv; line 2: accuracy must" in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_a_moment_is_seconds_or_iso():
+def test_a_moment_is_seconds_or_iso() -> None:
     assert event_files.moment("12.5") == 12.5
     assert event_files.moment("1970-01-02") == 86_400.0
     assert event_files.moment("1970-01-01T01:00:00+01:00") == 0.0
@@ -149,7 +149,9 @@ def configuration(path: Path, *lines: str) -> Path:
     return written(path, "defaults:", *(f"  {line}" for line in lines))
 
 
-def test_what_if_puts_two_configurations_side_by_side(history, tmp_path, capsys):
+def test_what_if_puts_two_configurations_side_by_side(
+    history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     now = configuration(tmp_path / "now.yaml", "false_alarm_every: 100000")
     deaf = configuration(tmp_path / "deaf.yaml", "watch: {accuracy: {detector: threshold, lower: 0.1}}")
     plot = tmp_path / "both.svg"
@@ -163,7 +165,9 @@ def test_what_if_puts_two_configurations_side_by_side(history, tmp_path, capsys)
     assert "<svg" in plot.read_text(encoding="utf-8")
 
 
-def test_a_dry_run_says_what_the_configuration_would_have_made_of_it(history, tmp_path, capsys):
+def test_a_dry_run_says_what_the_configuration_would_have_made_of_it(
+    history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     now = configuration(tmp_path / "now.yaml", "false_alarm_every: 100000")
     assert replay.main([str(history), "--dry-run", "--config", str(now)]) == 0
     out = capsys.readouterr().out
@@ -181,13 +185,13 @@ def test_a_dry_run_says_what_the_configuration_would_have_made_of_it(history, tm
         (["--what-if", "x.yaml", "--storage", "sqlite:////nowhere/store"], "there is none at sqlite:////nowhere/store"),
     ],
 )
-def test_a_command_line_that_means_nothing_is_said_so(arguments, problem, capsys):
+def test_a_command_line_that_means_nothing_is_said_so(arguments: Any, problem: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert replay.main(arguments) == 2
     assert problem in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
-def test_bytes_that_are_no_utf8_reject_their_own_line(tmp_path, name):
+def test_bytes_that_are_no_utf8_reject_their_own_line(tmp_path: Path, name: str) -> None:
     good, bad = (
         (b"m,0.9", b"m\xff,0.9") if name == "log.csv" else (b'{"model": "m", "recall": 1}', b'{"model": "m\xff", "recall": 1}')
     )
@@ -198,7 +202,7 @@ def test_bytes_that_are_no_utf8_reject_their_own_line(tmp_path, name):
     assert [(each["line"], each["field"]) for each in rejected] == [(3, "model_name")]
 
 
-def test_the_column_that_is_named_holds_the_predictions_behind_an_event(tmp_path):
+def test_the_column_that_is_named_holds_the_predictions_behind_an_event(tmp_path: Path) -> None:
     file = written(tmp_path / "log.csv", "model,accuracy,n,count", "m,0.9,1,200", "m,0.8,2,", "m,0.7,3,-1")
     events, rejected = read(file, n_column="count")
     assert [(event.get("n"), event["extras"]) for event in events] == [(200.0, {"n": 1.0}), (None, {"n": 2.0})]
@@ -209,11 +213,11 @@ def test_the_column_that_is_named_holds_the_predictions_behind_an_event(tmp_path
     assert [(event.get("n"), event.get("extras")) for event in events] == [(200, None), (None, {"n": 200})]
 
 
-def test_the_column_of_n_reaches_the_log(tmp_path):
+def test_the_column_of_n_reaches_the_log(tmp_path: Path) -> None:
     logged = []
 
     class Metrics:
-        def log(self, metrics, **more):
+        def log(self, metrics: Any, **more: Any) -> None:
             logged.append((metrics, more))
 
     (event,) = read(written(tmp_path / "log.csv", "model,accuracy,count", "m,0.9,200"), n_column="count")[0]

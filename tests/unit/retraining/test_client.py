@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -33,13 +34,13 @@ RECORDED = {"status": "recorded", "reason": ""}
 class Script:
     """Plays the dispatcher: gives each method's replies in turn, the last for ever; an exception is raised."""
 
-    def __init__(self, **replies):
+    def __init__(self, **replies: Any) -> None:
         self.replies = {name: list(given) for name, given in replies.items()}
         self.asked = []
         self.lock = threading.Lock()
         self.called = threading.Condition(self.lock)
 
-    def call(self, name, method, arguments, *, timeout_s):
+    def call(self, name: str, method: Any, arguments: Any, *, timeout_s: Any) -> Any:
         assert name == "dispatcher"
         assert timeout_s > 0
         with self.called:
@@ -51,20 +52,20 @@ class Script:
             raise reply
         return reply
 
-    def wait_for(self, method, times=1):
+    def wait_for(self, method: Any, times: Any = 1) -> None:
         with self.called:
             assert self.called.wait_for(lambda: sum(asked == method for asked, _ in self.asked) >= times, timeout=20)
 
-    def said(self, method):
+    def said(self, method: Any) -> Any:
         return [arguments for asked, arguments in self.asked if asked == method]
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.time, "sleep", lambda _seconds: None)
 
 
-def test_an_order_comes_with_its_event_and_is_finished_with_its_token():
+def test_an_order_comes_with_its_event_and_is_finished_with_its_token() -> None:
     script = Script(take=[ORDER, {"status": "none"}], finish=[RECORDED])
     (order,) = Retrains(script).stream(timeout_s=0)
     assert (order.id, order.attempt, order.event.model_name, order.event.explanation) == ("s-r-1", 1, "fraud", {"n": 1})
@@ -72,7 +73,7 @@ def test_an_order_comes_with_its_event_and_is_finished_with_its_token():
     assert script.said("finish") == [{"order": "s-r-1", "token": 1, "outcome": "done", "reason": None, "new_version": "2"}]
 
 
-def test_a_stream_whose_process_has_left_its_cluster_waits_and_one_that_never_was_connected_raises():
+def test_a_stream_whose_process_has_left_its_cluster_waits_and_one_that_never_was_connected_raises() -> None:
     left = NotConnectedError("dispatcher.take")
     script = Script(take=[{"status": "none"}, left, left, ORDER])
     order = next(Retrains(script).stream())
@@ -81,7 +82,7 @@ def test_a_stream_whose_process_has_left_its_cluster_waits_and_one_that_never_wa
         next(Retrains(Script(take=[left, ORDER])).stream())
 
 
-def test_an_order_is_given_back_and_a_promise_goes_with_done():
+def test_an_order_is_given_back_and_a_promise_goes_with_done() -> None:
     script = Script(take=[ORDER, {"status": "none"}], finish=[RECORDED], release=[{"status": "stale", "reason": "attempt 2"}])
     (order,) = Retrains(script).stream(timeout_s=0)
     assert order.release("no GPU here") is False
@@ -92,7 +93,7 @@ def test_an_order_is_given_back_and_a_promise_goes_with_done():
     assert script.said("finish") == [said | promised]
 
 
-def test_a_full_house_is_asked_again_when_it_says_so(monkeypatch):
+def test_a_full_house_is_asked_again_when_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = []
     monkeypatch.setattr(module.time, "sleep", waited.append)
     full = {"status": "unavailable", "reason": "500 consumers wait already", "retry_in_s": 7.0}
@@ -100,7 +101,7 @@ def test_a_full_house_is_asked_again_when_it_says_so(monkeypatch):
     assert waited == [7.0]
 
 
-def test_a_warning_of_the_dispatcher_is_logged(caplog):
+def test_a_warning_of_the_dispatcher_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     trigger = {"status": "recorded", "decision": "pending", "order": "o", "reason": "", "retry_in_s": None}
     script = Script(
         trigger=[trigger | {"warning": "model 'fruad' has never logged"}],
@@ -114,7 +115,7 @@ def test_a_warning_of_the_dispatcher_is_logged(caplog):
     ]
 
 
-def test_a_lease_is_renewed_at_once_and_again():
+def test_a_lease_is_renewed_at_once_and_again() -> None:
     script = Script(take=[ORDER], renew=[{"status": "renewed", "lease_s": 0.03}])
     order = next(Retrains(script).stream())
     script.wait_for("renew", 3)
@@ -122,7 +123,7 @@ def test_a_lease_is_renewed_at_once_and_again():
     assert not order.lost
 
 
-def test_leaving_the_stream_gives_nothing_back():
+def test_leaving_the_stream_gives_nothing_back() -> None:
     script = Script(take=[ORDER], renew=[{"status": "renewed", "lease_s": 0.03}])
     stream = Retrains(script).stream()
     next(stream)
@@ -131,7 +132,7 @@ def test_leaving_the_stream_gives_nothing_back():
     assert {method for method, _ in script.asked} == {"take", "renew"}
 
 
-def test_done_is_said_until_it_is_recorded():
+def test_done_is_said_until_it_is_recorded() -> None:
     away = [PeerUnavailableError("away"), NoSystemError("stopped"), {"status": "unavailable", "reason": "disk full"}]
     script = Script(take=[ORDER], finish=[*away, RECORDED])
     order = next(Retrains(script).stream())
@@ -139,7 +140,7 @@ def test_done_is_said_until_it_is_recorded():
     assert len(script.said("finish")) == 4
 
 
-def test_an_order_that_is_lost_says_so_and_its_word_is_not_recorded():
+def test_an_order_that_is_lost_says_so_and_its_word_is_not_recorded() -> None:
     script = Script(
         take=[ORDER],
         renew=[{"status": "lost", "reason": "handed on"}],
@@ -156,24 +157,24 @@ def test_an_order_that_is_lost_says_so_and_its_word_is_not_recorded():
     assert order.failed("nan") is False
 
 
-def test_a_stream_outlasts_a_system_that_is_away_and_ends_when_it_is_quiet():
+def test_a_stream_outlasts_a_system_that_is_away_and_ends_when_it_is_quiet() -> None:
     script = Script(take=[NoSystemError("none yet"), PeerUnavailableError("restarting"), ORDER, {"status": "none"}])
     assert [order.id for order in Retrains(script).stream(timeout_s=0.2)][:1] == ["s-r-1"]
 
 
-def test_other_calls_say_that_no_system_runs():
+def test_other_calls_say_that_no_system_runs() -> None:
     with pytest.raises(NoSystemError, match="none runs"):
         Retrains(Script(history=[NoSystemError("none runs")])).history()
 
 
-def test_a_trigger_that_is_sent_again_has_the_same_key():
+def test_a_trigger_that_is_sent_again_has_the_same_key() -> None:
     script = Script(trigger=[PeerUnavailableError("?"), {"status": "recorded", "decision": "dispatched", "order": "s-r-1"}])
     Retrains(script).trigger("fraud", "because")
     first, second = script.said("trigger")
     assert first["key"] == second["key"]
 
 
-def test_a_silence_takes_a_duration_as_people_write_it():
+def test_a_silence_takes_a_duration_as_people_write_it() -> None:
     script = Script(silence=[{"status": "recorded", "silence": "s-q-1"}])
     assert Retrains(script).silence("fraud", "2h", comment="sale") == "s-q-1"
     assert script.said("silence")[0]["duration_s"] == 7200.0
@@ -181,6 +182,6 @@ def test_a_silence_takes_a_duration_as_people_write_it():
         Retrains(script).silence("fraud", "soon")
 
 
-def test_a_time_out_that_makes_no_sense_is_refused():
+def test_a_time_out_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="timeout_s must be >= 0 or None, got nan"):
         next(Retrains(Script()).stream(timeout_s=float("nan")))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,28 +33,28 @@ COOLDOWN_S = 1800.0
 KIND = {"queued": "channel", "hooked": "webhook"}
 
 
-def open_store(folder):
+def open_store(folder: Any) -> Any:
     """A store whose commits do not wait for the disk: power cuts are not what is tested here."""
     store = Store(f"sqlite:///{folder}")
     engine = store.part(DISPATCHER).engine
 
     @event.listens_for(engine, "connect")
-    def _fast(connection, _record):
+    def _fast(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
     engine.dispose()
     return store
 
 
-def plan_of(model):
+def plan_of(model: str) -> Plan:
     return Plan(COOLDOWN_S, False, KIND[model], {}, 60.0)
 
 
-def request(model, episode="e-1", version="1"):
+def request(model: str, episode: Any = "e-1", version: Any = "1") -> Request:
     return Request(model, version, "accuracy", 4.0, 1.8e9, episode, {"baseline": {"n": 500}})
 
 
-def a_book(store, plan=plan_of, max_failures=3):
+def a_book(store: Any, plan: Any = plan_of, max_failures: Any = 3) -> RetrainingState:
     fence = Fence.raise_epoch(store.part(DISPATCHER), "dispatcher")
     return RetrainingState(
         fence,
@@ -65,7 +68,7 @@ def a_book(store, plan=plan_of, max_failures=3):
 class AnyHistory(RuleBasedStateMachine):
     """A dispatcher, its world and its clocks; `launches` is what the world saw, in true time."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="visutility-book-")
         self.true_s, self.wall_s, self.boot_s, self.boots = 0.0, 1.8e9, 900.0, 0
@@ -77,21 +80,21 @@ class AnyHistory(RuleBasedStateMachine):
         self.tokens: dict[str, int] = {}
 
     @initialize()
-    def begin(self):
+    def begin(self) -> None:
         self.book = a_book(self.store)
         self.book.start(self.now())
 
-    def now(self):
+    def now(self) -> Instant:
         return Instant(self.wall_s, self.boot_s, f"boot-{self.boots}")
 
-    def saw_launch(self, model, order):
+    def saw_launch(self, model: str, order: Any) -> None:
         self.launches[model].append((self.true_s, order))
 
     models = st.sampled_from(["queued", "hooked"])
     pauses = st.sampled_from([0.0, 9.0, 61.0, 900.0, 1801.0])
 
     @rule(pause_s=pauses)
-    def ask(self, pause_s):
+    def ask(self, pause_s: Any) -> None:
         self.pass_time(pause_s)
         self.episodes += 1
         for model in ("queued", "hooked"):
@@ -101,28 +104,28 @@ class AnyHistory(RuleBasedStateMachine):
             assert (again.decision, again.order) == (first.decision, first.order)
 
     @rule(model=models, back=st.integers(0, 5))
-    def ask_again(self, model, back):
+    def ask_again(self, model: str, back: Any) -> None:
         if self.episodes > back:
             self.book.admissions.request(request(model, f"e-{self.episodes - back}-{model}"), self.now())
 
     @rule(model=models)
-    def trigger(self, model):
+    def trigger(self, model: str) -> None:
         self.episodes += 1
         admission = self.book.admissions.trigger(request(model, ""), f"key-{self.episodes}", self.now(), reason="manual")
         if admission.order is not None:
             self.manual.add(admission.order)
 
-    def pass_time(self, seconds):
+    def pass_time(self, seconds: Any) -> None:
         self.true_s += seconds
         self.wall_s += seconds
         self.boot_s += seconds
 
     @rule(step_s=st.sampled_from([-86_400.0, 86_400.0]))
-    def step_the_clock(self, step_s):
+    def step_the_clock(self, step_s: Any) -> None:
         self.wall_s += step_s
 
     @rule()
-    def restart(self):
+    def restart(self) -> None:
         zombie = self.book
         self.book = a_book(self.store)
         self.book.start(self.now())
@@ -130,7 +133,7 @@ class AnyHistory(RuleBasedStateMachine):
             zombie.admissions.request(request("queued", "zombie"), self.now())
 
     @rule(down_s=st.sampled_from([1.0, 600.0, 90_000.0]))
-    def reboot(self, down_s):
+    def reboot(self, down_s: Any) -> None:
         self.pass_time(down_s)
         self.boots += 1
         self.boot_s = 2.0
@@ -141,7 +144,7 @@ class AnyHistory(RuleBasedStateMachine):
         effect=st.booleans(),
         slow_s=pauses,
     )
-    def deliver(self, outcome, effect, slow_s):
+    def deliver(self, outcome: Any, effect: Any, slow_s: Any) -> None:
         for due in self.book.due(self.now()):
             begun = self.book.begin(due.id, self.now())
             assert begun is not None
@@ -152,7 +155,7 @@ class AnyHistory(RuleBasedStateMachine):
             self.book.settle(begun.id, begun.attempts, outcome, self.now())
 
     @rule()
-    def deliver_and_die(self):
+    def deliver_and_die(self) -> None:
         for due in self.book.due(self.now()):
             begun = self.book.begin(due.id, self.now())
             assert begun is not None
@@ -160,12 +163,12 @@ class AnyHistory(RuleBasedStateMachine):
         self.restart()
 
     @rule(outcome=st.sampled_from([Launched(), Done(), Retry("unknown", 0)]))
-    def follow(self, outcome):
+    def follow(self, outcome: Any) -> None:
         for order in self.book.record.running():
             self.book.settle(order.id, order.attempts, outcome, self.now())
 
     @rule(pause_s=pauses)
-    def take(self, pause_s):
+    def take(self, pause_s: Any) -> None:
         self.pass_time(pause_s)
         taken = self.book.leases.take("consumer", None, self.now())
         if taken is not None:
@@ -176,14 +179,14 @@ class AnyHistory(RuleBasedStateMachine):
                 self.saw_launch(order.model, order.id)
 
     @rule(keep=st.booleans())
-    def renew(self, keep):
+    def renew(self, keep: Any) -> None:
         for id_, token in self.held.items():
             if keep:
                 renewed = self.book.leases.renew(id_, token, self.now())
                 assert renewed is None or self.tokens[id_] == token
 
     @rule(outcome=st.sampled_from([Done("9"), Failed("nan")]), late=st.booleans())
-    def finish(self, outcome, late):
+    def finish(self, outcome: Any, late: Any) -> None:
         """Whoever holds an order says how it ended; a late one says it with an older token."""
         for id_, token in list(self.held.items()):
             said = self.book.leases.finish(id_, token - late, outcome, self.now())
@@ -193,17 +196,17 @@ class AnyHistory(RuleBasedStateMachine):
                 del self.held[id_]
 
     @rule()
-    def lapse(self):
+    def lapse(self) -> None:
         for _ in range(5):
             self.pass_time(2.5)
             self.book.leases.lapse(self.now())
 
     @rule(model=models)
-    def new_version(self, model):
+    def new_version(self, model: str) -> None:
         self.book.overtaken(model, f"v{self.episodes}", self.now())
 
     @rule()
-    def retry_one(self):
+    def retry_one(self) -> None:
         for order in self.book.record.history(None, 100, None):
             if order.state in orders.RETRYABLE:
                 admission = self.book.retry(order.id, self.now())
@@ -212,23 +215,23 @@ class AnyHistory(RuleBasedStateMachine):
                 return
 
     @rule()
-    def keep_house(self):
+    def keep_house(self) -> None:
         self.book.keep_house(self.now(), keep_rows=1000, keep_s=1e9)
 
     @invariant()
-    def at_most_one_order_of_a_model_is_active(self):
+    def at_most_one_order_of_a_model_is_active(self) -> None:
         with self.store.part(DISPATCHER).read() as connection:
             active = [order.model for order in tables.active_orders(connection)]
         assert len(active) == len(set(active))
 
     @invariant()
-    def no_order_of_its_own_accord_is_launched_inside_a_cooldown(self):
+    def no_order_of_its_own_accord_is_launched_inside_a_cooldown(self) -> None:
         for launches in self.launches.values():
             for (earlier_s, earlier), (later_s, later) in itertools.pairwise(launches):
                 if earlier != later and later not in self.manual:
                     assert later_s - earlier_s >= COOLDOWN_S - 1e-6
 
-    def teardown(self):
+    def teardown(self) -> None:
         self.store.close()
         shutil.rmtree(self.folder)
 
@@ -240,14 +243,14 @@ TestAnyHistory.settings = settings(
 
 
 @pytest.fixture(scope="module")
-def database():
+def database() -> Iterator[Any]:
     server = Postgres("127.0.0.1", free_port(), "secret")
     yield server
     server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store(request, tmp_path):
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     if request.param == "sqlite":
         opened = open_store(tmp_path / "store")
         yield opened
@@ -261,11 +264,11 @@ def store(request, tmp_path):
     opened.close()
 
 
-def at(seconds):
+def at(seconds: Any) -> Instant:
     return Instant(1.8e9 + seconds, 900 + seconds, "boot")
 
 
-def sweep(book, start_s, end_s):
+def sweep(book: Any, start_s: Any, end_s: Any) -> Any:
     """Look through the leases as often as the dispatcher does."""
     back = []
     for seconds in range(int(start_s), int(end_s) + 1, 2):
@@ -273,7 +276,7 @@ def sweep(book, start_s, end_s):
     return back
 
 
-def test_a_skip_is_on_record_once_for_each_cause_however_often_it_is_asked(store):
+def test_a_skip_is_on_record_once_for_each_cause_however_often_it_is_asked(store: Any) -> None:
     book = a_book(store)
     first = book.admissions.request(request("queued", "e-1"), at(0))
     assert first.decision == "dispatched"
@@ -290,7 +293,7 @@ def test_a_skip_is_on_record_once_for_each_cause_however_often_it_is_asked(store
     assert book.admissions.request(request("queued", "e-2"), at(COOLDOWN_S + 20)).decision == "dispatched"
 
 
-def test_the_cooldown_is_armed_again_when_a_consumer_takes_the_order_the_first_time_only(store):
+def test_the_cooldown_is_armed_again_when_a_consumer_takes_the_order_the_first_time_only(store: Any) -> None:
     book = a_book(store)
     book.admissions.request(request("queued"), at(0))
     order = book.leases.take("c", None, at(1700)).order
@@ -303,7 +306,7 @@ def test_the_cooldown_is_armed_again_when_a_consumer_takes_the_order_the_first_t
     assert book.admissions.request(request("queued", "e-2"), at(3500)).decision == "dispatched"
 
 
-def test_a_dry_run_is_on_record_and_launches_nothing(store):
+def test_a_dry_run_is_on_record_and_launches_nothing(store: Any) -> None:
     book = a_book(store, plan=lambda _model: Plan(COOLDOWN_S, True, "channel", {}, 60.0))
     admission = book.admissions.request(request("queued"), at(0))
     assert (admission.decision, admission.retry_in_s) == ("skipped", None)
@@ -312,7 +315,7 @@ def test_a_dry_run_is_on_record_and_launches_nothing(store):
     assert "cooling down" in book.admissions.request(request("queued", "e-2"), at(5)).reason
 
 
-def test_a_silence_skips_until_it_is_over_or_ended(store):
+def test_a_silence_skips_until_it_is_over_or_ended(store: Any) -> None:
     book = a_book(store)
     silence = book.silence("que*", 100.0, "holiday", "key", at(0))
     assert book.silence("que*", 100.0, "holiday", "key", at(1)) == silence
@@ -325,7 +328,7 @@ def test_a_silence_skips_until_it_is_over_or_ended(store):
         book.unsilence("nope", at(3))
 
 
-def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store):
+def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store: Any) -> None:
     book = a_book(store)
     book.admissions.request(request("queued"), at(0))
     order = book.leases.take("first", None, at(1)).order
@@ -338,7 +341,7 @@ def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store):
     assert book.record.order(order.id)[0].new_version == "3"
 
 
-def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_put_back(store):
+def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_put_back(store: Any) -> None:
     book = a_book(store)
     book.admissions.request(request("queued"), at(0))
     for start in (0, 14, 28):
@@ -353,7 +356,7 @@ def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_
         book.retry(order.id, at(402))
 
 
-def test_putting_back_waits_for_another_order_of_the_model(store):
+def test_putting_back_waits_for_another_order_of_the_model(store: Any) -> None:
     book = a_book(store)
     failed = book.admissions.request(request("queued"), at(0)).order
     book.leases.finish(failed, None, Failed("oom"), at(1))
@@ -361,7 +364,7 @@ def test_putting_back_waits_for_another_order_of_the_model(store):
     assert book.retry(failed, at(3)).decision == "skipped"
 
 
-def test_retention_keeps_active_orders_and_the_newest_rows(store):
+def test_retention_keeps_active_orders_and_the_newest_rows(store: Any) -> None:
     book = a_book(store, plan=lambda _model: Plan(0.0, False, "channel", {}, 60.0))
     for number in range(30):
         order = book.admissions.request(request("queued", f"e-{number}"), at(number)).order
@@ -378,7 +381,7 @@ def test_retention_keeps_active_orders_and_the_newest_rows(store):
     assert [order.id for order in book.record.history(None, 100, None)] == [active]
 
 
-def test_status_counts_orders_by_state(store):
+def test_status_counts_orders_by_state(store: Any) -> None:
     book = a_book(store)
     order = book.admissions.request(request("queued", "e-1"), at(0)).order
     book.admissions.request(request("queued", "e-2"), at(1))
@@ -389,7 +392,7 @@ def test_status_counts_orders_by_state(store):
         }  # fmt: skip
 
 
-def test_the_database_itself_refuses_a_second_active_order_of_a_model(store):
+def test_the_database_itself_refuses_a_second_active_order_of_a_model(store: Any) -> None:
     book = a_book(store)
     book.admissions.request(request("queued", "e-1"), at(0))
     order = book.record.history(None, 1, None)[0]
@@ -398,7 +401,7 @@ def test_the_database_itself_refuses_a_second_active_order_of_a_model(store):
     assert len(book.record.history(None, 10, None)) == 1
 
 
-def test_a_word_about_an_attempt_that_is_not_the_present_one_changes_nothing(store):
+def test_a_word_about_an_attempt_that_is_not_the_present_one_changes_nothing(store: Any) -> None:
     book = a_book(store)
     id_ = book.admissions.request(request("hooked"), at(0)).order
     book.begin(id_, at(1))
@@ -408,7 +411,7 @@ def test_a_word_about_an_attempt_that_is_not_the_present_one_changes_nothing(sto
     assert book.record.order(id_)[0].state == orders.RUNNING
 
 
-def test_every_column_survives_the_store(store):
+def test_every_column_survives_the_store(store: Any) -> None:
     book = a_book(store)
     id_ = book.admissions.request(request("hooked"), at(0)).order
     book.begin(id_, at(1))
@@ -435,7 +438,7 @@ def test_every_column_survives_the_store(store):
     assert book.record.order(id_)[0] == changed
 
 
-def test_the_store_finds_due_what_the_rule_calls_due(store):
+def test_the_store_finds_due_what_the_rule_calls_due(store: Any) -> None:
     book = a_book(store, max_failures=9)
     for number, model in enumerate(["hooked", "queued"]):
         id_ = book.admissions.request(request(model, f"e-{number}"), at(0)).order
@@ -454,7 +457,7 @@ def test_the_store_finds_due_what_the_rule_calls_due(store):
 
 
 @pytest.mark.parametrize("outage", ["restart", "frozen", "store away"])
-def test_consumers_that_live_keep_their_orders_through_an_outage_longer_than_their_lease(store, outage):
+def test_consumers_that_live_keep_their_orders_through_an_outage_longer_than_their_lease(store: Any, outage: Any) -> None:
     book = a_book(store)
     book.start(at(0))
     book.admissions.request(request("queued"), at(0))

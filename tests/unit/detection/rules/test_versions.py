@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -150,7 +152,7 @@ moves = st.lists(
 
 
 @given(moves, st.sampled_from([None, "challenger"]), st.sampled_from(["flag", "rollback"]))
-def test_one_version_is_live_always_and_a_successor_goes_on_alike(moves, gate, on_worse) -> None:
+def test_one_version_is_live_always_and_a_successor_goes_on_alike(moves: Any, gate: Any, on_worse: Any) -> None:
     ours = Versions(gate=gate, on_worse=on_worse)
     theirs = Versions(gate=gate, on_worse=on_worse)
     for move, version, hits in moves:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from actors.retraining.rules.circuit import Circuits
 
 
-def test_a_receiver_has_a_bounded_share_of_the_places():
+def test_a_receiver_has_a_bounded_share_of_the_places() -> None:
     circuits = Circuits()
     assert circuits.allows("hook", 7, 0.0)
     assert not circuits.allows("hook", 8, 0.0)
     assert circuits.allows("other", 0, 0.0)
 
 
-def test_after_four_misses_one_at_a_time_tries_with_longer_and_longer_pauses():
+def test_after_four_misses_one_at_a_time_tries_with_longer_and_longer_pauses() -> None:
     circuits = Circuits()
     assert [circuits.silent("hook", 0.0) for _ in range(4)] == [False, False, False, True]
     assert not circuits.allows("hook", 0, 9.9)
@@ -28,7 +28,7 @@ def test_after_four_misses_one_at_a_time_tries_with_longer_and_longer_pauses():
     assert circuits.allows("other", 5, now_s)
 
 
-def test_the_first_answer_closes_the_circuit_and_an_answer_in_between_starts_the_count_anew():
+def test_the_first_answer_closes_the_circuit_and_an_answer_in_between_starts_the_count_anew() -> None:
     circuits = Circuits()
     for _ in range(3):
         circuits.silent("hook", 0.0)
@@ -37,7 +37,7 @@ def test_the_first_answer_closes_the_circuit_and_an_answer_in_between_starts_the
     assert circuits.allows("hook", 3, 0.0)
 
 
-def test_what_is_remembered_is_bounded():
+def test_what_is_remembered_is_bounded() -> None:
     circuits = Circuits()
     for number in range(3000):
         circuits.silent(f"hook-{number}", 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +48,7 @@ steps = st.lists(
 
 
 @given(steps, st.floats(1, 10_000))
-def test_it_never_ends_before_its_time_has_truly_passed(steps, cooldown_s):
+def test_it_never_ends_before_its_time_has_truly_passed(steps: Any, cooldown_s: Any) -> None:
     machine = Machine()
     countdown = Countdown(machine.now(), cooldown_s)
     seen = None
@@ -68,7 +69,7 @@ def test_it_never_ends_before_its_time_has_truly_passed(steps, cooldown_s):
 
 
 @given(st.lists(st.floats(0, 500), max_size=20), st.floats(1, 5000))
-def test_within_one_boot_it_ends_exactly_on_time(pauses, cooldown_s):
+def test_within_one_boot_it_ends_exactly_on_time(pauses: Any, cooldown_s: Any) -> None:
     machine = Machine()
     countdown = Countdown(machine.now(), cooldown_s)
     for pause_s in pauses:
@@ -77,7 +78,7 @@ def test_within_one_boot_it_ends_exactly_on_time(pauses, cooldown_s):
         assert abs(countdown.remaining_s(machine.now()) - max(cooldown_s - machine.true_s, 0.0)) < 1e-6
 
 
-def test_after_a_reboot_only_what_was_seen_to_pass_counts():
+def test_after_a_reboot_only_what_was_seen_to_pass_counts() -> None:
     machine = Machine()
     countdown = Countdown(machine.now(), 100.0)
     machine.pass_time(40.0)
@@ -89,7 +90,7 @@ def test_after_a_reboot_only_what_was_seen_to_pass_counts():
     assert countdown.remaining_s(machine.now()) == 100.0
 
 
-def test_negative_control_a_countdown_by_the_wall_clock_is_caught():
+def test_negative_control_a_countdown_by_the_wall_clock_is_caught() -> None:
     """The property above can fail: by the wall alone, one step forward ends a cooldown at once."""
     machine = Machine()
     start = machine.now()

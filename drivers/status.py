@@ -120,6 +120,14 @@ def model_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         )
 
 
+def errors(seen: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Return each version and metric of a model whose detector cannot take it, and why."""
+    for version, held in seen.get("versions", {}).items():
+        for metric, progress in held["metrics"].items():
+            if progress["state"] == "error":
+                yield version, metric, progress.get("error", "")
+
+
 def rules(told: Mapping[str, Any]) -> Iterator[str]:
     """Return a line for each model whose retrains are ordered by price: what it has lost, or what the rule is missing."""
     for model, seen in told["models"].items():
@@ -176,6 +184,8 @@ def problems(told: Mapping[str, Any]) -> Iterator[str]:
 def _problems_of(model: str, seen: Mapping[str, Any]) -> Iterator[str]:
     if seen["state"] in FIRING:
         yield f"{model}: {seen['state']}"
+    for version, metric, why in errors(seen):
+        yield f"{model} {version}: {metric} is watched no more, its detector cannot take it: {why}"
     if seen.get("clock_ahead"):
         yield f"{model}: the clock of a sender is {seen['clock_ahead']['s']:.0f} s ahead"
     if seen.get("flagged"):

@@ -246,6 +246,8 @@ class DetectionState:
         model.rows_since += batch.rows
         model.last_seen, model.no_data = now, False
         effects.decided(model, model.retrain.take(batch, ok, skip), before, now)
+        for version, metric, reason in taken.errors:
+            logger.error("%s %s: %s is watched no more, its detector cannot take it: %s", model.name, version, metric, reason)
         for feed in taken.feeds:
             model.effects += model.book.feed(feed, now, model.retrain.informs(feed.version))
         model.dropped += taken.dropped_versions

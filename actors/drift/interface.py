@@ -3,14 +3,14 @@
 import math
 import sys
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, TypedDict, get_args
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, get_args
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
 Direction = Literal["down", "up", "both"]
-State = Literal["learning", "stable", "warning"]
+State = Literal["learning", "stable", "warning", "error"]
 Floats = npt.NDArray[np.float64]
 
 LARGEST = 1e300  # values beyond it count as it, so that sums and differences of them stay finite
@@ -53,6 +53,7 @@ class Progress(TypedDict):
     n_baseline: int  # events and given values behind `baseline`
     statistic: float
     threshold: float
+    error: NotRequired[str]  # why the detector cannot take the metric: see `unusable`
 
 
 RECENT = 50  # events behind Progress.recent: long enough to be calm, short enough to show the last minutes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from actors import drift
 from actors.config import Duration, ModelSettings, WatchSettings
 from actors.drift import Alarm, DriftStrategy
+from actors.drift.unusable import Unusable
 from actors.wire import Batch, Bools, Floats, rows_of
 
 MAX_VERSIONS: Final = 64  # of one model, kept with their detectors; the one that was silent longest goes first
@@ -43,6 +44,7 @@ class Taken:
     new_versions: list[str]
     feeds: list[Feed]
     dropped_versions: list[str]
+    errors: list[tuple[str, str, str]] = field(default_factory=list)  # version, metric, why its detector cannot take it
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class Monitor:
         self._order = 0
         self.pinned: str | None = settings.pinned_version
         self._samples: dict[str, Floats] = {}
+        self._errors: list[tuple[str, str, str]] = []
         # Events between false alarms, by which the detectors were made; from a duration it follows the observed rate.
         asked = settings.false_alarm_every
         self._budget = _USUAL_BUDGET if isinstance(asked, Duration) else float(asked)
@@ -155,7 +158,8 @@ class Monitor:
                 feed = self._feed((name, metric), held, batch, rows, times)
                 if feed is not None:
                     feeds.append(feed)
-        return Taken(new_versions, feeds, self._drop_oldest({*keep, *batch.versions}))
+        errors, self._errors = self._errors, []
+        return Taken(new_versions, feeds, self._drop_oldest({*keep, *batch.versions}), errors)
 
     def _count(self, held: _Version, times: Floats) -> None:
         latest = np.maximum.accumulate(times)
@@ -184,7 +188,16 @@ class Monitor:
                 values, times = values[there], times[there]
         stream = held.streams.get(metric) or self._stream(held, metric)
         stream.dirty = True
-        return Feed(version, metric, values, times, stream.detector.update(values))
+        try:
+            alarms = stream.detector.update(values)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  a detector's failure is its metric's alone: the event counts
+            reason = f"{type(error).__name__}: {error}"
+            stream.detector, stream.kind = Unusable(stream.kind, reason), _unusable(stream.kind)
+            self._errors.append((version, metric, reason))
+            alarms = []
+        return Feed(version, metric, values, times, alarms)
 
     # --- detectors
 
@@ -192,7 +205,9 @@ class Monitor:
         watch = self._settings.watch[metric]
         stream = _Stream(self._made(watch), watch.detector)
         asleep = held.asleep.pop(metric, None)
-        if asleep is not None and asleep[0] == watch.detector:
+        if asleep is not None and asleep[0] == _unusable(watch.detector):
+            stream = _Stream(Unusable(watch.detector, ""), asleep[0])
+        if asleep is not None and asleep[0] == stream.kind:
             try:
                 stream.detector.restore(asleep[1])
             except ValueError:  # its options have changed: what it learned means something else now
@@ -226,6 +241,8 @@ class Monitor:
         self._budget = float(wanted)
         for held in self._versions.values():
             for metric, stream in held.streams.items():
+                if isinstance(stream.detector, Unusable):
+                    continue
                 made = self._made(self._settings.watch[metric])
                 with contextlib.suppress(ValueError):  # one that learned under its budget goes on with the old
                     made.restore(stream.detector.state())
@@ -311,7 +328,7 @@ class Monitor:
 
     def _state(self, held: _Version) -> str:
         states = {seen["progress"]["state"] for seen in held.seen.values()}
-        return next((state for state in ("warning", "learning", "stable") if state in states), "unwatched")
+        return next((state for state in ("warning", "learning", "stable", "error") if state in states), "unwatched")
 
     def _drop_oldest(self, in_use: set[str]) -> list[str]:
         """Drop the versions that were silent longest, none that is in use or pinned; give their names."""
@@ -321,3 +338,8 @@ class Monitor:
         for name in dropped:
             del self._versions[name]
         return dropped
+
+
+def _unusable(detector: str) -> str:
+    """Name the kind of state that stands in for this detector's."""
+    return f"unusable:{detector}"

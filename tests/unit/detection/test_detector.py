@@ -23,9 +23,11 @@ from actors.detection import queue as commit_queue
 from actors.detection import state as detection
 from actors.detection import tables as detector_tables
 from actors.detection.detector import DriftDetector
+from actors.detection.rules.monitor import Monitor
 from actors.detection.tables import DETECTOR
 from actors.drift import registry, sliding_window
 from actors.storage import Store
+from drivers.status import problems
 
 NOW = 1_795_000_000.0
 T = TypeVar("T")
@@ -648,7 +650,14 @@ class Exploding(sliding_window.SlidingWindowDriftDetector):
 
 
 def test_a_batch_that_fails_again_and_again_is_set_aside(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._DETECTORS, "default", Exploding)
+    honest = Monitor._count
+
+    def count(self: Monitor, held: Any, times: Any) -> None:
+        if len(times) == 5:
+            raise ZeroDivisionError("a bug, though not of a detector")
+        honest(self, held, times)
+
+    monkeypatch.setattr(Monitor, "_count", count)
 
     async def story() -> None:
         detector = world.detector()
@@ -666,6 +675,35 @@ def test_a_batch_that_fails_again_and_again_is_set_aside(world: World, run: Any,
     found = world.status()["m"]
     assert (found["events"], found["rejected"], found["quarantined"]) == (30, 5, 1)
     assert world.count("quarantine") == 1
+
+
+def test_a_metric_that_its_detector_cannot_take_is_in_error_and_the_event_counts(
+    world: World, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reason shows; other metrics go on; a restart knows it; another detector in the configuration begins afresh."""
+    monkeypatch.setitem(registry._DETECTORS, "cusum", Exploding)
+    world.configure(defaults={"watch": {"loss": {"detector": "cusum"}}})
+
+    async def story() -> dict[str, Any]:
+        detector = world.detector()
+        reply = await send(detector, world.payload(n=10, loss=[0.125] * 10), 0)
+        assert (reply["status"], reply["accepted"]) == ("accepted", 10)
+        detector = world.detector()
+        assert (await send(detector, world.payload(n=10, loss=[0.5] * 10), 10))["accepted"] == 10
+        found = world.status()["m"]
+        world.configure(defaults={"watch": {"loss": {"detector": "ewma"}}})
+        await detector.reload()
+        await send(detector, world.payload(n=10, loss=[0.5] * 10), 20)
+        return dict(found)
+
+    found = run(story())
+    metrics = found["versions"]["v1"]["metrics"]
+    assert (found["events"], found["quarantined"], found["rejected"]) == (20, 0, 0)
+    assert (metrics["loss"]["state"], metrics["loss"]["error"]) == ("error", "ZeroDivisionError: a bug in a detector")
+    assert metrics["accuracy"]["seen"] == 20
+    assert world.status()["m"]["versions"]["v1"]["metrics"]["loss"]["state"] == "learning"
+    told = {"models": {"m": found}, "retrains": {}, "actors": {}}
+    assert "loss is watched no more" in next(line for line in problems(told) if "loss" in line)
 
 
 def test_a_batch_that_kills_its_process_is_set_aside(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import ray
 
 from actors.cluster import deployment
+from actors.storage import Store
 from actors.tuning.client import Tuning
 
 WORKERS: Final = 8
@@ -40,6 +41,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory(prefix="bench-cold-") as folder:
         storage = f"sqlite:///{folder}/store"
+        Store(storage).close()  # only a start makes one
         for name in ("runner", "tuner"):  # in both: they are there before either begins
             ray.get(deployment.spawn(name, namespace=_NAMESPACE, storage=storage).hello.remote(), timeout=_WITHIN_S)
         time.sleep(_SETTLE_S)

@@ -18,6 +18,7 @@ import numpy as np
 import ray
 
 from actors.cluster import deployment
+from actors.storage import Store
 from actors.tuning.client import Tuning
 from actors.tuning.study import Study
 
@@ -33,6 +34,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.storage = f"sqlite:///{folder}/store"
+        Store(self.storage).close()  # only a start makes one
         for name in ("runner", "tuner"):
             self._hello(deployment.spawn(name, namespace=NAMESPACE, storage=self.storage))
         self.tuning = Tuning(NAMESPACE)

@@ -21,6 +21,7 @@ import ray
 
 from actors import failpoints
 from actors.cluster import deployment
+from actors.storage import Store
 from actors.tuning.client import StudyError, Tuning
 from actors.tuning.offline import list_studies, read_study
 from actors.tuning.study import Study
@@ -35,6 +36,7 @@ class Tuners:
     def __init__(self, folder: Path) -> None:
         self.namespace = f"tune-{uuid.uuid4().hex[:6]}"
         self.storage = f"sqlite:///{folder}/store"
+        Store(self.storage).close()  # only a start makes one
         self.start()
         self.tuning = Tuning(self.namespace)
 

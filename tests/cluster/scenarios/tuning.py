@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from actors.cluster import deployment
+from actors.storage import Store
 from actors.tuning.client import Tuning
 from tests.cluster.scenarios.nodes import cluster_of
 from tests.cluster.waiting import eventually
@@ -21,6 +22,7 @@ NAMESPACE = "tuning-nodes"
 def come_and_go(folder: str) -> dict[str, Any]:
     """Run a study on two nodes, take one away, add two; tells where trials ran and what became of them."""
     with cluster_of(1) as cluster:
+        Store(f"sqlite:///{folder}/store").close()  # only a start makes one
         for name in ("runner", "tuner"):
             handle = deployment.spawn(name, namespace=NAMESPACE, storage=f"sqlite:///{folder}/store")
             ray.get(handle.hello.remote(), timeout=slow(60))

@@ -24,6 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from actors.promise import cross_validated
 from tests.bench.value_streams import Classes, Floats, Rows
@@ -58,7 +59,8 @@ def model(kind: str) -> Any:
 def trained(kind: str, rows: Rows, end: int) -> tuple[Any, float]:
     """Return a model of the last `rows.train` rows before `end`, and what it promises."""
     part = slice(end - rows.train, end)
-    with warnings.catch_warnings():
+    # Threads for matrices this small cost more than they do, on a busy machine twenty times as much.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         promised = cross_validated(model(kind), rows.features[part], rows.classes[part]).value
         return model(kind).fit(rows.features[part], rows.classes[part]), promised

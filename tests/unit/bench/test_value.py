@@ -29,7 +29,7 @@ def changing(seed: int = 0, *, points: int = 18, train: int = 60) -> Table:
     return Table("made", "synthetic", "none", train, right, np.full(points, 0.95))
 
 
-def turning(n: int = 1300) -> Rows:
+def turning(n: int = 840) -> Rows:
     """Return rows whose classes turn round after half of them."""
     rng = np.random.default_rng(1)
     features = rng.standard_normal((n, 2))
@@ -98,9 +98,9 @@ def test_no_rule_beats_the_best_plan_and_the_scores_add_up() -> None:
     assert told["retrains"] > 0
 
 
-@pytest.mark.parametrize("kind", ["linear", "forest"])
-def test_models_are_trained_on_the_rows_before_and_judge_those_after(kind: str, tmp_path: object) -> None:
-    rows = turning()
+@pytest.mark.parametrize(("kind", "n"), [("linear", 840), ("forest", 480)])
+def test_models_are_trained_on_the_rows_before_and_judge_those_after(kind: str, n: int, tmp_path: object) -> None:
+    rows = turning(n)
     made = table(rows, kind, tmp_path)  # type: ignore[arg-type]
     turned = (len(rows.classes) // 2 - rows.train) // made.step
     assert made.right[0, : turned * made.step].mean() > 0.9

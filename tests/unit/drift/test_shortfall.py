@@ -217,6 +217,8 @@ def test_the_price_may_change_at_any_time() -> None:
         ({"price": math.nan}, "price"),
         ({"price": math.inf}, "price"),
         ({"price": "1%"}, "price"),
+        ({"price": 10**400}, "price"),
+        ({"promised_n": 10**400}, "promised_n"),
         ({"z": -1}, "z"),
     ],
 )

@@ -153,10 +153,16 @@ class _Look:
         yield from self.target(f"{path}.objective", handler.objective, None)
         of_user = ":" in handler.strategy and not handler.strategy.startswith(("optuna:", "scipy:"))
         asked: dict[str, Any] = {
-            "name": "check", "space": handler.space, "trials": handler.trials, "seed": handler.seed or 0, "mode": handler.mode,
-            "strategy": "random" if of_user and not self._imports else handler.strategy, "retries": handler.retries,
-            "max_concurrent": handler.max_concurrent, "timeout_s": handler.timeout_s,
-        }  # fmt: skip
+            "name": "check",
+            "space": handler.space,
+            "trials": handler.trials,
+            "seed": handler.seed or 0,
+            "mode": handler.mode,
+            "strategy": "random" if of_user and not self._imports else handler.strategy,
+            "retries": handler.retries,
+            "max_concurrent": handler.max_concurrent,
+            "timeout_s": handler.timeout_s,
+        }
         try:
             plan.check(asked)
         except ValueError as error:

@@ -270,8 +270,9 @@ def _spelling(parameter: click.Parameter) -> str:
 
 def _output_option() -> click.Option:
     text = "json: one value for a program to read."
-    return click.Option(["-o", "--output", "form"], type=click.Choice(["text", "json"]), help=text, expose_value=False,
-                        callback=_remember_form)  # fmt: skip
+    return click.Option(
+        ["-o", "--output", "form"], type=click.Choice(["text", "json"]), help=text, expose_value=False, callback=_remember_form
+    )
 
 
 def _remember_form(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:

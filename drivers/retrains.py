@@ -56,9 +56,16 @@ _ORDER = click.argument("order")
 @stored
 @cluster
 def ls(
-    *, model: str | None, state: str | None, limit: int, verdicts: bool, storage: str | None, address: str | None,
-    namespace: str | None, output: Output,
-) -> int:  # fmt: skip
+    *,
+    model: str | None,
+    state: str | None,
+    limit: int,
+    verdicts: bool,
+    storage: str | None,
+    address: str | None,
+    namespace: str | None,
+    output: Output,
+) -> int:
     """List the orders and what was decided against, the oldest first, then the queue of those that wait.
 
     Exit 1 where a dead letter is among them.
@@ -142,16 +149,28 @@ def dismiss(*, order: str, reason: str, address: str | None, namespace: str | No
 @click.option("--reason", help="A remark for the history.")
 @cluster
 def done(
-    *, order: str, new_version: str | None, promise: float | None, promise_n: float | None, hold_out: bool, reason: str | None,
-    address: str | None, namespace: str | None, output: Output,
-) -> int:  # fmt: skip
+    *,
+    order: str,
+    new_version: str | None,
+    promise: float | None,
+    promise_n: float | None,
+    hold_out: bool,
+    reason: str | None,
+    address: str | None,
+    namespace: str | None,
+    output: Output,
+) -> int:
     """Record that an order is done, whoever has it."""
     if (promise is None) != (promise_n is None):
         raise ValueError("--promise and --promise-n must be given together")
     ended = joined(address, namespace).retrains.done(
-        order, new_version, reason=reason, promise=promise, promise_n=promise_n,
+        order,
+        new_version,
+        reason=reason,
+        promise=promise,
+        promise_n=promise_n,
         promise_source="hold_out" if hold_out else "cross_validation",
-    )  # fmt: skip
+    )
     return _finished(ended, output)
 
 

@@ -71,10 +71,17 @@ class Watch:
         if done > before and now_s > since_s:
             rate = (done - before) / (now_s - since_s)
         return Progress(
-            name=summary["name"], state=summary["state"], done=done, trials=summary["trials"], running=counts["RUNNING"],
-            failed=counts["FAILED"] + counts["TIMED_OUT"], workers=summary["workers"], best_value=summary["best_value"],
-            trials_per_s=rate, left_s=None if rate is None else (summary["trials"] - done) / rate,
-        )  # fmt: skip
+            name=summary["name"],
+            state=summary["state"],
+            done=done,
+            trials=summary["trials"],
+            running=counts["RUNNING"],
+            failed=counts["FAILED"] + counts["TIMED_OUT"],
+            workers=summary["workers"],
+            best_value=summary["best_value"],
+            trials_per_s=rate,
+            left_s=None if rate is None else (summary["trials"] - done) / rate,
+        )
 
 
 @contextmanager

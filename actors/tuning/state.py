@@ -240,8 +240,14 @@ class TuningState:
         if self._store is None:
             raise DeskUnavailableError("the store is not open")
         study_id = f"{self._store.store_id}-s-{uuid.uuid4().hex[:12]}"
-        values = {"study": study_id, "name": plan.name, "plan": plan.document(), "objective": objective,
-                  "state": STUDY_RUNNING, "created_at": self._clock.now().wall_s}  # fmt: skip
+        values = {
+            "study": study_id,
+            "name": plan.name,
+            "plan": plan.document(),
+            "objective": objective,
+            "state": STUDY_RUNNING,
+            "created_at": self._clock.now().wall_s,
+        }
         self._ledgers[study_id] = StudyLedger(study_id, plan)
         self._writes.append(lambda connection: connection.execute(studies.insert().values(**values)))
         self._writes.append(self._forget_oldest)
@@ -294,8 +300,14 @@ class Reader:
         if row is None:
             raise KeyError(f"study must exist, got {study!r}")
         plan = Plan.from_document(row.plan)
-        return {"objective": row.objective, "executor": plan.executor, "seed": plan.seed, "context": plan.context,
-                "timeout_s": plan.timeout_s, "resources": plan.resources}  # fmt: skip
+        return {
+            "objective": row.objective,
+            "executor": plan.executor,
+            "seed": plan.seed,
+            "context": plan.context,
+            "timeout_s": plan.timeout_s,
+            "resources": plan.resources,
+        }
 
     def submitted(self, name: str) -> tuple[Plan, bytes]:
         """Return the plan and the objective that a study was submitted with last; KeyError where there is none."""

@@ -122,7 +122,7 @@ class ChangeWriter:
                     {"study": study, "number": each.number, **each.report._asdict(), "stop": each.stop, "seen": each.seen}
                     for each in changes.reports
                 ],
-            )  # fmt: skip
+            )
         if changes.state is not None:
             connection.execute(
                 studies.update()

@@ -56,9 +56,12 @@ def demo(*, out: Path, quick: bool, days: int | None, trials: int | None, output
         output.line("starting a Ray of its own ...")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else every task warns
         ray.init(
-            address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
             object_store_memory=150 * 2**20,
-        )  # fmt: skip
+        )
     try:
         started = system.start(settings, namespace=f"demo-{os.getpid()}")
         try:
@@ -207,9 +210,16 @@ def _row(version: Mapping[str, Any], date: Any) -> tuple[object, ...]:
         return version["version"], date(version["live"]), "trained in January", "", "", "", "", *tried, params
     seen = version["order"]["explanation"]
     return (
-        version["version"], date(version["live"]), seen["metric"], _three(seen["baseline_mean"]), _three(seen["window_mean"]),
-        f"{seen['estimated_start']} values", f"{seen['statistic']:.2f} > {seen['threshold']:.2f}", *tried, params,
-    )  # fmt: skip
+        version["version"],
+        date(version["live"]),
+        seen["metric"],
+        _three(seen["baseline_mean"]),
+        _three(seen["window_mean"]),
+        f"{seen['estimated_start']} values",
+        f"{seen['statistic']:.2f} > {seen['threshold']:.2f}",
+        *tried,
+        params,
+    )
 
 
 def _three(value: float | None) -> str:

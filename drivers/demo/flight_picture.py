@@ -91,16 +91,28 @@ def _events(axes: Axes, figures: Mapping[str, Any], year: Year) -> None:
             first = number == 0
             label = "alarm that opened an episode" if first else "further alarm of it"
             axes.plot(
-                [_moment(alarm["time"])], [rows.get(alarm["metric"], 0.0)], linestyle="none", marker="v" if first else "|",
-                color=ALARM, markersize=9 if first else 7, label=None if label in seen else label, zorder=3,
-            )  # fmt: skip
+                [_moment(alarm["time"])],
+                [rows.get(alarm["metric"], 0.0)],
+                linestyle="none",
+                marker="v" if first else "|",
+                color=ALARM,
+                markersize=9 if first else 7,
+                label=None if label in seen else label,
+                zorder=3,
+            )
             seen.add(label)
     for version in figures["versions"][1:]:
         label = "retrained, new version live"
         axes.plot(
-            [_moment(version["live"])], [2.0], linestyle="none", marker="D", color=CLOSED, markersize=6,
-            label=None if label in seen else label, zorder=3,
-        )  # fmt: skip
+            [_moment(version["live"])],
+            [2.0],
+            linestyle="none",
+            marker="D",
+            color=CLOSED,
+            markersize=6,
+            label=None if label in seen else label,
+            zorder=3,
+        )
         seen.add(label)
     ends = [version["live"] for version in figures["versions"][1:]] + [year.until_s]
     for version, end_s in zip(figures["versions"], ends, strict=True):

@@ -36,10 +36,22 @@ _PATH = click.Path(path_type=Path)
 @stored
 @cluster
 def replay(
-    *, file: Path | None, dry_run: bool, what_if: Path | None, config: Path | None, model: str | None, version: str | None,
-    n_column: str | None, since: str | None, takes: str, plot: Path | None, storage: str | None, address: str | None,
-    namespace: str | None, output: Output,
-) -> int:  # fmt: skip
+    *,
+    file: Path | None,
+    dry_run: bool,
+    what_if: Path | None,
+    config: Path | None,
+    model: str | None,
+    version: str | None,
+    n_column: str | None,
+    since: str | None,
+    takes: str,
+    plot: Path | None,
+    storage: str | None,
+    address: str | None,
+    namespace: str | None,
+    output: Output,
+) -> int:
     """Replay FILE."""
     from drivers.replay import event_files  # noqa: PLC0415  imports numpy, 0.2 s; help does without
 
@@ -50,9 +62,19 @@ def replay(
     if file is not None and not file.is_file():
         raise FileNotFoundError(2, "no such file", str(file))
     asked = Asked(
-        file=file, what_if=what_if, config=config, model=model, version=version, n_column=n_column, since_s=since_s,
-        takes=takes, storage=storage, plot=plot, address=address, namespace=namespace,
-    )  # fmt: skip
+        file=file,
+        what_if=what_if,
+        config=config,
+        model=model,
+        version=version,
+        n_column=n_column,
+        since_s=since_s,
+        takes=takes,
+        storage=storage,
+        plot=plot,
+        address=address,
+        namespace=namespace,
+    )
     if what_if is None and not dry_run:
         if file is None:
             raise ValueError("replay needs a FILE, or --what-if OTHER for the stored history")

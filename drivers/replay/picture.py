@@ -72,9 +72,14 @@ def _decisions(axes: Axes, pair: Mapping[str, Outcome]) -> None:
             first = row == max(rows.values())
             shift = 0.18 if marker == "v" else -0.18
             axes.plot(
-                [_moment(float(each or 0.0)) for each in at], [row + shift] * len(at), linestyle="none", marker=marker,
-                color=color, markersize=size, label=label if first else None,
-            )  # fmt: skip
+                [_moment(float(each or 0.0)) for each in at],
+                [row + shift] * len(at),
+                linestyle="none",
+                marker=marker,
+                color=color,
+                markersize=size,
+                label=label if first else None,
+            )
     axes.set_yticks(list(rows.values()), list(rows))
     axes.set_ylim(0.4, len(rows) + 0.6)
 

@@ -234,14 +234,16 @@ def callers(stage: Stage, plan: Plan, say: Say) -> list[Row]:
                 laps.append(costs | {"calls_s": len(waits) / seconds, "wait_ms": float(np.median(waits)) * 1e3})
         laps = laps[1:]  # the first made the detectors and the callers' processes
         each_us = [lap["broadcaster"] for lap in laps]
-        rows.append({
-            "producers": count,
-            "events/s": [lap["calls_s"] for lap in laps],
-            "one event, flushed: p50 ms": [lap["wait_ms"] for lap in laps],
-            "broadcaster us/event": each_us,
-            "detectors us/event": [lap["detector"] for lap in laps],
-            "broadcaster ends at events/s": 1e6 / float(np.median(each_us)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "producers": count,
+                "events/s": [lap["calls_s"] for lap in laps],
+                "one event, flushed: p50 ms": [lap["wait_ms"] for lap in laps],
+                "broadcaster us/event": each_us,
+                "detectors us/event": [lap["detector"] for lap in laps],
+                "broadcaster ends at events/s": 1e6 / float(np.median(each_us)),
+            }
+        )
     return rows
 
 
@@ -261,14 +263,16 @@ def models(stage: Stage, plan: Plan, say: Say) -> list[Row]:
             status_s = time.monotonic() - began
         if known != count:
             raise RuntimeError(f"status knows {known} models of {count}")
-        rows.append({
-            "models": count,
-            "first round s": first_s,
-            "a round s": [lap["round_s"] for lap in laps],
-            "broadcaster us/event": [lap["broadcaster_us"] for lap in laps],
-            "detectors us/event": [lap["detector_us"] for lap in laps],
-            "status s": status_s,
-        })  # fmt: skip
+        rows.append(
+            {
+                "models": count,
+                "first round s": first_s,
+                "a round s": [lap["round_s"] for lap in laps],
+                "broadcaster us/event": [lap["broadcaster_us"] for lap in laps],
+                "detectors us/event": [lap["detector_us"] for lap in laps],
+                "status s": status_s,
+            }
+        )
     return rows
 
 
@@ -332,12 +336,14 @@ def requests(stage: Stage, plan: Plan, say: Say) -> list[Row]:
         with stage.system(defaults={"dry_run": True}) as system:
             laps = [_requests(system, f"{at_once}-{lap}", plan.requests, at_once) for lap in range(plan.laps)]
         each_us = [lap["dispatcher_us"] for lap in laps]
-        rows.append({
-            "requests at once": at_once,
-            "recorded/s": [lap["recorded_s"] for lap in laps],
-            "dispatcher us/request": each_us,
-            "one dispatcher ends at requests/s": 1e6 / float(np.median(each_us)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "requests at once": at_once,
+                "recorded/s": [lap["recorded_s"] for lap in laps],
+                "dispatcher us/request": each_us,
+                "one dispatcher ends at requests/s": 1e6 / float(np.median(each_us)),
+            }
+        )
     return rows
 
 
@@ -397,13 +403,15 @@ def trials(stage: Stage, plan: Plan, say: Say) -> list[Row]:
             system.tuner.run(_sleep, {"x": [0.0, 1.0]}, trials=8 * count, seed=0, max_concurrent=2 * count)
             laps = [_trials(system, plan.trials, 2 * count, seed=lap) for lap in range(plan.laps)]
         each_us = [lap["tuner_us"] for lap in laps]
-        rows.append({
-            "at once": 2 * count,
-            "nodes used": min(int(lap["nodes"]) for lap in laps),
-            "trials/s": [lap["trials_s"] for lap in laps],
-            "tuner us/trial": each_us,
-            "one tuner ends at trials/s": 1e6 / float(np.median(each_us)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "at once": 2 * count,
+                "nodes used": min(int(lap["nodes"]) for lap in laps),
+                "trials/s": [lap["trials_s"] for lap in laps],
+                "tuner us/trial": each_us,
+                "one tuner ends at trials/s": 1e6 / float(np.median(each_us)),
+            }
+        )
     return rows
 
 

@@ -118,8 +118,11 @@ def _told(measured: dict[str, Any], output: Output) -> bool:
     output.table("figures", ("figure", "measured", "must", "aim", "reached"), rows)
     if "throughput" in measured:
         rates = measured["throughput"]["trials_per_s"].items()
-        output.table("no-op trials a second, two at once", ("who", "median", "min", "max"),
-                     [(who, each["median"], each["min"], each["max"]) for who, each in rates])  # fmt: skip
+        output.table(
+            "no-op trials a second, two at once",
+            ("who", "median", "min", "max"),
+            [(who, each["median"], each["min"], each["max"]) for who, each in rates],
+        )
     _tell_makespans(measured, output)
     if "faults" in measured:
         columns = ("trials", "completed", "lost", "repeated", "repeated although reported")

@@ -26,18 +26,33 @@ from tests.speed import slow
 
 # Every boundary at which a process can end between a commit, a reply and an effect: those that every batch passes,
 BOUNDARIES: Final = (
-    "broadcaster.before_forward", "broadcaster.after_forward",
-    "detector.before_commit", "fence.held", "detector.in_commit", "detector.after_commit",
+    "broadcaster.before_forward",
+    "broadcaster.after_forward",
+    "detector.before_commit",
+    "fence.held",
+    "detector.in_commit",
+    "detector.after_commit",
     "detector.before_reply",
-)  # fmt: skip
+)
 # and those that only an order passes, which may take a phase or two, or a producer's first batch in a detector's new life.
 RARE_BOUNDARIES: Final = (
-    "detector.after_attempt", "outbox.before_send", "outbox.after_send",
-    "dispatcher.before_claim", "dispatcher.after_claim", "dispatcher.before_attempt", "dispatcher.after_attempt",
-    "dispatcher.before_effect", "dispatcher.after_effect", "dispatcher.before_done", "dispatcher.after_done",
-    "dispatcher.before_take", "dispatcher.after_take", "dispatcher.before_finish", "dispatcher.after_finish",
+    "detector.after_attempt",
+    "outbox.before_send",
+    "outbox.after_send",
+    "dispatcher.before_claim",
+    "dispatcher.after_claim",
+    "dispatcher.before_attempt",
+    "dispatcher.after_attempt",
+    "dispatcher.before_effect",
+    "dispatcher.after_effect",
+    "dispatcher.before_done",
+    "dispatcher.after_done",
+    "dispatcher.before_take",
+    "dispatcher.after_take",
+    "dispatcher.before_finish",
+    "dispatcher.after_finish",
     "runner.before_launch",
-)  # fmt: skip
+)
 
 # What a fault does to the way from a producer to its acknowledgement; the table has a limit for each.
 ACTOR, NODE_KILL, FREEZE, OTHER = "actor kill", "node kill", "freeze", "other"
@@ -90,9 +105,13 @@ class Faults:
         points += [functools.partial(self.ambush, point) for point in RARE_BOUNDARIES]
         kills = [self.kill_actor] * 24
         others: list[Callable[[], Fault | None]] = [
-            self.freeze_actor, self.kill_worker, self.kill_producer, self.kill_consumer,
-            self._zombies_of_a_detector, self._zombie_of_the_dispatcher,
-        ]  # fmt: skip
+            self.freeze_actor,
+            self.kill_worker,
+            self.kill_producer,
+            self.kill_consumer,
+            self._zombies_of_a_detector,
+            self._zombie_of_the_dispatcher,
+        ]
         others += [self.kill_node] * 5 + [self.freeze_node] * 5 if nodes else [self.freeze_actor, *others[1:4]]
         if cut is not None:
             others += [lambda: self._cut(cut)] * 2

@@ -26,8 +26,15 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> 
 
 
 def test_a_retrain_order_runs_a_study_and_hands_its_best_parameters_on(start: Callable[..., System]) -> None:
-    handler = {"kind": "tune", "objective": "drivers.objectives:branin", "space": {"x": [-5, 10], "y": [0, 15]}, "trials": 30,
-               "seed": 1, "current": {"x": 0.0, "y": 0.0}, "min_improvement": 1.0}  # fmt: skip
+    handler = {
+        "kind": "tune",
+        "objective": "drivers.objectives:branin",
+        "space": {"x": [-5, 10], "y": [0, 15]},
+        "trials": 30,
+        "seed": 1,
+        "current": {"x": 0.0, "y": 0.0},
+        "min_improvement": 1.0,
+    }
     system = start(models={"tuned": {"handler": handler, "cooldown": "1s"}})
     system.retrains.trigger("tuned", reason="try")
     order = next(iter(system.retrains.stream(model="tuned", timeout_s=slow(60))))

@@ -236,8 +236,15 @@ def test_progress_is_plain_and_complete(kind: Any) -> None:
             detector.update(stream(kind, n))
         progress = detector.progress()
         assert set(progress) == {
-            "state", "baseline", "recent", "seen", "warmup", "n_baseline", "statistic", "threshold",
-        }  # fmt: skip
+            "state",
+            "baseline",
+            "recent",
+            "seen",
+            "warmup",
+            "n_baseline",
+            "statistic",
+            "threshold",
+        }
         assert progress["state"] in {"learning", "stable", "warning"}
         assert all(type(value) in {int, float, str, type(None)} for value in progress.values()), progress
 

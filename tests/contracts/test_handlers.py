@@ -529,10 +529,14 @@ def test_a_secret_that_is_written_as_standard_webhooks_writes_it_is_read_as_base
 @pytest.mark.parametrize(
     ("cause", "kind"),
     [
-        ("alarm", "drift.detected"), ("shortfall", "retrain.requested"), ("age", "retrain.requested"),
-        ("manual", "retrain.requested"), ("promoted", "version.promoted"), ("rolled_back", "version.rolled_back"),
+        ("alarm", "drift.detected"),
+        ("shortfall", "retrain.requested"),
+        ("age", "retrain.requested"),
+        ("manual", "retrain.requested"),
+        ("promoted", "version.promoted"),
+        ("rolled_back", "version.rolled_back"),
     ],
-)  # fmt: skip
+)
 def test_the_type_of_the_event_says_what_asks(cause: Any, kind: Any) -> None:
     asked = dataclasses.replace(an_order().request, cause=cause)
     assert webhook.cloud_event(an_order(request=asked), "ns")["type"] == f"io.visutility.{kind}.v1"

@@ -71,8 +71,15 @@ def _fuzz(name: str, seconds: float) -> int:
     corpus.mkdir(parents=True, exist_ok=True)
     for seed in SEEDS[name]:
         (corpus / hashlib.sha1(seed, usedforsecurity=False).hexdigest()).write_bytes(seed)
-    options = [f"-max_total_time={max(int(seconds), 1)}", f"-max_len={_MAX_BYTES}", f"-timeout={_LIMIT_S}",
-               f"-rss_limit_mb={_LIMIT_MB}", f"-artifact_prefix={corpus}/", "-print_final_stats=1", str(corpus)]  # fmt: skip
+    options = [
+        f"-max_total_time={max(int(seconds), 1)}",
+        f"-max_len={_MAX_BYTES}",
+        f"-timeout={_LIMIT_S}",
+        f"-rss_limit_mb={_LIMIT_MB}",
+        f"-artifact_prefix={corpus}/",
+        "-print_final_stats=1",
+        str(corpus),
+    ]
     atheris.Setup([sys.argv[0], *options], TARGETS[name])
     atheris.Fuzz()
     return 0

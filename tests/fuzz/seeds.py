@@ -9,14 +9,37 @@ import numpy as np
 
 from actors import wire
 
-EVENT: Final[dict[str, Any]] = {"model_name": "m", "model_version": "1", "timestamp": 1.7e9, "accuracy": 0.9, "recall": None,
-                                "n": 10, "extras": {"latency_ms": 12.5, "zone": "eu"}}  # fmt: skip
-PLAN: Final[dict[str, Any]] = {"name": "s", "trials": 10, "seed": 1, "strategy": {"name": "grid", "points": 3}, "mode": "max",
-                               "space": {"lr": [1e-5, 1e-2, "log"], "n": [1, 8, "int"], "k": {"choices": ["a", 1, None]}},
-                               "first": [{"lr": 0.001, "n": 3, "k": 1}], "early_stopping": "asha", "timeout_s": 3.5,
-                               "resources": {"cpu": 0.5}, "context": {"a": [1]}}  # fmt: skip
-STEP: Final[dict[str, Any]] = {"key": "s-w-1", "incarnation": "i", "sequence": 3, "wanted": True, "holding": 1,
-                               "results": [[0, 1, "completed", 0.5, 0.1, None]], "reports": [[1, 1, 3, 0.5]]}  # fmt: skip
+EVENT: Final[dict[str, Any]] = {
+    "model_name": "m",
+    "model_version": "1",
+    "timestamp": 1.7e9,
+    "accuracy": 0.9,
+    "recall": None,
+    "n": 10,
+    "extras": {"latency_ms": 12.5, "zone": "eu"},
+}
+PLAN: Final[dict[str, Any]] = {
+    "name": "s",
+    "trials": 10,
+    "seed": 1,
+    "strategy": {"name": "grid", "points": 3},
+    "mode": "max",
+    "space": {"lr": [1e-5, 1e-2, "log"], "n": [1, 8, "int"], "k": {"choices": ["a", 1, None]}},
+    "first": [{"lr": 0.001, "n": 3, "k": 1}],
+    "early_stopping": "asha",
+    "timeout_s": 3.5,
+    "resources": {"cpu": 0.5},
+    "context": {"a": [1]},
+}
+STEP: Final[dict[str, Any]] = {
+    "key": "s-w-1",
+    "incarnation": "i",
+    "sequence": 3,
+    "wanted": True,
+    "holding": 1,
+    "results": [[0, 1, "completed", 0.5, 0.1, None]],
+    "reports": [[1, 1, 3, 0.5]],
+}
 YAML: Final = """namespace: visutility
 storage: sqlite:///./visutility-data
 detectors: {max_processes: 32}

@@ -15,9 +15,34 @@ from tests.fuzz.seeds import EVENT, PLAN, SEEDS, STEP
 
 FEW = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 ODD: st.SearchStrategy[Any] = st.sampled_from(
-    [None, True, False, 0, -1, 2**63, -(2**70), 10**400, 0.5, 1e308, float("nan"), float("inf"), "", "x", "\x00", "\udc80",
-     "é" * 300, [], {}, [[]], {"": 0}, "1e5", "*", "a" * 5000, b"\xff"]
-)  # fmt: skip
+    [
+        None,
+        True,
+        False,
+        0,
+        -1,
+        2**63,
+        -(2**70),
+        10**400,
+        0.5,
+        1e308,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "\x00",
+        "\udc80",
+        "é" * 300,
+        [],
+        {},
+        [[]],
+        {"": 0},
+        "1e5",
+        "*",
+        "a" * 5000,
+        b"\xff",
+    ]
+)
 LEAF = ODD | st.integers() | st.floats() | st.text(max_size=8)
 ANY = st.recursive(
     LEAF, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8

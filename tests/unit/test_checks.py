@@ -40,9 +40,20 @@ def test_what_is_no_whole_number_within_the_bounds_is_refused(value: Any) -> Non
 
 @pytest.mark.parametrize(
     ("value", "number"),
-    [(1, 1.0), (np.float32(0.5), 0.5), (np.array(2), 2.0), (math.nan, None), (math.inf, None), (10**400, None), (True, None),
-     (np.bool_(1), None), ("1", None), (None, None), (np.array([1.0]), None)],
-)  # fmt: skip
+    [
+        (1, 1.0),
+        (np.float32(0.5), 0.5),
+        (np.array(2), 2.0),
+        (math.nan, None),
+        (math.inf, None),
+        (10**400, None),
+        (True, None),
+        (np.bool_(1), None),
+        ("1", None),
+        (None, None),
+        (np.array([1.0]), None),
+    ],
+)
 def test_a_finite_number_is_a_float_and_nothing_else_is(value: Any, number: float | None) -> None:
     assert finite(value) == number
 

@@ -68,10 +68,25 @@ def test_a_whole_number_of_any_library_is_a_number(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        True, "0.5", b"0.5", None, [0.5], np.array([0.5]), np.array([0.5, 0.6]), Tensor(0.5, 0.6), 1j, np.complex64(1), {},
-        np.timedelta64(3, "s"), np.datetime64("2026-01-01"), np.array("x"), timedelta(1), Decimal("0.5"), pd.Series([0.5, 0.6]),
+        True,
+        "0.5",
+        b"0.5",
+        None,
+        [0.5],
+        np.array([0.5]),
+        np.array([0.5, 0.6]),
+        Tensor(0.5, 0.6),
+        1j,
+        np.complex64(1),
+        {},
+        np.timedelta64(3, "s"),
+        np.datetime64("2026-01-01"),
+        np.array("x"),
+        timedelta(1),
+        Decimal("0.5"),
+        pd.Series([0.5, 0.6]),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_single_number_is_none(value: Any) -> None:
     assert columns.number(value) is None
 

@@ -74,8 +74,10 @@ class AsynchronousHalving:
             cutoff = ranked[max(len(ranked) // self._reduction, 1) - 1]
             # Fewer than `reduction` values say nothing about a best quarter; a loss that is no number needs no comparison.
             if (len(ranked) >= self._reduction and loss > cutoff) or not math.isfinite(loss):
-                return Verdict(stop=True, seen=f"rung {rung}: {loss:.6g} is beyond {cutoff:.6g}, the best "
-                                               f"1/{self._reduction} of {len(ranked)}")  # fmt: skip
+                return Verdict(
+                    stop=True,
+                    seen=f"rung {rung}: {loss:.6g} is beyond {cutoff:.6g}, the best 1/{self._reduction} of {len(ranked)}",
+                )
         return Verdict(stop=False)
 
     def complete(self, trial: int) -> None:
@@ -115,8 +117,10 @@ class MedianStop:
         middle = len(means) // 2  # of a list in order
         median = means[middle] if len(means) % 2 else (means[middle - 1] + means[middle]) / 2
         if best > median:
-            return Verdict(stop=True, seen=f"step {step}: best {best:.6g} is above {median:.6g}, the median of {len(means)} "
-                                           "completed trials")  # fmt: skip
+            return Verdict(
+                stop=True,
+                seen=f"step {step}: best {best:.6g} is above {median:.6g}, the median of {len(means)} completed trials",
+            )
         return Verdict(stop=False)
 
     def complete(self, trial: int) -> None:

@@ -28,8 +28,10 @@ class GridTuner:
         self.seed = seed
         self.space = parse(space)
         if points * len(self.space.parameters) > _MAX_VALUES:
-            raise ValueError(f"points must be at most {_MAX_VALUES // len(self.space.parameters)} for each of "
-                             f"{len(self.space.parameters)} parameters, got {points}")  # fmt: skip
+            raise ValueError(
+                f"points must be at most {_MAX_VALUES // len(self.space.parameters)} for each of "
+                f"{len(self.space.parameters)} parameters, got {points}"
+            )
         self._axes = [_axis(parameter, points) for parameter in self.space.parameters]
         self.size = math.prod(len(axis) for axis in self._axes)
         self._next = 0

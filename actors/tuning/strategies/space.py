@@ -184,8 +184,9 @@ def _parameter(name: object, value: object) -> Parameter:
         return _choices(field, name, value)
     value = _listed(value)
     if value is None or not 2 <= len(value) <= 2 + len(_FLAGS):
-        raise ValueError(f"{field} must be a pair [min, max], optionally with 'log' or 'int', or {{'choices': [...]}}, "
-                         f"got {shown(value)}")  # fmt: skip
+        raise ValueError(
+            f"{field} must be a pair [min, max], optionally with 'log' or 'int', or {{'choices': [...]}}, got {shown(value)}"
+        )
     low, high, *flags = value
     for flag in flags:
         if flag not in _FLAGS or flags.count(flag) > 1:
@@ -250,8 +251,10 @@ def _choices(field: str, name: str, value: Mapping[Any, Any]) -> Choices:
         except (TypeError, ValueError, RecursionError):
             same = False
         if not same:
-            raise ValueError(f"{field}: every choice must be a number, string, bool, None, or a list or dict of them "
-                             f"(JSON), got {shown(choice)}")  # fmt: skip
+            raise ValueError(
+                f"{field}: every choice must be a number, string, bool, None, or a list or dict of them "
+                f"(JSON), got {shown(choice)}"
+            )
         if encoded in seen:
             raise ValueError(f"{field}: choices must differ, got {shown(choice)} twice")
         seen.add(encoded)

@@ -122,7 +122,7 @@ def test_nothing_written_gives_the_same_as_the_example() -> None:
         ("a: *nowhere", "f.yaml: is no YAML"),
         ("a: !!int x", "a: is no int, got 'x'"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_refused_with_the_key_s_path_and_the_rule(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"f\.yaml: ") as caught:
         read(text)
@@ -160,9 +160,17 @@ def test_a_mapping_is_checked_like_a_file() -> None:
 def test_numbers_are_read_as_yaml_1_2_reads_them() -> None:
     values = config.read_yaml("a: 1e-5\nb: no\nc: 12:30\nd: 0x10\ne: 010\nf: 2026-01-01\ng: .inf\nh: ~\ni: -3\nj: True", "f")
     assert values == {
-        "a": 1e-5, "b": "no", "c": "12:30", "d": 16, "e": 10, "f": "2026-01-01", "g": float("inf"), "h": None,
-        "i": -3, "j": True,
-    }  # fmt: skip
+        "a": 1e-5,
+        "b": "no",
+        "c": "12:30",
+        "d": 16,
+        "e": 10,
+        "f": "2026-01-01",
+        "g": float("inf"),
+        "h": None,
+        "i": -3,
+        "j": True,
+    }
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,14 @@ def test_a_skipped_episode_asks_again_when_the_events_have_passed_the_cooldown(u
 
 def request(episode: str, at_s: float) -> dict[str, Any]:
     return {
-        "episode": episode, "model": "m", "version": "v1", "metric": "accuracy", "observed_drift": 3.0, "triggered_at": at_s,
+        "episode": episode,
+        "model": "m",
+        "version": "v1",
+        "metric": "accuracy",
+        "observed_drift": 3.0,
+        "triggered_at": at_s,
         "explanation": {},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(

@@ -20,24 +20,76 @@ from drivers import ack, cli, retrains, silence, status, stop, tune, versions, w
 
 NAME = "modèle/日本\u202efr\u0430ud"
 STATUS: dict[str, Any] = {
-    "namespace": NAME, "build": "b", "storage": "sqlite:///s", "pinned_to": "0" * 40,
-    "models": {NAME: {"state": "drifting", "events": 7, "duplicates": 0, "rejected": 0, "flagged": True,
-                      "open_episodes": [NAME],
-                      "versions": {"1.10 ü": {"metrics": {"accuracy é": {"state": "drifting", "baseline": {"mean": 0.9}}}}}}},
-    "clients": {}, "retrains": {"dead": 1}, "tuner": {"studies": 1},
+    "namespace": NAME,
+    "build": "b",
+    "storage": "sqlite:///s",
+    "pinned_to": "0" * 40,
+    "models": {
+        NAME: {
+            "state": "drifting",
+            "events": 7,
+            "duplicates": 0,
+            "rejected": 0,
+            "flagged": True,
+            "open_episodes": [NAME],
+            "versions": {"1.10 ü": {"metrics": {"accuracy é": {"state": "drifting", "baseline": {"mean": 0.9}}}}},
+        }
+    },
+    "clients": {},
+    "retrains": {"dead": 1},
+    "tuner": {"studies": 1},
     "actors": {"runner": {"alive": False, "pid": 1, "node": None, "epoch": None}},
-}  # fmt: skip
+}
 ORDER: dict[str, Any] = {
-    "id": NAME, "model": NAME, "version": "1", "state": "dead", "requested_at": 1e9, "dispatched_at": None, "finished_at": None,
-    "attempts": 1, "new_version": None, "reason": "ü \x1b[31m no", "explanation": {"é": 1.0}, "attempt_log": [], "tuning": None,
-    "status": "ok", "cause": "shortfall", "lost": 1.0, "price": None, "verdict": "paid", "saved": 9.0, "saved_error": 1.0,
-}  # fmt: skip
+    "id": NAME,
+    "model": NAME,
+    "version": "1",
+    "state": "dead",
+    "requested_at": 1e9,
+    "dispatched_at": None,
+    "finished_at": None,
+    "attempts": 1,
+    "new_version": None,
+    "reason": "ü \x1b[31m no",
+    "explanation": {"é": 1.0},
+    "attempt_log": [],
+    "tuning": None,
+    "status": "ok",
+    "cause": "shortfall",
+    "lost": 1.0,
+    "price": None,
+    "verdict": "paid",
+    "saved": 9.0,
+    "saved_error": 1.0,
+}
 ADMITTED = {"decision": "dispatched", "order": NAME, "reason": "ü"}
 RECORDED = {"status": "recorded", "reason": "ü"}
-SUMMARY = {"study": "s", "name": NAME, "state": "DONE", "error": "é", "mode": "min", "seed": 1, "space": {}, "trials": 1,
-           "done": 1, "best": 0, "best_value": 1.0, "counts": {}, "workers": 0}  # fmt: skip
-TRIAL = {"id": 0, "params": {"é": 1.0}, "value": 1.0, "state": "COMPLETED", "attempts": 1, "error": "ü", "seconds": 1.0,
-         "node": None, "finished_at": None}  # fmt: skip
+SUMMARY = {
+    "study": "s",
+    "name": NAME,
+    "state": "DONE",
+    "error": "é",
+    "mode": "min",
+    "seed": 1,
+    "space": {},
+    "trials": 1,
+    "done": 1,
+    "best": 0,
+    "best_value": 1.0,
+    "counts": {},
+    "workers": 0,
+}
+TRIAL = {
+    "id": 0,
+    "params": {"é": 1.0},
+    "value": 1.0,
+    "state": "COMPLETED",
+    "attempts": 1,
+    "error": "ü",
+    "seconds": 1.0,
+    "node": None,
+    "finished_at": None,
+}
 STUDIES = [{"name": NAME, "state": "DONE", "created_at": 1e9, "error": "é"}]
 
 
@@ -51,19 +103,34 @@ SYSTEM: Any = SimpleNamespace(
     stop=lambda: None,
     versions=SimpleNamespace(
         history=lambda *_: [{"version": NAME, "state": "live", "since": 1e9, "promise": {"values": {"é": 0.9}, "n": 5}}],
-        promote=lambda *_: {"status": "promoted"}, rollback=lambda *_: {"status": "ok", "version": NAME},
+        promote=lambda *_: {"status": "promoted"},
+        rollback=lambda *_: {"status": "ok", "version": NAME},
     ),
     retrains=SimpleNamespace(
-        history=lambda *_, **__: [ORDER], show=lambda *_: ORDER, retry=lambda *_: ADMITTED, trigger=lambda *_: ADMITTED,
-        done=lambda *_, **__: RECORDED, failed=lambda *_: RECORDED, silence=lambda *_: NAME, unsilence=lambda *_: None,
-        front=lambda *_: None, dismiss=lambda *_: None, queue=lambda: [{**ORDER, "place": 1, "why": "ü"}],
+        history=lambda *_, **__: [ORDER],
+        show=lambda *_: ORDER,
+        retry=lambda *_: ADMITTED,
+        trigger=lambda *_: ADMITTED,
+        done=lambda *_, **__: RECORDED,
+        failed=lambda *_: RECORDED,
+        silence=lambda *_: NAME,
+        unsilence=lambda *_: None,
+        front=lambda *_: None,
+        dismiss=lambda *_: None,
+        queue=lambda: [{**ORDER, "place": 1, "why": "ü"}],
         silences=lambda *_: [{"id": "q", "model": NAME, "remaining_s": 9.5, "comment": "ü"}],
     ),
     tuner=SimpleNamespace(
-        run=study, submit=study, wait=study, study=study, resume=study, stop=lambda *_: None, delete=lambda *_: None,
+        run=study,
+        submit=study,
+        wait=study,
+        study=study,
+        resume=study,
+        stop=lambda *_: None,
+        delete=lambda *_: None,
         studies=lambda: STUDIES,
     ),
-)  # fmt: skip
+)
 
 
 def lines(folder: Path) -> dict[str, list[str]]:
@@ -74,21 +141,47 @@ def lines(folder: Path) -> dict[str, list[str]]:
     config.write_text("defaults: {cooldown: 7m}\n", encoding="utf-8")
     search = ["drivers.objectives:branin", "--space", '{"x": [0, 1]}', "--trials", "1"]
     return {
-        "up": ["missing é.yaml"], "down": [], "start": ["missing é.yaml"], "stop": [], "reload": ["missing é.yaml"],
-        "config check": [str(config), "--model", NAME], "status": [], "watch": ["--rounds", "2", "--every", "0.001"],
-        "explain": [NAME, "--storage", f"sqlite:///{folder}/nowhere é"], "retrains ls": [], "retrains show": [NAME],
-        "retrains retry": [NAME], "retrains trigger": [NAME, "--reason", "é"], "retrains done": [NAME],
+        "up": ["missing é.yaml"],
+        "down": [],
+        "start": ["missing é.yaml"],
+        "stop": [],
+        "reload": ["missing é.yaml"],
+        "config check": [str(config), "--model", NAME],
+        "status": [],
+        "watch": ["--rounds", "2", "--every", "0.001"],
+        "explain": [NAME, "--storage", f"sqlite:///{folder}/nowhere é"],
+        "retrains ls": [],
+        "retrains show": [NAME],
+        "retrains retry": [NAME],
+        "retrains trigger": [NAME, "--reason", "é"],
+        "retrains done": [NAME],
         "backup": [str(folder / "é"), "--storage", "sqlite:////nowhere é"],
         "restore": [str(folder / "no é"), "--storage", "sqlite:////nowhere é"],
-        "models ls": ["--silent"], "models show": [NAME], "versions ls": [NAME], "versions promote": [NAME, "8"],
-        "versions rollback": [NAME], "retrains front": [NAME], "retrains dismiss": [NAME, "--reason", "é"],
-        "retrains failed": [NAME, "--reason", "é"], "silence add": [NAME, "--duration", "2h"], "silence ls": [],
-        "silence expire": [NAME], "ack": [NAME], "replay": [str(events), "--dry-run", "--config", str(config)],
-        "tune run": search, "tune submit": search, "tune watch": [NAME], "tune stop": [NAME], "tune ls": [],
-        "tune resume": [NAME, "--wait"], "tune delete": [NAME],
+        "models ls": ["--silent"],
+        "models show": [NAME],
+        "versions ls": [NAME],
+        "versions promote": [NAME, "8"],
+        "versions rollback": [NAME],
+        "retrains front": [NAME],
+        "retrains dismiss": [NAME, "--reason", "é"],
+        "retrains failed": [NAME, "--reason", "é"],
+        "silence add": [NAME, "--duration", "2h"],
+        "silence ls": [],
+        "silence expire": [NAME],
+        "ack": [NAME],
+        "replay": [str(events), "--dry-run", "--config", str(config)],
+        "tune run": search,
+        "tune submit": search,
+        "tune watch": [NAME],
+        "tune stop": [NAME],
+        "tune ls": [],
+        "tune resume": [NAME, "--wait"],
+        "tune delete": [NAME],
         "tune show": [NAME],
-        "demo": ["--days", "0", "--out", str(folder / "é")], "reference": ["--seed", "é"], "completion": ["bash"],
-    }  # fmt: skip
+        "demo": ["--days", "0", "--out", str(folder / "é")],
+        "reference": ["--seed", "é"],
+        "completion": ["bash"],
+    }
 
 
 def main(report: Path, folder: Path) -> None:

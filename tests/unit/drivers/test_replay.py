@@ -35,10 +35,15 @@ def test_a_csv_file_is_read_column_by_column(tmp_path: Path) -> None:
     events, rejected = read(file)
     assert rejected == []
     assert events == [
-        {"model_name": "fraud", "model_version": "7", "timestamp": 1.7e9, "accuracy": 0.91,
-         "extras": {"latency_ms": 12.5, "site": "north"}},
+        {
+            "model_name": "fraud",
+            "model_version": "7",
+            "timestamp": 1.7e9,
+            "accuracy": 0.91,
+            "extras": {"latency_ms": 12.5, "site": "north"},
+        },
         {"model_name": "fraud", "model_version": "7", "timestamp": 1.7e9 + 1, "extras": {"latency_ms": 13.0}},
-    ]  # fmt: skip
+    ]
 
 
 def test_jsonl_takes_the_wire_s_own_form_and_a_flat_one(tmp_path: Path) -> None:

@@ -11,10 +11,23 @@ import pytest
 from drivers import retrains
 
 ROW: dict[str, Any] = {
-    "id": "o-1", "model": "fraud", "version": "7", "cause": "shortfall", "state": "pending", "requested_at": 1e9,
-    "dispatched_at": None, "finished_at": None, "attempts": 0, "new_version": None, "reason": "", "lost": 180.0, "price": 250.0,
-    "verdict": None, "saved": None, "saved_error": None,
-}  # fmt: skip
+    "id": "o-1",
+    "model": "fraud",
+    "version": "7",
+    "cause": "shortfall",
+    "state": "pending",
+    "requested_at": 1e9,
+    "dispatched_at": None,
+    "finished_at": None,
+    "attempts": 0,
+    "new_version": None,
+    "reason": "",
+    "lost": 180.0,
+    "price": 250.0,
+    "verdict": None,
+    "saved": None,
+    "saved_error": None,
+}
 
 
 @pytest.fixture

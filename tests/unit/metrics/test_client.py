@@ -600,8 +600,12 @@ def test_a_promise_is_checked_and_sent(made: Any) -> None:
     metrics = made()
     reply = metrics.promise({"accuracy": np.float32(0.5)}, n=2500, model="m", version="v1")
     assert reply["arguments"] == {
-        "model": "m", "version": "v1", "values": {"accuracy": 0.5}, "n": 2500.0, "source": "cross_validation"
-    }  # fmt: skip
+        "model": "m",
+        "version": "v1",
+        "values": {"accuracy": 0.5},
+        "n": 2500.0,
+        "source": "cross_validation",
+    }
 
 
 @pytest.mark.parametrize(

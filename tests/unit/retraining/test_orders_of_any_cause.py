@@ -320,9 +320,24 @@ def test_orders_for_one_receiver_do_not_hide_those_for_another(store):
 
 
 LATER = {
-    "cause", "ordinal", "lost", "price", "receiver", "front", "started_wall_s", "started_boot_s", "started_boot_id",
-    "promise", "promise_n", "promise_source", "promise_passed_on", "verdict", "verdict_saved", "verdict_error", "verdict_at",
-}  # fmt: skip
+    "cause",
+    "ordinal",
+    "lost",
+    "price",
+    "receiver",
+    "front",
+    "started_wall_s",
+    "started_boot_s",
+    "started_boot_id",
+    "promise",
+    "promise_n",
+    "promise_source",
+    "promise_passed_on",
+    "verdict",
+    "verdict_saved",
+    "verdict_error",
+    "verdict_at",
+}
 
 
 def test_a_store_of_schema_1_is_brought_forward_with_its_orders(url):

@@ -387,9 +387,7 @@ def test_status_counts_orders_by_state(store: Any) -> None:
     book.admissions.request(request("queued", "e-2"), at(1))
     book.leases.finish(order, None, Done(), at(2))
     with store.part(DISPATCHER).read() as connection:
-        assert tables.read_status(connection) == {
-            "pending": 0, "running": 0, "done": 1, "failed": 0, "dead": 0, "skipped": 1
-        }  # fmt: skip
+        assert tables.read_status(connection) == {"pending": 0, "running": 0, "done": 1, "failed": 0, "dead": 0, "skipped": 1}
 
 
 def test_the_database_itself_refuses_a_second_active_order_of_a_model(store: Any) -> None:

@@ -16,8 +16,15 @@ from actors.retraining.handlers.interface import Surroundings
 from actors.retraining.rules.delivery import Done, Failed, HandOn, Launched, Retry, Stop
 from actors.retraining.rules.orders import RUNNING, Order, Request
 
-DOCUMENT = {"kind": "tune", "objective": "train:objective", "space": {"x": [0, 1]}, "trials": 5, "mode": "max", "seed": 3,
-            "then": {"kind": "task", "target": "train:retrain"}}  # fmt: skip
+DOCUMENT = {
+    "kind": "tune",
+    "objective": "train:objective",
+    "space": {"x": [0, 1]},
+    "trials": 5,
+    "mode": "max",
+    "seed": 3,
+    "then": {"kind": "task", "target": "train:retrain"},
+}
 
 
 class Played:
@@ -49,8 +56,15 @@ class Played:
                 if not self.submitted:
                     raise KeyError("no study")
                 best = max(range(len(self.values)), key=self.values.__getitem__) if self.values else None
-                return {"study": "s-1", "state": self.state, "best": best, "done": 3, "mode": "max", "error": "broken",
-                        "first": len(self.submitted[0]["first"])}  # fmt: skip
+                return {
+                    "study": "s-1",
+                    "state": self.state,
+                    "best": best,
+                    "done": 3,
+                    "mode": "max",
+                    "error": "broken",
+                    "first": len(self.submitted[0]["first"]),
+                }
             case ("tuner", "trials"):
                 since = arguments.get("since", 0)
                 rows = [{"id": n, "params": {"x": n / 10}, "value": v, "state": "COMPLETED"} for n, v in enumerate(self.values)]
@@ -59,9 +73,15 @@ class Played:
 
 
 ORDER = Order(
-    id="order-1", request=Request("fraud", "7", "recall", 4.0, 1.0, "e-1", {"n": 1}), state=RUNNING, reason="", handler="tune",
-    handler_settings={}, requested_at=1.0, attempts=1,
-)  # fmt: skip
+    id="order-1",
+    request=Request("fraud", "7", "recall", 4.0, 1.0, "e-1", {"n": 1}),
+    state=RUNNING,
+    reason="",
+    handler="tune",
+    handler_settings={},
+    requested_at=1.0,
+    attempts=1,
+)
 
 
 def run(played: Played, method: str, **changes: Any) -> Any:

@@ -74,7 +74,7 @@ def opened_elsewhere(packed: bytes) -> str:
         "import package_of_mine.inner\ndef f(params):\n    return package_of_mine.inner.deep(params['x'])\n",
     ],
     ids=["module", "function", "inside", "nested", "instance", "package inside", "package"],
-)  # fmt: skip
+)
 def test_local_modules_beside_the_script_travel_with_the_objective(beside: Callable[..., Path], objective: str) -> None:
     beside(
         objective_of_mine=objective,
@@ -113,8 +113,10 @@ def test_what_travelled_wins_over_a_file_of_that_name_and_does_not_stay_for_the_
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "helpers_of_mine.py").write_text("K = 7\n")
-    code = ("import pickle, sys, helpers_of_mine; first, second = pickle.load(sys.stdin.buffer); "
-            "print(helpers_of_mine.K, pickle.loads(first)({'x': 1}), pickle.loads(second)({'x': 1}))")  # fmt: skip
+    code = (
+        "import pickle, sys, helpers_of_mine; first, second = pickle.load(sys.stdin.buffer); "
+        "print(helpers_of_mine.K, pickle.loads(first)({'x': 1}), pickle.loads(second)({'x': 1}))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], input=pickle.dumps((first, second)), capture_output=True, check=True, cwd=other
     )
@@ -199,8 +201,15 @@ def test_how_many_trials_the_nodes_could_carry(resources: dict[str, float], task
 
 
 def summary(done: int, **changes: Any) -> StudySummary:
-    known: Any = {"name": "s", "state": "RUNNING", "done": done, "trials": 100, "workers": 2, "best_value": None,
-                  "counts": {"RUNNING": 2, "FAILED": 1, "TIMED_OUT": 1}} | changes  # fmt: skip
+    known: Any = {
+        "name": "s",
+        "state": "RUNNING",
+        "done": done,
+        "trials": 100,
+        "workers": 2,
+        "best_value": None,
+        "counts": {"RUNNING": 2, "FAILED": 1, "TIMED_OUT": 1},
+    } | changes
     told: StudySummary = known
     return told
 

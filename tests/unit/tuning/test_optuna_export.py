@@ -15,8 +15,13 @@ from actors.tuning.study import Study
 
 optuna: Any = pytest.importorskip("optuna")
 
-SPACE: dict[str, Any] = {"lr": [1e-5, 1e-2, "log"], "n": [1, 9, "int"], "kind": {"choices": ["a", "b"]},
-                         "mixed": {"choices": [1, True, None]}, "layers": {"choices": [[1, 2], [3]]}}  # fmt: skip
+SPACE: dict[str, Any] = {
+    "lr": [1e-5, 1e-2, "log"],
+    "n": [1, 9, "int"],
+    "kind": {"choices": ["a", "b"]},
+    "mixed": {"choices": [1, True, None]},
+    "layers": {"choices": [[1, 2], [3]]},
+}
 STATES = ["COMPLETED", "COMPLETED", "FAILED", "PRUNED", "COMPLETED", "TIMED_OUT", "RUNNING", "PENDING"]
 
 
@@ -48,9 +53,23 @@ class Kept:
         return Study(self.summary, lambda: self.rows[: self.trials])
 
     def summary(self) -> StudySummary:
-        return {"study": self.id, "name": "kept", "state": self.state, "error": None, "trials": 8, "done": 6, "counts": {},
-                "workers": 0, "best": 0, "best_value": 0.0, "mode": self.mode, "seed": 7, "space": parse(SPACE).document(),
-                "strategy": "random", "first": 0}  # fmt: skip
+        return {
+            "study": self.id,
+            "name": "kept",
+            "state": self.state,
+            "error": None,
+            "trials": 8,
+            "done": 6,
+            "counts": {},
+            "workers": 0,
+            "best": 0,
+            "best_value": 0.0,
+            "mode": self.mode,
+            "seed": 7,
+            "space": parse(SPACE).document(),
+            "strategy": "random",
+            "first": 0,
+        }
 
 
 @pytest.fixture(autouse=True)

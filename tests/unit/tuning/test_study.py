@@ -92,8 +92,19 @@ def test_exports_hold_every_trial(tmp_path: Path) -> None:
     with study.to_csv(tmp_path / "kept.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 40
-    assert list(rows[0]) == ["id", "state", "value", "params.lr", "params.n", "params.kind", "attempts", "seconds", "node",
-                             "finished_at", "error"]  # fmt: skip
+    assert list(rows[0]) == [
+        "id",
+        "state",
+        "value",
+        "params.lr",
+        "params.n",
+        "params.kind",
+        "attempts",
+        "seconds",
+        "node",
+        "finished_at",
+        "error",
+    ]
     assert float(rows[5]["params.lr"]) == study.trials[5].params["lr"]
     assert {row["params.kind"] for row in rows} == {"rbf", "[1, 2]", "null"}
     document = json.loads(study.to_json(tmp_path / "kept.json").read_text())

@@ -109,9 +109,21 @@ def test_a_model_whose_retrains_came_to_nothing_asks_no_more_until_a_person_does
 
 @pytest.mark.parametrize(
     ("pattern", "possible"),
-    [("fraud", True), ("fraud-*", True), ("[!a]", True), ("a[0-9]?", True), ("é[à-ü]", True), ("[]a]", True),
-     ("fraud-[", False), ("a[z-a]", False), ("[*]", False), ("x[?*[]", False), ("[", False), ("ok[a][", False)],
-)  # fmt: skip
+    [
+        ("fraud", True),
+        ("fraud-*", True),
+        ("[!a]", True),
+        ("a[0-9]?", True),
+        ("é[à-ü]", True),
+        ("[]a]", True),
+        ("fraud-[", False),
+        ("a[z-a]", False),
+        ("[*]", False),
+        ("x[?*[]", False),
+        ("[", False),
+        ("ok[a][", False),
+    ],
+)
 def test_a_pattern_that_the_name_of_no_model_can_match_is_known(pattern: Any, possible: Any) -> None:
     assert can_match(pattern) is possible
 

@@ -37,8 +37,15 @@ class Worker:
     ) -> dict[str, Any]:
         self.sequence += 0 if again else 1
         now_s = said.pop("now_s", 1.0)
-        fields = {"key": self.key, "incarnation": self.incarnation, "sequence": self.sequence, "results": results,
-                  "wanted": wanted, "holding": holding, "node": "n1"}  # fmt: skip
+        fields = {
+            "key": self.key,
+            "incarnation": self.incarnation,
+            "sequence": self.sequence,
+            "results": results,
+            "wanted": wanted,
+            "holding": holding,
+            "node": "n1",
+        }
         reply: Any = self.ledger.step(Step.from_wire(fields | said), now_s=now_s, wall_s=100.0)  # type: ignore[arg-type]
         if reply["status"] == "ok" and wanted and not again:
             reported = {(result[0], result[1]) for result in results}
@@ -64,8 +71,14 @@ def test_one_worker_runs_every_trial_once() -> None:
     assert seen == [(trial, 1) for trial in range(50)]
     assert ledger.state == "DONE"
     assert ledger.summary()["counts"] == {
-        "PENDING": 0, "RUNNING": 0, "COMPLETED": 50, "PRUNED": 0, "FAILED": 0, "TIMED_OUT": 0, "CANCELLED": 0
-    }  # fmt: skip
+        "PENDING": 0,
+        "RUNNING": 0,
+        "COMPLETED": 50,
+        "PRUNED": 0,
+        "FAILED": 0,
+        "TIMED_OUT": 0,
+        "CANCELLED": 0,
+    }
 
 
 def test_a_step_that_is_said_again_is_answered_again_and_counted_once() -> None:

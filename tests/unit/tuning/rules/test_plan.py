@@ -14,17 +14,53 @@ from tests.speed import slow
 GOOD: dict[str, Any] = {"name": "s", "space": {"x": [0, 1]}, "trials": 10, "seed": 1}
 
 BAD = [
-    ("name", ""), ("name", "a*"), ("name", "a\nb"), ("name", "n" * 201), ("name", 7),
-    ("trials", 0), ("trials", -1), ("trials", 2.0), ("trials", True), ("trials", "10"), ("trials", 10**8),
-    ("seed", -1), ("seed", 1.5), ("seed", "x"), ("mode", "minimize"), ("mode", None),
-    ("max_concurrent", 0), ("max_concurrent", 1.5), ("timeout_s", 0), ("timeout_s", -1), ("timeout_s", math.nan),
-    ("timeout_s", math.inf), ("timeout_s", True), ("timeout_s", "3"), ("retries", -1), ("retries", 0.5),
-    ("executor", "thread"), ("executor", None), ("resources", {"cpu": -1}), ("resources", {"gpu": math.nan}),
-    ("resources", {"gpu": "1"}), ("resources", {"cpu": 1.5}), ("resources", [1]), ("resources", {1: 1}),
-    ("early_stopping", "never"), ("early_stopping", 3), ("first", 3), ("first", [{"y": 1}]), ("first", [{"x": math.nan}]),
-    ("context", {"x": object()}), ("context", [1]), ("context", {"x": "y" * 70_000}),
-    ("strategy", "nonsense"), ("strategy", {"points": 3}), ("space", {}), ("space", {"x": [1, 0]}),
-]  # fmt: skip
+    ("name", ""),
+    ("name", "a*"),
+    ("name", "a\nb"),
+    ("name", "n" * 201),
+    ("name", 7),
+    ("trials", 0),
+    ("trials", -1),
+    ("trials", 2.0),
+    ("trials", True),
+    ("trials", "10"),
+    ("trials", 10**8),
+    ("seed", -1),
+    ("seed", 1.5),
+    ("seed", "x"),
+    ("mode", "minimize"),
+    ("mode", None),
+    ("max_concurrent", 0),
+    ("max_concurrent", 1.5),
+    ("timeout_s", 0),
+    ("timeout_s", -1),
+    ("timeout_s", math.nan),
+    ("timeout_s", math.inf),
+    ("timeout_s", True),
+    ("timeout_s", "3"),
+    ("retries", -1),
+    ("retries", 0.5),
+    ("executor", "thread"),
+    ("executor", None),
+    ("resources", {"cpu": -1}),
+    ("resources", {"gpu": math.nan}),
+    ("resources", {"gpu": "1"}),
+    ("resources", {"cpu": 1.5}),
+    ("resources", [1]),
+    ("resources", {1: 1}),
+    ("early_stopping", "never"),
+    ("early_stopping", 3),
+    ("first", 3),
+    ("first", [{"y": 1}]),
+    ("first", [{"x": math.nan}]),
+    ("context", {"x": object()}),
+    ("context", [1]),
+    ("context", {"x": "y" * 70_000}),
+    ("strategy", "nonsense"),
+    ("strategy", {"points": 3}),
+    ("space", {}),
+    ("space", {"x": [1, 0]}),
+]
 
 
 @pytest.mark.parametrize(("field", "value"), BAD, ids=lambda value: str(value)[:20])
@@ -101,15 +137,30 @@ def test_values_given_as_first_are_kept_in_the_order_of_the_space() -> None:
 
 
 def test_numpy_numbers_are_numbers_wherever_a_plan_takes_one() -> None:
-    plain = {"trials": 12, "seed": 5, "max_concurrent": 3, "retries": 2, "timeout_s": 0.5, "resources": {"cpu": 2},
-             "space": {"x": [0, 1], "n": [1, 4, "int"], "k": {"choices": [1, 2, 3]}}, "context": {"now": 7, "of": [1, 2]},
-             "strategy": {"name": "grid", "points": 4}, "early_stopping": {"name": "asha", "min_steps": 2}}  # fmt: skip
-    numpy = {"trials": np.int64(12), "seed": np.uint32(5), "max_concurrent": np.int8(3), "retries": np.int64(2),
-             "timeout_s": np.float32(0.5), "resources": {"cpu": np.int64(2)},
-             "space": {"x": np.array([0.0, 1.0]), "n": [np.int64(1), np.int64(4), "int"], "k": {"choices": np.arange(1, 4)}},
-             "context": {"now": np.int64(7), "of": np.array([1, 2])},
-             "strategy": {"name": "grid", "points": np.int64(4)},
-             "early_stopping": {"name": "asha", "min_steps": np.int64(2)}}  # fmt: skip
+    plain = {
+        "trials": 12,
+        "seed": 5,
+        "max_concurrent": 3,
+        "retries": 2,
+        "timeout_s": 0.5,
+        "resources": {"cpu": 2},
+        "space": {"x": [0, 1], "n": [1, 4, "int"], "k": {"choices": [1, 2, 3]}},
+        "context": {"now": 7, "of": [1, 2]},
+        "strategy": {"name": "grid", "points": 4},
+        "early_stopping": {"name": "asha", "min_steps": 2},
+    }
+    numpy = {
+        "trials": np.int64(12),
+        "seed": np.uint32(5),
+        "max_concurrent": np.int8(3),
+        "retries": np.int64(2),
+        "timeout_s": np.float32(0.5),
+        "resources": {"cpu": np.int64(2)},
+        "space": {"x": np.array([0.0, 1.0]), "n": [np.int64(1), np.int64(4), "int"], "k": {"choices": np.arange(1, 4)}},
+        "context": {"now": np.int64(7), "of": np.array([1, 2])},
+        "strategy": {"name": "grid", "points": np.int64(4)},
+        "early_stopping": {"name": "asha", "min_steps": np.int64(2)},
+    }
     assert check(GOOD | numpy) == check(GOOD | plain)
     assert check(GOOD | numpy).document() == check(GOOD | plain).document()
 

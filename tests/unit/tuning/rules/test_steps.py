@@ -23,17 +23,33 @@ def step(**fields: Any) -> Step:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"sequence": 0}, {"sequence": 1.0}, {"sequence": True}, {"sequence": MAX_STEP + 1}, {"holding": -1}, {"key": 7},
-        {"incarnation": None}, {"node": 7}, {"load_error": b"x"}, {"results": 7}, {"results": [[1, 2]]}, {"results": [None]},
-        {"results": [[0, 1, "won", 1.0, 0.1, None]]}, {"results": [[0, 0, "completed", 1.0, 0.1, None]]},
-        {"results": [["0", 1, "completed", 1.0, 0.1, None]]}, {"results": [[0, 1, "completed", 1.0, -0.1, None]]},
-        {"results": [[0, 1, "completed", 1.0, math.nan, None]]}, {"results": [[0, 1, "failed", None, 0.1, 7]]},
-        {"results": [[0, 1, "completed", 1.0, 0.1, None]] * (MAX_RESULTS + 1)}, {"reports": [[0, 1, 1]]},
-        {"reports": [[0, 1, -1, 0.5]]}, {"reports": [[0, 1, MAX_STEP + 1, 0.5]]},
-        {"reports": [[0, 1, 1, 0.5]] * (MAX_REPORTS + 1)}, {"reports": "0111"},
+        {"sequence": 0},
+        {"sequence": 1.0},
+        {"sequence": True},
+        {"sequence": MAX_STEP + 1},
+        {"holding": -1},
+        {"key": 7},
+        {"incarnation": None},
+        {"node": 7},
+        {"load_error": b"x"},
+        {"results": 7},
+        {"results": [[1, 2]]},
+        {"results": [None]},
+        {"results": [[0, 1, "won", 1.0, 0.1, None]]},
+        {"results": [[0, 0, "completed", 1.0, 0.1, None]]},
+        {"results": [["0", 1, "completed", 1.0, 0.1, None]]},
+        {"results": [[0, 1, "completed", 1.0, -0.1, None]]},
+        {"results": [[0, 1, "completed", 1.0, math.nan, None]]},
+        {"results": [[0, 1, "failed", None, 0.1, 7]]},
+        {"results": [[0, 1, "completed", 1.0, 0.1, None]] * (MAX_RESULTS + 1)},
+        {"reports": [[0, 1, 1]]},
+        {"reports": [[0, 1, -1, 0.5]]},
+        {"reports": [[0, 1, MAX_STEP + 1, 0.5]]},
+        {"reports": [[0, 1, 1, 0.5]] * (MAX_REPORTS + 1)},
+        {"reports": "0111"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_malformed_step_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="step: "):
         step(**fields)

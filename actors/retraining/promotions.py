@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from actors.clock import Instant
 from actors.retraining import tables
@@ -116,6 +116,17 @@ def put_back(connection: Connection, id_: str) -> Order | None:
     again = orders.put_back(order, f"put back by hand; it was {order.state}: {order.reason}")
     _put(connection, again)
     return again
+
+
+def prune(connection: Connection, *, keep_rows: int, older_than_s: float) -> None:
+    """Delete ended decisions beyond the newest `keep_rows` or recorded before `older_than_s`, at most 1,000 at a time."""
+    newest = connection.execute(select(func.max(promotions.c.seq))).scalar() or 0
+    too_old = (promotions.c.seq <= newest - keep_rows) | (promotions.c.requested_at < older_than_s)
+    gone = select(promotions.c.seq).where(promotions.c.state.not_in(orders.ACTIVE), too_old).order_by(promotions.c.seq)
+    last = connection.execute(gone.limit(1000)).scalars().all()
+    if last:
+        ended = promotions.c.state.not_in(orders.ACTIVE)
+        connection.execute(promotions.delete().where(promotions.c.seq <= last[-1], ended, too_old))
 
 
 def rebase(connection: Connection, now: Instant, seen: Instant | None) -> None:

@@ -258,4 +258,5 @@ class RetrainingState:
         with self.commits.write() as connection:
             model_tables.put_sighting(connection, now)
             tables.prune(connection, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
+            promotions.prune(connection, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
             model_tables.prune_silences(connection, self.commits.pace(now), older_than_s=now.wall_s - keep_s)

@@ -10,6 +10,7 @@ from actors.clock import Instant
 from actors.retraining import tables
 from actors.retraining.admissions import Asked
 from actors.retraining.commits import Plan
+from actors.retraining.promotions import PromotionPlan
 from actors.retraining.rows import receiver_of
 from actors.retraining.rules import orders
 from actors.retraining.rules.delivery import Backoff, Done, Failed, Promise, Retry
@@ -306,6 +307,20 @@ def test_a_dead_letter_is_dismissed_with_a_reason_and_is_gone_from_the_dead(stor
     )
     with store.part(DISPATCHER).read() as connection:
         assert tables.read_status(connection)["dead"] == 0
+
+
+def test_decisions_about_versions_are_kept_within_the_retention(store):
+    webhook = PromotionPlan("webhook", {"kind": "webhook", "url": "http://127.0.0.1:9/"})
+    state = a_state(store, promotion=PromotionPlan())
+    for number in range(9):
+        asked = Request("fraud", f"{number}", "", None, 1.8e9, "", {}, cause="promoted")
+        state.promoted(f"k-{number}", asked, at(number))
+    state = a_state(store, promotion=webhook)
+    state.promoted("k-active", Request("fraud", "x", "", None, 1.8e9, "", {}, cause="promoted"), at(9))
+    state.keep_house(at(10), keep_rows=4, keep_s=1e9)
+    assert [order.request.version for order in state.record.promotions(None, 99)] == ["6", "7", "8", "x"]
+    state.keep_house(at(1e6), keep_rows=4, keep_s=10.0)
+    assert [order.request.version for order in state.record.promotions(None, 99)] == ["x"], "what is under way stays"
 
 
 def test_orders_for_one_receiver_do_not_hide_those_for_another(store):

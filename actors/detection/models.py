@@ -6,6 +6,7 @@ log after it. What a failed commit touched is forgotten and read again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -24,7 +25,13 @@ from actors.recent import Recent
 from actors.replies import Episode
 from actors.storage import Part
 
+logger = logging.getLogger(__name__)
+
 PRODUCERS_IN_MEMORY: Final = 20_000  # pairs of model and producer of one process; others are read again when they come
+
+
+class UnreadableError(RuntimeError):
+    """What the store holds of a model cannot be read: nothing of it may be written over."""
 
 
 class Models:
@@ -37,6 +44,7 @@ class Models:
         self.settings = settings
         self._models: dict[str, Model] = {}
         self._forgotten: set[str] = set()
+        self._unreadable: set[str] = set()  # models whose row cannot be read
         self.agenda = Agenda()
         self.followed: set[str] = set()  # models with an order worth asking about
         # A group's are read before it is carried out, and stay until its commit.
@@ -101,6 +109,8 @@ class Models:
     def wake(self, works: Sequence[Work], now: Instant) -> None:
         """Read what these works need and memory has not: rows that were forgotten, detectors, high-water marks."""
         names = {work.model for work in works if work.model is not None}
+        if broken := sorted(names & self._unreadable):
+            raise UnreadableError(f"{', '.join(broken)}: the model's row in the store cannot be read")
         unknown = sorted(name for name in names if name not in self._models)
         asleep = [name for name in sorted(names) if name in self._models and not self._models[name].awake]
         unmarked = {
@@ -125,7 +135,11 @@ class Models:
             model = self._models[name]
             baselines.take_up_pin(connection, model)
             for row in tables.read_log(connection, name, after=model.snapshot, until=model.number):
-                verdict = wire.recheck(row.payload, row.received_at, row.skip)
+                try:
+                    verdict = wire.recheck(row.payload, row.received_at, row.skip)
+                except ValueError as error:  # its events stay counted; what the detectors would have learned of them is lost
+                    logger.error("%s: row %d of the log cannot be read and is skipped: %s", name, row.number, error)  # noqa: TRY400
+                    continue
                 model.monitor.take(verdict.batch, verdict.ok, row.skip, counted=True, keep=model.in_use)
                 model.rows_since += row.count
             model.awake = True
@@ -136,29 +150,38 @@ class Models:
         for record in records:
             by_model.setdefault(record["model"], []).append(record)
         for row in rows:
-            memory = tables.unpack(row.memory)
-            settings = self.settings.for_model(row.model)
-            # The boot clock's reading of then is not known; the wall's is.
-            seen = Instant(row.last_at, 0.0, "") if row.last_at <= now.wall_s else now
-            monitor = Monitor(settings, memory)
-            self._models[row.model] = Model(
-                row.model,
-                monitor,
-                EpisodeBook(self._store_id, row.model, memory["ordinal"], by_model.get(row.model, ())),
-                RetrainWatch(settings, memory.get("retrain"), monitor.since()),
-                settings,
-                row.events,
-                row.duplicates,
-                row.rejected,
-                row.number,
-                row.snapshot,
-                last_seen=seen,
-                quarantined=memory["quarantined"],
-                bad_values=memory.get("bad_values", 0),
-                clock_ahead=memory.get("clock_ahead"),
-                deployed=memory.get("deployed"),
-                rejection=memory.get("rejection"),
-                no_data=memory["no_data"],
-                on_event_time=self.settings.clock == "event",
-            )
-            self.plan(self._models[row.model], now)
+            try:
+                model = self._model_of(row, by_model.get(row.model, ()), now)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                logger.error("the row of %s cannot be read: its events are refused, other models go on: %r", row.model, error)  # noqa: TRY400
+                self._unreadable.add(row.model)
+                continue
+            self._models[row.model] = model
+            self.plan(model, now)
+
+    def _model_of(self, row: Any, records: Iterable[Episode], now: Instant) -> Model:
+        memory = tables.unpack(row.memory)
+        settings = self.settings.for_model(row.model)
+        # The boot clock's reading of then is not known; the wall's is.
+        seen = Instant(row.last_at, 0.0, "") if row.last_at <= now.wall_s else now
+        monitor = Monitor(settings, memory)
+        return Model(
+            row.model,
+            monitor,
+            EpisodeBook(self._store_id, row.model, memory["ordinal"], records),
+            RetrainWatch(settings, memory.get("retrain"), monitor.since()),
+            settings,
+            row.events,
+            row.duplicates,
+            row.rejected,
+            row.number,
+            row.snapshot,
+            last_seen=seen,
+            quarantined=memory["quarantined"],
+            bad_values=memory.get("bad_values", 0),
+            clock_ahead=memory.get("clock_ahead"),
+            deployed=memory.get("deployed"),
+            rejection=memory.get("rejection"),
+            no_data=memory["no_data"],
+            on_event_time=self.settings.clock == "event",
+        )

@@ -22,7 +22,7 @@ from actors.config.stored import load_stored
 from actors.detection import baselines, effects, tables
 from actors.detection.attempts import CRASHES, Attempts
 from actors.detection.model import Change, Ingest, Model, Work
-from actors.detection.models import PRODUCERS_IN_MEMORY, Models
+from actors.detection.models import PRODUCERS_IN_MEMORY, Models, UnreadableError
 from actors.detection.rules.episodes import Tell
 from actors.detection.rules.promises import Promise
 from actors.detection.rules.retrain import Outcome
@@ -103,6 +103,8 @@ class DetectionState:
             raise UnavailableError(brief(error)) from error
         except Exception as error:  # noqa: BLE001  whatever a detector raises must not stop the other models
             self._forget(works)
+            if isinstance(error, UnreadableError) and len(works) == 1:
+                return [ingested("unavailable", epoch=self.epoch, reason=str(error), retry_in_s=_RETRY_S)]
             if len(works) == 1:
                 return [self._failure(works[0], error, now)]
             # One of this group breaks it: each by itself, so that the others do not suffer.

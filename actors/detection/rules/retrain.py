@@ -7,6 +7,7 @@ inherits from the version before. Which orders there are is the episodes' busine
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypedDict
@@ -390,7 +391,8 @@ class RetrainWatch:
             return
         self._shortfall = self._made()
         if self._shortfall is not None and memory["rule"] is not None:
-            self._shortfall.restore(memory["rule"])
+            with contextlib.suppress(ValueError):  # of another build: the rule begins again
+                self._shortfall.restore(memory["rule"])
             if self._rule.budget is not None and memory["shown"]["price"] is not None:
                 self._shortfall.price = memory["shown"]["price"]
 

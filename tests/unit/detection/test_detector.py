@@ -796,3 +796,51 @@ def test_hello_answers_before_the_store_can_be_opened(tmp_path: Path, run: Any) 
 
 def test_settings_have_no_model_by_default() -> None:
     assert Settings().for_model("m").watch["accuracy"].detector == "default"
+
+
+# --- damage ----------------------------------------------------------------------------------------------------
+
+
+def damage(world: World, statement: str, *values: Any) -> None:
+    store = Store(world.url)
+    with store.part(DETECTOR, 0).write() as connection:
+        connection.exec_driver_sql(statement, values)
+    store.close()
+
+
+def test_an_unreadable_row_of_the_log_is_skipped_and_the_model_goes_on(
+    world: World, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        detector = world.detector()
+        for number in range(3):
+            await send(detector, world.payload(n=10), 10 * number)
+        damage(world, "UPDATE log SET payload = ? WHERE number = 2", b"flipped")
+        assert (await send(world.detector(), world.payload(n=10), 30))["accepted"] == 10
+
+    run(story())
+    assert world.status()["m"]["events"] == 40
+    assert "row 2 of the log cannot be read" in caplog.text
+
+
+def test_a_model_whose_row_cannot_be_read_is_not_written_over_and_others_go_on(world: World, run: Any) -> None:
+    async def story() -> None:
+        detector = world.detector("detectors:0")
+        for model in ("broken", "sound"):
+            await send(detector, world.payload(n=10), 0, model=model)
+        damage(world, "UPDATE models SET memory = ? WHERE model = 'broken'", b"\xc1")
+        detector = world.detector("detectors:0")
+        calls = (send(detector, world.payload(n=10), 10, model=model) for model in ("broken", "sound"))
+        broken, sound = await asyncio.gather(*calls)
+        assert (broken["status"], sound["accepted"]) == ("unavailable", 10)
+        assert "broken: the model's row in the store cannot be read" in broken["reason"]
+        for _ in range(4):
+            assert (await send(detector, world.payload(n=10), 10, model="broken"))["status"] == "unavailable"
+
+    run(story())
+    store = Store(world.url)
+    with store.part(DETECTOR, 0).read() as connection:
+        events = dict(connection.exec_driver_sql("SELECT model, events FROM models").all())
+    store.close()
+    assert events == {"broken": 10, "sound": 20}
+    assert world.count("quarantine") == 0

@@ -310,7 +310,7 @@ rows = st.lists(st.tuples(st.sampled_from(["v1", "v2"]), st.floats(0, NOW), cell
 
 @settings(max_examples=150, deadline=None)
 @given(rows)
-def test_rows_come_out_of_a_packed_batch_as_they_went_in(events: list[tuple[str, float, dict[str, Any]]]) -> None:
+def test_rows_come_out_of_a_packed_batch_as_they_went_in(events: list[wire.Row]) -> None:
     batch = wire.unpack(wire.pack(wire.batch_of_rows(events)))
     assert batch.rows == len(events)
     for row, (version, time, metrics, n) in enumerate(events):
@@ -393,7 +393,7 @@ def test_rows_are_sealed_into_batches_that_the_wire_takes_each_once_and_in_order
 @given(many_rows)
 def test_a_rows_verdict_is_the_same_alone_and_among_others(small_limits: None, events: list[Any]) -> None:
     def verdicts(sealed: list[sealing.Packed]) -> list[bool]:
-        told = []
+        told: list[bool] = []
         for packed in sealed:
             ok = wire.check(wire.unpack(packed.payload), NOW).ok
             told += [True] * packed.rows if ok is None else ok.tolist()
@@ -464,7 +464,7 @@ def as_float(value: float) -> float:
 
 @settings(max_examples=50, deadline=None)
 @given(rows, st.integers(0, 30))
-def test_a_verdict_counts_each_row_once(events: list[tuple[str, float, dict[str, Any]]], skip: int) -> None:
+def test_a_verdict_counts_each_row_once(events: list[wire.Row], skip: int) -> None:
     batch = wire.batch_of_rows(events)
     skip = min(skip, batch.rows)
     verdict = wire.check(batch, NOW, skip)

@@ -45,7 +45,7 @@ class FakeDetectors:
     def spawn(self, process: str, slot: int) -> None:
         self.spawned.append((process, slot))
 
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         if name in self.away:
             raise PeerUnavailableError(name)
         if method == "on_batch":
@@ -192,7 +192,7 @@ def test_bad_events_are_rejected_alone_with_their_index(world: World, run: Any) 
 def test_a_call_that_no_single_batch_can_hold_is_split_and_counted_whole(world: World, run: Any, numbered: bool) -> None:
     events = [{**event("a"), "extras": {f"metric-{i}": 1.0}, "model_version": f"v{i}"} for i in range(1500)]
     events[700] = event("a", 7.0)
-    mark = {"producer": "p", "sequence": 10} if numbered else {}
+    mark: dict[str, Any] = {"producer": "p", "sequence": 10} if numbered else {}
     reply = run(world.broadcaster().broadcast(events=events, **mark))
     assert (reply["accepted"], reply["duplicates"]) == (1499, 0)
     assert [(each["index"], each["field"]) for each in reply["rejected"]] == [(700, "accuracy")]
@@ -224,7 +224,7 @@ def test_what_no_model_can_count_is_counted_in_the_store_with_its_reason(world: 
 
     async def story(broadcaster: MetricBroadcaster) -> None:
         await broadcaster.broadcast(events=[event(name) for name in "abcdef"])
-        await broadcaster.broadcast(events=[event("a*"), event("a"), {"accuracy": 0.5}, 7])
+        await broadcaster.broadcast(events=[event("a*"), event("a"), {"accuracy": 0.5}, 7])  # type: ignore[list-item]
         await in_store(broadcaster)
         assert told()["events"] in {3, 46}
         (reply,) = await broadcaster.ingest_many(
@@ -258,11 +258,12 @@ def test_a_call_of_bad_events_reaches_the_detector_of_a_known_model_alone(world:
 
 def test_a_promise_goes_to_the_detector_of_its_model_which_may_have_logged_nothing(world: World, run: Any) -> None:
     broadcaster = world.broadcaster()
-    said = {"values": {"accuracy": 0.9}, "n": 2500}
+    said: dict[str, Any] = {"values": {"accuracy": 0.9}, "n": 2500}
     assert run(broadcaster.promise(model="new", version="v1", **said)) == {"status": "promise"}
     assert world.detectors.asked == [
         ("promise", {"model": "new", "version": "v1", "values": {"accuracy": 0.9}, "n": 2500.0, "source": "cross_validation"})
     ]
+    bad: dict[str, Any]
     for bad in ({"n": 0}, {"values": {"accuracy": 7}}, {"source": "guess"}, {"version": ""}, {"model": "a*"}):
         with pytest.raises(ValueError, match="must"):
             run(broadcaster.promise(**{"model": "new", "version": "v1", **said, **bad}))

@@ -19,6 +19,7 @@ import pytest
 
 from actors import wire
 from actors.errors import WrongTypeError, WrongValueError
+from actors.messages import Message
 from actors.metrics import pump, sender
 from actors.metrics.client import Metrics
 
@@ -50,7 +51,7 @@ class FakeSystem:
 
     # --- the link
 
-    def send(self, batches: list[dict[str, Any]]) -> Any | None:
+    def send(self, batches: list[Message]) -> Any | None:
         if not self.up:
             return None
         self.calls += 1
@@ -92,7 +93,7 @@ class FakeSystem:
             return {"status": "ok", "high_water": self.high.get((arguments["model"], arguments["producer"]), 0)}
         return {"status": "learned", "arguments": arguments}
 
-    def _take(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _take(self, batch: Any) -> dict[str, Any]:
         key = batch["model"], batch["producer"]
         high = self.high.get(key, 0)
         self.clients[batch["producer"]] = batch["client"]

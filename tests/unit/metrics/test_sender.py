@@ -12,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from actors.metrics import sender as sending
 from actors.metrics.sealing import Packed
 from actors.metrics.sender import Ask, Send, Sender, Settled, Warn
+from actors.replies import Ingested, ingested
 
 
 def made(producer: str = "p", **options: Any) -> Sender:
@@ -19,9 +20,9 @@ def made(producer: str = "p", **options: Any) -> Sender:
     return Sender(producer, new_producer=lambda: next(names), **options)
 
 
-def accepted(rows: int, high: int, *, duplicates: int = 0, epoch: int = 1, **more: Any) -> dict[str, Any]:
-    reply = {"status": "accepted", "accepted": rows - duplicates, "duplicates": duplicates, "rejected": []}
-    return {**reply, "high_water": high, "epoch": epoch, **more}
+def accepted(rows: int, high: int, *, duplicates: int = 0, epoch: int = 1, **more: Any) -> Ingested:
+    counts = {"accepted": rows - duplicates, "duplicates": duplicates}
+    return ingested("accepted", high_water=high, epoch=epoch, **counts) | more  # type: ignore[return-value,arg-type]
 
 
 def sends(sender: Sender, now_s: float) -> list[Send]:
@@ -53,7 +54,7 @@ def test_a_stream_has_two_calls_in_flight_at_most_and_all_together_the_window(mo
     assert sends(sender, 0.0) == []
 
 
-@pytest.mark.parametrize("reply", [None, {"status": "busy", "retry_in_s": 0.4}, {"status": "unavailable", "retry_in_s": 0.4}])
+@pytest.mark.parametrize("reply", [None, ingested("busy", retry_in_s=0.4), ingested("unavailable", retry_in_s=0.4)])
 def test_what_was_not_acknowledged_is_sent_again_with_the_same_numbers_after_a_pause(reply: Any) -> None:
     sender = made()
     sender.add("a", Packed(3, b"x"))
@@ -82,8 +83,8 @@ def test_a_refused_batch_gives_its_numbers_to_those_behind_it() -> None:
     for rows in (3, 2, 4):
         sender.add("a", Packed(rows, b"x"))
     (send,) = sends(sender, 0.0)
-    gap = {"status": "gap", "high_water": 3, "epoch": 1}
-    outcomes = sender.replied(send.call, [accepted(3, 3), {"status": "refused", "reason": "no room"}, gap], 0.1)
+    gap = ingested("gap", high_water=3, epoch=1)
+    outcomes = sender.replied(send.call, [accepted(3, 3), ingested("refused", reason="no room"), gap], 0.1)
     assert [outcome.rejected for outcome in outcomes if isinstance(outcome, Settled)] == [0, 2]
     assert [outcome.text for outcome in outcomes if isinstance(outcome, Warn)] == ["a was refused: no room"]
     (again,) = sends(sender, 2.0)
@@ -100,7 +101,7 @@ def test_a_gap_before_the_first_batch_means_another_store_and_everything_goes_to
     sender.replied(send.call, [accepted(3, 3)], 0.1)
     sender.add("a", Packed(2, b"x"))
     (send,) = sends(sender, 0.2)
-    (warning,) = sender.replied(send.call, [{"status": "gap", "high_water": 0, "epoch": 1}], 0.3)
+    (warning,) = sender.replied(send.call, [ingested("gap", high_water=0, epoch=1)], 0.3)
     assert isinstance(warning, Warn)
     (again,) = sends(sender, 2.0)
     assert (again.producer, parts(again)) == ("new-0", [("a", 0, 2)])
@@ -182,10 +183,10 @@ class Store:
         self.counted: list[bytes] = []
         self.epoch = 1
 
-    def take(self, producer: str, model: str, sequence: int, packed: Packed) -> dict[str, Any]:
+    def take(self, producer: str, model: str, sequence: int, packed: Packed) -> Ingested:
         high = self.high.get((model, producer), 0)
         if sequence > high:
-            return {"status": "gap", "high_water": high, "epoch": self.epoch}
+            return ingested("gap", high_water=high, epoch=self.epoch)
         skip = min(high - sequence, packed.rows)
         self.high[model, producer] = max(high, sequence + packed.rows)
         if skip < packed.rows:
@@ -201,7 +202,7 @@ class Traffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.late: dict[int, list[dict[str, Any]]] = {}  # what was carried out, and is answered later
+        self.late: dict[int, list[Ingested]] = {}  # what was carried out, and is answered later
         self.sender = made()
         self.store = Store()
         self.now_s = 0.0
@@ -231,11 +232,11 @@ class Traffic(RuleBasedStateMachine):
     @rule(call=consumes(calls), outcome=st.sampled_from(["taken", "lost", "no reply", "busy", "not sent"]))
     def answer(self, call: int, outcome: str) -> None:
         send = self.tickets.pop(call)
-        replies: list[dict[str, Any]] | None = self.late.pop(call, None)
+        replies: list[Ingested] | None = self.late.pop(call, None)
         if replies is None and outcome in {"taken", "no reply"}:
             replies = [self.store.take(send.producer, part.model, part.sequence, part.packed) for part in send.parts]
         elif outcome == "busy" and replies is None:
-            replies = [{"status": "busy", "retry_in_s": 0.1} for _ in send.parts]
+            replies = [ingested("busy", retry_in_s=0.1) for _ in send.parts]
         if outcome == "not sent":
             self.sender.not_sent(call, self.now_s)
             return

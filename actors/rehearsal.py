@@ -1,8 +1,9 @@
 """What would have happened: one model's events through one configuration, on their own time, touching nothing that runs.
 
-The detectors, the episodes and the gate are those of the live system; only the clock is the events'. What a retrain would have
-changed nobody can know: the events stay as they were logged. An order counts as carried out `takes_s` after it was given, and
-what is logged then counts as the new normal, unless a new version came first, as it did in the history.
+The detectors, the episodes, the retrain rule with its promises and the gates are those of the live system; only the clock is
+the events'. What a retrain would have changed nobody can know: the events stay as they were logged. An order counts as carried
+out `takes_s` after it was given, and what is logged then counts as the new normal, unless a new version came first, as it did
+in the history. Limits over all models (`orders`) are not rehearsed: each model is rehearsed alone.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import numpy as np
 
 from actors.clock import event_instant
 from actors.config import ModelSettings
-from actors.detection.rules.episodes import Ask, Effect, EpisodeBook, Rearm, asks_at, observed_drift
+from actors.detection.rules.episodes import Ask, Effect, EpisodeBook, Ordered, Rearm, Retrained, asks_at, observed_drift
 from actors.detection.rules.monitor import Monitor
+from actors.detection.rules.promises import Promise
+from actors.detection.rules.retrain import Judged, Pays, RetrainWatch
+from actors.detection.rules.retrain import Outcome as Decided
+from actors.detection.rules.versions import Decision
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.gate import AlreadyActive, Cooldown, CoolingDown, Dispatch, DryRun, admit
-from actors.wire import Batch, Bools, Column, Floats
+from actors.wire import Batch, Bools, Column, Floats, Indices
 
 # A decision is made at the end of such a piece; live, at the end of a batch.
 PIECE_ROWS: Final = 20
@@ -27,7 +32,7 @@ PIECE_ROWS: Final = 20
 
 @dataclass(slots=True)
 class Seen:
-    """One episode: `alarm` are the numbers of the alarm that opened it, times are those of the events.
+    """One episode: `alarm` are the numbers of what opened it, `cause` alarm or shortfall; times are those of the events.
 
     `delay_events` is how many events the alarm came after the estimated change. `ordered_at` is None where it never got an
     order, and `skips` are the reasons why it had to wait.
@@ -40,6 +45,7 @@ class Seen:
     alarm: dict[str, Any]
     delay_events: int
     drift: float | None
+    cause: str = "alarm"
     ordered_at: float | None = None
     skips: list[str] = field(default_factory=list)
     closed_at: float | None = None
@@ -57,6 +63,10 @@ class Outcome:
     last_at: float | None
     versions: list[str]
     episodes: list[Seen]
+    aged: list[float] = field(default_factory=list)  # when orders were given because of the version's age
+    errors_lost: float | None = None  # beyond the promises, over all versions; None without a promise or n
+    verdicts: list[str] = field(default_factory=list)  # paid, did not pay
+    missing: list[str] = field(default_factory=list)  # what kept the rule from working, at the end
 
     def summary(self) -> dict[str, Any]:
         """Give the figures that are compared: counts, and medians over the episodes (None where there is none)."""
@@ -66,7 +76,10 @@ class Outcome:
             "events": self.events,
             "alarms": sum(len(each.alarms) for each in self.episodes),
             "episodes": len(self.episodes),
-            "retrains": len(orders),
+            "retrains": len(orders) + len(self.aged),
+            "of_age": len(self.aged),
+            "errors_lost": self.errors_lost,
+            "paid": sum(each == "paid" for each in self.verdicts),
             "skipped": sum(len(each.skips) for each in self.episodes),
             "median_delay_events": _median(each.delay_events for each in self.episodes),
             "median_wait_s": _median(waits),
@@ -94,6 +107,12 @@ class Rehearsal:
         self._baselines = dict(baselines or {})
         self._monitor = Monitor(settings)
         self._book = EpisodeBook("what-if", model)
+        self._retrain = RetrainWatch(settings)
+        self._lost_before = 0.0  # until the rule began again last
+        self._lost: float | None = None  # since then
+        self._verdicts: list[str] = []
+        self._aged: list[float] = []
+        self._deployed_at: float | None = None  # the live version, or its last order because of its age
         self._seen: dict[str, Seen] = {}
         self._cooldown: Cooldown | None = None
         self._running: tuple[str, float] | None = None  # the episode whose order is being carried out, and until when
@@ -103,14 +122,22 @@ class Rehearsal:
 
     def take(self, batch: Batch, ok: Bools | None = None, skip: int = 0) -> None:
         """Take the rows of a batch from `skip` on that are `ok` (None: all)."""
-        for piece in _pieces(batch, ok, skip):
+        # A window of n predictions stands for hours, and an age ends between two of them: each is decided by itself.
+        alone = batch.weights is not None or self._settings.retrain.max_age_s is not None
+        for piece in _pieces(batch, ok, skip, 1 if alone else PIECE_ROWS):
             self._take(piece)
+
+    def promise(self, promise: Promise) -> None:
+        """Take a promise where it stands among the batches."""
+        self._retrain.promise(promise)
 
     def outcome(self) -> Outcome:
         """Give what came of it so far."""
+        lost = None if self._lost is None else self._lost_before + self._lost
         return Outcome(
             self._model, self._events, self._first_at, self._now.wall_s if self._events else None,
-            list(self._monitor.versions), list(self._seen.values()),
+            list(self._monitor.versions), list(self._seen.values()), list(self._aged), lost, list(self._verdicts),
+            list(self._retrain.missing),
         )  # fmt: skip
 
     def _take(self, piece: Batch) -> None:
@@ -124,17 +151,59 @@ class Rehearsal:
         known = list(self._monitor.versions)
         taken = self._monitor.take(piece, None, 0)
         self._now = event_instant(max(self._now.wall_s, float(piece.times.max())))
-        effects: list[Effect] = []
-        for version in taken.new_versions:
-            effects += self._book.new_version(version, known, self._now)
-            known.append(version)
-            self._running = None  # whoever was retraining is overtaken, or this is what came of it
+        effects = self._decided(self._retrain.take(piece, None, 0), known)
         for feed in taken.feeds:
-            effects += self._book.feed(feed, self._now)
+            effects += self._book.feed(feed, self._now, self._retrain.informs(feed.version))
         effects += self._finished()
         self._carry_out(effects)
-        self._carry_out(self._book.tick(self._now))
+        self._carry_out(self._book.tick(self._now, pays=self._retrain.pays))
+        self._age()
+        lost = self._retrain.shown()["lost"]
+        self._lost = self._lost if lost is None else lost
         self._note()
+
+    def _decided(self, outcomes: Iterable[Decided], known: list[str]) -> list[Effect]:
+        """Take what the retrain watch has decided, as a detector does."""
+        effects: list[Effect] = []
+        for outcome in outcomes:
+            match outcome:
+                case Pays():
+                    if not self._book.has_shortfall:
+                        effects += self._book.shortfall(outcome.version, outcome.metric, outcome.at, outcome.numbers, self._now)
+                case Judged():
+                    self._verdicts.append(outcome.verdict)
+                case Decision(kind="flagged" | "rejected"):
+                    pass
+                case Decision():
+                    effects += self._book.new_version(outcome.version, known, self._now)
+                    known.append(outcome.version)
+                    self._running = None  # whoever was retraining is overtaken, or this is what came of it
+                    self._deployed_at = self._now.wall_s
+                    self._begin_again()
+        return effects
+
+    def _begin_again(self) -> None:
+        """Count what the rule had summed up, which begins again at 0."""
+        self._lost_before, self._lost = self._lost_before + (self._lost or 0.0), None if self._lost is None else 0.0
+
+    def _gave_up(self) -> bool:
+        """Tell whether so many retrains in a row did not pay that the model asks no more."""
+        newest = self._verdicts[-self._settings.retrain.give_up :]
+        return len(newest) == self._settings.retrain.give_up and all(each == "did not pay" for each in newest)
+
+    def _age(self) -> None:
+        """Order a retrain of a version that has come of age, as the dispatcher does."""
+        max_age_s, since = self._settings.retrain.max_age_s, self._deployed_at
+        if max_age_s is None or since is None or self._now.wall_s < since + max_age_s or self._gave_up():
+            return
+        active = None if self._running is None else self._running[0]
+        asked = admit(
+            self._model, now=self._now, active=active, cooldown=self._cooldown, silences=(), dry_run=self._settings.dry_run
+        )
+        if isinstance(asked, Dispatch | DryRun):
+            self._cooldown = Cooldown("age", Countdown(self._now, self._settings.cooldown_s))
+            self._aged.append(self._now.wall_s)
+            self._deployed_at = self._now.wall_s
 
     def _finished(self) -> list[Effect]:
         """Let the order that is being carried out be done when its time is over."""
@@ -151,6 +220,12 @@ class Rehearsal:
                 case Rearm(version=version, metric=metric):
                     if self._monitor.learned_drift(version, metric, effect.baseline_mean, effect.margin, effect.since_alarm):
                         self._monitor.reset(version, metric)
+                case Ordered():
+                    self._decided(self._retrain.ordered(self._now.wall_s), [])
+                case Retrained(version=version, order=order, new_version=new_version):
+                    if self._retrain.versions.live == version:
+                        self._begin_again()
+                    self._retrain.retrained(version, order, effect.numbers, new_version, self._now.wall_s)
                 case _:
                     pass  # what is told to people live
 
@@ -158,6 +233,12 @@ class Rehearsal:
         self._note()
         record = self._book.get(episode)
         seen, now = self._seen[episode], self._now if record is None else event_instant(asks_at(record))
+        if self._gave_up():
+            why = f"gave up: {self._settings.retrain.give_up} retrains in a row did not pay"
+            seen.skips.append(why)
+            reply: dict[str, Any] = {"decision": "skipped", "reason": why, "retry_in_s": None}
+            self._carry_out(self._book.reply(episode, reply, self._now, now))
+            return
         decision = admit(
             self._model,
             now=now,
@@ -171,7 +252,7 @@ class Rehearsal:
                 self._cooldown = Cooldown(episode, Countdown(now, self._settings.cooldown_s))
                 seen.ordered_at = now.wall_s
                 self._running = (episode, now.wall_s + self._takes_s)
-                reply: dict[str, Any] = {"decision": "dispatched", "order": episode, "reason": ""}
+                reply = {"decision": "dispatched", "order": episode, "reason": ""}
             case CoolingDown(order=other, retry_in_s=retry_in_s):
                 why = f"cooling down after the order of {other}"
                 reply = {"decision": "skipped", "reason": why, "retry_in_s": retry_in_s}
@@ -194,7 +275,7 @@ class Rehearsal:
             if seen is None:
                 seen = self._seen[record["id"]] = Seen(
                     record["id"], record["version"], record["metric"], record["time"], dict(first),
-                    int(first["estimated_start"]), observed_drift(first),
+                    int(first["estimated_start"]), observed_drift(first), record.get("cause", "alarm"),
                 )  # fmt: skip
             seen.alarms = [{"metric": alarm["metric"], "time": alarm["time"]} for alarm in record["evidence"]]
             if record["closed_at"] is not None and seen.closed_at is None:
@@ -202,7 +283,7 @@ class Rehearsal:
         self._book.written()
 
 
-def _pieces(batch: Batch, ok: Bools | None, skip: int) -> Iterator[Batch]:
+def _pieces(batch: Batch, ok: Bools | None, skip: int, size: int) -> Iterator[Batch]:
     """Cut a batch into pieces of one version each, in order, without the rows that do not count."""
     which = np.zeros(batch.rows, dtype=np.uint16) if batch.which is None else batch.which
     counted = np.ones(batch.rows, dtype=bool) if ok is None else ok.copy()
@@ -212,13 +293,15 @@ def _pieces(batch: Batch, ok: Bools | None, skip: int) -> Iterator[Batch]:
         return
     cuts = np.flatnonzero(np.diff(which[index])) + 1
     for run in np.split(index, cuts):
-        for start in range(0, len(run), PIECE_ROWS):
-            rows = run[start : start + PIECE_ROWS]
-            columns = {
-                name: Column(column.values[rows], None if column.present is None else column.present[rows])
-                for name, column in batch.columns.items()
-            }
-            yield Batch(len(rows), [batch.versions[which[rows[0]]]], batch.times[rows], columns)
+        for start in range(0, len(run), size):
+            rows = run[start : start + size]
+            columns = {name: _rows(column, rows) for name, column in batch.columns.items()}
+            weights = None if batch.weights is None else _rows(batch.weights, rows)
+            yield Batch(len(rows), [batch.versions[which[rows[0]]]], batch.times[rows], columns, weights=weights)
+
+
+def _rows(column: Column, rows: Indices) -> Column:
+    return Column(column.values[rows], None if column.present is None else column.present[rows])
 
 
 def _median(values: Iterable[float]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,8 @@ from actors import config, wire
 from actors.config import Settings
 from actors.config.stored import load_stored
 from actors.detection import tables as detector_tables
+from actors.detection.rules import promises
+from actors.detection.rules.promises import Promise
 from actors.errors import NoSystemError
 from actors.metrics import sealing
 from actors.rehearsal import Outcome, Rehearsal
@@ -28,6 +30,7 @@ EPISODE_COLUMNS: Final = (
     "configuration",
     "model",
     "version",
+    "cause",
     "alarm at",
     "metric",
     "from",
@@ -40,12 +43,13 @@ EPISODE_COLUMNS: Final = (
 
 @dataclass(slots=True)
 class Part:
-    """A batch of one model on its way into the rehearsals."""
+    """A batch of one model on its way into the rehearsals, or a promise that stands between two."""
 
     model: str
-    batch: Batch
+    batch: Batch | None
     ok: Bools | None = None
     skip: int = 0
+    promise: Promise | None = None
 
 
 @dataclass(slots=True)
@@ -81,10 +85,8 @@ def rehearse(asked: Asked, output: Output) -> int:
                     )
                     for name, settings in both.items()
                 }
-            for rehearsal in rehearsals[part.model].values():
-                rehearsal.take(part.batch, part.ok, part.skip)
-            _keep(values.setdefault(part.model, []), part, both["now"])
-            events += part.batch.rows
+            _take(part, rehearsals[part.model].values())
+            events += _keep(values.setdefault(part.model, []), part, both["now"])
             step(events)
     tell_rejected(source.rejected, output)
     if not rehearsals:
@@ -177,7 +179,10 @@ def _stored_parts(
         for name in names:
             with part.read() as connection:
                 baselines[name] = detector_tables.all_samples(connection, name)
-                for row in detector_tables.read_log(connection, name):
+                for row in detector_tables.read_log(connection, name, promises=True):
+                    if row.count == 0:
+                        yield Part(name, None, promise=promises.unpacked(row.payload))
+                        continue
                     seen = wire.recheck(row.payload, row.received_at, row.skip)
                     batch, ok = seen.batch, seen.ok
                     if since_s is not None:
@@ -186,15 +191,27 @@ def _stored_parts(
                     yield Part(name, batch, ok, row.skip)
 
 
-def _keep(held: list[Any], part: Part, settings: Settings) -> None:
-    """Keep some values of one watched metric for the plot: the first that comes."""
-    watched = [held[0][0]] if held else list(settings.for_model(part.model).watch)
-    metric = next((name for name in watched if name in part.batch.columns), None)
+def _take(part: Part, rehearsals: Iterable[Rehearsal]) -> None:
+    for rehearsal in rehearsals:
+        if part.promise is not None:
+            rehearsal.promise(part.promise)
+        if part.batch is not None:
+            rehearsal.take(part.batch, part.ok, part.skip)
+
+
+def _keep(held: list[Any], part: Part, settings: Settings) -> int:
+    """Keep some values of one watched metric for the plot, the first that comes; return how many events the part has."""
+    model, batch = part.model, part.batch
+    if batch is None:
+        return 0
+    watched = [held[0][0]] if held else list(settings.for_model(model).watch)
+    metric = next((name for name in watched if name in batch.columns), None)
     if metric is None or len(held) >= _PER_MODEL:
-        return
-    column = part.batch.columns[metric]
+        return batch.rows
+    column = batch.columns[metric]
     there = slice(None) if column.present is None else column.present
-    held += [(metric, *pair) for pair in zip(part.batch.times[there].tolist(), column.values[there].tolist(), strict=True)]
+    held += [(metric, *pair) for pair in zip(batch.times[there].tolist(), column.values[there].tolist(), strict=True)]
+    return batch.rows
 
 
 def _show(outcomes: Mapping[str, Mapping[str, Outcome]], what: str, output: Output) -> None:
@@ -204,6 +221,9 @@ def _show(outcomes: Mapping[str, Mapping[str, Outcome]], what: str, output: Outp
         rows = [(figure, *(_told(figure, summary[figure]) for summary in summaries.values())) for figure in figures]
         output.line()
         output.table(f"{model}, {what}", ("figure", *summaries), rows)
+        for name, each in pair.items():
+            if each.missing:
+                output.line(f"! {name}: the rule shortfall lacks {' and '.join(each.missing)}; alarms order retrains")
     rows = [
         _episode(name, model, seen) for model, pair in outcomes.items() for name, each in pair.items() for seen in each.episodes
     ]
@@ -217,8 +237,8 @@ def _episode(name: str, model: str, seen: Any) -> tuple[object, ...]:
     if seen.skips:
         order += f" after {len(seen.skips)} skipped"
     return (
-        name, model, seen.version, _date(seen.opened_at), seen.metric, seen.alarm["baseline_mean"], seen.alarm["window_mean"],
-        seen.delay_events, order, seen.closed_by,
+        name, model, seen.version, seen.cause, _date(seen.opened_at), seen.metric, seen.alarm["baseline_mean"],
+        seen.alarm["window_mean"], seen.delay_events, order, seen.closed_by,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors import config, wire
+from actors.detection.rules.promises import Promise
 from actors.rehearsal import Rehearsal
 
 DAY_S = 86_400.0
@@ -105,3 +106,76 @@ def test_two_orders_are_never_closer_than_the_cooldown_however_the_events_are_cu
 def test_a_retrain_cannot_take_less_than_no_time() -> None:
     with pytest.raises(ValueError, match="takes_s must be >= 0, got -1"):
         Rehearsal("m", config.Settings().for_model("m"), takes_s=-1)
+
+
+def weighed(*rates: float, n: int = 200, windows: int = 60, version: str = "v1", start_s: float = 0.0) -> wire.Batch:
+    rng = np.random.default_rng(1)
+    values = np.concatenate([rng.binomial(n, rate, windows) / n for rate in rates])
+    times = start_s + 3600.0 * np.arange(1, len(values) + 1)
+    return wire.batch_of_columns({"accuracy": values}, version=version, timestamps=times, now_s=0.0, n=n)
+
+
+def rehearsal_of(**retrain: Any) -> Rehearsal:
+    said = {"watch": {"accuracy": {"direction": "down"}}, "cooldown": "30m", "false_alarm_every": 1_000_000, "retrain": retrain}
+    return Rehearsal("m", config.parse({"defaults": said}, "test").for_model("m"))
+
+
+def promised(value: float = 0.87, n: float = 2500, version: str = "v1") -> Promise:
+    return Promise(version, {"accuracy": value}, n, "cross_validation")
+
+
+def test_the_rule_orders_when_a_retrain_pays_and_says_what_was_lost():
+    rehearsal = rehearsal_of(price=200)
+    rehearsal.promise(promised())
+    rehearsal.take(weighed(0.87, 0.80))
+    found = rehearsal.outcome()
+    orders = [each for each in found.episodes if each.ordered_at is not None]
+    assert {each.cause for each in orders} == {"shortfall"}
+    assert orders[0].opened_at > 60 * 3600.0
+    assert found.missing == []
+    # 60 windows of 200 rows lose 7 points: 840 errors, of which chance takes some.
+    assert found.errors_lost is not None
+    assert 550 < found.errors_lost < 1000
+    alarms = [each for each in found.episodes if each.cause == "alarm"]
+    assert alarms
+    assert all(each.ordered_at is None for each in alarms)  # they inform
+
+
+@pytest.mark.parametrize("cuts", [1, 7, 60])
+def test_the_rule_decides_the_same_however_the_events_are_cut(cuts: int):
+    whole = weighed(0.87, 0.80)
+    rehearsal = rehearsal_of(price=200)
+    rehearsal.promise(promised())
+    columns, weights = whole.columns["accuracy"].values, whole.weights
+    assert weights is not None
+    for start in range(0, whole.rows, cuts):
+        part = {"accuracy": columns[start : start + cuts]}
+        times = whole.times[start : start + cuts]
+        rehearsal.take(wire.batch_of_columns(part, version="v1", timestamps=times, now_s=0.0, n=200))
+    once = rehearsal_of(price=200)
+    once.promise(promised())
+    once.take(whole)
+    keys = [(each.id, each.opened_at, each.ordered_at) for each in once.outcome().episodes if each.cause == "shortfall"]
+    assert keys
+    assert [(e.id, e.opened_at, e.ordered_at) for e in rehearsal.outcome().episodes if e.cause == "shortfall"] == keys
+
+
+def test_without_a_promise_alarms_order_and_the_outcome_says_what_is_missing():
+    rehearsal = rehearsal_of(price=200)
+    rehearsal.take(weighed(0.87, 0.60))
+    found = rehearsal.outcome()
+    assert found.missing == ["promise"]
+    assert [each.cause for each in found.episodes if each.ordered_at is not None] == ["alarm"]
+    assert found.errors_lost is None
+
+
+def test_a_version_of_age_is_retrained_and_never_when_nothing_is_asked_for():
+    rehearsal = rehearsal_of(when="never", max_age="1d")
+    rehearsal.take(weighed(0.87, 0.60))
+    found = rehearsal.outcome()
+    assert len(found.aged) == found.summary()["of_age"] == 4  # 120 hours
+    assert all(later - earlier >= DAY_S for earlier, later in pairwise(found.aged))
+    assert found.summary()["retrains"] == 4
+    rehearsal = rehearsal_of(when="never")
+    rehearsal.take(weighed(0.87, 0.60))
+    assert rehearsal.outcome().summary()["retrains"] == 0

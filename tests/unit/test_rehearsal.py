@@ -124,7 +124,7 @@ def promised(value: float = 0.87, n: float = 2500, version: str = "v1") -> Promi
     return Promise(version, {"accuracy": value}, n, "cross_validation")
 
 
-def test_the_rule_orders_when_a_retrain_pays_and_says_what_was_lost():
+def test_the_rule_orders_when_a_retrain_pays_and_says_what_was_lost() -> None:
     rehearsal = rehearsal_of(price=200)
     rehearsal.promise(promised())
     rehearsal.take(weighed(0.87, 0.80))
@@ -142,7 +142,7 @@ def test_the_rule_orders_when_a_retrain_pays_and_says_what_was_lost():
 
 
 @pytest.mark.parametrize("cuts", [1, 7, 60])
-def test_the_rule_decides_the_same_however_the_events_are_cut(cuts: int):
+def test_the_rule_decides_the_same_however_the_events_are_cut(cuts: int) -> None:
     whole = weighed(0.87, 0.80)
     rehearsal = rehearsal_of(price=200)
     rehearsal.promise(promised())
@@ -160,7 +160,7 @@ def test_the_rule_decides_the_same_however_the_events_are_cut(cuts: int):
     assert [(e.id, e.opened_at, e.ordered_at) for e in rehearsal.outcome().episodes if e.cause == "shortfall"] == keys
 
 
-def test_without_a_promise_alarms_order_and_the_outcome_says_what_is_missing():
+def test_without_a_promise_alarms_order_and_the_outcome_says_what_is_missing() -> None:
     rehearsal = rehearsal_of(price=200)
     rehearsal.take(weighed(0.87, 0.60))
     found = rehearsal.outcome()
@@ -169,7 +169,7 @@ def test_without_a_promise_alarms_order_and_the_outcome_says_what_is_missing():
     assert found.errors_lost is None
 
 
-def test_a_version_of_age_is_retrained_and_never_when_nothing_is_asked_for():
+def test_a_version_of_age_is_retrained_and_never_when_nothing_is_asked_for() -> None:
     rehearsal = rehearsal_of(when="never", max_age="1d")
     rehearsal.take(weighed(0.87, 0.60))
     found = rehearsal.outcome()

@@ -6,15 +6,17 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from actors.tuning.rules.book import FINAL
 from actors.tuning.rules.ledger import STUDY_DONE, STUDY_RUNNING, STUDY_STOPPED
+from actors.tuning.tables import ChangeWriter
 from tests.unit.tuning.kept import Kept, a_plan
 
 T = TypeVar("T")
@@ -24,8 +26,6 @@ NAMES = st.sampled_from(["a", "b"])
 class Studies(RuleBasedStateMachine):
     """Two study names, their workers, and what a caller knows of them."""
 
-    workers = Bundle("workers")
-
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -34,7 +34,7 @@ class Studies(RuleBasedStateMachine):
         self.goal: dict[str, int] = {}  # of each study that is there
         self.ids: dict[str, str] = {}
         self.acknowledged: dict[str, dict[int, float]] = {}
-        self.made = 0
+        self.workers: dict[str, Any] = {}  # of each name: its study, the worker's key, and what it holds
 
     def run(self, work: Awaitable[T]) -> T:
         return self.loop.run_until_complete(work)
@@ -47,9 +47,10 @@ class Studies(RuleBasedStateMachine):
     def state_of(self, name: str) -> str:
         return self.run(self.kept.summary(name))["state"]
 
-    @initialize()
-    def begin(self) -> None:
-        self.run(self.kept.do(lambda: None))
+    @initialize(trials=st.integers(3, 9))
+    def begin(self, trials: int) -> None:
+        for name in ("a", "b"):
+            self.submit(name, trials)
 
     @rule(name=NAMES, trials=st.integers(1, 9))
     def submit(self, name: str, trials: int) -> None:
@@ -61,38 +62,36 @@ class Studies(RuleBasedStateMachine):
         assert begun.study == self.ids[name]
         self.goal[name] = max(trials, before or 0)
 
-    @rule(name=NAMES, target=workers)
-    def staff(self, name: str) -> Any:
+    @rule(name=NAMES, rounds=st.integers(1, 3), good=st.booleans(), again=st.booleans())
+    def work(self, name: str, rounds: int, good: bool, again: bool) -> None:
+        """Let a worker take some steps: it reports all that it holds, and asks for more."""
         study = self.ids.get(name)
-        keys = [] if study is None else self.run(self.kept.staffed(study, 2))
-        return (name, study, keys[0], {"sequence": 0, "leases": []}) if keys else None
-
-    @rule(worker=workers, done=st.integers(0, 9), good=st.booleans(), again=st.booleans())
-    def step(self, worker: Any, done: int, good: bool, again: bool) -> None:
-        if worker is None:
+        if study is None:
             return
-        name, study, key, mind = worker
-        kind, value = ("completed", 0.25) if good else ("failed", None)
-        results = [[t, a, kind, value, 1e-5, None if good else "no"] for t, a, _ in mind["leases"][:done]]
-        holding = len(mind["leases"]) - len(results)
-        sequence = mind["sequence"] + 1
-        reply = self.run(self.kept.step(study, key, sequence, results, holding=holding))
-        if again:
-            assert self.run(self.kept.step(study, key, sequence, results, holding=holding))["status"] in {
-                reply["status"],
-                "gone",
-            }
-        if reply["status"] == "gone":
-            mind["leases"] = []
-            return
-        mind["sequence"], mind["leases"] = sequence, mind["leases"][len(results) :] + reply["leases"]
-        if self.ids.get(name) == study and good:
-            self.acknowledged[name] |= {result[0]: 0.25 for result in results}
+        if self.workers.get(name, (None,))[0] != study:
+            keys = self.run(self.kept.staffed(study, 2))
+            if not keys:
+                return
+            self.workers[name] = (study, keys[0], {"sequence": 0, "leases": []})
+        _, key, mind = self.workers[name]
+        kind, value, error = ("completed", 0.25, None) if good else ("failed", None, "no")
+        for _ in range(rounds):
+            results = [[trial, attempt, kind, value, 1e-5, error] for trial, attempt, _ in mind["leases"]]
+            reply = self.run(self.kept.step(study, key, mind["sequence"] + 1, results))
+            if again:
+                repeated = self.run(self.kept.step(study, key, mind["sequence"] + 1, results))
+                assert repeated["status"] in {reply["status"], "gone"}
+            if reply["status"] == "gone":
+                del self.workers[name]
+                return
+            mind["sequence"], mind["leases"] = mind["sequence"] + 1, reply["leases"]
+            self.acknowledged[name] |= {result[0]: 0.25 for result in results if good}
 
-    @rule(worker=consumes(workers))
-    def lose(self, worker: Any) -> None:
-        if worker is not None:
-            self.run(self.kept.do(lambda: self.kept.state.lost({worker[2]: None})))
+    @rule(name=NAMES)
+    def lose(self, name: str) -> None:
+        if name in self.workers:
+            key = self.workers.pop(name)[1]
+            self.run(self.kept.do(lambda: self.kept.state.lost({key: None})))
 
     @rule(name=NAMES)
     def stop(self, name: str) -> None:
@@ -143,14 +142,30 @@ class Studies(RuleBasedStateMachine):
                 assert summary["done"] == len(trials) == summary["trials"]
 
 
-def examined(examples: int) -> None:
+def examined(examples: int, phases: tuple[Phase, ...] = tuple(Phase)) -> None:
     run_state_machine_as_test(
         Studies,
         settings=settings(
-            max_examples=examples, stateful_step_count=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples,
+            phases=phases,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )
 
 
 def test_studies_of_callers_workers_and_successors() -> None:
-    examined(25)
+    examined(15)
+
+
+def test_a_result_that_is_acknowledged_and_not_written_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = ChangeWriter.write
+
+    def forgetful(self: ChangeWriter, connection: Any, study: str, changes: Any, *rest: Any) -> None:
+        honest(self, connection, study, replace(changes, trials=[]), *rest)
+
+    monkeypatch.setattr(ChangeWriter, "write", forgetful)
+    with pytest.raises((AssertionError, KeyError, ExceptionGroup)):
+        examined(60, (Phase.generate,))  # found, not made small

@@ -73,7 +73,11 @@ class IsolatedExecutor:
         self._look_s = 0.0  # when the output is looked at again, by the monotonic clock
         self._cancelled = threading.Event()
         self._killing = threading.Lock()
-        self._start_zygote()
+        try:
+            self._start_zygote()
+        except BaseException:
+            self.close()
+            raise
 
     def run(self, assignment: Assignment) -> Outcome:
         """Run one attempt within the study's time-out."""

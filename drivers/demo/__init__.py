@@ -133,10 +133,10 @@ def _figures(started: System, year: Year) -> dict[str, Any]:
 
     served = year.served
     late = year.flights.late[served]
-    both = {"static": year.static[served], "closed_loop": year.closed[served]}
+    ways = {"static": year.static[served], "closed_loop": year.closed[served], "calendar": year.calendar[served]}
     figures: dict[str, Any] = {}
     for metric, of in (("auc", fl.auc), ("log_loss", fl.log_loss), ("accuracy", fl.accuracy)):
-        figures |= {f"{metric}_{which}": of(late, probability) for which, probability in both.items()}
+        figures |= {f"{metric}_{which}": of(late, probability) for which, probability in ways.items()}
     history = started.retrains.history(flight_year.MODEL)
     figures["flights"] = len(late)
     figures["retrains"] = len(year.versions) - 1
@@ -188,8 +188,12 @@ def _report(figures: Mapping[str, Any], out: Path, output: Output) -> None:
     heads = ["month", "flights", "late", *(f"{metric} {which}" for metric in ("AUC", "log loss", "accuracy") for which in both)]
     rows = [(each["month"], each["flights"], *(_three(each[key]) for key in ("late", *pairs))) for each in figures["months"]]
     rows.append(("all", figures["flights"], "", *(_three(figures[key]) for key in pairs)))
+    kept = (("", _three(figures[f"{metric}_calendar"])) for metric in ("auc", "log_loss", "accuracy"))
+    rows.append(
+        (f"calendar, {figures['retrains']} retrains", figures["flights"], "", *(each for pair in kept for each in pair))
+    )
     output.line()
-    output.table("the model of January (static) beside the closed loop", heads, rows)
+    output.table("the model of January (static) alongside the closed loop, and a calendar with as many retrains", heads, rows)
     output.line()
     heads = ["version", "live", "because", "from", "to", "since", "alarm", "tried", "log loss", "best", "parameters"]
     output.table("versions, and what each study tried", heads, [_row(each, flight_year.date) for each in figures["versions"]])

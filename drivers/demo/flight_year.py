@@ -44,12 +44,13 @@ class Version:
 
 @dataclass(slots=True)
 class Year:
-    """What came of it: for each flight from February on, what the static model and the closed loop said of it."""
+    """What came of it: for each flight from February on, what each way to retrain said of it."""
 
     flights: fl.Flights
     until_s: float
     static: fl.Floats
     closed: fl.Floats
+    calendar: fl.Floats  # retrained as often as the closed loop, at equal distances, with the parameters of January
     versions: list[Version] = field(default_factory=list)
 
     @property
@@ -68,7 +69,7 @@ class ServingJob:
         flights = fl.load()
         unknown = np.full(len(flights), np.nan)
         until_s = fl.day(min(FIRST_DAY + days, LAST_DAY))
-        self.year = Year(flights, until_s, unknown.copy(), unknown.copy())
+        self.year = Year(flights, until_s, unknown.copy(), unknown.copy(), unknown.copy())
         self._logged = 0  # windows of the live version
 
     def run(self, tell: Callable[[float, Version | None], None]) -> Year:
@@ -94,7 +95,19 @@ class ServingJob:
                 tell(now_s, self.year.versions[-1])
             else:
                 tell(now_s, None)
+        self._keep_calendar()
         return self.year
+
+    def _keep_calendar(self) -> None:
+        """Predict the year once more with a retrain at equal distances, as many as there were."""
+        year = self.year
+        year.calendar[:] = year.static
+        retrains = len(year.versions) - 1
+        for number in range(1, retrains + 1):
+            at_s = START_S + number * (year.until_s - START_S) / (retrains + 1)
+            later = year.flights.between(at_s, np.inf)
+            model = fl.fit(year.flights, year.versions[0].params, now_s=at_s)
+            year.calendar[later] = model.probability(year.flights.features[later])
 
     def _log_until(self, now_s: float) -> None:
         """Log every window of the live version whose last flight has landed before `now_s`."""

@@ -17,6 +17,8 @@ from actors.config import parse
 from actors.config.stored import store_settings
 from actors.detection.detector import DriftDetector
 from actors.retraining.dispatcher import RetrainDispatcher
+from actors.retraining.rules.delivery import Done, Outcome, Retry
+from actors.retraining.rules.orders import Order
 from actors.storage import Store
 from drivers.explain import in_words
 from drivers.status import rule_in_words
@@ -36,12 +38,35 @@ class Everybody:
         return await getattr(self.actors[name], method)(**arguments)
 
 
+class Delivery:
+    """A handler whose receiver tells by the order's id what it has seen."""
+
+    def __init__(self, delivered: list[tuple[str, str]]) -> None:
+        self._delivered = delivered
+
+    async def launch(self, order: Order) -> Outcome:
+        seen = (order.request.cause, order.request.version)
+        if seen not in self._delivered:
+            self._delivered.append(seen)
+        return Done()
+
+    async def follow(self, order: Order) -> Outcome:
+        return Retry("unknown", after_s=0)
+
+    async def stop(self, order: Order) -> bool:
+        return True
+
+    async def forget(self, order: Order) -> None:
+        del order
+
+
 class World:
     def __init__(self, folder: Path, **document: Any) -> None:
         self.url = f"sqlite:///{folder}/store"
         self.clock = EventClock(NOW)
         self.peers = Everybody()
         self.sequence = 0
+        self.delivered: list[tuple[str, str]] = []  # cause and version of whatever the dispatcher launched
         with closing(Store(self.url)) as store:
             store_settings(store, parse(document, "test"), NOW)
         self.restart()
@@ -50,7 +75,7 @@ class World:
         """Both processes begin as after a kill -9."""
         made = {"namespace": "test", "storage": self.url, "clock": self.clock, "peers": self.peers}
         self.detector = DriftDetector(name="detector:m", slot=0, **made)
-        self.dispatcher = RetrainDispatcher(name="dispatcher", **made)
+        self.dispatcher = RetrainDispatcher(name="dispatcher", make_handler=lambda *_: Delivery(self.delivered), **made)
         self.peers.actors = {"broadcaster": self.detector, "dispatcher": self.dispatcher}
 
     async def log(self, *hits: int, n: int = 200, version: str = "v1") -> None:
@@ -131,3 +156,44 @@ def test_from_promise_to_verdict(tmp_path: Path, run: Any, monkeypatch: pytest.M
     assert told["order"]["explanation"]["stretch_rows"] == 600
     assert (shown["live_version"], shown["promised"], shown["promised_n"], shown["inherited_from"]) == ("v2", 0.9, 2600, None)
     assert shown["lost"] < 25
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_gate_promotes_what_has_won_and_a_person_rolls_back(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    monkeypatch.setattr("actors.cluster.deployment.end_stale_process", lambda _reason: None)
+    monkeypatch.setattr("actors.cluster.store_thread.end_stale_process", lambda _reason: None)
+    promotion = {"gate": "challenger", "handler": {"kind": "webhook", "url": "http://127.0.0.1:9/"}}
+    world = World(tmp_path, defaults={"retrain": {"price": 25}, "promotion": promotion})
+
+    async def carried_out(expected: list[tuple[str, str]]) -> None:
+        if restarts:
+            world.restart()
+        for _ in range(400):
+            await world.settle()
+            rows = (await world.dispatcher.promotions(model="m"))["rows"]
+            if world.delivered == expected and all(row["state"] == "done" for row in rows):
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(world.delivered)
+
+    async def states() -> dict[str, str]:
+        return {row["version"]: row["state"] for row in (await world.detector.versions(model="m"))["rows"]}
+
+    async def history() -> None:
+        await world.log(170, version="v1")
+        for _ in range(60):
+            await world.log(170, version="v1")
+            await world.log(184, version="v2")
+            if (await states())["v2"] == "live":
+                break
+        assert await states() == {"v1": "former", "v2": "live"}
+        await carried_out([("promoted", "v2")])
+        assert (await world.detector.rollback(model="m"))["version"] == "v1"
+        assert await states() == {"v1": "live", "v2": "former"}
+        await carried_out([("promoted", "v2"), ("rolled_back", "v1")])
+        with pytest.raises(KeyError, match="has logged something, got 'v9'"):
+            await world.detector.promote(model="m", version="v9")
+
+    run(history())

@@ -8,6 +8,7 @@ Events are taken in the order in which they arrived; one that is older than its 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,8 +23,10 @@ from actors.wire import Batch, Bools, Floats, rows_of
 
 MAX_VERSIONS: Final = 64  # of one model, kept with their detectors; the one that was silent longest goes first
 _USUAL_BUDGET: Final = 10_000.0  # events, where a duration is asked for and no rate is known yet
-_RATE_EVENTS: Final = 200  # events before a rate is believed
-_LEAST_BUDGET, _MOST_BUDGET = 100.0, 1e9  # what the detectors' thresholds are known for
+# A dozen events tell a rate well enough, long before a detector has warmed up; each doubling of their number corrects it.
+_RATE_EVENTS: Final = 12
+# Of a duration. Below 300 events a detector spends its budget while it learns: thirty days of daily values are no budget.
+_LEAST_BUDGET, _MOST_BUDGET = 300.0, 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +225,10 @@ class Monitor:
         return drift.create(watch.detector, **{"false_alarm_every": budget, "direction": watch.direction, **watch.options})
 
     def follow_rate(self) -> bool:
-        """Turn a budget that was given as a duration into events by the observed rate; tell whether that changed anything.
+        """Turn a budget that was given as a duration into events by the observed rate; return whether that changed anything.
 
-        In powers of two, so that a rate that wavers does not move the thresholds all the time; what the detectors have
-        learned stays.
+        Rounded up to a power of two times the least budget, so that the stated time holds and a rate that wavers does not
+        move the thresholds all the time; what the detectors have learned stays.
         """
         asked = self._settings.false_alarm_every
         events = sum(held.events for held in self._versions.values())
@@ -235,10 +238,11 @@ class Monitor:
         span_s = max(held.last_time for held in seen) - min(held.first_time for held in seen)
         if not span_s > 0:
             return False
-        wanted = 2.0 ** round(np.log2(min(max(events / span_s * asked.seconds, _LEAST_BUDGET), _MOST_BUDGET)))
-        if 0.5 <= wanted / self._budget <= 2.0:
+        steps = math.ceil(math.log2(max(events / span_s * asked.seconds / _LEAST_BUDGET, 1.0)))
+        wanted = min(_LEAST_BUDGET * 2.0**steps, _MOST_BUDGET)
+        if wanted <= self._budget <= 2.0 * wanted:
             return False
-        self._budget = float(wanted)
+        self._budget = wanted
         for held in self._versions.values():
             for metric, stream in held.streams.items():
                 if isinstance(stream.detector, Unusable):

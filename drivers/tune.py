@@ -201,6 +201,39 @@ def show(*, name: str, storage: str | None, address: str | None, namespace: str 
     return _shown(studies.read_study(storage, name), _files(given), output, fine=_READABLE)
 
 
+@tune.command(
+    "export",
+    examples=[
+        "visutility tune export branin --optuna sqlite:///optuna.db",
+        "visutility tune export branin --optuna sqlite:///optuna.db --storage sqlite:///./visutility-data",
+    ],
+)
+@click.argument("name")
+@click.option("--optuna", "target", metavar="URL", required=True, help="Optuna's storage, such as sqlite:///optuna.db.")
+@click.option("--live", is_flag=True, help="Go on while the study runs.")
+@stored
+@cluster
+def export(
+    *, name: str, target: str, live: bool, storage: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
+    """Write the study NAME to a storage of Optuna's: its dashboard and its importances work on it.
+
+    Trials that have ended are written, each once: run it again for those that have ended since. Takes the extra `optuna`.
+    """
+    if storage is None:
+        study = joined(address, namespace).tuner.study(name)
+    else:
+        from actors.tuning import offline as studies  # noqa: PLC0415  0.6 s; help does without
+
+        study = studies.read_study(storage, name)
+    from actors.checks import redacted  # noqa: PLC0415  imports numpy; help does without
+
+    written = study.to_optuna(target, live=live)
+    output.line(f"{name}: {written} {'trial' if written == 1 else 'trials'} written to {redacted(target)}")
+    output.result({"study": name, "optuna": redacted(target), "written": written})
+    return FINE
+
+
 def _progress(output: Output) -> bool | None:
     """Choose a bar on a terminal, plain lines elsewhere, nothing where a program reads."""
     return False if output.is_json else None if output.moves else True
@@ -295,7 +328,7 @@ def _word_or_json(option: str, text: str | None) -> str | Mapping[str, Any] | No
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility tune run|submit|watch|stop|resume|ls|show|delete`."""
+    """Run `visutility tune run|submit|watch|stop|resume|ls|show|export|delete`."""
     return run(tune, argv)
 
 

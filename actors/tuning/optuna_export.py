@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, Self
 
-from actors.checks import shown
+from actors.checks import brief, redacted, shown
 from actors.replies import Json
 from actors.tuning.rules.book import COMPLETED, FINAL, PRUNED
 from actors.tuning.rules.ledger import STUDY_RUNNING
@@ -93,17 +93,18 @@ class _Exporter:
             raise ValueError("an export to Optuna needs it: pip install 'visutility[optuna]'") from None
         self._space = parse(study.space).parameters
         self._distributions = {parameter.name: self._distribution(parameter) for parameter in self._space}
+        where = redacted(storage) if isinstance(storage, str) else shown(storage)
         direction = "maximize" if study.mode == "max" else "minimize"
         try:
             self._target = self._optuna.create_study(
                 storage=storage, study_name=study.name, direction=direction, load_if_exists=True
             )
         except Exception as error:  # noqa: BLE001  whatever its storage raises: a bad URL, a missing driver, no such folder
-            raise ValueError(f"storage {shown(storage)} cannot be opened by Optuna: {type(error).__name__}: {error}") from None
+            raise ValueError(f"storage {where} cannot be opened by Optuna: {type(error).__name__}: {brief(error)}") from None
         known = self._target.user_attrs.get(STUDY)
         trials = self._target.get_trials(deepcopy=False)
         if known not in {None, study.id} or (known is None and trials):
-            raise ValueError(f"storage {shown(storage)} has another study named {study.name!r}: export to another one")
+            raise ValueError(f"storage {where} has another study named {study.name!r}: export to another one")
         self._target.set_user_attr(STUDY, study.id)
         self._target.set_user_attr("visutility:seed", study.seed)
         self._written = {trial.user_attrs.get(TRIAL) for trial in trials}

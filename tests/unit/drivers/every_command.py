@@ -178,6 +178,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "tune resume": [NAME, "--wait"],
         "tune delete": [NAME],
         "tune show": [NAME],
+        "tune export": [NAME, "--optuna", f"sqlite:///{folder}/optuna é.db"],
         "demo": ["--days", "0", "--out", str(folder / "é")],
         "reference": ["--seed", "é"],
         "completion": ["bash"],

@@ -280,6 +280,14 @@ class HighWater(TypedDict):
     high_water: int
 
 
+class Quietest(TypedDict):
+    """The model of a process that was silent longest, and when it last logged; None where none has logged."""
+
+    status: Literal["ok"]
+    model: str | None
+    last_at: float | None
+
+
 class BaselineLearned(TypedDict):
     """The metrics that learned from a given baseline, and those of it that nobody watches."""
 

@@ -163,6 +163,10 @@ class DriftDetector:
         """Return an episode's whole record: what was seen, against what, what was decided and why, what came of it."""
         return await self._answered(lambda state: state.explain(episode))
 
+    async def quietest(self) -> replies.Quietest | replies.Unavailable:
+        """Return the model of this process that was silent longest, and when it last logged."""
+        return await self._answered(lambda state: state.quietest())
+
     # --- the process
 
     async def hello(self) -> replies.Hello:

@@ -367,6 +367,12 @@ class DetectionState:
         with self._part.read() as connection:
             return tables.load_producers(connection, [(model, producer)]).get((model, producer), 0)
 
+    def quietest(self) -> replies.Quietest:
+        """Return the model that was silent longest; of several, the first by name."""
+        seen = [(model.last_seen.wall_s, model.name) for model in self._models if model.last_seen is not None]
+        last_at, name = min(seen, default=(None, None))
+        return {"status": "ok", "model": name, "last_at": last_at}
+
     def explain(self, episode: str) -> Episode:
         """Return an episode's whole record. KeyError where there is none."""
         with self._part.read() as connection:

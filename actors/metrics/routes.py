@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from actors import failpoints
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 # A detector answers within milliseconds; this long only where its store hangs or it is being replaced. Then: outcome unknown.
 _CALL_S: Final = 15.0
 RETRY_S: Final = 0.25
+# How long the refusal of one model too many waits to learn who is silent, and how long it then names the same model.
+_QUIETEST_CALL_S: Final = 2.0
+_QUIETEST_S: Final = 60.0
 
 Spawn = Callable[[str, int], object]
 
@@ -40,6 +44,8 @@ class Routes:
         self._placer: asyncio.Task[None] | None = None
         self._alive: set[str] = set()  # processes that this one has made or found
         self._making: dict[str, asyncio.Lock] = {}
+        self._quietest: asyncio.Task[str] | None = None
+        self._quietest_until = 0.0
 
     async def read(self) -> None:
         """Read the placements again: another broadcaster may have made some. Without a store it keeps those that it knows."""
@@ -60,7 +66,7 @@ class Routes:
         for model, wait in waits.items():
             found = await wait
             if isinstance(found, TooManyModelsError):
-                refused[model] = ingested("refused", reason=str(found))
+                refused[model] = ingested("refused", reason=f"{found}{await self._named_quietest()}")
             elif isinstance(found, Exception):
                 refused[model] = _unavailable(f"the store cannot be reached: {brief(found)}")
         return refused
@@ -101,6 +107,32 @@ class Routes:
             except KeyError:
                 continue
         raise problem
+
+    async def _named_quietest(self) -> str:
+        """Return the end of a refusal that names the model which was silent longest; empty where no process says it.
+
+        Who floods the system with new names must not flood its detectors with questions: one round of them a minute.
+        """
+        loop = asyncio.get_running_loop()
+        if self._quietest is None or loop.time() >= self._quietest_until:
+            self._quietest_until = loop.time() + _QUIETEST_S
+            self._quietest = loop.create_task(self._ask_quietest())
+        return await asyncio.shield(self._quietest)
+
+    async def _ask_quietest(self) -> str:
+        await self.read()  # a broadcaster that has just begun knows no places yet
+        processes = sorted({place.process for place in self.places.values()})
+        calls = [self._peers.call(process, "quietest", timeout_s=_QUIETEST_CALL_S) for process in processes]
+        replies = await asyncio.gather(*calls, return_exceptions=True)
+        found = [
+            (float(reply["last_at"]), str(reply["model"]))
+            for reply in replies
+            if isinstance(reply, Mapping) and reply.get("status") == "ok" and reply["model"] is not None
+        ]
+        if not found:
+            return ""
+        last_at, model = min(found)
+        return f"; {shown(model)} was silent longest: since {datetime.fromtimestamp(last_at, UTC):%Y-%m-%d %H:%M:%SZ}"
 
     async def _answer(self, place: Place, method: str, **arguments: Any) -> Json:
         answer = await self._call(place, method, **arguments)

@@ -481,6 +481,24 @@ def test_silence_where_events_are_expected_shows_as_no_data(world: World, run: A
     run(story())
 
 
+def test_a_process_names_its_model_that_was_silent_longest_also_after_a_restart(world: World, run: Any) -> None:
+    async def story() -> None:
+        detector = world.detector("detectors:0")
+        assert await detector.quietest() == {"status": "ok", "model": None, "last_at": None}
+        for after_s, name in enumerate(["b", "a", "c", "b"]):
+            world.clock.advance_to(NOW + 100 * after_s)
+            await send(detector, world.payload(), 0, producer=None, model=name)
+        assert await detector.quietest() == {"status": "ok", "model": "a", "last_at": NOW + 100}
+        assert await world.detector("detectors:0").quietest() == {"status": "ok", "model": "a", "last_at": NOW + 100}
+
+    run(story())
+
+
+def test_a_process_without_its_store_names_no_model_as_silent(world: World, run: Any) -> None:
+    Path(world.url.removeprefix("sqlite:///")).write_text("no folder, so nothing can be opened")
+    assert run(world.detector().quietest())["status"] == "unavailable"
+
+
 def test_a_model_that_logs_nothing_watched_shows_as_unwatched(world: World, run: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         detector = world.detector()

@@ -41,6 +41,7 @@ class FakeDetectors:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.taken_batches = 10**9
         self.hang: asyncio.Event | None = None
+        self.quiet: dict[str, Any] = {}  # what a process answers to `quietest`
 
     def spawn(self, process: str, slot: int) -> None:
         self.spawned.append((process, slot))
@@ -63,6 +64,8 @@ class FakeDetectors:
         if method == "explain":
             raise KeyError("no such episode")
         self.asked.append((method, arguments))
+        if method == "quietest" and name in self.quiet:
+            return self.quiet[name]
         return {"status": method}
 
     def _taken(self, name: str, batch: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +169,37 @@ def test_one_model_too_many_is_refused_and_the_setting_named(world: World, run: 
         run(broadcaster.ingest(model="g", producer=None, sequence=None, payload=payload()))
     with pytest.raises(ValueError, match="max_models"):
         run(broadcaster.baseline(model="g", version="v1", values={"accuracy": [0.9]}))
+
+
+def test_one_model_too_many_is_told_who_was_silent_longest(world: World, run: Any) -> None:
+    world.detectors.quiet = {
+        "detector:a": {"status": "ok", "model": "a", "last_at": NOW - 60},
+        "detector:b": {"status": "unavailable", "reason": "the store is locked", "retry_in_s": 1.0},
+        "detectors:0": {"status": "ok", "model": "e", "last_at": NOW - 3600},
+        "detectors:1": {"status": "ok", "model": None, "last_at": None},
+    }
+
+    async def story(broadcaster: MetricBroadcaster) -> Any:
+        await broadcaster.broadcast(events=[event(name) for name in "abcdef"])
+        replies = [await broadcaster.broadcast(events=[event(name)]) for name in ("g", "h")]
+        with pytest.raises(ValueError, match="'e' was silent longest: since 2026-11-18"):
+            await broadcaster.baseline(model="i", version="v1", values={"accuracy": [0.9]})
+        return replies
+
+    rules = [reply["rejected"][0]["rule"] for reply in run(story(world.broadcaster()))]
+    assert [rule.split("; ")[-1] for rule in rules] == [rules[0].split("; ")[-1]] * 2
+    assert rules[0].endswith("raise the setting to watch more; 'e' was silent longest: since 2026-11-18 10:06:40Z")
+    assert len([method for method, _ in world.detectors.asked if method == "quietest"]) == 4, "asked once for all refusals"
+
+
+def test_one_model_too_many_is_refused_as_ever_where_no_process_says_who_is_silent(world: World, run: Any) -> None:
+    async def story(broadcaster: MetricBroadcaster) -> Any:
+        await broadcaster.broadcast(events=[event(name) for name in "abcdef"])
+        world.detectors.away = {"detector:a", "detector:b", "detectors:0", "detectors:1"}
+        return await broadcaster.broadcast(events=[event("g")])
+
+    rule = run(story(world.broadcaster()))["rejected"][0]["rule"]
+    assert rule.endswith("raise the setting to watch more")
 
 
 @given(st.lists(st.sampled_from([f"m{i}" for i in range(40)]), max_size=40, unique=True), st.integers(1, 12))

@@ -51,7 +51,7 @@ from actors.retraining.rules import gate, orders
 from actors.retraining.rules.circuit import MAX_AT_ONCE
 from actors.retraining.rules.orders import Request
 from actors.retraining.state import RetrainingState
-from actors.storage import StaleEpochError, StoreReader
+from actors.storage import StoreReader
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -370,7 +370,7 @@ class RetrainDispatcher(Answering):
         core: dict[str, int | None] = dict.fromkeys(name for name in deployment.CORE if name != self._name)
         return core | self._keeper.processes()
 
-    def _end_stale(self, error: StaleEpochError) -> None:
+    def _end_stale(self, error: object) -> None:
         deployment.end_stale_process(error)
 
     # --- between the methods and the state

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from sqlalchemy import select
 
 from actors import config
 from actors.clock import Clock, EventClock, Instant
-from actors.cluster import actor
+from actors.cluster.store_thread import StoreThread
 from actors.config.stored import load_stored
 from actors.retraining.commits import Plan
 from actors.retraining.promotions import PromotionPlan
@@ -19,7 +17,7 @@ from actors.retraining.rules.delivery import Backoff, Jitter
 from actors.retraining.rules.queue import Limits
 from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
-from actors.storage import Fence, StaleEpochError, Store, StoreError, schema
+from actors.storage import Fence, Store, StoreError, schema
 from actors.storage.schema import SYSTEM
 
 T = TypeVar("T")
@@ -35,15 +33,11 @@ class Keeper:
     So commits follow each other, and the loop answers while one waits for the disk.
     """
 
-    def __init__(self, storage: str, clock: Clock, jitter: Jitter, end_stale: Callable[[StaleEpochError], None]) -> None:
-        self._storage = storage
+    def __init__(self, storage: str, clock: Clock, jitter: Jitter, end_stale: Callable[[object], object]) -> None:
         self._clock = clock
         self._jitter = jitter
-        self._end_stale = end_stale
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="dispatcher-store")
-        self._store: Store | None = None
+        self._thread = StoreThread(storage, self._made, end_stale=end_stale)
         self._fence: Fence | None = None
-        self._state: RetrainingState | None = None
         self._settings = config.Settings()
         self._plans: dict[str, Plan] = {}
         self._documents: dict[int, dict[str, object]] = {}  # of the settings' handlers, which many models share, by their id
@@ -55,22 +49,18 @@ class Keeper:
 
     async def __call__(self, act: Callable[[RetrainingState, Instant], T], /) -> T:
         """Run `act` on the state and return what it returns; a process that has been succeeded ends here."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.thread, self._on_state, act)
-        except StaleEpochError as error:
-            self._end_stale(error)
-            raise
+        return await self._thread.do(lambda state: act(state, self._clock.now()))
 
     def rest(self) -> None:
         """Note that there is nothing to look after until now; called while no order is active."""
-        if self._state is not None:
-            self._state.leases.rest(self._clock.now())
+        if self._thread.state is not None:
+            self._thread.state.leases.rest(self._clock.now())
 
     def reload(self, state: RetrainingState, now: Instant) -> None:
         """Read the configuration again; a pending order goes to the handler that it names now."""
-        if self._store is None:
+        if self._thread.store is None:
             return
-        self._settings = _stored_settings(self._store)
+        self._settings = _stored_settings(self._thread.store)
         self._plans.clear()
         self._documents.clear()
         if self._apply(state):
@@ -90,32 +80,25 @@ class Keeper:
 
     def processes(self) -> dict[str, int | None]:
         """Return the detectors' processes on record, each with its slot; none before the store has been opened."""
-        if self._store is None:
+        if self._thread.store is None:
             return {}
-        with self._store.part(SYSTEM).read() as connection:
+        with self._thread.store.part(SYSTEM).read() as connection:
             rows = connection.execute(select(schema.placements.c.process, schema.placements.c.slot).distinct())
             return {row.process: row.slot for row in rows}
 
     def knows(self, matches: Callable[[str], bool]) -> bool:
         """Tell whether a model that has ever logged matches; to be called in the store's thread."""
-        if self._store is None:
+        if self._thread.store is None:
             return False
-        with self._store.part(SYSTEM).read() as connection:
+        with self._thread.store.part(SYSTEM).read() as connection:
             return any(matches(model) for model in connection.execute(select(schema.placements.c.model)).scalars())
 
-    def _on_state(self, act: Callable[[RetrainingState, Instant], T]) -> T:
-        return act(self._state or self._open(), self._clock.now())
-
-    def _open(self) -> RetrainingState:
-        self._store = self._store or actor.open_store(self._storage)
-        self._settings = _stored_settings(self._store)
-        self._fence = self._fence or Fence.raise_epoch(self._store.part(DISPATCHER), OWNER)
-        state = RetrainingState(
-            self._fence, self._store.store_id, plan_of=self._plan_of, backoff=Backoff(), jitter=self._jitter
-        )
+    def _made(self, store: Store) -> RetrainingState:
+        self._settings = _stored_settings(store)
+        self._fence = self._fence or Fence.raise_epoch(store.part(DISPATCHER), OWNER)
+        state = RetrainingState(self._fence, store.store_id, plan_of=self._plan_of, backoff=Backoff(), jitter=self._jitter)
         self._apply(state)
         state.start(self._clock.now())
-        self._state = state
         return state
 
     def _apply(self, state: RetrainingState) -> bool:

@@ -298,7 +298,8 @@ class Place:
         self.dispatcher._loop_task.cancel()
         for task in list(self.dispatcher._launcher.attempts.values()):
             task.cancel()
-        self.dispatcher._keeper.thread.shutdown(wait=True, cancel_futures=True)  # a process that ends takes its threads along
+        # A process that ends takes its threads along.
+        self.dispatcher._keeper._thread._thread.shutdown(wait=True, cancel_futures=True)
         await asyncio.sleep(0)
         self.start()
 

@@ -274,6 +274,8 @@ class DriftDetector:
                 pass  # until the log is within its limits: a busy model may have grown by more than goes at once
         if sweep:
             await self._thread.do(lambda state: state.forget_old(self._clock.now()))
+        while await self._thread.do(lambda state: state.give_back()):
+            pass
 
     def _after_commit(self) -> None:
         self._errands.send_soon()

@@ -533,6 +533,10 @@ class DetectionState:
         if gone:
             self._models.forget_marks()
 
+    def give_back(self) -> bool:
+        """Give what was deleted back to the file system, in one short step; True where there is more."""
+        return self._part.give_back()
+
 
 def _plain(record: Mapping[str, Any] | None) -> Json | None:
     return None if record is None else dict(record)

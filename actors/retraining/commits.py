@@ -78,6 +78,10 @@ class Commits:
         """Open a snapshot for reading."""
         return self._fence.part.read()
 
+    def give_back(self) -> bool:
+        """Give what was deleted back to the file system, in one short step; True where there is more."""
+        return self._fence.part.give_back()
+
     def pace(self, now: Instant) -> Instant:
         """Return this moment by the clock that cooldowns and silences run on."""
         return now if self.events is None else self.events.now()

@@ -139,6 +139,8 @@ class Launcher:
 
     async def _keep_house(self) -> None:
         await self._in_store(self._keeper.keep_house)
+        while await self._in_store(lambda state, _now: state.give_back()):
+            pass
         if not self._keeper.ages():
             return
         for deployed, admission in await self._in_store(lambda state, now: state.age_all(now)):

@@ -260,3 +260,7 @@ class RetrainingState:
             tables.prune(connection, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
             promotions.prune(connection, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
             model_tables.prune_silences(connection, self.commits.pace(now), older_than_s=now.wall_s - keep_s)
+
+    def give_back(self) -> bool:
+        """Give what was deleted back to the file system, in one short step; True where there is more."""
+        return self.commits.give_back()

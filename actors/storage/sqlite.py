@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import time
@@ -16,12 +17,21 @@ from sqlalchemy.pool import QueuePool
 
 from actors.storage import texts
 
+logger = logging.getLogger(__name__)
+
 # Longer than any commit of ours, shorter than a client's patience.
 LOCK_WAIT_S: Final = 5.0
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
 # What a checkpoint leaves of the log of changes; without a limit the file keeps the largest size that it ever had.
 _LOG_BYTES: Final = 16 * 2**20
+_INCREMENTAL: Final = 2  # of `PRAGMA auto_vacuum`
+# Of pages that are free, one eighth of the file stays for what is written next: a log that is trimmed and grows again at the
+# same pace moves no page twice.
+_SPARE_SHARE: Final = 8
+# A step ends at either limit. To take a page out of a long list of free ones costs the more, the longer the list is.
+_STEP_PAGES: Final = 2000
+_STEP_S: Final = 0.1
 
 
 def make_file(file: Path) -> None:
@@ -111,6 +121,66 @@ def keep_copy(file: Path, folder: Path) -> None:
     ):
         source.backup(to)
     unfinished.rename(copy)
+
+
+def give_back(engine: Engine, file: Path) -> bool:
+    """Give free pages back to the file system, in one step of about a tenth of a second; True where there are more.
+
+    A log of changes that is longer than its limit is cut, if no reader needs it. Whatever is in use by others is left for the
+    next time: this waits for nobody. A file of a build that did not let its files shrink stays as long as it is.
+
+    Example:
+        while give_back(engine, file):
+            pass
+    """
+    with contextlib.closing(engine.raw_connection()) as connection:
+        cursor = connection.cursor()
+        try:
+            cursor.execute("PRAGMA busy_timeout=0")
+            given, more = _shrunk(cursor)
+            if given or _size(file.with_name(f"{file.name}-wal")) > _LOG_BYTES:
+                # Passive, which waits for nobody and makes nobody wait; where that did all, nothing is left to wait for.
+                _, pages, copied = cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages == copied and _size(file.with_name(f"{file.name}-wal")) > _LOG_BYTES:
+                    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.OperationalError as error:  # locked, or the disk is full: the next commit says so
+            logger.debug("%s: no pages are given back now: %s", file, error)
+            return False
+        else:
+            return more
+        finally:
+            connection.rollback()
+            cursor.execute(f"PRAGMA busy_timeout={int(LOCK_WAIT_S * 1000)}")
+            cursor.close()
+
+
+def _shrunk(cursor: Any) -> tuple[int, bool]:
+    """Take free pages out of the file, one commit; return how many, and whether more are free than are spared."""
+    if cursor.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL or (first := _to_give(cursor)) <= 0:
+        return 0, False
+    until = time.monotonic() + _STEP_S
+    given = 0
+    cursor.execute("BEGIN IMMEDIATE")
+    while given < min(first, _STEP_PAGES) and time.monotonic() < until:
+        # One by one: of several pages, the driver has SQLite take out the first only (rows without columns are not fetched).
+        cursor.execute("PRAGMA incremental_vacuum(1)")
+        given += 1
+    cursor.execute("COMMIT")
+    return given, 0 < _to_give(cursor) < first  # where nothing goes, it is no use to go on
+
+
+def _to_give(cursor: Any) -> int:
+    """Return how many pages can go until those that are free are the spared share of the file."""
+    free = cursor.execute("PRAGMA freelist_count").fetchone()[0]
+    pages = cursor.execute("PRAGMA page_count").fetchone()[0]
+    return int((free * _SPARE_SHARE - pages) // (_SPARE_SHARE - 1))
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _engine(connect: Callable[[], sqlite3.Connection]) -> Engine:

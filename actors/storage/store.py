@@ -84,6 +84,18 @@ class Part:
                 if not os.access(path, os.W_OK):
                     raise StoreLostError(f"{path} may not be written")
 
+    def give_back(self) -> bool:
+        """Give what was deleted back to the file system, in one short step; True where there is more.
+
+        For after rows were deleted; it waits for nobody. PostgreSQL does so by itself (autovacuum): False.
+
+        Example:
+            while part.give_back():
+                pass
+        """
+        self._look()
+        return self._file is not None and sqlite.give_back(self.engine, self._file)
+
     def _look(self) -> None:
         if self._file is None:
             return

@@ -162,6 +162,10 @@ class TuningState:
         with self._owned().write() as connection:
             return tuner_tables.sweep(connection, study)
 
+    def give_back(self) -> bool:
+        """Give what was deleted back to the file system, in one short step; True where there is more."""
+        return self._owned().part.give_back()
+
     def study(self, name: str) -> StudySummary | None:
         """Return the summary of a study that runs; None where none of that name does."""
         ledger = self._running(name)

@@ -276,6 +276,8 @@ class Tuner:
             for study in await self._desk.read(self._reader.orphans):
                 while await self._desk.do(functools.partial(self._state.sweep, study)):
                     pass
+            while await self._desk.do(self._state.give_back):
+                pass
         except DeskUnavailableError:
             self._state.untidy = True
         except Exception:

@@ -136,20 +136,20 @@ class Pump:
         schema = self.link.schema() if any(part.packed.has_weights for part in send.parts) else wire.SCHEMA
         ticket = None
         if schema is not None:
-            ticket = self.link.send([self._message(part, send.producer, client, schema) for part in send.parts])
+            ticket = self.link.send([self._message(part, client, schema) for part in send.parts])
         if ticket is None:
             self._sender.not_sent(send.call, time.monotonic())
         else:
             self._tickets[send.call] = ticket
 
-    def _message(self, part: Part, producer: str, client: dict[str, int], schema: int) -> Message:
+    def _message(self, part: Part, client: dict[str, int], schema: int) -> Message:
         payload = part.packed.payload
         if part.packed.has_weights and schema < 2:
             self._settle([Warn("weights", "the system is of a build that does not know n: it is left out until it does")])
             payload = sealing.without_weights(payload)
         message: Message = {
             "model": part.model,
-            "producer": producer,
+            "producer": part.producer,
             "sequence": part.sequence,
             "payload": wire.for_travel(payload),
             "client": client,

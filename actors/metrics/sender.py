@@ -34,9 +34,10 @@ BATCH_BYTES: Final = 400  # what a batch costs besides its payload
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One batch of a call, with the number of its first event."""
+    """One batch of a call, with the number of its first event among those of its producer and model."""
 
     model: str
+    producer: str
     sequence: int
     packed: Packed
 
@@ -46,7 +47,6 @@ class Send:
     """Send these batches in one call; answer with `replied`, or `not_sent` where nothing was sent."""
 
     call: int
-    producer: str
     parts: tuple[Part, ...]
 
 
@@ -102,6 +102,7 @@ class _Stream:
     """The numbered batches of one model that are not acknowledged."""
 
     model: str
+    producer: str
     next_sequence: int | None  # None: it is asked for first
     batches: deque[_Batch] = field(default_factory=deque)
     unsent: int = 0  # of `batches`, those at the end that are not in flight
@@ -145,7 +146,8 @@ class Sender:
 
     def __init__(self, producer: str, *, resumes: bool = False, new_producer: Callable[[], str]) -> None:
         """`resumes`: the producer may have sent before, so each stream begins where the system says it was."""
-        self.producer = producer
+        self.producer = producer  # of the streams that begin from now on
+        self._successors: dict[str, str] = {}  # by producer: who goes on in the streams of which a store has forgotten it
         self._resumes = resumes
         self._new_producer = new_producer
         self._streams: dict[str, _Stream] = {}
@@ -163,7 +165,7 @@ class Sender:
         """Take a batch of a model behind those that it has."""
         stream = self._streams.get(model)
         if stream is None:
-            stream = self._streams[model] = _Stream(model, None if self._resumes else 0)
+            stream = self._streams[model] = _Stream(model, self.producer, None if self._resumes else 0)
         if stream.next_sequence is None:
             stream.batches.append(_Batch(-1, packed))
         else:
@@ -214,7 +216,7 @@ class Sender:
             stream.broken, stream.unsent = False, len(stream.batches)
         if stream.next_sequence is None and not stream.asked:
             stream.asked = True
-            commands.append(Ask(stream.model, self.producer))
+            commands.append(Ask(stream.model, stream.producer))
         return stream.next_sequence is not None
 
     def _begin(self, parts: list[tuple[_Stream, _Batch]], size: int, now_s: float) -> Send:
@@ -223,8 +225,8 @@ class Sender:
         self._in_flight_bytes += size
         for stream in call.streams:
             stream.in_flight += 1
-        sent = tuple(Part(stream.model, batch.sequence, batch.packed) for stream, batch in parts)
-        return Send(number, self.producer, sent)
+        sent = tuple(Part(stream.model, stream.producer, batch.sequence, batch.packed) for stream, batch in parts)
+        return Send(number, sent)
 
     # --- what came of them
 
@@ -312,15 +314,24 @@ class Sender:
         if not (batch.was_first and high < batch.sequence and reply["epoch"] >= stream.epoch):
             return []
         # The store knows less than it has acknowledged to us: another store, or one that has forgotten this producer.
-        # As somebody new we lose nothing and count nothing twice: none of what waits here can have been taken.
+        # As somebody new we lose nothing and count nothing twice: none of what waits in this stream can have been taken. What
+        # other streams wait for perhaps was, under the producer that the store may well know there: they keep it.
         text = f"{stream.model}: the store expects event {high}, we are at {batch.sequence}"
-        self._become_new(now_s)
-        return [Warn(f"gap {self.producer}", f"{text}: going on as a new producer")]
+        before = stream.producer
+        if before not in self._successors:
+            self._successors[before] = self._new_producer()
+        stream.producer = self._successors[before]
+        if before == self.producer:
+            self.producer, self._resumes = stream.producer, False
+        stream.epoch = 0
+        stream.renumber(0)
+        return [Warn(f"gap {before}", f"{text}: going on as a new producer")]
 
     def _become_new(self, now_s: float) -> None:
         self.producer = self._new_producer()
         self._resumes = False
         for stream in self._streams.values():
+            stream.producer = self.producer
             stream.renumber(0)
             stream.epoch = 0
             if stream.batches:

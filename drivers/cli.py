@@ -29,6 +29,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "watch": "Watch the system live.",
         "models": "List the models of a system or of a store, and show one.",
         "explain": "Tell the story of a drift episode, an order or a model.",
+        "advise": "Propose a price or a budget for the retrains of a model, from its history.",
     },
     "Act": {
         "retrains": "List, show and change retrain orders.",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from actors import config, wire
+from actors.advice import Advisor
 from actors.config import Settings
 from actors.config.stored import load_stored
 from actors.detection import tables as detector_tables
@@ -115,22 +116,39 @@ def rehearse(asked: Asked, output: Output) -> int:
     return FAILED if source.rejected else FINE
 
 
+def advised(store: Store, model: str, since_s: float | None, takes_s: float, step: Callable[[float], None]) -> Advisor:
+    """Take the stored history of `model` through a grid of prices and budgets; ValueError where there is none."""
+    baselines: dict[str, dict[str, dict[str, Floats]]] = {}
+    settings = load_stored(store)
+    advisor: Advisor | None = None
+    events = 0
+    for part in stored_parts(store, model, since_s, baselines):
+        if advisor is None:
+            advisor = Advisor(model, settings, takes_s=takes_s, baselines=baselines.get(model))
+        _take(part, [advisor])
+        events += 0 if part.batch is None else part.batch.rows
+        step(events)
+    if advisor is None:
+        raise ValueError(f"there are no events of {model} in the history")
+    return advisor
+
+
 def _source(asked: Asked) -> Source:
     given = None if asked.config is None else config.load(asked.config)
     if asked.file is not None:
         source = Source(given or _running_settings(asked) or config.Settings(), iter(()), str(asked.file))
         source.parts = _file_parts(asked, asked.file, source.rejected)
         return source
-    store = _store(asked)
+    store = open_store(asked.storage, asked.address, asked.namespace)
     source = Source(given or load_stored(store), iter(()), "the stored history")
-    source.parts = _stored_parts(store, asked.model, asked.since_s, source.baselines)
+    source.parts = stored_parts(store, asked.model, asked.since_s, source.baselines)
     return source
 
 
 def _running_settings(asked: Asked) -> Settings | None:
     """Give the configuration of the running system, if one runs."""
     if asked.storage is not None:
-        return load_stored(_store(asked))
+        return load_stored(StoreReader(asked.storage))
     from actors import system  # noqa: PLC0415  imports Ray, 0.4 s: a file or a store is read without
     from actors.cluster import connection  # noqa: PLC0415
 
@@ -143,17 +161,16 @@ def _running_settings(asked: Asked) -> Settings | None:
         return None
 
 
-def _store(asked: Asked) -> Store:
-    url = asked.storage
+def open_store(url: str | None, address: str | None, namespace: str | None) -> Store:
+    """Return the store at `url`, else that of the running system, to be read."""
     if url is None:
         from actors import system  # noqa: PLC0415  imports Ray, 0.4 s
         from actors.cluster import card, connection, deployment  # noqa: PLC0415
 
-        connection.attach(asked.address, otherwise="look")
-        namespace = asked.namespace or system.DEFAULT_NAMESPACE
-        known = card.read(namespace)
+        connection.attach(address, otherwise="look")
+        known = card.read(namespace or system.DEFAULT_NAMESPACE)
         if known is None:
-            raise deployment.no_system(namespace)
+            raise deployment.no_system(namespace or system.DEFAULT_NAMESPACE)
         url = known.storage
     return StoreReader(url)
 
@@ -169,7 +186,7 @@ def _file_parts(asked: Asked, file: Path, rejected: list[dict[str, Any]]) -> Ite
                     yield Part(model, batch)
 
 
-def _stored_parts(
+def stored_parts(
     store: Store, model: str | None, since_s: float | None, baselines: dict[str, dict[str, dict[str, Floats]]]
 ) -> Iterator[Part]:
     """Read the log, model by model, from snapshots: whoever writes it is not disturbed."""
@@ -191,7 +208,7 @@ def _stored_parts(
                     yield Part(name, batch, ok, row.skip)
 
 
-def _take(part: Part, rehearsals: Iterable[Rehearsal]) -> None:
+def _take(part: Part, rehearsals: Iterable[Rehearsal | Advisor]) -> None:
     for rehearsal in rehearsals:
         if part.promise is not None:
             rehearsal.promise(part.promise)

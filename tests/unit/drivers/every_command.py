@@ -150,6 +150,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "status": [],
         "watch": ["--rounds", "2", "--every", "0.001"],
         "explain": [NAME, "--storage", f"sqlite:///{folder}/nowhere é"],
+        "advise": [NAME, "--storage", f"sqlite:///{folder}/nowhere é"],
         "retrains ls": [],
         "retrains show": [NAME],
         "retrains retry": [NAME],

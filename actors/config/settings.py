@@ -91,6 +91,12 @@ class Retention(Section):
     """Batches that were received longer ago are removed."""
     rows: Count = 100_000
     """The newest batches of each model that are kept."""
+    model_bytes: Count | None = None
+    """The newest batches of each model are kept as far as they fit into so many bytes, packed as they came. `null`: no
+    limit.
+    """
+    store_bytes: Count | None = None
+    """The same for all models of a process together: the oldest batches go first, whatever model they are of."""
 
 
 class Delivery(Section):

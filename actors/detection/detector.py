@@ -28,6 +28,7 @@ from actors.detection.model import Change, Ingest, Model, Work
 from actors.detection.queue import CommitQueue
 from actors.detection.rules.promises import Promise
 from actors.detection.state import DetectionState, UnavailableError
+from actors.detection.weighing import Weighing
 from actors.storage import StaleEpochError, Store
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _LONGEST_S: Final = 60.0  # without anything that is due
 _TRIM_S: Final = 30.0  # between two looks at the logs of the models that have logged
 _SWEEP_S: Final = 3600.0  # between two looks at all logs, and at what else grows old
 _LOOKED_AT: Final = 500  # models whose logs are looked at between two commits
+_WEIGHED_ROWS: Final = 5000  # of one model's log that are added up between two commits
 _TRIM_ROWS: Final = 200  # of one model's log that go at once
 _MAX_BASELINE: Final = 100_000
 
@@ -272,10 +274,27 @@ class DriftDetector:
         for name in overlong:
             while await self._thread.do(functools.partial(self._trimmed, name)) >= _TRIM_ROWS:
                 pass  # until the log is within its limits: a busy model may have grown by more than goes at once
+        if names:
+            await self._keep_bytes(names)
         if sweep:
             await self._thread.do(lambda state: state.forget_old(self._clock.now()))
         while await self._thread.do(lambda state: state.give_back()):
             pass
+
+    async def _keep_bytes(self, names: list[str]) -> None:
+        """Keep the limits in bytes; for the one of all models together, the logs of all of them are read."""
+        weighing = await self._thread.do(lambda state: state.weighing())
+        if weighing is None:
+            return
+        if weighing.is_of_all:
+            names = await self._thread.do(lambda state: [model.name for model in state.models])
+        for name in names:
+            below = await self._thread.do(functools.partial(self._weighed, weighing, name, None))
+            while below is not None:
+                below = await self._thread.do(functools.partial(self._weighed, weighing, name, below))
+        for name, upto in weighing.upto().items():
+            while await self._thread.do(functools.partial(self._trimmed, name, upto=upto)) >= _TRIM_ROWS:
+                pass
 
     def _after_commit(self) -> None:
         self._errands.send_soon()
@@ -284,8 +303,11 @@ class DriftDetector:
     def _overlong(self, names: list[str], state: DetectionState) -> list[str]:
         return state.overlong(names, self._clock.now())
 
-    def _trimmed(self, name: str, state: DetectionState) -> int:
-        return state.keep_house([name], self._clock.now(), _TRIM_ROWS)
+    def _weighed(self, weighing: Weighing, name: str, below: int | None, state: DetectionState) -> int | None:
+        return state.weigh(weighing, name, below, _WEIGHED_ROWS)
+
+    def _trimmed(self, name: str, state: DetectionState, upto: int = 0) -> int:
+        return state.keep_house([name], self._clock.now(), _TRIM_ROWS, upto)
 
 
 def _refusal(error: BaseException) -> replies.Ingested:

@@ -27,6 +27,7 @@ from actors.detection.rules.episodes import Tell
 from actors.detection.rules.promises import Promise
 from actors.detection.rules.retrain import Outcome
 from actors.detection.tables import DETECTOR, Changes
+from actors.detection.weighing import Weighing
 from actors.replies import Episode, Ingested, Json, ingested
 from actors.storage import UNAVAILABLE, Fence, Part, StaleEpochError, Store
 
@@ -513,14 +514,31 @@ class DetectionState:
         with self._part.read() as connection:
             return tables.overlong(connection, names, before_s=now.wall_s - retention.age_s, rows=retention.rows)
 
-    def keep_house(self, names: Sequence[str], now: Instant, at_most: int) -> int:
-        """Trim the logs of these models to the retention, in short transactions; return how many batches went."""
+    def weighing(self) -> Weighing | None:
+        """Return what adds the logs up; None where no limit is in bytes."""
+        retention = self._models.settings.retention
+        if retention.model_bytes is None and retention.store_bytes is None:
+            return None
+        return Weighing(model_bytes=retention.model_bytes, store_bytes=retention.store_bytes)
+
+    def weigh(self, weighing: Weighing, name: str, below: int | None, at_most: int) -> int | None:
+        """Add up to `at_most` batches of a model, those before `below`; return where to go on, None at the end."""
+        with self._part.read() as connection:
+            snapshot, batches = tables.weighed(connection, name, below=below, at_most=at_most)
+        on = weighing.add(name, snapshot, batches) and len(batches) == at_most
+        return batches[-1][0] if on else None
+
+    def keep_house(self, names: Sequence[str], now: Instant, at_most: int, upto: int = 0) -> int:
+        """Trim the logs of these models to the retention, in short transactions; return how many batches went.
+
+        Up to number `upto`, they go whatever their age: see `weighing`.
+        """
         retention = self._models.settings.retention
         gone = 0
         for name in names:
             with self.fence.write() as connection:
                 before_s = now.wall_s - retention.age_s
-                gone += tables.trim(connection, name, before_s=before_s, rows=retention.rows, at_most=at_most)
+                gone += tables.trim(connection, name, before_s=before_s, rows=retention.rows, at_most=at_most, upto=upto)
         return gone
 
     def forget_old(self, now: Instant) -> None:

@@ -346,8 +346,20 @@ def overlong(connection: Connection, names: Sequence[str], *, before_s: float, r
     return found
 
 
-def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_most: int) -> int:
-    """Take the oldest batches of a model out of the log: those received before, or more than `rows`; give how many.
+def weighed(connection: Connection, model: str, *, below: int | None, at_most: int) -> tuple[int, list[tuple[int, float, int]]]:
+    """Return the number that the snapshot knows, and number, time and bytes of batches before `below`, the newest first."""
+    snapshot = connection.execute(select(models.c.snapshot).where(models.c.model == model)).scalar()
+    wanted = select(log.c.number, log.c.received_at, func.length(log.c.payload)).where(log.c.model == model)
+    if below is not None:
+        wanted = wanted.where(log.c.number < below)
+    rows = connection.execute(wanted.order_by(log.c.number.desc()).limit(at_most))
+    return snapshot or 0, [(row[0], row[1], row[2]) for row in rows]
+
+
+def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_most: int, upto: int = 0) -> int:
+    """Take the oldest batches of a model out of the log, and give how many.
+
+    Those received before `before_s`, those beyond the newest `rows`, and those up to number `upto`.
 
     What the last snapshot does not know yet stays, whatever its age; at most `at_most` batches go at once, so that ingest
     never waits long.
@@ -364,7 +376,7 @@ def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_m
         delete(log).where(
             log.c.model == model,
             log.c.number <= min(snapshot, oldest + at_most - 1),
-            or_(log.c.received_at < before_s, log.c.number <= number - rows),
+            or_(log.c.received_at < before_s, log.c.number <= max(number - rows, upto)),
         )
     )
     return int(done.rowcount)

@@ -43,13 +43,14 @@ class Postgres:
         self._run([*made, "--auth=scram-sha-256"])
         with (self._folder / "data" / "pg_hba.conf").open("a") as rules:
             rules.write("host all all all scram-sha-256\n")
-        self._process = subprocess.Popen(
-            [self._programs / "postgres", "-D", "data", "-h", host, "-p", str(port), "-k", "", "-c", "max_connections=300"],
-            cwd=self._folder,
-            user=self._user,
-            stdout=subprocess.DEVNULL,
-            stderr=(self._folder / "log").open("wb"),
-        )
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", "data", "-h", host, "-p", str(port), "-k", "", "-c", "max_connections=300"],
+                cwd=self._folder,
+                user=self._user,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
         self.url = f"postgresql://visutility:{password}@{host}:{port}/postgres"
         self._wait(host, port)
 

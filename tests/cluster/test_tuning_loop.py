@@ -99,7 +99,7 @@ def test_the_command_line_runs_lists_shows_stops_and_reads_studies(
             ["objective_of_mine:f", "--space", "space.json", "--trials", "40", "--name", "cli", "--mode", "max"],
             "mode of the study",
         ),
-        (["objective_of_mine:f"], "must be given"),
+        (["objective_of_mine:f"], "required: --space"),
         (["--show", "nobody"], "got 'nobody'"),
     ):
         assert rule in visutility_tune(*wrong, code=2)["error"]

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from actors.tuning.desk import UnstorableError
 from actors.tuning.rules.book import FINAL
 from actors.tuning.rules.ledger import STUDY_DONE, STUDY_RUNNING, STUDY_STOPPED
 from actors.tuning.tables import ChangeWriter
@@ -167,5 +168,6 @@ def test_a_result_that_is_acknowledged_and_not_written_is_noticed(monkeypatch: p
         honest(self, connection, study, replace(changes, trials=[]), *rest)
 
     monkeypatch.setattr(ChangeWriter, "write", forgetful)
-    with pytest.raises((AssertionError, KeyError, ExceptionGroup)):
+    # The check notices it, or the tuner itself, where a trial that it needs is not there.
+    with pytest.raises((AssertionError, KeyError, UnstorableError, ExceptionGroup)):
         examined(60, (Phase.generate,))  # found, not made small

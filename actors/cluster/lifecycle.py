@@ -61,7 +61,7 @@ def start(namespace: str, settings: config.Settings | None, storage: str | None,
         known = None
     if known is None:
         deployment.refuse_foreigners(namespace)
-        mine = _new_card(settings, storage or places.usual(), kinds)
+        mine = _new_card(namespace, settings, storage or places.usual(), kinds)
         known = card.claim(namespace, mine)
         if known.token == mine.token:
             try:
@@ -96,13 +96,13 @@ def without_storage(settings: config.Settings) -> config.Settings:
     return config.parse(json.loads(config.document(settings)), "configuration")
 
 
-def _new_card(settings: config.Settings | None, url: str, kinds: Sequence[PartKind]) -> Card:
+def _new_card(namespace: str, settings: config.Settings | None, url: str, kinds: Sequence[PartKind]) -> Card:
     """Open the store, bring it forward if nobody uses it, and decide the configuration."""
     with contextlib.closing(Store(url)) as store:
         if store.is_new:
             logger.warning("storage %s is new", redacted(url))
         places.refuse_unreachable(url)
-        _refuse_held(_holder(store), redacted(url))
+        _refuse_held(_holder(store), redacted(url), namespace)
         migrated = store.migrate(kinds)
         if migrated:
             logger.warning("storage %s was brought forward: %s", redacted(url), ", ".join(migrated))
@@ -129,7 +129,7 @@ def _take(namespace: str, mine: Card) -> None:
     notes = schema.notes
     with contextlib.closing(Store(mine.storage, makes=False)) as store:
         before = _holder(store)
-        _refuse_held(before, redacted(mine.storage))
+        _refuse_held(before, redacted(mine.storage), namespace)
         with store.part(schema.SYSTEM).write() as connected:
             found = connected.execute(select(notes.c.value).where(notes.c.name == "holder")).scalar()
             if found != before:
@@ -146,11 +146,14 @@ def _holder(store: Store) -> bytes | None:
     return None if found is None else bytes(found)
 
 
-def _refuse_held(noted: bytes | None, storage: str) -> None:
+def _refuse_held(noted: bytes | None, storage: str, namespace: str) -> None:
+    """Raise ConflictError where another system holds the store. One in `namespace` is ours: the claim of its card decides."""
     if noted is None:
         return
     holder = Holder(**json.loads(noted))
     if holder.address == ray.get_runtime_context().gcs_address:
+        if holder.namespace == namespace:
+            return
         known = card.read(holder.namespace)
     elif connection.listens(holder.address):
         known = card.elsewhere(holder.address, holder.namespace)

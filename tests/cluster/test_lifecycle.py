@@ -18,7 +18,7 @@ import pytest
 import ray
 
 import actors
-from actors.cluster import build, card, connection, deployment
+from actors.cluster import build, card, connection, deployment, lifecycle
 from actors.errors import ConflictError, NoSystemError
 from actors.storage import StoreError
 from actors.system import System
@@ -210,6 +210,15 @@ def test_two_drivers_at_once_make_one_system(cluster: str, namespace: str, setti
     found = [json.loads(text.partition("PIDS ")[2]) for text in said]
     assert found[0] == found[1]
     assert set(found[0]) == set(deployment.CORE)
+
+
+def test_a_start_that_looked_before_the_other_one_claimed_attaches_to_it(
+    start: Callable[..., System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = start()
+    running = {name: each["pid"] for name, each in system.status()["actors"].items()}
+    monkeypatch.setattr(lifecycle, "_after_a_stop", lambda _namespace: None)
+    assert {name: each["pid"] for name, each in start().status()["actors"].items()} == running
 
 
 def test_stop_then_start_carries_on_and_reload_keeps_state(start: Callable[..., System]) -> None:

@@ -23,6 +23,7 @@ from actors.storage.schema import SYSTEM
 from actors.tuning.tables import TUNER
 from drivers import cli
 from tests.database import Postgres, free_port
+from tests.speed import slow
 
 KINDS = [SYSTEM, DETECTOR, DISPATCHER, TUNER]
 NOW = 1_795_000_000.0
@@ -84,7 +85,7 @@ def test_a_backup_under_load_is_of_one_moment_in_all_parts(url: str, tmp_path: P
     store = Store(url)
     noted(store, "detector", 0)
     noted(store, "dispatcher", 0)
-    done, failed = threading.Event(), []
+    done, goes_on, failed = threading.Event(), threading.Event(), []
 
     def load() -> None:
         number = 0
@@ -93,6 +94,7 @@ def test_a_backup_under_load_is_of_one_moment_in_all_parts(url: str, tmp_path: P
                 number += 1
                 noted(store, "detector", number)
                 noted(store, "dispatcher", number)
+                goes_on.set()
         except Exception as error:  # noqa: BLE001  the test says so
             failed.append(error)
 
@@ -100,6 +102,8 @@ def test_a_backup_under_load_is_of_one_moment_in_all_parts(url: str, tmp_path: P
     writer.start()
     copies = [tmp_path / f"copy-{number}" for number in range(5)]
     for copy in copies:
+        goes_on.clear()
+        assert goes_on.wait(slow(30))
         backup.take(url, copy, KINDS, now_s=NOW)
     done.set()
     writer.join(30)

@@ -307,10 +307,9 @@ def test_failed_launches_are_tried_again_then_listed_as_dead_and_put_back(url):
         place.receiver.answer = lambda _order: Retry("HTTP 500")
         await place.request("e-1")
         rows = await place.until(lambda rows: rows[0]["attempts"] == 1 and rows[0]["state"] == "pending")
-        for _ in range(20):
+        for attempt in range(2, 9):
             place.clock.advance(700.0)
-            place.dispatcher._wake()
-            rows = await place.until(lambda rows: rows[0]["state"] in {"pending", "dead"})
+            await place.until(lambda rows, n=attempt: rows[0]["attempts"] == n and rows[0]["state"] in {"pending", "dead"})
         rows = await place.until(lambda rows: rows[0]["state"] == "dead", "the dead letter")
         assert rows[0]["attempts"] == 8
         assert rows[0]["reason"] == "given up after 8 failed attempts: HTTP 500"

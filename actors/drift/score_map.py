@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from actors.drift.distinct import distinct
 from actors.drift.interface import Floats
 from actors.drift.normal import normal_quantiles
 
@@ -63,7 +64,7 @@ class ScoreMap:
         is too large only costs a little delay.
         """
         n = len(sample)
-        values, counts = np.unique(sample, return_counts=True)
+        values, counts = distinct(sample)
         # p = mid-rank / (n + 1): the chance that a new value falls below, which the in-sample (r - 1/2) / n is not.
         rank = np.cumsum(counts) - 0.5 * counts + 0.5
         keep = _knot_positions(len(values))
@@ -235,7 +236,7 @@ def _atoms(whitened: Floats) -> Floats:
     """
     n = len(whitened)
     grid = np.round(whitened / UNIT * _ATOMS_PER_SD)
-    values, counts = np.unique(grid, return_counts=True)
+    values, counts = distinct(grid)
     values = np.concatenate((values / _ATOMS_PER_SD, [-_UNSEEN, _UNSEEN]))
     weights = np.concatenate((counts.astype(np.float64), [0.5, 0.5])) / (n + 1)
     return np.stack((values - float(np.sum(values * weights)), weights))

@@ -21,8 +21,8 @@ LONGEST = 4096  # events: the longest window; it finds a shift of 0.1 sd
 SHARE = 0.8  # a window covers at most this part of all events, the rest being the baseline
 
 # Every length up to 12, then eight to the octave: a step between two lengths loses less than 0.1% of the statistic.
-LENGTHS: npt.NDArray[np.int64] = np.unique(
-    np.concatenate((np.arange(1, 13), np.round(12 * 2.0 ** (np.arange(1, 68) / 8)), [LONGEST])).astype(np.int64)
+LENGTHS: npt.NDArray[np.int64] = np.array(
+    sorted({*range(1, 13), *(round(12 * 2.0 ** (step / 8)) for step in range(1, 68)), LONGEST}), dtype=np.int64
 )
 _LENGTH = LENGTHS.astype(np.float64)
 _SQRT_LENGTH = np.sqrt(_LENGTH)

@@ -9,18 +9,35 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, String, Table, Text, inspect, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateColumn
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 SCHEMA_VERSION = 2
 
 Migration = Callable[[Connection], None]
 
 # SQLite's INTEGER PRIMARY KEY is already 64 bits; elsewhere row numbers of a log need a big integer.
-BigInt = Integer().with_variant(postgresql.BIGINT(), "postgresql")
+BigInt = Integer().with_variant(BigInteger(), "postgresql")
 
 
 class SchemaError(RuntimeError):
@@ -172,4 +189,8 @@ def prepare(connection: Connection, kind: PartKind, *, version: int = SCHEMA_VER
 
 
 def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415  where it is in use alone: 2 MB of every process
+
+        return insert(table)
+    return sqlite.insert(table)

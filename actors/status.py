@@ -13,8 +13,8 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from actors.checks import brief
 from actors.config.stored import load_stored
-from actors.detection import tables as detector_tables
-from actors.detection.tables import detector_parts
+from actors.detection import stored as detector_stored
+from actors.detection.stored import detector_parts
 from actors.metrics import refusals
 from actors.replies import ActorStatus, Status
 from actors.retraining import model_tables
@@ -52,8 +52,8 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     unreadable: list[str] = []
     for part in detector_parts(store):
         with part.read() as connection:
-            models.update(detector_tables.read_status(connection, unreadable=unreadable))
-            for name, seen in detector_tables.read_clients(connection, now_s - _CLIENTS_S, _MAX_CLIENTS).items():
+            models.update(detector_stored.read_status(connection, unreadable=unreadable))
+            for name, seen in detector_stored.read_clients(connection, now_s - _CLIENTS_S, _MAX_CLIENTS).items():
                 # Its models may live in several processes; the counts that it sent last are the newest.
                 if name not in clients or seen["seen_at"] > clients[name]["seen_at"]:
                     clients[name] = seen

@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import Any, TypedDict
 
-from actors.detection import tables as detector_tables
+from actors.detection import stored as detector_stored
 from actors.replies import Episode
 from actors.retraining import tables as dispatcher_tables
 from actors.storage import Store, StoreReader
@@ -63,9 +63,9 @@ def _of_episode(store: Store, episode: Episode) -> Story:
 
 
 def _episode(store: Store, id_: str) -> Episode | None:
-    for part in detector_tables.detector_parts(store):
+    for part in detector_stored.detector_parts(store):
         with part.read() as connection:
-            found = detector_tables.read_episode(connection, id_)
+            found = detector_stored.read_episode(connection, id_)
         if found is not None:
             return found
     return None
@@ -75,9 +75,9 @@ def _request_of(store: Store, order: dict[str, Any]) -> Episode | None:
     """Return what a shortfall's order was asked for by: it has no episode of an alarm."""
     if order["cause"] != "shortfall":
         return None
-    for part in detector_tables.detector_parts(store):
+    for part in detector_stored.detector_parts(store):
         with part.read() as connection:
-            for record in reversed(detector_tables.list_episodes(connection, order["model"])):
+            for record in reversed(detector_stored.list_episodes(connection, order["model"])):
                 if record["order"] is not None and record["order"]["order"] == order["id"]:
                     return record
     return None
@@ -85,16 +85,16 @@ def _request_of(store: Store, order: dict[str, Any]) -> Episode | None:
 
 def _newest(store: Store, model: str | None) -> Episode | None:
     found: list[Episode] = []
-    for part in detector_tables.detector_parts(store):
+    for part in detector_stored.detector_parts(store):
         with part.read() as connection:
-            found += detector_tables.list_episodes(connection, model, limit=1)
+            found += detector_stored.list_episodes(connection, model, limit=1)
     return max(found, key=lambda record: float(record["opened_at"]), default=None)
 
 
 def _model(store: Store, model: str) -> dict[str, Any] | None:
-    for part in detector_tables.detector_parts(store):
+    for part in detector_stored.detector_parts(store):
         with part.read() as connection:
-            found = detector_tables.read_status(connection, model)
+            found = detector_stored.read_status(connection, model)
         if model in found:
             return {"name": model, **found[model]}
     return None

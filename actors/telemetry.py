@@ -28,7 +28,8 @@ from sqlalchemy import Connection, func, select
 from actors import status
 from actors.checks import brief
 from actors.clock import Clock, Instant
-from actors.detection.tables import detector_parts, episodes, unpack
+from actors.detection.stored import detector_parts
+from actors.detection.tables import episodes, unpack
 from actors.retraining import model_tables
 from actors.retraining.tables import DISPATCHER, retrains
 from actors.storage import UNAVAILABLE, SchemaError, Store, StoreError

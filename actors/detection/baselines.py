@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from actors import wire
 from actors.detection import tables
 from actors.detection.model import Model
-from actors.detection.tables import SampleRow
+from actors.detection.rows import SampleRow
 
 _KEPT: Final = 4096  # values of a sample
 _FIRST_EVENTS: Final = 500  # of a version, that make its baseline where none was given

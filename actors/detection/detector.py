@@ -19,12 +19,13 @@ from typing import Any, Final, TypeVar
 
 from actors import messages, replies, wire
 from actors.checks import shown
-from actors.clock import Clock, Instant, SystemClock
+from actors.clock import Clock, SystemClock
 from actors.cluster import actor
 from actors.cluster.peers import Peers, RayPeers
 from actors.cluster.store_thread import STORE_ERRORS, StoreThread, or_unavailable
+from actors.detection import commands
 from actors.detection.errands import Errands
-from actors.detection.model import Change, Ingest, Model, Work
+from actors.detection.model import Change, Ingest, Work
 from actors.detection.queue import CommitQueue
 from actors.detection.rules.promises import Promise
 from actors.detection.state import DetectionState, UnavailableError
@@ -124,11 +125,11 @@ class DriftDetector:
         wire.check_model(model)
         wire.check_version(version)
         columns = {name: _baseline_column(name, column) for name, column in _mapping(values).items()}
-        return await self._changed(lambda state: state.baseline(model, version, columns), replies.BaselineLearned)
+        return await self._changed(lambda _state: commands.baseline(model, version, columns), replies.BaselineLearned)
 
     async def pin(self, *, model: str, version: str | None) -> replies.Pinned | replies.Unavailable:
         """Compare every version of the model with the baseline of this one from now on; None ends that."""
-        return await self._changed(lambda state: state.pin(model, version), replies.Pinned)
+        return await self._changed(lambda state: commands.pin(state.part, model, version), replies.Pinned)
 
     async def promise(
         self, *, model: str, version: str, values: dict[str, float], n: float, source: str = "cross_validation"
@@ -138,28 +139,28 @@ class DriftDetector:
         wire.check_version(version)
         checked, rows = messages.check_promise(values, n, source)
         promise = Promise(version, checked, rows, "hold_out" if source == "hold_out" else "cross_validation")
-        return await self._changed(lambda state: state.promise(model, promise), replies.PromiseRecorded)
+        return await self._changed(lambda _state: commands.promise(model, promise), replies.PromiseRecorded)
 
     async def promote(self, *, model: str, version: str) -> replies.VersionChanged | replies.Unavailable:
         """Make a version live. KeyError: the model or the version has never logged; ValueError: it is live already."""
         wire.check_version(version)
-        return await self._changed(lambda state: state.promote(model, version), replies.VersionChanged)
+        return await self._changed(lambda _state: commands.promote(model, version), replies.VersionChanged)
 
     async def rollback(self, *, model: str) -> replies.VersionChanged | replies.Unavailable:
         """Return to the version that was live before. ValueError: there is none."""
-        return await self._changed(lambda state: state.rollback(model), replies.VersionChanged)
+        return await self._changed(lambda _state: commands.rollback(model), replies.VersionChanged)
 
     async def versions(self, *, model: str) -> replies.VersionsListed | replies.Unavailable:
         """Return a model's versions: live, candidate or former, what each has promised, and how it compared."""
-        return await self._answered(lambda state: state.versions(model))
+        return await self._answered(lambda state: commands.versions(state.model(model)))
 
     async def acknowledge(self, *, episode: str) -> replies.Acknowledged | replies.Unavailable:
         """Note that a person has seen an episode: it asks no more. KeyError where this store has none such."""
 
-        def make(model: Model, now: Instant) -> replies.Acknowledged:
-            return {"status": "acknowledged" if model.book.acknowledge(episode, now) else "settled"}
+        def change(state: DetectionState) -> Change:
+            return commands.acknowledge(state.explain(episode)["model"], episode)
 
-        return await self._changed(lambda state: Change(state.explain(episode)["model"], make), replies.Acknowledged)
+        return await self._changed(change, replies.Acknowledged)
 
     async def explain(self, *, episode: str) -> replies.Episode | replies.Unavailable:
         """Return an episode's whole record: what was seen, against what, what was decided and why, what came of it."""
@@ -265,7 +266,7 @@ class DriftDetector:
 
         Trimmed are the models that have logged since the last time; all of them, whose rows only grow old, with `sweep`.
         """
-        grown = await self._thread.do(lambda state: state.grown())
+        grown = await self._thread.do(lambda state: state.keeping.grown())
         names = await self._thread.do(lambda state: [model.name for model in state.models]) if sweep else grown
         overlong: list[str] = []
         for start in range(0, len(names), _LOOKED_AT):
@@ -277,13 +278,13 @@ class DriftDetector:
         if names:
             await self._keep_bytes(names)
         if sweep:
-            await self._thread.do(lambda state: state.forget_old(self._clock.now()))
-        while await self._thread.do(lambda state: state.give_back()):
+            await self._thread.do(lambda state: state.keeping.forget_old(self._clock.now()))
+        while await self._thread.do(lambda state: state.keeping.give_back()):
             pass
 
     async def _keep_bytes(self, names: list[str]) -> None:
         """Keep the limits in bytes; for the one of all models together, the logs of all of them are read."""
-        weighing = await self._thread.do(lambda state: state.weighing())
+        weighing = await self._thread.do(lambda state: state.keeping.weighing())
         if weighing is None:
             return
         if weighing.is_of_all:
@@ -301,13 +302,13 @@ class DriftDetector:
         self._stirred.set()
 
     def _overlong(self, names: list[str], state: DetectionState) -> list[str]:
-        return state.overlong(names, self._clock.now())
+        return state.keeping.overlong(names, self._clock.now())
 
     def _weighed(self, weighing: Weighing, name: str, below: int | None, state: DetectionState) -> int | None:
-        return state.weigh(weighing, name, below, _WEIGHED_ROWS)
+        return state.keeping.weigh(weighing, name, below, _WEIGHED_ROWS)
 
     def _trimmed(self, name: str, state: DetectionState, upto: int = 0) -> int:
-        return state.keep_house([name], self._clock.now(), _TRIM_ROWS, upto)
+        return state.keeping.trim(name, self._clock.now(), _TRIM_ROWS, upto)
 
 
 def _refusal(error: BaseException) -> replies.Ingested:

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from actors.clock import Instant
 from actors.detection import tables
 from actors.detection.model import Model, Outgoing
+from actors.detection.rows import OutboxRow
 from actors.detection.rules import episodes
 from actors.detection.rules.episodes import Ask, Effect, Ordered, Overtaken, Rearm, Retrained, Tell
 from actors.detection.rules.retrain import Judged, Outcome, Pays
 from actors.detection.rules.versions import Decision
-from actors.detection.tables import OutboxRow
 from actors.replies import Episode, Json
 
 logger = logging.getLogger(__name__)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from actors import config, replies, wire
 from actors.clock import Instant, event_instant
+from actors.detection.rows import LogRow, SampleRow
 from actors.detection.rules.episodes import Effect, EpisodeBook
 from actors.detection.rules.monitor import Monitor
 from actors.detection.rules.retrain import RetrainWatch
-from actors.detection.tables import LogRow, SampleRow
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Ingest:
     producer: str | None
     sequence: int
     payload: wire.Payload
-    client: dict[str, Any] | None = None  # the counters that a client sent along
+    client: dict[str, int] | None = None  # the counters that a client sent along
     rejection: replies.Rejection | None = None  # why the sender has emptied rows of this batch
     is_stamped: bool = False  # the sender's clock gave the events their times, no caller
 
@@ -132,3 +135,24 @@ class Model:
         if rejection is not None:
             said = {"field": rejection["field"], "value": rejection["value"], "rule": rejection["rule"]}
             self.rejection = {**said, "at": now.wall_s}
+
+    # --- time
+
+    def is_due(self, now: Instant) -> bool:
+        """Whether `tick` would do anything."""
+        return self._is_silent(now) or self.book.has_due(self.pace(now)) or self.is_undeployed
+
+    def tick(self, now: Instant) -> None:
+        """Do what time alone asks for: notice a silence, ask again."""
+        if self._is_silent(now) and self.last_seen is not None:
+            self.no_data = True
+            silent_s, expected_s = now.seconds_since(self.last_seen), self.settings.expect_every_s
+            logger.warning("%s: no data for %.0f s, one is expected every %.0f s", self.name, silent_s, expected_s)
+        self.effects += self.book.tick(now, self.pace(now), pays=self.retrain.pays)
+
+    def _is_silent(self, now: Instant) -> bool:
+        """Tell whether nothing was logged for longer than is expected, and nobody has noticed yet."""
+        expected = self.settings.expect_every_s
+        if expected is None or self.last_seen is None or not self.events or self.no_data:
+            return False
+        return now.seconds_since(self.last_seen) > expected

@@ -1,4 +1,4 @@
-"""Tables of the part `detector`: what a detector process must find again, and the readers that need no process.
+"""Tables of the part `detector`: what a detector process must find again.
 
 A model belongs to one process, so one writer numbers its batches: `log` holds them in that order, `number` 1, 2, ... A
 model's state is its last snapshot (`states`, up to the batch `models.snapshot`) and the log after it. Every commit writes a few
@@ -8,11 +8,9 @@ small rows and the batch's own bytes, never a detector's whole state.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgpack
-import numpy as np
 from sqlalchemy import (
     Column,
     Connection,
@@ -34,9 +32,8 @@ from sqlalchemy import (
     values,
 )
 
-from actors import messages
+from actors.detection.rows import Changes, EpisodeRow
 from actors.replies import Episode
-from actors.storage import Part, Store
 from actors.storage.schema import BigInt, PartKind, upsert
 
 DETECTOR = PartKind("detector")
@@ -136,8 +133,6 @@ quarantine = Table(
     Column("payload", LargeBinary, nullable=False),
 )
 
-Payload = bytes | memoryview
-
 _CHUNK: Final = 500  # names in one IN list
 T = TypeVar("T")
 
@@ -165,114 +160,6 @@ UNREADABLE: Final = (
 
 
 # --- writing: called inside a fenced transaction, rows as dicts ------------------------------------------------------
-
-
-class LogRow(TypedDict):
-    """One numbered row of a model's log."""
-
-    model: str
-    number: int
-    producer: str | None
-    sequence: int
-    skip: int
-    count: int
-    received_at: float
-    payload: Payload
-
-
-class ProducerRow(TypedDict):
-    """Where a producer of a model goes on."""
-
-    model: str
-    producer: str
-    high_water: int
-    seen_at: float
-    client: bytes | None
-
-
-class ModelRow(TypedDict):
-    """A model's counts, and what it keeps in memory."""
-
-    model: str
-    process: str
-    events: int
-    duplicates: int
-    rejected: int
-    number: int
-    snapshot: int
-    last_at: float
-    memory: bytes
-
-
-class StateRow(TypedDict):
-    """The snapshot of one detector."""
-
-    model: str
-    version: str
-    metric: str
-    kind: str
-    state: bytes
-
-
-class SampleRow(TypedDict):
-    """A baseline that was given, or pinned: float64[n], little-endian."""
-
-    model: str
-    version: str
-    metric: str
-    sample: bytes
-
-
-class EpisodeRow(TypedDict):
-    """An episode's record, and what it is found by."""
-
-    id: str
-    model: str
-    version: str
-    ordinal: int
-    open: int
-    opened_at: float
-    record: bytes
-
-
-class OutboxRow(TypedDict):
-    """A call that the dispatcher has not recorded yet."""
-
-    id: str
-    model: str
-    process: str
-    method: str
-    body: bytes
-    created_at: float
-
-
-class QuarantineRow(TypedDict):
-    """A batch that was set aside."""
-
-    model: str
-    producer: str
-    sequence: int
-    count: int
-    received_at: float
-    reason: str
-    payload: Payload
-
-
-@dataclass(slots=True)
-class Changes:
-    """What one commit writes."""
-
-    log: list[LogRow] = field(default_factory=list)
-    producers: list[ProducerRow] = field(default_factory=list)
-    models: list[ModelRow] = field(default_factory=list)
-    states: list[StateRow] = field(default_factory=list)
-    samples: list[SampleRow] = field(default_factory=list)
-    episodes: list[EpisodeRow] = field(default_factory=list)
-    outbox: list[OutboxRow] = field(default_factory=list)
-    quarantine: list[QuarantineRow] = field(default_factory=list)
-    sent: list[str] = field(default_factory=list)  # outbox rows that their receiver has recorded
-    tried: list[tuple[str, str]] = field(default_factory=list)  # attempts that came through
-    dropped_versions: list[tuple[str, str]] = field(default_factory=list)
 
 
 def episode_row(record: Episode) -> EpisodeRow:
@@ -432,16 +319,6 @@ def load_samples(connection: Connection, model: str, version: str) -> dict[str, 
     return {row.metric: row.sample for row in rows}
 
 
-def all_samples(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
-    """Give the given baselines of all versions of a model: float64[n] by version and metric."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in connection.execute(
-        select(samples.c.version, samples.c.metric, samples.c.sample).where(samples.c.model == model)
-    ):
-        found.setdefault(row.version, {})[row.metric] = np.frombuffer(row.sample, dtype="<f8")
-    return found
-
-
 def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
     """Give the high-water marks of (model, producer); an unknown one is left out."""
     found: dict[tuple[str, str], int] = {}
@@ -458,7 +335,7 @@ def load_open_episodes(connection: Connection, process: str) -> list[Episode]:
         .where(models.c.process == process, episodes.c.open == 1)
         .order_by(episodes.c.opened_at, episodes.c.ordinal)
     )
-    return [_episode(row.record) for row in rows]
+    return [episode_of(row.record) for row in rows]
 
 
 def load_model_episodes(connection: Connection, model: str) -> list[Episode]:
@@ -468,7 +345,7 @@ def load_model_episodes(connection: Connection, model: str) -> list[Episode]:
         .where(episodes.c.model == model, episodes.c.open == 1)
         .order_by(episodes.c.opened_at, episodes.c.ordinal)
     )
-    return [_episode(row.record) for row in rows]
+    return [episode_of(row.record) for row in rows]
 
 
 def load_outbox(connection: Connection, process: str) -> list[Any]:
@@ -494,128 +371,8 @@ def read_log(
         after = rows[-1].number
 
 
-def read_episode(connection: Connection, episode: str) -> Episode | None:
-    """Give an episode's whole record, None if there is none."""
-    found = connection.execute(select(episodes.c.record).where(episodes.c.id == episode)).scalar()
-    return None if found is None else _episode(found)
-
-
-def list_episodes(connection: Connection, model: str | None = None, limit: int = 1000) -> list[Episode]:
-    """Give the newest episodes' records, oldest first."""
-    wanted = select(episodes.c.record).order_by(episodes.c.opened_at.desc(), episodes.c.ordinal.desc()).limit(limit)
-    if model is not None:
-        wanted = wanted.where(episodes.c.model == model)
-    return [_episode(row.record) for row in connection.execute(wanted)][::-1]
-
-
-def detector_parts(store: Store) -> list[Part]:
-    """Return every part that a detector process has written so far."""
-    return [store.part(DETECTOR, slot) for slot in store.slots(DETECTOR)]
-
-
-def read_status(
-    connection: Connection, model: str | None = None, unreadable: list[str] | None = None
-) -> dict[str, dict[str, Any]]:
-    """Return {model: {"events", "duplicates", "rejected", "state", "versions", "open_episodes", ...}} as the store has it.
-
-    A row that cannot be read is left out, and named in `unreadable`.
-    """
-    skipped = [] if unreadable is None else unreadable
-    chosen = select(models)
-    held = select(episodes.c.id, episodes.c.model, episodes.c.record).where(episodes.c.open == 1)
-    if model is not None:
-        chosen, held = chosen.where(models.c.model == model), held.where(episodes.c.model == model)
-    waiting = select(outbox.c.model, func.count()).group_by(outbox.c.model)  # what the dispatcher has not confirmed yet
-    undelivered = {row[0]: row[1] for row in connection.execute(waiting)}
-    found: dict[str, dict[str, Any]] = {}
-    for row in connection.execute(chosen.order_by(models.c.model)):
-        try:
-            memory = shown_memory(unpack(row.memory))
-        except UNREADABLE:
-            skipped.append(f"model {row.model}")
-            continue
-        found[row.model] = {
-            "events": row.events,
-            "duplicates": row.duplicates,
-            "rejected": row.rejected,
-            "last_at": row.last_at,
-            "open_episodes": [],
-            "undelivered": undelivered.get(row.model, 0),
-            **memory,
-        }
-    for row in connection.execute(held.order_by(episodes.c.opened_at)):
-        try:
-            is_open = unpack(row.record)["closed_at"] is None
-        except UNREADABLE:
-            skipped.append(f"episode {row.id}")
-            continue
-        if row.model in found and is_open:
-            found[row.model]["open_episodes"].append(row.id)
-    return found
-
-
-def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what status shows of a model's memory."""
-    versions = {
-        version: {
-            "events": held["events"],
-            "late": held["late"],
-            "state": held["state"],
-            "metrics": {metric: dict(seen["progress"]) for metric, seen in held["metrics"].items()},
-        }
-        for version, held in memory["versions"].items()
-    }
-    return {
-        "state": memory["state"],
-        "late": sum(held["late"] for held in memory["versions"].values()),
-        "quarantined": memory.get("quarantined", 0),
-        "flagged": memory.get("flagged", []),
-        "last_rejection": memory.get("rejection"),
-        "bad_values": memory.get("bad_values", 0),
-        "clock_ahead": memory.get("clock_ahead"),
-        "pinned": memory.get("pinned"),
-        "retrain": memory["retrain"]["shown"] if "retrain" in memory else None,
-        "versions": versions,
-    }
-
-
-def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> dict[str, dict[str, Any]]:
-    """Return the counters of the clients heard of since, by producer: the newest that each of them sent along."""
-    rows = connection.execute(
-        select(producers.c.producer, producers.c.seen_at, producers.c.client)
-        .where(producers.c.seen_at >= since_s, producers.c.client.is_not(None))
-        .order_by(producers.c.seen_at.desc())
-        .limit(limit)
-    )
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if row.producer not in found:
-            try:
-                counters = messages.told_client(unpack(row.client))
-            except UNREADABLE:
-                counters = None
-            found[row.producer] = {"seen_at": row.seen_at, **(counters or {})}
-    return found
-
-
-def read_quarantine(connection: Connection, limit: int = 1000) -> list[dict[str, Any]]:
-    """Give the batches that were set aside, without their bytes."""
-    rows = connection.execute(
-        select(
-            quarantine.c.model,
-            quarantine.c.producer,
-            quarantine.c.sequence,
-            quarantine.c["count"],
-            quarantine.c.received_at,
-            quarantine.c.reason,
-        )
-        .order_by(quarantine.c.received_at)
-        .limit(limit)
-    )
-    return [dict(row._mapping) for row in rows]  # noqa: SLF001  public by SQLAlchemy's documentation
-
-
-def _episode(record: bytes) -> Episode:
+def episode_of(record: bytes) -> Episode:
+    """Decode an episode's record."""
     found: Episode = unpack(record)
     return found
 

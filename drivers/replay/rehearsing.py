@@ -13,6 +13,7 @@ from actors import config, wire
 from actors.advice import Advisor
 from actors.config import Settings
 from actors.config.stored import load_stored
+from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
 from actors.detection.rules import promises
 from actors.detection.rules.promises import Promise
@@ -190,12 +191,12 @@ def stored_parts(
     store: Store, model: str | None, since_s: float | None, baselines: dict[str, dict[str, dict[str, Floats]]]
 ) -> Iterator[Part]:
     """Read the log, model by model, from snapshots: whoever writes it is not disturbed."""
-    for part in detector_tables.detector_parts(store):
+    for part in detector_stored.detector_parts(store):
         with part.read() as connection:
-            names = [name for name in detector_tables.read_status(connection) if model in {None, name}]
+            names = [name for name in detector_stored.read_status(connection) if model in {None, name}]
         for name in names:
             with part.read() as connection:
-                baselines[name] = detector_tables.all_samples(connection, name)
+                baselines[name] = detector_stored.all_samples(connection, name)
                 for row in detector_tables.read_log(connection, name, promises=True):
                     if row.count == 0:
                         yield Part(name, None, promise=promises.unpacked(row.payload))

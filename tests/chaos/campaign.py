@@ -20,8 +20,9 @@ from sqlalchemy import select
 
 import actors
 from actors.cluster import deployment
+from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
-from actors.detection.tables import detector_parts
+from actors.detection.stored import detector_parts
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
@@ -201,7 +202,7 @@ def _is_settled(store: Store) -> bool:
         with part.read() as connection:
             if connection.execute(select(detector_tables.outbox.c.id)).first() is not None:
                 return False
-            if any(record["request"]["state"] == "asking" for record in detector_tables.list_episodes(connection)):
+            if any(record["request"]["state"] == "asking" for record in detector_stored.list_episodes(connection)):
                 return False
     with store.part(DISPATCHER).read() as connection:
         under_way = select(dispatcher_tables.retrains.c.id).where(

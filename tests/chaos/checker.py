@@ -16,8 +16,9 @@ import numpy as np
 from sqlalchemy import select
 
 from actors import wire
+from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
-from actors.detection.tables import detector_parts
+from actors.detection.stored import detector_parts
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
@@ -69,8 +70,8 @@ def check(storage: str, folder: Path, sources: Sequence[int], *, cooldown_s: flo
         counters: dict[str, dict[str, Any]] = {}
         for part in detector_parts(store):
             with part.read() as connection:
-                counters.update(detector_tables.read_status(connection))
-                findings.set_aside += len(detector_tables.read_quarantine(connection))
+                counters.update(detector_stored.read_status(connection))
+                findings.set_aside += len(detector_stored.read_quarantine(connection))
                 for model in MODELS:
                     rows = list(detector_tables.read_log(connection, model))
                     if rows:
@@ -185,7 +186,7 @@ def _check_episodes(findings: Findings, store: Store, orders: Mapping[str, Any])
     """Every episode's request has come to the dispatcher, and its answer back."""
     for part in detector_parts(store):
         with part.read() as connection:
-            records = detector_tables.list_episodes(connection, limit=1_000_000)
+            records = detector_stored.list_episodes(connection, limit=1_000_000)
             waiting = connection.execute(select(detector_tables.outbox.c.id)).scalars().all()
         findings.episodes += len(records)
         findings.orders_lost += len(waiting)

@@ -25,18 +25,18 @@ def apply() -> None:
 
 def _no_trim() -> None:
     """Count an overlapping resend again."""
-    from actors.detection.state import DetectionState
+    from actors.detection.intake import Intake
 
-    honest: Any = DetectionState._ingest
+    honest: Any = Intake.take
 
-    def ingest(self: Any, work: Any, changes: Any, now: Any) -> Any:
+    def take(self: Any, work: Any, changes: Any, now: Any) -> Any:
         high = 0 if work.producer is None else self._models.marks[work.key]
         if work.producer is None or work.sequence >= high:
             return honest(self, work, changes, now)
         reply = honest(self, replace(work, producer=None, sequence=0), changes, now)
         return reply | {"high_water": high}
 
-    DetectionState._ingest = ingest  # type: ignore[method-assign]
+    Intake.take = take  # type: ignore[method-assign]
 
 
 def _no_fence() -> None:

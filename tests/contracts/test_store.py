@@ -19,9 +19,11 @@ from sqlalchemy import Column, Connection, Integer, String, Table, event, select
 
 from actors import wire
 from actors.clock import Instant
+from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
 from actors.detection.state import DetectionState, Ingest, UnavailableError
-from actors.detection.tables import DETECTOR, detector_parts
+from actors.detection.stored import detector_parts
+from actors.detection.tables import DETECTOR
 from actors.storage import UNAVAILABLE, Fence, PartKind, SchemaError, StaleEpochError, Store, StoreError, schema
 from actors.storage.schema import SYSTEM
 from actors.tuning.tables import TUNER
@@ -213,7 +215,7 @@ def test_log_high_water_and_counts_are_one_commit(store: Store) -> None:
             ("m", "p"): 20,
             ("m", "q"): 10,
         }
-        assert detector_tables.read_status(connection)["m"]["events"] == 30
+        assert detector_stored.read_status(connection)["m"]["events"] == 30
 
 
 def test_a_large_batch_is_kept_as_the_bytes_that_it_was_packed_as(store: Store) -> None:
@@ -249,10 +251,10 @@ def test_an_episode_its_request_and_its_log_are_one_commit(store: Store, url: st
     ((episode, (model, method, body)),) = successor.outbox.items()
     assert (model, method, body["episode"]) == ("m", "request", episode)
     with store.part(DETECTOR, 0).read() as connection:
-        record = detector_tables.read_episode(connection, episode)
+        record = detector_stored.read_episode(connection, episode)
         assert record is not None
         assert record["closed_at"] is None
-        assert [r["id"] for r in detector_tables.list_episodes(connection)] == [episode]
+        assert [r["id"] for r in detector_stored.list_episodes(connection)] == [episode]
 
 
 def test_many_models_are_read_and_written_in_groups(store: Store, url: str) -> None:
@@ -262,14 +264,14 @@ def test_many_models_are_read_and_written_in_groups(store: Store, url: str) -> N
     replies = successor.commit([Ingest(name, "p", 0, payload(n=2)) for name in names], at())
     assert {(r["accepted"], r["duplicates"]) for r in replies} == {(1, 1)}
     with store.part(DETECTOR, 0).read() as connection:
-        assert sum(each["events"] for each in detector_tables.read_status(connection).values()) == 1200
+        assert sum(each["events"] for each in detector_stored.read_status(connection).values()) == 1200
 
 
 def test_names_of_any_letters_are_kept_apart(store: Store) -> None:
     names = ["Ä", "ä", "a", "A", "a ", "a/b:c.d", "模型", "x" * 200, "a'b\"c\\", "😀"]
     detection(store).commit([Ingest(name, name, 0, payload(n=i + 1)) for i, name in enumerate(names)], at())
     with store.part(DETECTOR, 0).read() as connection:
-        found = detector_tables.read_status(connection)
+        found = detector_stored.read_status(connection)
     assert {name: found[name]["events"] for name in names} == {name: i + 1 for i, name in enumerate(names)}
 
 
@@ -307,7 +309,7 @@ def test_processes_of_one_database_leave_each_other_alone(store: Store, url: str
     found: dict[str, Any] = {}
     for part in parts:
         with part.read() as connection:
-            found.update(detector_tables.read_status(connection))
+            found.update(detector_stored.read_status(connection))
     assert sorted(found) == ["a", "b"]
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import event, select, text
 
 from actors import failpoints, wire
 from actors.clock import Instant
+from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
 from actors.detection.state import DetectionState, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR
@@ -50,7 +51,7 @@ def refused_then_taken(store: Store, trouble: Callable[[], Any]) -> None:
     assert (reply["accepted"], reply["duplicates"], reply["high_water"]) == (20_000, 0, 20_100)
     with store.part(DETECTOR, 0).read() as connection:
         assert connection.execute(select(detector_tables.models.c.events)).scalar() == 20_100
-        assert detector_tables.read_quarantine(connection) == []
+        assert detector_stored.read_quarantine(connection) == []
 
 
 def test_a_file_that_is_full(tmp_path: Path) -> None:

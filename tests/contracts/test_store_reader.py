@@ -12,7 +12,8 @@ from sqlalchemy import text
 from actors import status
 from actors.config import parse
 from actors.config.stored import load_stored, store_settings
-from actors.detection.tables import DETECTOR, detector_parts
+from actors.detection.stored import detector_parts
+from actors.detection.tables import DETECTOR
 from actors.retraining.tables import DISPATCHER
 from actors.storage import SCHEMA_VERSION, SchemaError, Store, StoreError, StoreReader, sqlite
 from actors.storage.schema import SYSTEM

@@ -73,7 +73,7 @@ def test_silent_models_are_not_looked_at_and_the_process_sleeps(tmp_path: Path, 
         state = detector._thread.state
         assert state is not None
         monkeypatch.setattr(Model, "due_in", None)
-        monkeypatch.setattr(state._part, "engine", None)
+        monkeypatch.setattr(state.part, "engine", None)
         assert await detector._round(follow=True) == actor._LONGEST_S
 
     asyncio.run(story())
@@ -100,7 +100,7 @@ def test_the_process_sleeps_until_the_first_silence_may_be_noticed(tmp_path: Pat
 
 def test_a_busy_models_log_is_trimmed_until_it_is_within_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times as many batches as go at once have come since the last look."""
-    monkeypatch.setattr("actors.detection.state.SNAPSHOT_BATCHES", 1)
+    monkeypatch.setattr("actors.detection.writing.SNAPSHOT_BATCHES", 1)
     monkeypatch.setattr(actor, "_TRIM_ROWS", 30)
     store = Store(f"sqlite:///{tmp_path}/store")
     store_settings(store, parse({"retention": {"rows": 10}}, "test"), NOW)

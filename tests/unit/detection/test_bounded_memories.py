@@ -109,7 +109,7 @@ def test_a_producer_that_the_store_has_forgotten_is_forgotten_here_too(world: Wo
     """Whoever asks where he is gets the store's answer; a memory that knows more would count his next events as duplicates."""
     world.send([("m", "p", 0, payload(0.9, 0.9))])
     world.clock.advance_to(NOW + 3 * 365 * 86_400.0)
-    world.detection.forget_old(world.clock.now())
+    world.detection.keeping.forget_old(world.clock.now())
     assert world.detection.high_water("m", "p") == 0
     (reply,) = world.send([("m", "p", 0, payload(0.9, 0.9))])
     assert (reply["accepted"], reply["duplicates"]) == (2, 0)

@@ -371,7 +371,7 @@ def test_a_successor_goes_on_where_the_store_is(world: World, run: Any) -> None:
 
 
 def test_snapshots_bound_what_a_restart_replays(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detection, "SNAPSHOT_BATCHES", 1)
+    monkeypatch.setattr("actors.detection.writing.SNAPSHOT_BATCHES", 1)
 
     async def story() -> None:
         detector = world.detector()
@@ -759,7 +759,7 @@ def test_a_batch_that_kills_its_process_is_set_aside(world: World, run: Any, mon
 def test_retention_takes_old_batches_but_none_that_a_snapshot_needs(
     world: World, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detection, "SNAPSHOT_BATCHES", 1)
+    monkeypatch.setattr("actors.detection.writing.SNAPSHOT_BATCHES", 1)
     world.configure(retention={"rows": 10, "age": "1h"})
 
     async def story() -> None:

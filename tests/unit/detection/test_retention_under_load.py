@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from actors import config, failpoints, wire
 from actors.clock import Instant
 from actors.config.stored import store_settings
-from actors.detection import state as detection
+from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
 from actors.detection.state import DetectionState, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR
@@ -49,7 +49,7 @@ STEPS = st.lists(
 @given(steps=STEPS, step_s=st.sampled_from([0.0, 86_400.0, -86_400.0]))
 def test_whatever_happens_beside_retention_each_event_is_counted_once(steps: list[str], step_s: float) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detection, "SNAPSHOT_BATCHES", SNAPSHOTS - 64)
+        patch.setattr("actors.detection.writing.SNAPSHOT_BATCHES", SNAPSHOTS - 64)
         store = Store(f"sqlite:///{folder}/store")
         document = {"retention": {"rows": ROWS, "age": "1h"}}
         store_settings(store, config.parse(json.loads(json.dumps(document)), "test"), NOW)
@@ -69,15 +69,15 @@ def test_whatever_happens_beside_retention_each_event_is_counted_once(steps: lis
                     assert reply["accepted"] + reply["duplicates"] == 3
                     last, sent = sent, sent + 3
                 case "house":
-                    mine.keep_house(["m"], now, 200)
+                    mine.keeping.trim("m", now, 200)
                 case "forget":
-                    mine.forget_old(now)
+                    mine.keeping.forget_old(now)
                 case "restart":
                     mine = opened(store)
         mine.commit([Ingest("m", "p", sent, payload(1))], at(99.0 + step_s))
-        mine.keep_house(["m"], at(99.0 + step_s), 10_000)
+        mine.keeping.trim("m", at(99.0 + step_s), 10_000)
         with store.part(DETECTOR, 0).read() as connection:
-            found = detector_tables.read_status(connection)["m"]
+            found = detector_stored.read_status(connection)["m"]
             kept = connection.execute(select(func.count()).select_from(detector_tables.log)).scalar()
         assert found["events"] == found["versions"]["v1"]["events"] == sent + 1
         assert kept <= ROWS + SNAPSHOTS

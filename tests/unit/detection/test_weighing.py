@@ -17,7 +17,7 @@ from actors.clock import EventClock
 from actors.config import parse
 from actors.config.stored import store_settings
 from actors.detection import detector as actor
-from actors.detection import tables
+from actors.detection import stored, tables
 from actors.detection.detector import DriftDetector
 from actors.detection.tables import DETECTOR
 from actors.detection.weighing import Batch, Weighing
@@ -79,7 +79,7 @@ def test_what_is_left_is_within_the_limits_or_must_stay_and_no_more_goes_than_mu
 def test_the_detector_keeps_the_limit_and_the_oldest_batches_go_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr("actors.detection.state.SNAPSHOT_BATCHES", -63)  # at every batch
+    monkeypatch.setattr("actors.detection.writing.SNAPSHOT_BATCHES", -63)  # at every batch
     monkeypatch.setattr(actor, "_TRIM_ROWS", 7)
     monkeypatch.setattr(actor, "_WEIGHED_ROWS", 9)
     store, clock = Store(f"sqlite:///{tmp_path}/store"), EventClock(NOW)
@@ -102,7 +102,7 @@ def test_the_detector_keeps_the_limit_and_the_oldest_batches_go_first(
         size, oldest = func.sum(func.length(tables.log.c.payload)), func.min(tables.log.c.received_at)
         rows = connection.execute(select(tables.log.c.model, size, oldest).group_by(tables.log.c.model))
         left = {row[0]: (int(row[1]), float(row[2])) for row in rows}
-        status = tables.read_status(connection)
+        status = stored.read_status(connection)
         one = int(connection.execute(select(func.max(func.length(tables.log.c.payload)))).scalar_one())
     store.close()
     assert {model: found["events"] for model, found in status.items()} == {"old": 30 * 200, "new": 61 * 200}

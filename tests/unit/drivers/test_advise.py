@@ -12,6 +12,7 @@ import pytest
 from actors import config, wire
 from actors.clock import Instant
 from actors.config.stored import store_settings
+from actors.detection import commands
 from actors.detection.rules.promises import Promise
 from actors.detection.state import DetectionState, Ingest
 from actors.storage import Store
@@ -34,7 +35,7 @@ def written(folder: Path, *, promised: bool = True, weighed: bool = True) -> str
         batch = wire.batch_of_columns(values, version="7", timestamps=times, now_s=NOW, n=200 if weighed else None)
         detection.commit([Ingest("churn", "p", 40 * number, wire.pack(batch))], now)
         if number == 0 and promised:
-            detection.commit([detection.promise("churn", Promise("7", {"accuracy": 0.87}, 10_000, "cross_validation"))], now)
+            detection.commit([commands.promise("churn", Promise("7", {"accuracy": 0.87}, 10_000, "cross_validation"))], now)
     store.close()
     return url
 

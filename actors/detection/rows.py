@@ -1,0 +1,116 @@
+"""What one commit of a detector process writes: rows of its tables, as dicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+Payload = bytes | memoryview
+
+
+class LogRow(TypedDict):
+    """One numbered row of a model's log."""
+
+    model: str
+    number: int
+    producer: str | None
+    sequence: int
+    skip: int
+    count: int
+    received_at: float
+    payload: Payload
+
+
+class ProducerRow(TypedDict):
+    """Where a producer of a model goes on."""
+
+    model: str
+    producer: str
+    high_water: int
+    seen_at: float
+    client: bytes | None
+
+
+class ModelRow(TypedDict):
+    """A model's counts, and what it keeps in memory."""
+
+    model: str
+    process: str
+    events: int
+    duplicates: int
+    rejected: int
+    number: int
+    snapshot: int
+    last_at: float
+    memory: bytes
+
+
+class StateRow(TypedDict):
+    """The snapshot of one detector."""
+
+    model: str
+    version: str
+    metric: str
+    kind: str
+    state: bytes
+
+
+class SampleRow(TypedDict):
+    """A baseline that was given, or pinned: float64[n], little-endian."""
+
+    model: str
+    version: str
+    metric: str
+    sample: bytes
+
+
+class EpisodeRow(TypedDict):
+    """An episode's record, and what it is found by."""
+
+    id: str
+    model: str
+    version: str
+    ordinal: int
+    open: int
+    opened_at: float
+    record: bytes
+
+
+class OutboxRow(TypedDict):
+    """A call that the dispatcher has not recorded yet."""
+
+    id: str
+    model: str
+    process: str
+    method: str
+    body: bytes
+    created_at: float
+
+
+class QuarantineRow(TypedDict):
+    """A batch that was set aside."""
+
+    model: str
+    producer: str
+    sequence: int
+    count: int
+    received_at: float
+    reason: str
+    payload: Payload
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one commit writes."""
+
+    log: list[LogRow] = field(default_factory=list)
+    producers: list[ProducerRow] = field(default_factory=list)
+    models: list[ModelRow] = field(default_factory=list)
+    states: list[StateRow] = field(default_factory=list)
+    samples: list[SampleRow] = field(default_factory=list)
+    episodes: list[EpisodeRow] = field(default_factory=list)
+    outbox: list[OutboxRow] = field(default_factory=list)
+    quarantine: list[QuarantineRow] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)  # outbox rows that their receiver has recorded
+    tried: list[tuple[str, str]] = field(default_factory=list)  # attempts that came through
+    dropped_versions: list[tuple[str, str]] = field(default_factory=list)

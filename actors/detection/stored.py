@@ -1,0 +1,156 @@
+"""What a store holds of models, for readers that need no detector process: status, history, rehearsals, chaos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, func, select
+
+from actors import messages
+from actors.detection.tables import (
+    DETECTOR,
+    UNREADABLE,
+    episode_of,
+    episodes,
+    models,
+    outbox,
+    producers,
+    quarantine,
+    samples,
+    unpack,
+)
+from actors.replies import Episode
+from actors.storage import Part, Store
+
+
+def detector_parts(store: Store) -> list[Part]:
+    """Return every part that a detector process has written so far."""
+    return [store.part(DETECTOR, slot) for slot in store.slots(DETECTOR)]
+
+
+def read_status(
+    connection: Connection, model: str | None = None, unreadable: list[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return {model: {"events", "duplicates", "rejected", "state", "versions", "open_episodes", ...}} as the store has it.
+
+    A row that cannot be read is left out, and named in `unreadable`.
+    """
+    skipped = [] if unreadable is None else unreadable
+    chosen = select(models)
+    held = select(episodes.c.id, episodes.c.model, episodes.c.record).where(episodes.c.open == 1)
+    if model is not None:
+        chosen, held = chosen.where(models.c.model == model), held.where(episodes.c.model == model)
+    waiting = select(outbox.c.model, func.count()).group_by(outbox.c.model)  # what the dispatcher has not confirmed yet
+    undelivered = {row[0]: row[1] for row in connection.execute(waiting)}
+    found: dict[str, dict[str, Any]] = {}
+    for row in connection.execute(chosen.order_by(models.c.model)):
+        try:
+            memory = shown_memory(unpack(row.memory))
+        except UNREADABLE:
+            skipped.append(f"model {row.model}")
+            continue
+        found[row.model] = {
+            "events": row.events,
+            "duplicates": row.duplicates,
+            "rejected": row.rejected,
+            "last_at": row.last_at,
+            "open_episodes": [],
+            "undelivered": undelivered.get(row.model, 0),
+            **memory,
+        }
+    for row in connection.execute(held.order_by(episodes.c.opened_at)):
+        try:
+            is_open = unpack(row.record)["closed_at"] is None
+        except UNREADABLE:
+            skipped.append(f"episode {row.id}")
+            continue
+        if row.model in found and is_open:
+            found[row.model]["open_episodes"].append(row.id)
+    return found
+
+
+def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what status shows of a model's memory."""
+    versions = {
+        version: {
+            "events": held["events"],
+            "late": held["late"],
+            "state": held["state"],
+            "metrics": {metric: dict(seen["progress"]) for metric, seen in held["metrics"].items()},
+        }
+        for version, held in memory["versions"].items()
+    }
+    return {
+        "state": memory["state"],
+        "late": sum(held["late"] for held in memory["versions"].values()),
+        "quarantined": memory.get("quarantined", 0),
+        "flagged": memory.get("flagged", []),
+        "last_rejection": memory.get("rejection"),
+        "bad_values": memory.get("bad_values", 0),
+        "clock_ahead": memory.get("clock_ahead"),
+        "pinned": memory.get("pinned"),
+        "retrain": memory["retrain"]["shown"] if "retrain" in memory else None,
+        "versions": versions,
+    }
+
+
+def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> dict[str, dict[str, Any]]:
+    """Return the counters of the clients heard of since, by producer: the newest that each of them sent along."""
+    rows = connection.execute(
+        select(producers.c.producer, producers.c.seen_at, producers.c.client)
+        .where(producers.c.seen_at >= since_s, producers.c.client.is_not(None))
+        .order_by(producers.c.seen_at.desc())
+        .limit(limit)
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.producer not in found:
+            try:
+                counters = messages.told_client(unpack(row.client))
+            except UNREADABLE:
+                counters = None
+            found[row.producer] = {"seen_at": row.seen_at, **(counters or {})}
+    return found
+
+
+def read_episode(connection: Connection, episode: str) -> Episode | None:
+    """Give an episode's whole record, None if there is none."""
+    found = connection.execute(select(episodes.c.record).where(episodes.c.id == episode)).scalar()
+    return None if found is None else episode_of(found)
+
+
+def list_episodes(connection: Connection, model: str | None = None, limit: int = 1000) -> list[Episode]:
+    """Give the newest episodes' records, oldest first."""
+    wanted = select(episodes.c.record).order_by(episodes.c.opened_at.desc(), episodes.c.ordinal.desc()).limit(limit)
+    if model is not None:
+        wanted = wanted.where(episodes.c.model == model)
+    return [episode_of(row.record) for row in connection.execute(wanted)][::-1]
+
+
+def all_samples(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
+    """Give the given baselines of all versions of a model: float64[n] by version and metric."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in connection.execute(
+        select(samples.c.version, samples.c.metric, samples.c.sample).where(samples.c.model == model)
+    ):
+        found.setdefault(row.version, {})[row.metric] = np.frombuffer(row.sample, dtype="<f8")
+    return found
+
+
+def read_quarantine(connection: Connection, limit: int = 1000) -> list[dict[str, Any]]:
+    """Give the batches that were set aside, without their bytes."""
+    rows = connection.execute(
+        select(
+            quarantine.c.model,
+            quarantine.c.producer,
+            quarantine.c.sequence,
+            quarantine.c["count"],
+            quarantine.c.received_at,
+            quarantine.c.reason,
+        )
+        .order_by(quarantine.c.received_at)
+        .limit(limit)
+    )
+    return [dict(row._mapping) for row in rows]  # noqa: SLF001  public by SQLAlchemy's documentation

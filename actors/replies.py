@@ -526,11 +526,13 @@ class SilenceMade(TypedDict):
 
 
 class SilenceRow(TypedDict):
-    """A silence in force; `model` is the pattern that it covers."""
+    """A silence in force; `model` is the pattern that it covers, `label` the selector, `by` the person who made it."""
 
     id: str
     model: str
+    label: str
     comment: str
+    by: str | None
     created_at: float
     remaining_s: float
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, cast
 
 from actors.checks import brief
+from actors.config.settings import Settings
 from actors.config.stored import load_stored
 from actors.detection import stored as detector_stored
 from actors.detection.stored import detector_parts
@@ -45,7 +46,8 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
 
     `refused` has the events that no model counts, since they name none that is known, and the last reason; `unreadable` names
     the rows of the store that cannot be read. A model that asks for no retrain any more has `gave_up`, the number of retrains
-    in a row that came to nothing. A client goes by an alias, since anybody who has its producer id can send in its place.
+    in a row that came to nothing; `labels` are those of the configuration. A client goes by an alias, since anybody who has
+    its producer id can send in its place.
     """
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
@@ -60,9 +62,12 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     with store.part(DISPATCHER).read() as connection:
         retrains = dispatcher_tables.read_status(connection)
         in_a_row = model_tables.read_patience(connection)
-    for model, number in _gave_up(store, in_a_row).items():
+    settings = _settings(store)
+    for model, number in _gave_up(settings, in_a_row).items():
         if model in models:
             models[model]["gave_up"] = number
+    for model, seen in models.items():
+        seen["labels"] = settings.labels_of(model)
     with store.part(TUNER).read() as connection:
         tuner = tuner_tables.read_status(connection)
     newest = sorted(clients.items(), key=lambda item: -float(item[1]["seen_at"]))[:_MAX_CLIENTS]
@@ -76,15 +81,16 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     }
 
 
-def _gave_up(store: Store, in_a_row: dict[str, int]) -> dict[str, int]:
+def _gave_up(settings: Settings, in_a_row: dict[str, int]) -> dict[str, int]:
     """Return the models that ask for no retrain any more, with the number of retrains in a row that came to nothing."""
-    if not in_a_row:
-        return {}
-    try:
-        settings = load_stored(store)
-    except ValueError:  # the settings of another build
-        return {}
     return {model: number for model, number in in_a_row.items() if number >= settings.for_model(model).retrain.give_up}
+
+
+def _settings(store: Store) -> Settings:
+    try:
+        return load_stored(store)
+    except ValueError:  # the settings of another build
+        return Settings()
 
 
 def _alias(producer: str) -> str:

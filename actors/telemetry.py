@@ -46,6 +46,9 @@ OTHERS: Final = "(others)"
 
 SKIPPED: Final = "visutility_series_skipped"
 STORE_UP: Final = "visutility_store_up"
+# To join others with, in place of the labels on all of them: `... * on (model) group_left (value) visutility_model_label`. Each
+# is a series with fixed keys, since Ray takes a metric's keys once, and a reload may bring others.
+LABEL: Final = "visutility_model_label"
 # Each series that cannot be exported is logged once, and only so many of them.
 _MAX_LOGGED: Final = 1000
 
@@ -64,6 +67,7 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_retrain_price": ("Errors lost at which a retrain pays", ("model",)),
     "visutility_retrains_gave_up": ("Retrains in a row that came to nothing, where no more are asked for", ("model",)),
     "visutility_model_info": ("1, with the version seen last", ("model", "version")),
+    LABEL: ("1 for each label that the configuration gives the model", ("model", "label", "value")),
     "visutility_running_trials": ("Trials that run now", ()),
     "visutility_build_info": ("1, with the build that runs", ("build",)),
     STORE_UP: ("1 while the store can be read, is whole and may be written, 0 otherwise", ()),
@@ -183,6 +187,9 @@ class Telemetry:
         if model in self._named and told["versions"]:
             newest = next(reversed(told["versions"]))
             found.append(Sample("visutility_model_info", {"model": label(model), "version": label(newest)}, 1.0))
+        if model in self._named:
+            for name, value in told.get("labels", {}).items():
+                found.append(Sample(LABEL, {"model": label(model), "label": label(name), "value": label(value)}, 1.0))
         return found
 
     def _sample(self, name: str, model: str, value: float, **labels: str) -> Sample:

@@ -167,6 +167,12 @@ def stored(act: Decorated) -> Decorated:
     return click.option("--storage", metavar="URL", help="Read this store, without any system running.")(act)
 
 
+def labelled(act: Decorated) -> Decorated:
+    """Add `--label`: only models whose labels a selector matches."""
+    text = "Only models whose labels match, like team=risk,tier!=2; several must all match."
+    return click.option("--label", "label", metavar="SELECTOR", multiple=True, help=text)(act)
+
+
 def peers(address: str | None, namespace: str | None) -> BlockingPeers:
     """Return the actors of the system in `namespace`, connected to its Ray: lighter than `joined`, for one call."""
     from actors.cluster import connection  # noqa: PLC0415  Ray takes 0.4 s of processor time; help does without

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from drivers import status
-from drivers.commands import FAILED, FINE, cluster, group, run, stored
+from drivers.commands import FAILED, FINE, cluster, group, labelled, run, stored
 from drivers.output import Output
 
 COLUMNS: Final = ("model", "state", "version", "events", "last event", "open episodes")
@@ -22,18 +22,34 @@ models = group("models", __doc__, examples=["visutility models ls --state drifti
 
 
 @models.command(
-    "ls", examples=["visutility models ls", "visutility models ls --state drifting", "visutility models ls --silent"]
+    "ls",
+    examples=[
+        "visutility models ls",
+        "visutility models ls --state drifting",
+        "visutility models ls --silent",
+        "visutility models ls --label team=risk",
+    ],
 )
 @click.option("--state", help="Only this state: learning, stable, drifting, no_data, unwatched, ...")
 @click.option("--silent", is_flag=True, help="Those that were silent longest first.")
+@labelled
 @stored
 @cluster
 def ls(
-    *, state: str | None, silent: bool, storage: str | None, address: str | None, namespace: str | None, output: Output
+    *,
+    state: str | None,
+    silent: bool,
+    label: Sequence[str],
+    storage: str | None,
+    address: str | None,
+    namespace: str | None,
+    output: Output,
 ) -> int:
     """List the models, by name."""
+    selects = status.selector(label)
     told = status.read(address, namespace) if storage is None else status.read_store(storage)
-    found = {name: seen for name, seen in told["models"].items() if state is None or seen["state"] == state}
+    models = status.selected(told, selects)
+    found = {name: seen for name, seen in models.items() if state is None or seen["state"] == state}
     if silent:
         found = dict(sorted(found.items(), key=lambda item: item[1].get("last_at") or 0.0))
     output.table("models", COLUMNS, [_line(name, seen) for name, seen in found.items()])

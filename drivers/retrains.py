@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from drivers.commands import FAILED, FINE, cluster, group, joined, run, stored
+from drivers.commands import FAILED, FINE, cluster, group, joined, labelled, run, stored
 from drivers.output import Output
+from drivers.status import selector
 
 if TYPE_CHECKING:
     from actors.replies import OrderRow, QueueRow
@@ -45,6 +46,7 @@ _ORDER = click.argument("order")
     examples=[
         "visutility retrains ls",
         "visutility retrains ls --model fraud --state dead",
+        "visutility retrains ls --label team=risk",
         "visutility retrains ls --verdicts",
         "visutility retrains ls --storage sqlite:///./visutility-data",
     ],
@@ -53,6 +55,7 @@ _ORDER = click.argument("order")
 @click.option("--state", help="Only this state: pending, running, done, failed, dead, skipped, ...")
 @click.option("--limit", type=int, default=50, help="So many of the newest (default: 50).")
 @click.option("--verdicts", is_flag=True, help="Only retrains of which it is known whether they paid, and their sum by model.")
+@labelled
 @stored
 @cluster
 def ls(
@@ -61,6 +64,7 @@ def ls(
     state: str | None,
     limit: int,
     verdicts: bool,
+    label: Sequence[str],
     storage: str | None,
     address: str | None,
     namespace: str | None,
@@ -70,14 +74,18 @@ def ls(
 
     Exit 1 where a dead letter is among them.
     """
+    selects = str(selector(label)) or None
     if storage is not None:
         from actors.retraining.stored import read_history  # noqa: PLC0415  imports the store, 0.4 s; help does without
 
-        rows = read_history(storage, model, limit=limit, state=state, judged=verdicts)
+        rows = read_history(storage, model, limit=limit, state=state, judged=verdicts, label=selects)
         return _verdicts(rows, output) if verdicts else _ls(rows, [], output)
     orders = joined(address, namespace).retrains
-    rows = orders.history(model, limit=limit, state=state, judged=verdicts)
-    return _verdicts(rows, output) if verdicts else _ls(rows, orders.queue(), output)
+    rows = orders.history(model, limit=limit, state=state, judged=verdicts, label=selects)
+    if verdicts:
+        return _verdicts(rows, output)
+    shown = {row["id"] for row in rows}
+    return _ls(rows, [row for row in orders.queue() if not selects or row["id"] in shown], output)
 
 
 @retrains.command("show", examples=["visutility retrains show ORDER"])

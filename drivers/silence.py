@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import click
 
-from drivers.commands import FINE, cluster, group, joined, run
+from drivers.commands import FINE, cluster, group, joined, labelled, run
 from drivers.output import Output
+from drivers.status import selector
 
 silence = group(
     "silence",
@@ -21,14 +22,33 @@ silence = group(
 )
 
 
-@silence.command("add", examples=["visutility silence add 'fraud-*' --duration 2h --comment 'holiday sale'"])
-@click.argument("model")
+@silence.command(
+    "add",
+    examples=[
+        "visutility silence add 'fraud-*' --duration 2h --comment 'holiday sale'",
+        "visutility silence add --label team=risk --duration 2h",
+    ],
+)
+@click.argument("model", required=False)
 @click.option("--duration", required=True, help="Like 30m, 2h, 7d; from now on.")
 @click.option("--comment", default="", help="Why, for those who see it.")
+@labelled
 @cluster
-def add(*, model: str, duration: str, comment: str, address: str | None, namespace: str | None, output: Output) -> int:
-    """Hold back the retrains of MODEL, a name or a pattern like 'fraud-*'."""
-    made = joined(address, namespace).retrains.silence(model, duration, comment)
+def add(
+    *,
+    model: str | None,
+    duration: str,
+    comment: str,
+    label: Sequence[str],
+    address: str | None,
+    namespace: str | None,
+    output: Output,
+) -> int:
+    """Hold back the retrains of MODEL, a name or a pattern like 'fraud-*', or of the models that --label selects."""
+    selects = str(selector(label)) or None
+    if model is None and selects is None:
+        raise ValueError("MODEL or --label must say which models are silenced, got neither")
+    made = joined(address, namespace).retrains.silence(model or "*", duration, comment, label=selects)
     output.line(made)
     output.result({"silence": made})
     return FINE
@@ -40,8 +60,8 @@ def add(*, model: str, duration: str, comment: str, address: str | None, namespa
 def ls(*, model: str | None, address: str | None, namespace: str | None, output: Output) -> int:
     """List the silences in force: all, or those that cover MODEL."""
     rows = joined(address, namespace).retrains.silences(model)
-    columns = ("id", "model", "seconds left", "comment")
-    lines = [(row["id"], row["model"], round(row["remaining_s"]), row["comment"]) for row in rows]
+    columns = ("id", "model", "label", "seconds left", "by", "comment")
+    lines = [(row["id"], row["model"], row["label"], round(row["remaining_s"]), row["by"], row["comment"]) for row in rows]
     output.table("silences", columns, lines)
     output.result(rows)
     return FINE

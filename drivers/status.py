@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
-from drivers.commands import DEFAULT_NAMESPACE, FAILED, FINE, cluster, command, peers, run, stored
+from drivers.commands import DEFAULT_NAMESPACE, FAILED, FINE, cluster, command, labelled, peers, run, stored
 from drivers.output import Output
+
+if TYPE_CHECKING:
+    from actors.labels import Selector
 
 MODEL_COLUMNS: Final = ("model", "state", "events", "duplicates", "rejected", "versions", "metrics", "open episodes")
 ACTOR_COLUMNS: Final = ("actor", "alive", "pid", "node", "epoch")
@@ -30,14 +33,26 @@ FIRING: Final = frozenset({"drifting", "no_data"})
         "visutility status",
         "visutility status --storage sqlite:///./visutility-data",
         "visutility status --model fraud -o json",
+        "visutility status --label team=risk,tier!=2",
     ],
 )
 @click.option("--model", help="Only this model.")
+@labelled
 @stored
 @cluster
-def status(*, model: str | None, storage: str | None, address: str | None, namespace: str | None, output: Output) -> int:
+def status(
+    *,
+    model: str | None,
+    label: Sequence[str],
+    storage: str | None,
+    address: str | None,
+    namespace: str | None,
+    output: Output,
+) -> int:
     """Show the state of the system."""
+    selects = selector(label)
     told = read(address, namespace) if storage is None else read_store(storage)
+    told["models"] = selected(told, selects)
     if model is not None:
         told["models"] = {model: one_of(told, model)}
     system = "no system asked" if storage else f"namespace {told['namespace']}, build {told['build']}"
@@ -72,6 +87,18 @@ def one_of(told: Mapping[str, Any], model: str) -> dict[str, Any]:
         raise KeyError(f"model must be one that has logged ({', '.join(near) + others or 'none has'}), got {model!r}")
     found: dict[str, Any] = models[model]
     return found
+
+
+def selector(label: Sequence[str]) -> Selector:
+    """Return what `--label` selects; ValueError names the part that is no selector."""
+    from actors import labels  # noqa: PLC0415  imports what the package imports; help does without
+
+    return labels.parse(label, "--label")
+
+
+def selected(told: Mapping[str, Any], selects: Selector) -> dict[str, Any]:
+    """Return the models of a status whose labels are selected."""
+    return {name: seen for name, seen in told["models"].items() if selects.matches(seen.get("labels", {}))}
 
 
 def read(address: str | None, namespace: str | None) -> dict[str, Any]:

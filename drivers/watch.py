@@ -9,26 +9,37 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from drivers import status
-from drivers.commands import FINE, cluster, command, joined, run
+from drivers.commands import FINE, cluster, command, joined, labelled, run
 from drivers.output import Output, drawn
 
+if TYPE_CHECKING:
+    from actors.labels import Selector
 
-@command("watch", help=__doc__, examples=["visutility watch", "visutility watch --every 5 -o json"])
+
+@command(
+    "watch",
+    help=__doc__,
+    examples=["visutility watch", "visutility watch --every 5 -o json", "visutility watch --label team=risk"],
+)
 @click.option("--every", type=float, default=1.0, metavar="SECONDS", help="How often to look (default: 1).")
 @click.option("--rounds", type=int, metavar="N", help="End after N looks.")
+@labelled
 @cluster
-def watch(*, every: float, rounds: int | None, address: str | None, namespace: str | None, output: Output) -> int:
+def watch(
+    *, every: float, rounds: int | None, label: Sequence[str], address: str | None, namespace: str | None, output: Output
+) -> int:
     """Watch the system."""
     if not every > 0:
         raise ValueError(f"--every must be > 0 seconds, got {every}")
+    selects = status.selector(label)
     watched = joined(address, namespace)
     with contextlib.suppress(KeyboardInterrupt):
-        looks = _looks(watched, every, rounds)
+        looks = _looks(watched, every, rounds, selects)
         if output.is_json or not output.moves:
             _follow(looks, output)
         else:
@@ -38,11 +49,12 @@ def watch(*, every: float, rounds: int | None, address: str | None, namespace: s
     return FINE
 
 
-def _looks(watched: Any, every_s: float, rounds: int | None) -> Iterator[dict[str, Any]]:
+def _looks(watched: Any, every_s: float, rounds: int | None, selects: Selector) -> Iterator[dict[str, Any]]:
     done = 0
     while rounds is None or done < rounds:
         began = time.monotonic()
-        yield watched.status()
+        told = watched.status()
+        yield {**told, "models": status.selected(told, selects)}
         done += 1
         if rounds is None or done < rounds:
             time.sleep(max(every_s - (time.monotonic() - began), 0.0))

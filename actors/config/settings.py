@@ -149,8 +149,20 @@ class Settings(Section):
             dry_run=merged.dry_run,
             retrain=RetrainRule.of_layers(layer.retrain for layer in layers),
             promotion=Promotion.of_layers(layer.promotion for layer in layers),
-            labels={name: value for layer in layers for name, value in layer.labels.items()},
+            labels=self.labels_of(model),
         )
+
+    def labels_of(self, model: str) -> dict[str, str]:
+        """Return the labels of `model`, without working out anything else: it is asked for thousands of models at once.
+
+        >>> Settings(models={"fraud-*": ModelEntry(labels={"team": "risk"})}).labels_of("fraud-eu")
+        {'team': 'risk'}
+        """
+        labelled = {name: entry.labels for name, entry in self.models.items() if entry.labels}
+        found = dict(self.defaults.labels)
+        for name in _matching(labelled, model):
+            found |= labelled[name]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 from sqlalchemy import select
@@ -17,7 +18,7 @@ def load_stored(store: Store) -> Settings:
     with store.part(SYSTEM).read() as connection:
         newest = select(schema.settings.c.document).order_by(schema.settings.c.version.desc()).limit(1)
         text = connection.execute(newest).scalar()
-    return Settings() if text is None else parse(json.loads(text), "stored configuration")
+    return Settings() if text is None else _parsed(text)
 
 
 def store_settings(store: Store, settings: Settings, now_s: float) -> int:
@@ -31,3 +32,9 @@ def store_settings(store: Store, settings: Settings, now_s: float) -> int:
         version = 1 if newest is None else int(newest.version) + 1
         connection.execute(table.insert().values(version=version, document=text, stored_at=now_s))
         return version
+
+
+# Settings never change once made, and a status that is read every second finds the same text: 20 ms for a large one.
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str) -> Settings:
+    return parse(json.loads(text), "stored configuration")

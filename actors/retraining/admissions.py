@@ -121,6 +121,7 @@ class Admissions:
             active=None if active is None else active.id,
             cooldown=ground.cooldowns.get(asked.model),
             silences=ground.silences,
+            labels=plan.labels,
             in_a_row=ground.patience.get(asked.model, 0),
             give_up=plan.give_up,
             manual=asked.cause == orders.MANUAL,

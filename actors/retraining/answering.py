@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from actors import labels
 from actors.checks import brief, shown
 from actors.clock import Instant
 from actors.replies import (
@@ -53,13 +54,25 @@ class Answering:
         return await self._or_unavailable(act())
 
     async def history(
-        self, *, model: str | None = None, limit: int = 1000, state: str | None = None, judged: bool = False
+        self,
+        *,
+        model: str | None = None,
+        limit: int = 1000,
+        state: str | None = None,
+        judged: bool = False,
+        label: str | None = None,
     ) -> OrderHistory | Unavailable:
-        """Return the newest `limit` orders and skipped decisions, oldest first; only those with a verdict where `judged`."""
+        """Return the newest `limit` orders and skipped decisions, oldest first; only those with a verdict where `judged`.
+
+        `label` is a selector of labels, like `team=risk`.
+        """
         border.check_history(limit, state)
+        selector = labels.parse(label)
 
         async def act() -> OrderHistory:
-            found = await self._in_store(lambda kept, _now: kept.record.history(model, limit, state, judged=judged))
+            found = await self._in_store(
+                lambda kept, _now: kept.record.history(model, limit, state, judged=judged, selector=selector)
+            )
             return {"status": "ok", "rows": [border.row_of(order) for order in found]}
 
         return await self._or_unavailable(act())

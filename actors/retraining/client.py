@@ -207,19 +207,28 @@ class Retrains:
             logger.warning("%s", admitted["warning"])
         return admitted
 
-    def silence(self, model: str, duration: str, comment: str = "") -> str:
+    def silence(self, model: str, duration: str, comment: str = "", *, label: str | None = None, by: str | None = None) -> str:
         """Hold back the orders of `model` (or of a pattern like `fraud-*`) for `duration`; return the silence's id.
 
-        ValueError: no duration, or a pattern that the name of no model can match.
+        Args:
+            model: A name or a pattern.
+            duration: Like 30m, 2h, 7d; from now on.
+            comment: Why, for those who see it.
+            label: A selector like `team=risk,tier!=2`: of the models that the pattern matches, only those that it matches.
+            by: Who asks for it.
+
+        Raises:
+            ValueError: no duration, no selector, or a pattern that the name of no model can match.
 
         Example:
-            system.retrains.silence("fraud-*", "2h", comment="migration")
+            system.retrains.silence("*", "2h", comment="migration", label="team=risk", by="ada")
         """
         try:
             duration_s = parse_duration(duration)
         except ValueError as error:
             raise ValueError(f"duration {error}") from None
         arguments = {"model": model, "duration_s": duration_s, "comment": comment, "key": uuid.uuid4().hex}
+        arguments |= _given(label=label, by=by)
         made = cast("SilenceMade", self._asked("silence", arguments))
         if "warning" in made:
             logger.warning("%s", made["warning"])
@@ -243,11 +252,18 @@ class Retrains:
         self._asked("unsilence", {"silence": silence})
 
     def history(
-        self, model: str | None = None, *, limit: int = 1000, state: str | None = None, judged: bool = False
+        self,
+        model: str | None = None,
+        *,
+        limit: int = 1000,
+        state: str | None = None,
+        judged: bool = False,
+        label: str | None = None,
     ) -> list[OrderRow]:
         """Return the newest `limit` orders and decisions, oldest first; among them those that launched nothing.
 
-        `judged` leaves only the retrains of which it is known whether they paid. Times are seconds since the epoch, or None.
+        `judged` leaves only the retrains of which it is known whether they paid; `label`, a selector like `team=risk`, those of
+        the models that it matches. Times are seconds since the epoch, or None.
 
         Example:
             [(row["model"], row["verdict"], row["saved"]) for row in system.retrains.history(judged=True)]
@@ -255,6 +271,7 @@ class Retrains:
         arguments: dict[str, Any] = {"model": model, "limit": limit, "state": state}
         if judged:
             arguments["judged"] = True
+        arguments |= _given(label=label)
         return cast("OrderHistory", self._asked("history", arguments))["rows"]
 
     def queue(self) -> list[QueueRow]:
@@ -359,3 +376,8 @@ class Retrains:
 
     def _asked(self, method: str, arguments: dict[str, Any]) -> Any:
         return until_answered(self._ask, method, arguments, PATIENCE_S)
+
+
+def _given(**arguments: str | None) -> dict[str, str]:
+    """Return those that say something: a system of an older build knows no others."""
+    return {name: value for name, value in arguments.items() if value is not None}

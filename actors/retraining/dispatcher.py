@@ -21,11 +21,12 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from actors import failpoints
+from actors import failpoints, labels, people
 from actors.checks import shown
 from actors.clock import Clock, Instant, SystemClock
 from actors.cluster import actor, build, deployment, watchdog
 from actors.cluster.peers import Peers, RayPeers
+from actors.labels import ALL, Selector
 from actors.replies import (
     Admitted,
     EndingRecorded,
@@ -309,20 +310,36 @@ class RetrainDispatcher(Answering):
     # --- silences
 
     async def silence(
-        self, *, model: str, duration_s: float, comment: str = "", key: str | None = None
+        self,
+        *,
+        model: str,
+        duration_s: float,
+        comment: str = "",
+        key: str | None = None,
+        label: str | None = None,
+        by: str | None = None,
     ) -> SilenceMade | Unavailable:
-        """Hold back the orders of `model` (a name, or a pattern like `fraud-*`) for `duration_s` seconds."""
+        """Hold back the orders of `model` (a name, or a pattern like `fraud-*`) for `duration_s` seconds.
+
+        `label` is a selector of labels: of the models that the pattern matches, only those that it matches too.
+        """
         pattern = border.pattern_of(model)
+        selector = labels.parse(label)
+        signed = people.signature(by, comment or None)
         if not 0 < border.number("duration_s", duration_s) <= _LONGEST_SILENCE_S:
             raise ValueError(f"duration_s must be above 0 and at most ten years, got {duration_s}")
-        said = "" if not comment else border.text("comment", comment, 1000)
         once = uuid.uuid4().hex if key is None else border.text("key", key)
 
+        def put(state: RetrainingState, now: Instant) -> str:
+            said = signed.comment or ""
+            return state.silence(pattern, float(duration_s), said, once, now, selector=selector, by=signed.by)
+
         async def act() -> SilenceMade:
-            id_ = await self._in_store(lambda state, now: state.silence(pattern, float(duration_s), said, once, now))
+            id_ = await self._in_store(put)
             made: SilenceMade = {"status": "recorded", "silence": id_}
-            if not await self._is_known(pattern):
-                made["warning"] = f"no model that has ever logged matches {pattern!r}"
+            if not await self._is_known(pattern, selector):
+                named = f"{pattern!r} with {selector}" if selector else repr(pattern)
+                made["warning"] = f"no model that has ever logged matches {named}"
             return made
 
         return await self._or_unavailable(act())
@@ -415,8 +432,14 @@ class RetrainDispatcher(Answering):
             "retry_in_s": admission.retry_in_s,
         }
 
-    async def _is_known(self, pattern: str) -> bool:
-        return await self._in_store(lambda _state, _now: self._keeper.knows(lambda model: gate.matches(pattern, model)))
+    async def _is_known(self, pattern: str, selector: Selector = ALL) -> bool:
+        def known(state: RetrainingState, _now: Instant) -> bool:
+            def matches(model: str) -> bool:
+                return gate.matches(pattern, model) and (not selector or selector.matches(state.commits.plan_of(model).labels))
+
+            return self._keeper.knows(matches)
+
+        return await self._in_store(known)
 
     async def _parameters_in_force(self, model: str, names: Collection[str]) -> Mapping[str, Any] | None:
         return await self._in_store(lambda state, _now: state.record.parameters_in_force(model, names))

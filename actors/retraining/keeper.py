@@ -132,6 +132,7 @@ class Keeper:
             max_age_s=rule.max_age_s,
             give_up=rule.give_up,
             promotion=_promotion_plan(settings.promotion.handler),
+            labels=settings.labels,
         )
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from actors.clock import Instant
+from actors.labels import ALL
+from actors.labels import parse as parse_selector
 from actors.retraining.rows import countdown_of, countdown_values
 from actors.retraining.rules.gate import Cooldown, Silence
 from actors.retraining.tables import (
@@ -40,10 +42,12 @@ def read_cooldowns(connection: Connection) -> dict[str, Cooldown]:
 
 def read_silences(connection: Connection) -> list[tuple[Silence, float]]:
     """Return the silences that nobody has ended, each with when it was made; some may be over."""
-    return [
-        (Silence(row.id, row.pattern, countdown_of(row, "armed"), row.comment), row.created_at)
-        for row in connection.execute(_SILENCES)
-    ]
+    return [(_silence_of(row), row.created_at) for row in connection.execute(_SILENCES)]
+
+
+def _silence_of(row: Row[Any]) -> Silence:
+    selector = parse_selector(row.selector) if row.selector else ALL
+    return Silence(row.id, row.pattern, countdown_of(row, "armed"), row.comment, selector, row.made_by)
 
 
 def read_sighting(connection: Connection) -> Instant | None:
@@ -93,6 +97,8 @@ def put_silence(connection: Connection, silence: Silence, now: Instant) -> None:
             pattern=silence.pattern,
             comment=silence.comment,
             created_at=now.wall_s,
+            selector=str(silence.selector),
+            made_by=silence.by,
             **countdown_values("armed", silence.countdown),
         )
     )

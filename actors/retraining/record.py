@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from actors.clock import Instant
+from actors.labels import ALL, Selector
 from actors.replies import AttemptRow, SilenceRow
 from actors.retraining import model_tables, promotions, tables
 from actors.retraining.commits import Commits
@@ -22,10 +23,16 @@ class Record:
     def __init__(self, commits: Commits) -> None:
         self._commits = commits
 
-    def history(self, model: str | None, limit: int, state: str | None, *, judged: bool = False) -> list[Order]:
-        """Return the newest `limit` orders and decisions, oldest first; only those with a verdict where `judged`."""
+    def history(
+        self, model: str | None, limit: int, state: str | None, *, judged: bool = False, selector: Selector = ALL
+    ) -> list[Order]:
+        """Return the newest `limit` orders and decisions, oldest first; only those with a verdict where `judged`.
+
+        `selector` leaves those of the models whose labels it matches now.
+        """
+        selects = (lambda name: selector.matches(self._commits.plan_of(name).labels)) if selector else None
         with self._commits.read() as connection:
-            return tables.read_history(connection, model=model, limit=limit, state=state, judged=judged)
+            return tables.read_history(connection, model=model, limit=limit, state=state, judged=judged, selects=selects)
 
     def queue(self, now: Instant) -> list[tuple[Order, str]]:
         """Return the orders that wait, the next one first, each with the reason."""
@@ -81,17 +88,20 @@ class Record:
     def silences(self, model: str | None, now: Instant) -> list[SilenceRow]:
         """Return the silences in force, those that cover `model` or all."""
         pace = self._commits.pace(now)
+        labels = {} if model is None else self._commits.plan_of(model).labels
         with self._commits.read() as connection:
             return [
                 {
                     "id": silence.id,
                     "model": silence.pattern,
+                    "label": str(silence.selector),
                     "comment": silence.comment,
+                    "by": silence.by,
                     "created_at": created_at,
                     "remaining_s": silence.countdown.remaining_s(pace),
                 }
                 for silence, created_at in model_tables.read_silences(connection)
-                if not silence.countdown.is_over(pace) and (model is None or silence.covers(model, pace))
+                if not silence.countdown.is_over(pace) and (model is None or silence.covers(model, pace, labels))
             ]
 
     def cooldowns(self, now: Instant) -> dict[str, float]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from actors.clock import EVENT_TIME, Instant
+from actors.labels import ALL, Selector
 from actors.retraining import model_tables, promotions, tables
 from actors.retraining.admissions import Admission, Admissions, admission_of
 from actors.retraining.commits import Commits, Plan
@@ -238,13 +239,22 @@ class RetrainingState:
 
     # --- silences
 
-    def silence(self, pattern: str, duration_s: float, comment: str, key: str, now: Instant) -> str:
-        """Silence the models that `pattern` matches; the same silence for the same `key`."""
+    def silence(
+        self,
+        pattern: str,
+        duration_s: float,
+        comment: str,
+        key: str,
+        now: Instant,
+        *,
+        selector: Selector = ALL,
+        by: str | None = None,
+    ) -> str:
+        """Silence the models that `pattern` and `selector` match; the same silence for the same `key`."""
         id_ = f"{self.commits.store_id}-q-{uuid.uuid5(uuid.NAMESPACE_OID, key).hex[:16]}"
+        silence = Silence(id_, pattern, Countdown(self.commits.pace(now), duration_s), comment, selector, by)
         with self.commits.write() as connection:
-            model_tables.put_silence(
-                connection, Silence(id_, pattern, Countdown(self.commits.pace(now), duration_s), comment), now
-            )
+            model_tables.put_silence(connection, silence, now)
         return id_
 
     def unsilence(self, id_: str, now: Instant) -> None:

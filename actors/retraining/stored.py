@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
+from actors import labels
+from actors.config import Settings
+from actors.config.stored import load_stored
 from actors.replies import OrderRow, OrderShown
 from actors.retraining import border, tables
 from actors.storage import StoreReader
 
 
 def read_history(
-    storage: str, model: str | None = None, *, limit: int = 1000, state: str | None = None, judged: bool = False
+    storage: str,
+    model: str | None = None,
+    *,
+    limit: int = 1000,
+    state: str | None = None,
+    judged: bool = False,
+    label: str | Iterable[str] | None = None,
 ) -> list[OrderRow]:
     """Return the newest `limit` orders and decisions of the store at the URL `storage`, oldest first.
 
-    `judged` leaves only the retrains of which it is known whether they paid.
+    `judged` leaves only the retrains of which it is known whether they paid, `label` a selector of labels those of its models.
     """
     border.check_history(limit, state)
-    with contextlib.closing(StoreReader(storage)) as store, store.part(tables.DISPATCHER).read() as connection:
-        return [
-            border.row_of(order)
-            for order in tables.read_history(connection, model=model, limit=limit, state=state, judged=judged)
-        ]
+    selector = labels.parse(label)
+    with contextlib.closing(StoreReader(storage)) as store:
+        settings = load_stored(store) if selector else Settings()
+        selects = (lambda name: selector.matches(settings.labels_of(name))) if selector else None
+        with store.part(tables.DISPATCHER).read() as connection:
+            found = tables.read_history(connection, model=model, limit=limit, state=state, judged=judged, selects=selects)
+    return [border.row_of(order) for order in found]
 
 
 def read_order(storage: str, id_: str) -> OrderShown:

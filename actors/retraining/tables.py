@@ -6,7 +6,8 @@ it counts from (both clocks and the boot they belong to) and the seconds that we
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -72,7 +73,16 @@ def _from_1_to_2(connection: Connection) -> None:
         index.create(connection, checkfirst=True)
 
 
-DISPATCHER = PartKind("dispatcher", migrations={1: _from_1_to_2})
+def _silence_columns() -> list[Column[Any]]:
+    """Make the columns of `silences` that schema version 3 has added."""
+    return [Column("selector", Text, nullable=False, server_default=""), Column("made_by", String(200))]
+
+
+def _from_2_to_3(connection: Connection) -> None:
+    add_columns("silences", *_silence_columns())(connection)
+
+
+DISPATCHER = PartKind("dispatcher", migrations={1: _from_1_to_2, 2: _from_2_to_3})
 
 
 def _countdown_columns(prefix: str, *, nullable: bool) -> list[Column[Any]]:
@@ -160,6 +170,7 @@ silences = Table(
     Column("created_at", Float, nullable=False),
     Column("expired_at", Float),
     *_countdown_columns("armed", nullable=False),
+    *_silence_columns(),
 )
 # The live version of each model, and since when; `ordinal` counts the retrains that its age has asked for.
 deployments = Table(
@@ -208,17 +219,31 @@ def read_status(connection: Connection) -> dict[str, int]:
 
 
 def read_history(
-    connection: Connection, *, model: str | None, limit: int, state: str | None = None, judged: bool = False
+    connection: Connection,
+    *,
+    model: str | None,
+    limit: int,
+    state: str | None = None,
+    judged: bool = False,
+    selects: Callable[[str], bool] | None = None,
 ) -> list[Order]:
-    """Return the newest `limit` orders and decisions, oldest first; only those with a verdict where `judged`."""
-    wanted = select(retrains).order_by(retrains.c.seq.desc()).limit(limit)
+    """Return the newest `limit` orders and decisions, oldest first; only those with a verdict where `judged`.
+
+    `selects` leaves those of the models that it is true of.
+    """
+    wanted = select(retrains).order_by(retrains.c.seq.desc())
     if judged:
         wanted = wanted.where(retrains.c.verdict.is_not(None))
     if model is not None:
         wanted = wanted.where(retrains.c.model == model)
     if state is not None:
         wanted = wanted.where(retrains.c.state == state)
-    return [order_of(row) for row in reversed(connection.execute(wanted).all())]
+    if selects is None:
+        rows = connection.execute(wanted.limit(limit)).all()
+    else:
+        with connection.execute(wanted.execution_options(yield_per=_CHUNK)) as found:
+            rows = list(islice((row for row in found if selects(row.model)), limit))
+    return [order_of(row) for row in reversed(rows)]
 
 
 # Built once: for what every request passes through, building a statement costs more than running it.

@@ -122,6 +122,7 @@ def test_a_model_whose_retrains_come_to_nothing_is_known_by_the_configuration_th
         in_a_row = model_tables.read_patience(connection)
     assert in_a_row == {"fraud": 3, "patient": 3, "fine": 2}
     store_settings(store, config.load({"models": {"patient": {"retrain": {"give_up": 5}}}}), 0.0)
-    assert status._gave_up(store, in_a_row) == {"fraud": 3}
-    assert status._gave_up(store, {}) == {}
+    settings = status._settings(store)
+    assert status._gave_up(settings, in_a_row) == {"fraud": 3}
+    assert status._gave_up(settings, {}) == {}
     store.close()

@@ -96,6 +96,19 @@ def test_the_errors_lost_their_price_and_a_model_that_was_given_up_are_series_of
     assert telemetry.skipped == 0
 
 
+def test_the_labels_of_a_model_are_series_to_join_with_and_go_with_the_label() -> None:
+    telemetry = Telemetry(build="b", max_models=1)
+    models = {"fraud": told(10, "drifting") | {"labels": {"team": "Betrug é", "tier": "1"}}}
+    models["among the others"] = told(1) | {"labels": {"team": "x"}}
+    found = series(telemetry.samples(facts(models)))
+    assert {key: value for key, value in found.items() if key[0] == "model_label"} == {
+        ("model_label", "team", "fraud", "Betrug %C3%A9"): 1,
+        ("model_label", "tier", "fraud", "1"): 1,
+    }
+    over = series(telemetry.samples(facts({"fraud": told(10) | {"labels": {"tier": "1"}}})))
+    assert (over["model_label", "team", "fraud", "Betrug %C3%A9"], over["model_label", "tier", "fraud", "1"]) == (0, 1)
+
+
 def test_a_series_that_is_over_is_told_once_more_as_zero() -> None:
     telemetry = Telemetry(build="b")
     telemetry.samples(facts({"fraud": told(1)}, retrains={("fraud", "running"): 1}))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Final
 
 from actors.clock import Instant
+from actors.labels import ALL, Selector
 from actors.retraining.rules.countdown import Countdown
 
 # While another order of the model is under way, an episode is told to ask again after this time; asking costs one read.
 ASK_AGAIN_S = 60.0
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +27,18 @@ class Cooldown:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No order of its own accord for the models that `pattern` matches, until the countdown is over."""
+    """No order of its own accord for the models that `pattern` and `selector` both match, until the countdown is over."""
 
     id: str
     pattern: str
     countdown: Countdown
     comment: str
+    selector: Selector = ALL
+    by: str | None = None
 
-    def covers(self, model: str, now: Instant) -> bool:
-        """Tell whether it holds `model` back at `now`."""
-        return matches(self.pattern, model) and not self.countdown.is_over(now)
+    def covers(self, model: str, now: Instant, labels: Mapping[str, str] = _NONE) -> bool:
+        """Tell whether it holds `model`, which has these labels, back at `now`."""
+        return matches(self.pattern, model) and self.selector.matches(labels) and not self.countdown.is_over(now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,7 @@ def admit(
     active: str | None,
     cooldown: Cooldown | None,
     silences: Sequence[Silence],
+    labels: Mapping[str, str] = _NONE,
     in_a_row: int = 0,
     give_up: int | None = None,
     manual: bool = False,
@@ -109,7 +116,7 @@ def admit(
         if not manual:
             return GivenUp(in_a_row)
         passed.append(f"{in_a_row} retrains that came to nothing")
-    silence = next((silence for silence in silences if silence.covers(model, now)), None)
+    silence = next((silence for silence in silences if silence.covers(model, now, labels)), None)
     if silence is not None:
         if not manual:
             return Silenced(silence.id, silence.comment, silence.countdown.remaining_s(now))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors import wire
+from actors import config, wire
 from actors.clock import Instant
+from actors.config.stored import store_settings
 from actors.detection.state import DetectionState, Ingest
 from actors.retraining.rules.orders import DEAD, Order, Request
 from actors.retraining.tables import DISPATCHER, put_new
@@ -54,6 +55,21 @@ def test_each_reads_what_the_store_holds(url: str, capsys: pytest.CaptureFixture
     code, order = ran(["retrains", "show", "o-1"], url, capsys)
     assert (code, order["explanation"], order["attempt_log"]) == (0, {"window_mean": 0.6}, [])
     assert ran(["tune", "ls"], url, capsys) == (0, [])
+
+
+def test_a_label_leaves_the_models_that_have_it(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(url)
+    store_settings(store, config.parse({"models": {"m*": {"labels": {"team": "risk"}}}}, "test"), NOW)
+    store.close()
+    for command in (["status"], ["models", "ls"], ["retrains", "ls"]):
+        code, told = ran([*command, "--label", "team=risk"], url, capsys)
+        assert (code, len(told["models"] if command == ["status"] else told)) == (1, 1), command
+        _code, told = ran([*command, "--label", "team", "--label", "team!=risk"], url, capsys)
+        assert len(told["models"] if command == ["status"] else told) == 0, command
+        code, told = ran([*command, "--label", "team="], url, capsys)
+        assert code == 2
+        assert "--label must be a selector like team=risk,tier!=2" in told["error"]
+    assert ran(["models", "show", "m"], url, capsys)[1]["labels"] == {"team": "risk"}
 
 
 def test_what_is_not_there_is_a_usage_error(url: str, capsys: pytest.CaptureFixture[str]) -> None:

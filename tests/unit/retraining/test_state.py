@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import event, text
 
+from actors import labels
 from actors.clock import Instant
 from actors.retraining import tables
 from actors.retraining.commits import Plan
@@ -326,6 +327,24 @@ def test_a_silence_skips_until_it_is_over_or_ended(store: Any) -> None:
     assert book.admissions.request(request("queued"), at(2)).decision == "dispatched"
     with pytest.raises(KeyError, match="known silence, got 'nope'"):
         book.unsilence("nope", at(3))
+
+
+def test_a_silence_with_a_selector_holds_back_the_models_with_those_labels_alone(store: Any) -> None:
+    book = a_book(store, plan=lambda model: Plan(COOLDOWN_S, False, "channel", {}, 60.0, labels={"team": model[:4]}))
+    silence = book.silence("*", 100.0, "", "key", at(0), selector=labels.parse("team=risk"), by="ada")
+    assert book.admissions.request(request("risk-eu"), at(1)).reason == f"silenced by {silence}"
+    assert book.admissions.request(request("play-eu", "e-2"), at(1)).decision == "dispatched"
+    covering = book.record.silences("risk-us", at(1))
+    assert [(row["id"], row["model"], row["label"], row["by"]) for row in covering] == [(silence, "*", "team=risk", "ada")]
+    assert book.record.silences("play-us", at(1)) == []
+
+
+def test_the_history_of_a_selector_is_the_newest_of_its_models(store: Any) -> None:
+    book = a_book(store, plan=lambda model: Plan(COOLDOWN_S, False, "channel", {}, 60.0, labels={"team": model[:4]}))
+    for number in range(6):
+        book.admissions.request(request(f"{'risk' if number % 2 else 'play'}-{number}", f"e-{number}"), at(number))
+    found = book.record.history(None, 2, None, selector=labels.parse("team=risk"))
+    assert [order.model for order in found] == ["risk-3", "risk-5"]
 
 
 def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store: Any) -> None:

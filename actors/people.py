@@ -1,0 +1,40 @@
+"""Who did something by hand, and what that person said about it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from actors.checks import shown
+
+_LONGEST_NAME: Final = 200
+_LONGEST_COMMENT: Final = 1000
+# Control characters, and halves of characters that no encoding can carry.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Signature(NamedTuple):
+    """The person who did it, as far as that is known, and the comment."""
+
+    by: str | None = None
+    comment: str | None = None
+
+
+NOBODY: Final = Signature()
+
+
+def signature(by: object = None, comment: object = None) -> Signature:
+    """Return who says what, checked. ValueError names the field, the value and the rule.
+
+    >>> signature("ada", "holiday sale")
+    Signature(by='ada', comment='holiday sale')
+    """
+    return Signature(_text("by", by, _LONGEST_NAME), _text("comment", comment, _LONGEST_COMMENT))
+
+
+def _text(field: str, value: object, longest: int) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= longest or _CONTROL.search(value):
+        raise ValueError(f"{field} must be a text of 1 to {longest} characters, none a control character, got {shown(value)}")
+    return value

@@ -16,11 +16,14 @@ import numpy as np
 
 from actors.clock import event_instant
 from actors.config import ModelSettings
-from actors.detection.rules.episodes import Ask, Effect, EpisodeBook, Ordered, Rearm, Retrained, asks_at, observed_drift
+from actors.detection.rules.decisions import Ask, Effect, Ordered, Rearm, Retrained
+from actors.detection.rules.episodes import EpisodeBook
+from actors.detection.rules.judging import Judged
 from actors.detection.rules.monitor import Monitor
 from actors.detection.rules.promises import Promise
-from actors.detection.rules.retrain import Judged, Pays, RetrainWatch
+from actors.detection.rules.record import asks_at, observed_drift
 from actors.detection.rules.retrain import Outcome as Decided
+from actors.detection.rules.retrain import Pays, RetrainWatch
 from actors.detection.rules.versions import Decision
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.gate import AlreadyActive, Cooldown, CoolingDown, Dispatch, DryRun, admit

@@ -18,7 +18,7 @@ _SEARCHED: Final = 10_000  # rows of the log in which they are looked for
 
 
 def take_up_pin(connection: Connection, model: Model) -> None:
-    """Give a model that was read from the store the baseline that its versions are pinned to."""
+    """Hand a model that was read from the store the baseline that its versions are pinned to."""
     if model.monitor.pinned is not None:
         model.monitor.pin(model.monitor.pinned, baseline_of(connection, model, model.monitor.pinned))
 

@@ -10,9 +10,10 @@ from actors.clock import Instant
 from actors.detection import tables
 from actors.detection.model import Model, Outgoing
 from actors.detection.rows import OutboxRow
-from actors.detection.rules import episodes
-from actors.detection.rules.episodes import Ask, Effect, Ordered, Overtaken, Rearm, Retrained, Tell
-from actors.detection.rules.retrain import Judged, Outcome, Pays
+from actors.detection.rules.decisions import Ask, Effect, Ordered, Overtaken, Rearm, Retrained, Tell
+from actors.detection.rules.judging import Judged
+from actors.detection.rules.record import asks_at, explanation, observed_drift
+from actors.detection.rules.retrain import Outcome, Pays
 from actors.detection.rules.versions import Decision
 from actors.replies import Episode, Json
 
@@ -135,9 +136,9 @@ def _request(record: Episode, model: Model) -> Json:
         "model": record["model"],
         "version": record["version"],
         "metric": record["metric"],
-        "observed_drift": episodes.observed_drift(record["evidence"][0]),
-        "triggered_at": episodes.asks_at(record) if model.on_event_time else record["opened_at"],
-        "explanation": episodes.explanation(record),
+        "observed_drift": observed_drift(record["evidence"][0]),
+        "triggered_at": asks_at(record) if model.on_event_time else record["opened_at"],
+        "explanation": explanation(record),
     }
     numbers = record.get("shortfall")
     if numbers is None:

@@ -16,7 +16,7 @@ from actors.cluster.peers import Peers, PeerUnavailableError
 from actors.cluster.store_thread import StoreThread
 from actors.detection.model import Change, Model
 from actors.detection.queue import CommitQueue
-from actors.detection.rules import episodes
+from actors.detection.rules.record import asks_at
 from actors.detection.state import DetectionState
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def _recorded(id_: str, method: str, reply: Mapping[str, Any]) -> Callable[[Mode
         if method == "request":
             # On event time events may have come since it asked; the dispatcher's answer counts from the asking.
             record = model.book.get(id_)
-            asked = event_instant(episodes.asks_at(record)) if model.on_event_time and record is not None else now
+            asked = event_instant(asks_at(record)) if model.on_event_time and record is not None else now
             model.effects += model.book.reply(id_, reply, now, asked)
 
     return make

@@ -73,5 +73,5 @@ class Keeping:
             self._models.forget_marks()
 
     def give_back(self) -> bool:
-        """Give what was deleted back to the file system, in one short step; True where there is more."""
+        """Hand what was deleted back to the file system, in one short step; True where there is more."""
         return self._fence.part.give_back()

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from actors import config, replies, wire
 from actors.clock import Instant, event_instant
 from actors.detection.rows import LogRow, SampleRow
-from actors.detection.rules.episodes import Effect, EpisodeBook
+from actors.detection.rules.decisions import Effect
+from actors.detection.rules.episodes import EpisodeBook
 from actors.detection.rules.monitor import Monitor
 from actors.detection.rules.retrain import RetrainWatch
 
@@ -151,7 +152,7 @@ class Model:
         self.effects += self.book.tick(now, self.pace(now), pays=self.retrain.pays)
 
     def _is_silent(self, now: Instant) -> bool:
-        """Tell whether nothing was logged for longer than is expected, and nobody has noticed yet."""
+        """Return whether nothing was logged for longer than is expected, and nobody has noticed yet."""
         expected = self.settings.expect_every_s
         if expected is None or self.last_seen is None or not self.events or self.no_data:
             return False

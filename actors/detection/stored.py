@@ -72,7 +72,7 @@ def read_status(
 
 
 def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what status shows of a model's memory."""
+    """Return what status shows of a model's memory."""
     versions = {
         version: {
             "events": held["events"],
@@ -116,13 +116,13 @@ def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> d
 
 
 def read_episode(connection: Connection, episode: str) -> Episode | None:
-    """Give an episode's whole record, None if there is none."""
+    """Return an episode's whole record, None if there is none."""
     found = connection.execute(select(episodes.c.record).where(episodes.c.id == episode)).scalar()
     return None if found is None else episode_of(found)
 
 
 def list_episodes(connection: Connection, model: str | None = None, limit: int = 1000) -> list[Episode]:
-    """Give the newest episodes' records, oldest first."""
+    """Return the newest episodes' records, oldest first."""
     wanted = select(episodes.c.record).order_by(episodes.c.opened_at.desc(), episodes.c.ordinal.desc()).limit(limit)
     if model is not None:
         wanted = wanted.where(episodes.c.model == model)
@@ -130,7 +130,7 @@ def list_episodes(connection: Connection, model: str | None = None, limit: int =
 
 
 def all_samples(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
-    """Give the given baselines of all versions of a model: float64[n] by version and metric."""
+    """Return the given baselines of all versions of a model: float64[n] by version and metric."""
     found: dict[str, dict[str, Any]] = {}
     for row in connection.execute(
         select(samples.c.version, samples.c.metric, samples.c.sample).where(samples.c.model == model)
@@ -140,7 +140,7 @@ def all_samples(connection: Connection, model: str) -> dict[str, dict[str, Any]]
 
 
 def read_quarantine(connection: Connection, limit: int = 1000) -> list[dict[str, Any]]:
-    """Give the batches that were set aside, without their bytes."""
+    """Return the batches that were set aside, without their bytes."""
     rows = connection.execute(
         select(
             quarantine.c.model,

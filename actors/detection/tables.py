@@ -205,7 +205,7 @@ def write(connection: Connection, changes: Changes) -> None:
 
 
 def load_attempts(connection: Connection, batches: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
-    """Give how often each batch, a sequence by (model, producer), was tried and has not come through."""
+    """Return how often each batch, a sequence by (model, producer), was tried and has not come through."""
     found = dict.fromkeys(batches, 0)
     for part in _chunks(sorted(batches)):
         for row in connection.execute(_rows_of(attempts, part)):
@@ -244,7 +244,7 @@ def weighed(connection: Connection, model: str, *, below: int | None, at_most: i
 
 
 def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_most: int, upto: int = 0) -> int:
-    """Take the oldest batches of a model out of the log, and give how many.
+    """Take the oldest batches of a model out of the log and return how many went.
 
     Those received before `before_s`, those beyond the newest `rows`, and those up to number `upto`.
 
@@ -270,7 +270,7 @@ def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_m
 
 
 def forget_producers(connection: Connection, process: str, before_s: float) -> int:
-    """Forget the high-water marks of producers that were silent so long that no batch of theirs is in flight; give how many."""
+    """Forget the high-water marks of producers that were silent so long that no batch of theirs is in flight; return how many."""
     own = select(models.c.model).where(models.c.process == process)
     return connection.execute(delete(producers).where(producers.c.seen_at < before_s, producers.c.model.in_(own))).rowcount
 
@@ -291,12 +291,12 @@ def forget_quarantine(connection: Connection, process: str, before_s: float) -> 
 
 
 def load_models(connection: Connection, process: str) -> list[Any]:
-    """Give the rows of every model of a process."""
+    """Return the rows of every model of a process."""
     return list(connection.execute(select(models).where(models.c.process == process)))
 
 
 def load_some_models(connection: Connection, names: Sequence[str]) -> list[Any]:
-    """Give the rows of these models, as far as there are any."""
+    """Return the rows of these models, as far as there are any."""
     found: list[Any] = []
     for part in _chunks(names):
         found.extend(connection.execute(select(models).where(models.c.model.in_(part))))
@@ -304,7 +304,7 @@ def load_some_models(connection: Connection, names: Sequence[str]) -> list[Any]:
 
 
 def load_states(connection: Connection, names: Sequence[str]) -> list[Any]:
-    """Give the snapshots of these models."""
+    """Return the snapshots of these models."""
     found: list[Any] = []
     for part in _chunks(names):
         found.extend(connection.execute(select(states).where(states.c.model.in_(part))))
@@ -312,7 +312,7 @@ def load_states(connection: Connection, names: Sequence[str]) -> list[Any]:
 
 
 def load_samples(connection: Connection, model: str, version: str) -> dict[str, bytes]:
-    """Give the given baselines of a version by metric."""
+    """Return the given baselines of a version by metric."""
     rows = connection.execute(
         select(samples.c.metric, samples.c.sample).where(samples.c.model == model, samples.c.version == version)
     )
@@ -320,7 +320,7 @@ def load_samples(connection: Connection, model: str, version: str) -> dict[str, 
 
 
 def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """Give the high-water marks of (model, producer); an unknown one is left out."""
+    """Return the high-water marks of (model, producer); an unknown one is left out."""
     found: dict[tuple[str, str], int] = {}
     for part in _chunks(pairs):
         found.update({(row.model, row.producer): row.high_water for row in connection.execute(_rows_of(producers, part))})
@@ -328,7 +328,7 @@ def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> 
 
 
 def load_open_episodes(connection: Connection, process: str) -> list[Episode]:
-    """Give the records of the episodes of a process that its state machines still hold, oldest first."""
+    """Return the records of the episodes of a process that its state machines still hold, oldest first."""
     rows = connection.execute(
         select(episodes.c.record)
         .join(models, models.c.model == episodes.c.model)
@@ -339,7 +339,7 @@ def load_open_episodes(connection: Connection, process: str) -> list[Episode]:
 
 
 def load_model_episodes(connection: Connection, model: str) -> list[Episode]:
-    """Give the records of a model's episodes that its state machine still holds, oldest first."""
+    """Return the records of a model's episodes that its state machine still holds, oldest first."""
     rows = connection.execute(
         select(episodes.c.record)
         .where(episodes.c.model == model, episodes.c.open == 1)
@@ -349,14 +349,14 @@ def load_model_episodes(connection: Connection, model: str) -> list[Episode]:
 
 
 def load_outbox(connection: Connection, process: str) -> list[Any]:
-    """Give what has to be sent still, oldest first."""
+    """Return what has to be sent still, oldest first."""
     return list(connection.execute(select(outbox).where(outbox.c.process == process).order_by(outbox.c.created_at)))
 
 
 def read_log(
     connection: Connection, model: str, after: int = 0, until: int | None = None, *, promises: bool = False
 ) -> Iterator[Any]:
-    """Give a model's batches in order, those after the number `after`, a few at a time.
+    """Return a model's batches in order, those after the number `after`, a few at a time.
 
     With `promises` also the rows that hold one (see `rules.promises.unpacked`): their `count` is 0.
     """

@@ -10,7 +10,7 @@ from actors.clock import Instant
 from actors.detection import effects, tables
 from actors.detection.model import Model
 from actors.detection.rows import Changes
-from actors.detection.rules.episodes import Tell
+from actors.detection.rules.decisions import Tell
 from actors.replies import Json
 
 logger = logging.getLogger(__name__)

@@ -97,7 +97,7 @@ class Monitor:
     # --- memory
 
     def memory(self) -> dict[str, Any]:
-        """Give the counts and the progress as plain values; the detectors' states go their own way."""
+        """Return the counts and the progress as plain values; the detectors' states are read by `dirty_states`."""
         versions = {}
         for name, held in self._versions.items():
             for metric, stream in held.streams.items():
@@ -120,7 +120,7 @@ class Monitor:
             held.asleep[metric] = (kind, state)
 
     def dirty_states(self) -> list[tuple[str, str, str, bytes]]:
-        """Give (version, metric, kind, state) of every detector that has changed since it was written down last."""
+        """Return (version, metric, kind, state) of every detector that has changed since it was written down last."""
         return [
             (name, metric, stream.kind, stream.detector.state())
             for name, held in self._versions.items()
@@ -266,7 +266,7 @@ class Monitor:
         stream.dirty = True
 
     def learned_drift(self, version: str, metric: str, baseline_mean: float, margin: float, since_alarm: int) -> bool:
-        """Tell whether a detector that began afresh at its alarm has learned a level away from the baseline of before.
+        """Return whether a detector that began afresh at its alarm has learned another level than the baseline of before.
 
         One that returned to the baseline by itself, and one whose window slides on through alarms, is best left alone: a
         drift that came while it learned again would be missed.
@@ -281,7 +281,7 @@ class Monitor:
         return began_afresh and learned is not None and abs(learned - baseline_mean) >= 0.5 * margin
 
     def give_baseline(self, version: str, values: Mapping[str, Floats]) -> list[str]:
-        """Let the watched metrics of a version learn from `values` (float64[n] by metric); give those that are watched."""
+        """Let the watched metrics of a version learn from `values` (float64[n] by metric); return those that are watched."""
         watched = [metric for metric in values if metric in self._settings.watch]
         held = self._versions.get(version)
         if held is None:
@@ -301,7 +301,7 @@ class Monitor:
 
     @property
     def versions(self) -> Iterable[str]:
-        """The versions that are known, oldest first."""
+        """The versions that this monitor knows, oldest first."""
         return self._versions.keys()
 
     def since(self) -> list[tuple[str, float]]:
@@ -335,7 +335,7 @@ class Monitor:
         return next((state for state in ("warning", "learning", "stable", "error") if state in states), "unwatched")
 
     def _drop_oldest(self, in_use: set[str]) -> list[str]:
-        """Drop the versions that were silent longest, none that is in use or pinned; give their names."""
+        """Drop the versions that were silent longest, none that is in use or pinned; return their names."""
         idle = [name for name in self._versions if name not in in_use and name != self.pinned]
         idle.sort(key=lambda name: self._versions[name].order)
         dropped = idle[: max(len(self._versions) - MAX_VERSIONS, 0)]

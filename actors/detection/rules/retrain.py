@@ -15,8 +15,9 @@ from typing import Final, TypedDict
 import numpy as np
 
 from actors.config import ModelSettings
+from actors.detection.rules.judging import AwaitedRecord, Judged, Judging
 from actors.detection.rules.promises import Promise, PromiseRecord
-from actors.detection.rules.verdict import Payback, PaybackRecord, Verdict
+from actors.detection.rules.verdict import PaybackRecord
 from actors.detection.rules.versions import Decision, Versions, VersionsRecord
 from actors.drift import BudgetPrice, Shortfall, Stretch, usual_direction
 from actors.drift.shortfall import Whole, usable
@@ -39,17 +40,6 @@ class Pays:
     numbers: ShortfallNumbers
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What an order's retrain has come to."""
-
-    order: str
-    verdict: Verdict
-    saved: float
-    standard_error: float
-    at: float
-
-
 Outcome = Pays | Judged | Decision
 
 
@@ -59,14 +49,6 @@ class Standing(TypedDict):
     version: str
     value: float
     n: float
-
-
-class AwaitedRecord(TypedDict):
-    """A retrain that is judged from the first event of its version on."""
-
-    version: str
-    order: str
-    numbers: ShortfallNumbers
 
 
 class RetrainRecord(TypedDict):
@@ -110,8 +92,7 @@ class RetrainWatch:
         self._unused = 0  # windows that no rule can judge: no share of n rows
         self._since: float | None = None  # when the budget began, in event time
         self._retrains = 0
-        self._payback: Payback | None = None
-        self._awaited: AwaitedRecord | None = None
+        self._judging = Judging()
         if memory is not None:
             self._remember(memory)
 
@@ -249,9 +230,7 @@ class RetrainWatch:
             self._since = at if self._since is None else self._since
             if self._shortfall is not None:
                 outcomes += self._lose(version, self._shortfall, hits, n, times)
-            if self._payback is not None:
-                self._payback.add(hits=int(hits.sum()), n=int(n.sum()))
-                outcomes += self._judge(at)
+            outcomes += self._judging.take(hits=int(hits.sum()), n=int(n.sum()), at=at)
         decisions = self.versions.window(version, hits=int(hits.sum()), n=int(n.sum()), at=at)
         return outcomes + self._decided(decisions, at)
 
@@ -297,9 +276,7 @@ class RetrainWatch:
     def _live(self, version: str, at: float) -> None:
         self._begin_rule(version)
         self._weighed = False
-        awaited = self._awaited
-        if awaited is not None and awaited["version"] == version:
-            self._begin_payback(awaited["order"], awaited["numbers"], at)
+        self._judging.went_live(version, at)
 
     def promote(self, version: str, at: float) -> list[Outcome]:
         """Make a version live because a person says so. KeyError, ValueError: see `Versions.promote`."""
@@ -314,8 +291,7 @@ class RetrainWatch:
     def ordered(self, at: float) -> list[Judged]:
         """Learn that the model has got an order: what has not paid by now did not pay."""
         self._retrains += 1
-        self._awaited = None
-        return [] if self._payback is None else self._close(self._payback.closed(), at)
+        return self._judging.ordered(at)
 
     def retrained(self, version: str, order: str, numbers: ShortfallNumbers | None, new_version: str | None, at: float) -> None:
         """Learn that an order for `version` is done: its retrain is judged from its new version's first event on.
@@ -332,36 +308,21 @@ class RetrainWatch:
         if numbers is None:
             return
         if on_it or new_version is None:
-            self._begin_payback(order, numbers, at)
+            self._judging.begin(order, numbers, at)
         else:
-            self._awaited = {"version": new_version, "order": order, "numbers": numbers}
-
-    def _begin_payback(self, order: str, numbers: ShortfallNumbers, at: float) -> None:
-        self._awaited = None
-        lost_per_row = numbers["lost"] / numbers["stretch_rows"]
-        self._payback = Payback(order, numbers["promised"], lost_per_row, numbers["price"], numbers["z"], at)
-
-    def _judge(self, at: float) -> list[Judged]:
-        verdict = None if self._payback is None else self._payback.verdict(at)
-        return [] if verdict is None else self._close(verdict, at)
-
-    def _close(self, verdict: Verdict, at: float) -> list[Judged]:
-        payback, self._payback = self._payback, None
-        if payback is None:
-            return []
-        savings = payback.savings()
-        return [Judged(payback.order, verdict, savings.saved, savings.standard_error, at)]
+            self._judging.await_version(new_version, order, numbers)
 
     def _overdue(self, batch: Batch, ok: Bools | None, skip: int) -> list[Outcome]:
         """Judge a retrain whose version has not logged n for too long, by the time of any event."""
-        if self._payback is None or skip >= batch.rows or (ok is not None and not ok[skip:].any()):
+        if not self._judging.is_judging or skip >= batch.rows or (ok is not None and not ok[skip:].any()):
             return []
-        return [*self._judge(float(batch.times[skip:].max()))]
+        return [*self._judging.due(float(batch.times[skip:].max()))]
 
     # --- memory
 
     def memory(self) -> RetrainRecord:
         """Return everything that a successor needs."""
+        payback, awaited = self._judging.memory()
         return {
             "versions": self.versions.memory(),
             "promises": self._promises,
@@ -371,8 +332,8 @@ class RetrainWatch:
             "unused": self._unused,
             "since": self._since,
             "retrains": self._retrains,
-            "payback": None if self._payback is None else self._payback.memory(),
-            "awaited": self._awaited,
+            "payback": payback,
+            "awaited": awaited,
             "shown": self.shown(),
         }
 
@@ -381,14 +342,13 @@ class RetrainWatch:
         self._standing = memory["standing"]
         self._weighed, self._unused = memory["weighed"], memory["unused"]
         self._since, self._retrains = memory["since"], memory["retrains"]
-        self._payback = None if memory["payback"] is None else Payback.of_memory(memory["payback"])
-        self._awaited = memory["awaited"]
         live = self.versions.live
         if memory["shown"]["metric"] != self._rule.metric:  # another metric is asked for: what it promised, and lost, is new
-            self._standing, self._payback, self._awaited = None, None, None
+            self._standing = None
             if live is not None:
                 self._begin_rule(live)
             return
+        self._judging = Judging(memory["payback"], memory["awaited"])
         self._shortfall = self._made()
         if self._shortfall is not None and memory["rule"] is not None:
             with contextlib.suppress(ValueError):  # of another build: the rule begins again

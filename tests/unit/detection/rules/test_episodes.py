@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.clock import Instant
-from actors.detection.rules.episodes import MAX_EVIDENCE, Ask, EpisodeBook, Overtaken, Rearm, Tell, episode_id, explanation
+from actors.detection.rules.decisions import Ask, Overtaken, Rearm, Tell
+from actors.detection.rules.episodes import MAX_EVIDENCE, EpisodeBook
 from actors.detection.rules.monitor import Feed
+from actors.detection.rules.record import episode_id, explanation
 from actors.drift import Alarm
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from actors.config import ModelSettings, parse
 from actors.detection import tables
+from actors.detection.rules.judging import Judged
 from actors.detection.rules.promises import Promise, unpacked
-from actors.detection.rules.retrain import Judged, Outcome, Pays, RetrainWatch
+from actors.detection.rules.retrain import Outcome, Pays, RetrainWatch
 from actors.detection.rules.versions import Decision
 from actors.drift import Shortfall
 from actors.wire import Batch, batch_of_columns, batch_of_rows

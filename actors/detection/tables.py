@@ -270,7 +270,7 @@ def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_m
 
 
 def forget_producers(connection: Connection, process: str, before_s: float) -> int:
-    """Forget the high-water marks of producers that were silent so long that no batch of theirs is in flight; return how many."""
+    """Forget the marks of producers silent for so long that no batch of theirs is in flight; return how many went."""
     own = select(models.c.model).where(models.c.process == process)
     return connection.execute(delete(producers).where(producers.c.seen_at < before_s, producers.c.model.in_(own))).rowcount
 

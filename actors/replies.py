@@ -35,6 +35,7 @@ class Hello(TypedDict):
     pid: int
     node: str
     boot_id: str
+    store_problem: NotRequired[str]  # a file that it has open was deleted or replaced, or may not be written any more
 
 
 # ---- metrics and detection ------------------------------------------------------------------------------------------------
@@ -645,6 +646,7 @@ class ActorStatus(TypedDict):
     node: str | None
     alive: bool
     epoch: int | None
+    store_problem: NotRequired[str]  # as its hello says
 
 
 class Status(TypedDict):

@@ -15,13 +15,13 @@ from actors.checks import brief
 from actors.config.settings import Settings
 from actors.config.stored import load_stored
 from actors.detection import stored as detector_stored
-from actors.detection.stored import detector_parts
+from actors.detection.tables import DETECTOR
 from actors.metrics import refusals
 from actors.replies import ActorStatus, Status
 from actors.retraining import model_tables
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
-from actors.storage import UNAVAILABLE, Store, StoreReader
+from actors.storage import UNAVAILABLE, Store, StoreError, StoreLostError, StoreReader
 from actors.storage.schema import SYSTEM
 from actors.tuning import tables as tuner_tables
 from actors.tuning.tables import TUNER
@@ -48,17 +48,24 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     the rows of the store that cannot be read. A model that asks for no retrain any more has `gave_up`, the number of retrains
     in a row that came to nothing; `labels` are those of the configuration. A client goes by an alias, since anybody who has
     its producer id can send in its place.
+    `store_problem` is there where the file of a detector cannot be read; its models are left out then.
     """
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
     unreadable: list[str] = []
-    for part in detector_parts(store):
-        with part.read() as connection:
-            models.update(detector_stored.read_status(connection, unreadable=unreadable))
-            for name, seen in detector_stored.read_clients(connection, now_s - _CLIENTS_S, _MAX_CLIENTS).items():
-                # Its models may live in several processes; the counts that it sent last are the newest.
-                if name not in clients or seen["seen_at"] > clients[name]["seen_at"]:
-                    clients[name] = seen
+    problem = None
+    for slot in store.slots(DETECTOR):
+        try:
+            with store.part(DETECTOR, slot).read() as connection:
+                models.update(detector_stored.read_status(connection, unreadable=unreadable))
+                found = detector_stored.read_clients(connection, now_s - _CLIENTS_S, _MAX_CLIENTS)
+        except (StoreError, StoreLostError) as error:  # the models of other processes are in other files
+            problem = problem or brief(error)
+            continue
+        for name, seen in found.items():
+            # Its models may live in several processes; the counts that it sent last are the newest.
+            if name not in clients or seen["seen_at"] > clients[name]["seen_at"]:
+                clients[name] = seen
     with store.part(DISPATCHER).read() as connection:
         retrains = dispatcher_tables.read_status(connection)
         in_a_row = model_tables.read_patience(connection)
@@ -71,7 +78,7 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     with store.part(TUNER).read() as connection:
         tuner = tuner_tables.read_status(connection)
     newest = sorted(clients.items(), key=lambda item: -float(item[1]["seen_at"]))[:_MAX_CLIENTS]
-    return {
+    told = {
         "models": dict(sorted(models.items())),
         "refused": refusals.read(store.part(SYSTEM)),
         "clients": {_alias(producer): seen for producer, seen in newest},
@@ -79,6 +86,7 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
         "retrains": retrains,
         "tuner": tuner,
     }
+    return told if problem is None else {**told, "store_problem": problem}
 
 
 def _gave_up(settings: Settings, in_a_row: dict[str, int]) -> dict[str, int]:
@@ -107,7 +115,7 @@ def read_url(url: str, now_s: float, store_id: str = "") -> dict[str, Any]:
     try:
         told = read(store, now_s)
         problem = _problem(store, store_id)
-        return told if problem is None else {**told, "store_problem": problem}
+        return told if problem is None else {"store_problem": problem, **told}
     finally:
         store.close()
 
@@ -148,9 +156,13 @@ class Pending(Generic[Result]):
 
 
 def joined(stored: dict[str, Any] | Exception, actors: dict[str, ActorStatus], **head: str | None) -> Status:
-    """Put the answer together; a store that did not answer is named under `store_problem`, never guessed at."""
+    """Put the answer together; a store that did not answer is named under `store_problem`, never guessed at.
+
+    What an actor says of the files that it has open counts too: whoever opens a file that took another's place finds it whole.
+    """
     if isinstance(stored, Exception):
         problem = f"{type(stored).__name__}: {stored}".splitlines()[0]
         stored = {**_NOTHING, "store_problem": problem}
-    told: Any = {**head, **stored, "actors": actors}
+    found = next((each["store_problem"] for each in actors.values() if "store_problem" in each), None)
+    told: Any = {**head, **({} if found is None else {"store_problem": found}), **stored, "actors": actors}
     return cast("Status", told)

@@ -28,11 +28,10 @@ from sqlalchemy import Connection, func, select
 from actors import status
 from actors.checks import brief
 from actors.clock import Clock, Instant
-from actors.detection.stored import detector_parts
-from actors.detection.tables import episodes, unpack
+from actors.detection.tables import DETECTOR, episodes, unpack
 from actors.retraining import model_tables
 from actors.retraining.tables import DISPATCHER, retrains
-from actors.storage import UNAVAILABLE, SchemaError, Store, StoreError
+from actors.storage import UNAVAILABLE, SchemaError, Store, StoreError, StoreLostError
 
 logger = logging.getLogger(__name__)
 
@@ -230,9 +229,12 @@ class Reader:
 
     def read(self, now: Instant) -> Facts:
         """Return what the store says now."""
-        for part in detector_parts(self._store):
-            with part.read() as connection:
-                self._count(connection)
+        for slot in self._store.slots(DETECTOR):
+            try:
+                with self._store.part(DETECTOR, slot).read() as connection:
+                    self._count(connection)
+            except (StoreError, StoreLostError) as error:  # the models of other processes are in other files
+                logger.warning("the episodes of one file of the store are not counted: %s", brief(error))
         with self._store.part(DISPATCHER).read() as connection:
             grouped = select(retrains.c.model, retrains.c.state, func.count()).group_by(retrains.c.model, retrains.c.state)
             by_state = {(str(model), str(state)): int(count) for model, state, count in connection.execute(grouped)}
@@ -307,7 +309,7 @@ async def export(store: Callable[[], Store], clock: Clock, *, build: str, period
             facts = await asyncio.to_thread(reader.read, clock.now())
             gauges.set(telemetry.samples(facts), skipped=telemetry.skipped)
             await asyncio.to_thread(reader.check)
-            is_up = True
+            is_up = "store_problem" not in facts.stored
         except (*UNAVAILABLE, StoreError, SchemaError) as error:
             reader = None
             logger.warning("the store is unavailable, its metrics are not exported: %s", brief(error))

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from actors.storage import Store
 
 
-def hello(name: str, *, epoch: int = 0, boot: str | None = None) -> replies.Hello:
+def hello(name: str, *, epoch: int = 0, boot: str | None = None, store: Store | None = None) -> replies.Hello:
     """Return the reply of an actor's `hello`, the same keys for all: who it is, what it speaks, and where it runs.
 
     Args:
         name: of the actor, as Ray knows it.
         epoch: that every commit of it must find; 0 for an actor that owns nothing, and before it has opened its store.
         boot: of the machine, by the actor's clock; that of this machine where it is left out.
+        store: that the actor has open, to say what is wrong with its files.
 
     >>> hello("tuner", epoch=3)["epoch"]
     3
@@ -30,7 +31,7 @@ def hello(name: str, *, epoch: int = 0, boot: str | None = None) -> replies.Hell
     from actors.storage.schema import SCHEMA_VERSION  # noqa: PLC0415
 
     ray = sys.modules.get("ray")  # where nobody has imported it there is no node to name
-    return {
+    reply: replies.Hello = {
         "actor": name,
         "build": build.BUILD,
         "epoch": epoch,
@@ -40,6 +41,10 @@ def hello(name: str, *, epoch: int = 0, boot: str | None = None) -> replies.Hell
         "node": ray.get_runtime_context().get_node_id() if ray is not None and ray.is_initialized() else "",
         "boot_id": boot_id() if boot is None else boot,
     }
+    problem = None if store is None else store.problem()
+    if problem is not None:
+        reply["store_problem"] = problem
+    return reply
 
 
 def open_store(storage: str) -> Store:

@@ -176,7 +176,7 @@ class DriftDetector:
         """Say who this is; answered while a commit waits."""
         self._start()
         epoch = 0 if self._thread.state is None else self._thread.state.epoch
-        return actor.hello(self._name, epoch=epoch, boot=self._clock.now().boot_id)
+        return actor.hello(self._name, epoch=epoch, boot=self._clock.now().boot_id, store=self._thread.store)
 
     async def reload(self) -> replies.Reloaded | replies.Unavailable:
         """Read the configuration again; every model takes it up at its next batch, what it learned is kept where it fits."""

@@ -265,7 +265,7 @@ class MetricBroadcaster:
     async def hello(self) -> Hello:
         """Say who this is. Its epoch is 0 always: it owns nothing that a second one could spoil."""
         self._start()
-        return actor.hello(self._name, boot=self._clock.now().boot_id)
+        return actor.hello(self._name, boot=self._clock.now().boot_id, store=self._store.store)
 
     async def reload(self) -> Reloaded | Unavailable:
         """Read the configuration again."""

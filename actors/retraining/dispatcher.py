@@ -353,7 +353,7 @@ class RetrainDispatcher(Answering):
     async def hello(self) -> Hello:
         """Say who this is; answered while commits and handlers are under way."""
         self._start_loop()
-        return actor.hello(self._name, epoch=self._keeper.epoch, boot=self._clock.now().boot_id)
+        return actor.hello(self._name, epoch=self._keeper.epoch, boot=self._clock.now().boot_id, store=self._keeper.store)
 
     async def reload(self) -> Reloaded | Unavailable:
         """Read the configuration again; a pending order goes to the handler that it names now."""

@@ -47,6 +47,11 @@ class Keeper:
         """The epoch of this process; 0 before the store has been opened."""
         return 0 if self._fence is None else self._fence.epoch
 
+    @property
+    def store(self) -> Store | None:
+        """The store, once it has been opened."""
+        return self._thread.store
+
     async def __call__(self, act: Callable[[RetrainingState, Instant], T], /) -> T:
         """Run `act` on the state and return what it returns; a process that has been succeeded ends here."""
         return await self._thread.do(lambda state: act(state, self._clock.now()))

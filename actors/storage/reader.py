@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 from actors.checks import redacted
 from actors.storage import schema, sqlite
 from actors.storage.schema import PartKind, SchemaError
-from actors.storage.store import Part, Store, StoreError, folder_of, postgresql
+from actors.storage.store import Part, Store, StoreError, StoreLostError, folder_of, postgresql
 
 
 class _ReadPart(Part):
@@ -50,6 +50,8 @@ class StoreReader(Store):
                 part = self._found(name, kind)
             except DBAPIError as error:
                 raise StoreError(f"storage {self._shown!r}: {name} cannot be read: {error.orig}") from error
+            except StoreLostError as error:
+                raise StoreError(f"storage {self._shown!r}: {name} cannot be read: {error}") from error
             if part is None:
                 return _ReadPart(name, kind, _empty(kind))  # not remembered: it may be written yet
             self._parts[name] = part

@@ -40,7 +40,7 @@ class StoreError(ValueError):
 
 
 class StoreLostError(RuntimeError):
-    """A file of the store was deleted, replaced or may not be written any more while the system runs; the message names it."""
+    """A file of the store was deleted, replaced or damaged, or may not be written any more; the message names it."""
 
 
 # What a database raises that is full, read-only, locked or gone; the caller may try again later. PostgreSQL raises
@@ -63,26 +63,29 @@ class Part:
     def write(self) -> Iterator[Connection]:
         """Open a transaction that may write; commits at the end, rolls back on an exception.
 
-        StoreLostError where the file was deleted or replaced meanwhile: what SQLite would commit then, nobody finds again.
+        StoreLostError where the file was deleted or replaced meanwhile, so that nobody finds again what SQLite would commit;
+        and where it may not be written any more: SQLite, which has it open, still can, but whoever opens it next cannot.
         """
-        with self.engine.begin() as connection:
+        with self._whole(), self.engine.begin() as connection:
             yield connection
-            self._look()
+            self._look(writes=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a snapshot for reading; on SQLite it neither waits for a writer nor makes one wait. StoreLostError."""
         self._look()
-        with self.engine.connect().execution_options(reads_only=True) as connection, connection.begin():
+        with (
+            self._whole(),
+            self.engine.connect().execution_options(reads_only=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def check(self) -> None:
         """Raise StoreLostError where the part's file was deleted, replaced or may not be written."""
-        self._look()
-        if self._file is not None:
-            for path in (self._file, self._file.parent):
-                if not os.access(path, os.W_OK):
-                    raise StoreLostError(f"{path} may not be written")
+        self._look(writes=True)
+        if self._file is not None and not os.access(self._file.parent, os.W_OK):
+            raise StoreLostError(f"{self._file.parent} may not be written")
 
     def give_back(self) -> bool:
         """Give what was deleted back to the file system, in one short step; True where there is more.
@@ -96,13 +99,29 @@ class Part:
         self._look()
         return self._file is not None and sqlite.give_back(self.engine, self._file)
 
-    def _look(self) -> None:
+    def _look(self, *, writes: bool = False) -> None:
         if self._file is None:
             return
         found = _inode(self._file)
         if found != self._inode:
             happened = "was deleted" if found is None else "was replaced by another file"
             raise StoreLostError(f"{self._file} {happened} while the system runs: stop the system, then start it")
+        if writes and not os.access(self._file, os.W_OK):
+            raise StoreLostError(f"{self._file} may not be written")
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Name the file where SQLite finds that its bytes are no database (any more)."""
+        try:
+            yield
+        except DatabaseError as error:
+            # SQLite's own word for it is the class itself; what is locked, full or a caller's mistake has a class below it.
+            if self._file is None or type(error) is not DatabaseError:
+                raise
+            raise StoreLostError(
+                f"{self._file} is damaged ({error.orig}): put the file of a copy in its place while no system runs, "
+                "or let `visutility restore` make a new store of a backup"
+            ) from error
 
 
 class Store:
@@ -174,12 +193,37 @@ class Store:
             if missing:
                 raise StoreLostError(f"{self._folder / missing[0]}.db was deleted")
 
+    def problem(self) -> str | None:
+        """Say which file that this process uses is gone, is another, or may not be written; None where all is well.
+
+        A few microseconds a file: it reads nothing, and waits for nobody.
+        """
+        try:
+            for part in list(self._parts.values()):
+                part.check()
+        except StoreLostError as error:
+            return str(error)
+        return None
+
     def migrate(self, kinds: Sequence[PartKind]) -> list[str]:
         """Bring every part of `kinds` that an older build wrote forward, and return the names of those that were.
 
         Only for the one who starts the system, once no other uses the store. On SQLite a copy of each file is kept first, in a
-        folder of the store named after the older version. SchemaError for a part that is newer than this build.
+        folder of the store named after the older version. SchemaError for a part that is newer than this build, StoreError for
+        one that cannot be read.
         """
+        try:
+            return self._migrated(kinds)
+        except StoreLostError as error:
+            raise StoreError(f"storage {redacted(self.url)!r} cannot be used: {error}") from error
+
+    def close(self) -> None:
+        """Close every connection."""
+        for part in (self.system, *self._parts.values()):
+            part.engine.dispose()
+        self._parts.clear()
+
+    def _migrated(self, kinds: Sequence[PartKind]) -> list[str]:
         migrated = []
         for kind in (schema.SYSTEM, *kinds):
             for name in self._names(kind):
@@ -195,12 +239,6 @@ class Store:
                 migrated.append(name)
                 self._parts[name] = part
         return migrated
-
-    def close(self) -> None:
-        """Close every connection."""
-        for part in (self.system, *self._parts.values()):
-            part.engine.dispose()
-        self._parts.clear()
 
     def _names(self, kind: PartKind) -> list[str]:
         if self._folder is None:

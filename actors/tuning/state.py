@@ -234,6 +234,11 @@ class TuningState:
         if self._store is not None:
             self._store.close()
 
+    @property
+    def store(self) -> Store | None:
+        """The store, once it has been opened."""
+        return self._store
+
     def part(self) -> Part:
         """Return the part of the store; DeskUnavailableError before it is open."""
         if self._store is None:

@@ -120,7 +120,7 @@ class Tuner:
         if not self._state.epoch:
             with suppress(TimeoutError, DeskUnavailableError):
                 await asyncio.wait_for(self._desk.do(lambda: None), _OPEN_S)
-        return actor.hello(self._name, epoch=self._state.epoch)
+        return actor.hello(self._name, epoch=self._state.epoch, store=self._state.store)
 
     async def reload(self) -> Reloaded:
         """Nothing of the configuration is kept here."""

@@ -127,10 +127,36 @@ def _no_file_check() -> None:
     """Commit into whatever file is open, whether anybody finds it again or not."""
     from actors.storage.store import Part
 
-    def look(self: Any) -> None:
+    def look(self: Any, *, writes: bool = False) -> None:
         """See nothing."""
 
     Part._look = look  # type: ignore[method-assign]
+
+
+def _no_damage_check() -> None:
+    """Pass on what SQLite says of a damaged file: it does not say which one, and nobody takes it for a store's trouble."""
+    from actors.storage.store import Part
+
+    @contextlib.contextmanager
+    def whole(self: Any) -> Iterator[None]:
+        yield
+
+    Part._whole = whole  # type: ignore[method-assign]
+
+
+def _no_row_skip() -> None:
+    """Take a row of the log that cannot be read for a failure of the whole commit."""
+    from actors import wire
+
+    honest = wire.recheck
+
+    def recheck(payload: wire.Payload, received_at: float, skip: int) -> wire.Verdict:
+        try:
+            return honest(payload, received_at, skip)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from error
+
+    wire.recheck = recheck
 
 
 def _leak() -> None:
@@ -157,5 +183,7 @@ _PATCHES: Final[dict[str, Callable[[], None]]] = {
     "no-call-bound": _no_call_bound,
     "no-circuit": _no_circuit,
     "no-file-check": _no_file_check,
+    "no-damage-check": _no_damage_check,
+    "no-row-skip": _no_row_skip,
     "leak": _leak,
 }

@@ -23,6 +23,7 @@ import ray
 import actors
 from actors import wire
 from tests.chaos.stage import Figure, Stage, stage
+from tests.speed import slow
 
 MODELS: Final = ("damage/a", "damage/b")
 _DOCUMENT: Final[dict[str, Any]] = {"detectors": {"max_processes": 4}, "defaults": {"cooldown": "1s"}}
@@ -33,6 +34,8 @@ _NOTICED_S: Final = 6.0
 _UNDER_WAY_S: Final = 0.5
 _GOES_ON_S: Final = 60.0
 _CALL_S: Final = 20.0
+# What the drill begins with; a system that does not take so little is broken before anything is damaged.
+_BEGUN_S: Final = slow(60.0)
 
 
 class Producer:
@@ -43,6 +46,7 @@ class Producer:
         self._model = model
         self.sequence = 0
         self.acked: list[tuple[int, float]] = []  # sequence, when the call began
+        self.last: object = None  # the last reply, or the error in its place
 
     def send(self) -> bool:
         """Send the next event; tell whether it was acknowledged."""
@@ -53,14 +57,21 @@ class Producer:
             call = self._set_up.actor("broadcaster").ingest.remote(
                 model=self._model, producer="drill", sequence=self.sequence, payload=payload
             )
-            reply = ray.get(call, timeout=_CALL_S)
-        except Exception:  # noqa: BLE001  whatever it is, it is no acknowledgement
+            reply = self.last = ray.get(call, timeout=_CALL_S)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is no acknowledgement
+            self.last = error
             return False
         if reply.get("status", "accepted") != "accepted" or not reply.get("accepted"):
             return False
         self.acked.append((self.sequence, began_s))
         self.sequence += 1
         return True
+
+    def has_begun(self) -> bool:
+        """Send until enough are acknowledged to begin with; tell whether they are."""
+        while self.sequence < _BEFORE and self.send():
+            pass
+        return self.sequence >= _BEFORE
 
     def send_for(self, seconds: float) -> None:
         """Send all the time."""
@@ -77,9 +88,9 @@ def drill(controls: Sequence[str] = ()) -> list[Figure]:
         with stage(_DOCUMENT, controls) as set_up:
             producer = Producer(set_up, MODELS[0])
             other = Producer(set_up, MODELS[1])
-            while producer.sequence < _BEFORE or other.sequence < _BEFORE:
-                producer.send()
-                other.send()
+            for each in (producer, other):
+                if not _until(each.has_begun, _BEGUN_S):
+                    raise TimeoutError(f"{_BEFORE} events were not acknowledged within {_BEGUN_S:g} s: {each.last}")
             figures += part(set_up, producer, other)
     return figures
 
@@ -133,14 +144,15 @@ def flipped(set_up: Stage, producer: Producer, other: Producer) -> list[Figure]:
         ]
     goes_on = _until(producer.send) and _until(other.send)
     took_s = time.monotonic() - began_s
-    told = str(set_up.system.status())
-    reported = "quarantine" in told or "unreadable" in told or "problem" in told
+    told = set_up.system.status()
+    reported = MODELS[0] in str(told.get("unreadable")) or "store_problem" in told
     return [
         Figure(
             "bytes of a row are flipped: the model and the others go on",
             f"after {took_s:.1f} s" if goes_on else "not at all",
             f"{_GOES_ON_S:g} s",
             goes_on,
+            "no-row-skip",
         ),
         Figure("and status says so", "yes" if reported else "no", "yes", reported),
     ]
@@ -152,19 +164,44 @@ def broken_file(set_up: Stage, _producer: Producer, other: Producer) -> list[Fig
     set_up.system.stop()
     for each in file.parent.glob(f"{file.name}-*"):
         each.unlink()
-    size = file.stat().st_size
-    with file.open("r+b") as broken:
-        broken.seek(100)
-        broken.write(np.random.default_rng(1).bytes(size - 100))
+    _overwrite(file)
     name = "most of a file is overwritten: it is named, the others serve"
     try:
         actors.start(_DOCUMENT | {"storage": f"sqlite:///{set_up.store}"}, namespace=namespace)
     except Exception as error:  # noqa: BLE001
-        named = file.name in str(error) or file.stem in str(error)
-        return [Figure(name, f"start refuses: {error}"[:90], "named", named)]
+        named = str(file) in str(error) and "visutility restore" in str(error)
+        return [Figure(name, f"start refuses: {error}"[-90:], "named, with the way out", named, "no-damage-check")]
     serves = _until(other.send)
     named = file.stem in str(set_up.system.status())
     return [Figure(name, f"named: {named}, another model is served: {serves}", "both", named and serves)]
+
+
+def broken_meanwhile(set_up: Stage, producer: Producer, other: Producer) -> list[Figure]:
+    """Overwrite most of a file while the system runs: status names it, and another model is served all the time."""
+    file = _file_of(set_up, MODELS[0])
+    if _file_of(set_up, MODELS[1]) == file:
+        raise LookupError(f"{MODELS} live in one file, {file}: nothing is shown")
+    with contextlib.closing(sqlite3.connect(file)) as connection:  # what is only in the log of changes is not in the file yet
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    _overwrite(file)
+    before = len(other.acked)
+
+    def both_send() -> None:
+        producer.send()
+        other.send_for(0.2)
+
+    named_s = _named_within(set_up, both_send, file.name)
+    served = len(other.acked) - before
+    return [
+        Figure(
+            "most of a file is overwritten while it is used: status names it",
+            "never" if named_s is None else f"after {named_s:.1f} s",
+            f"{_NOTICED_S:g} s",
+            named_s is not None and named_s <= _NOTICED_S,
+            "no-damage-check",
+        ),
+        Figure("and another model is served meanwhile", f"{served} events", "some", served > 0),
+    ]
 
 
 Part = Callable[[Stage, Producer, Producer], list[Figure]]
@@ -172,8 +209,9 @@ PARTS: Final[dict[Part, str]] = {
     deleted: "no-file-check",
     replaced: "no-file-check",
     read_only: "no-file-check",
-    flipped: "",
-    broken_file: "",
+    flipped: "no-row-skip",
+    broken_file: "no-damage-check",
+    broken_meanwhile: "no-damage-check",
 }
 
 
@@ -181,13 +219,7 @@ def _harmed(what: str, harm: Callable[[Path], None], set_up: Stage, producer: Pr
     """Do harm to the file while the producer sends; compare what it saw acknowledged with what status said."""
     harm(_file_of(set_up, MODELS[0]))
     harmed_s = time.monotonic()
-    producer.send_for(_AFTER_S / 2)
-    noticed_s = None
-    while noticed_s is None and time.monotonic() < harmed_s + _AFTER_S + _NOTICED_S:
-        if "store_problem" in set_up.system.status():
-            noticed_s = time.monotonic() - harmed_s
-        else:
-            producer.send_for(0.3)
+    noticed_s = _named_within(set_up, lambda: producer.send_for(0.3), "")
     producer.send_for(1.0)
     after = [sequence for sequence, began_s in producer.acked if began_s > harmed_s + _UNDER_WAY_S]
     return [
@@ -202,6 +234,17 @@ def _harmed(what: str, harm: Callable[[Path], None], set_up: Stage, producer: Pr
     ]
 
 
+def _named_within(set_up: Stage, meanwhile: Callable[[], object], name: str) -> float | None:
+    """Return after how many seconds status had a problem of the store with `name` in it; None where it never had."""
+    began_s = time.monotonic()
+    while time.monotonic() < began_s + _AFTER_S + _NOTICED_S:
+        meanwhile()
+        problem = set_up.system.status().get("store_problem")
+        if problem is not None and name in problem:
+            return time.monotonic() - began_s
+    return None
+
+
 def _file_of(set_up: Stage, model: str) -> Path:
     """Return the detector's file that has the model's log."""
     for file in sorted(set_up.store.glob("detector-*.db")):
@@ -211,8 +254,16 @@ def _file_of(set_up: Stage, model: str) -> Path:
     raise LookupError(f"no file of the store has {model}")
 
 
-def _until(act: Callable[[], bool]) -> bool:
-    end_s = time.monotonic() + _GOES_ON_S
+def _overwrite(file: Path) -> None:
+    """Leave the first 100 bytes, by which SQLite knows its files, and spoil the rest in place."""
+    size = file.stat().st_size
+    with file.open("r+b") as broken:
+        broken.seek(100)
+        broken.write(np.random.default_rng(1).bytes(size - 100))
+
+
+def _until(act: Callable[[], bool], within_s: float = _GOES_ON_S) -> bool:
+    end_s = time.monotonic() + within_s
     while time.monotonic() < end_s:
         if act():
             return True

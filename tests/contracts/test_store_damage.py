@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Column, Integer, String, Table, select, text
+from sqlalchemy.exc import OperationalError
 
-from actors import status
+from actors import replies, status
+from actors.cluster import actor
 from actors.detection.tables import DETECTOR
 from actors.retraining.tables import DISPATCHER
 from actors.storage import (
@@ -93,6 +95,52 @@ class TestDeletedOrReplaced:
         monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("system.db"))
         with pytest.raises(StoreLostError, match=r"system\.db may not be written"):
             store.check()
+
+    def test_nothing_is_committed_into_a_file_that_may_not_be_written_any_more(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fence = Fence.raise_epoch(store.part(DETECTOR, 0), "owner")  # SQLite has the file open, and could still write it
+        assert store.problem() is None
+        monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("detector-0.db"))
+        with pytest.raises(StoreLostError, match=r"detector-0\.db may not be written"), fence.write():
+            pass
+        assert str(store.problem()).endswith("detector-0.db may not be written")
+
+    def test_an_actor_says_in_its_hello_that_its_file_was_replaced(self, store: Store, folder: Path) -> None:
+        store.part(DETECTOR, 0)
+        assert "store_problem" not in actor.hello("detector-0", store=store)
+        (folder / "detector-0.db").rename(folder / "aside")
+        (folder / "detector-0.db").write_bytes((folder / "aside").read_bytes())
+        problem = actor.hello("detector-0", store=store).get("store_problem", "")
+        assert "was replaced by another file" in problem
+        here: replies.ActorStatus = {"pid": 1, "node": "n", "alive": True, "epoch": 1, "store_problem": problem}
+        # Whoever opens the store afresh finds the file whole.
+        assert status.joined(status.read_url(store.url, 0.0), {"detector-0": here}).get("store_problem") == problem
+
+
+class TestDamaged:
+    def test_a_file_whose_bytes_are_spoiled_is_named_and_how_to_go_on(self, store: Store, folder: Path) -> None:
+        for kind in (DISPATCHER, TUNER):
+            store.part(kind)
+        for slot in (0, 1):
+            store.part(DETECTOR, slot)
+        store.close()
+        file = folder / "detector-0.db"
+        file.write_bytes(file.read_bytes()[:100] + b"\xa5" * (file.stat().st_size - 100))
+        message = r"detector-0\.db is damaged .*put the file of a copy in its place .*`visutility restore`"
+        with pytest.raises(StoreError, match=message):
+            Store(store.url).migrate([DISPATCHER, TUNER, DETECTOR])
+        with pytest.raises(UNAVAILABLE, match=message):
+            Store(store.url).part(DETECTOR, 0)
+        Store(store.url).part(DETECTOR, 1)
+        told = status.read_url(store.url, 0.0)
+        assert f"{file} is damaged" in told["store_problem"]
+        assert told["models"] == {}  # and whatever can be read is
+        assert "retrains" in told
+
+    def test_a_mistake_in_a_statement_is_no_damage(self, store: Store) -> None:
+        with pytest.raises(OperationalError), store.part(DETECTOR, 0).read() as connection:
+            connection.execute(text("SELECT * FROM nowhere"))
 
 
 class TestWhoMaySeeIt:

@@ -289,6 +289,35 @@ class Quietest(TypedDict):
     last_at: float | None
 
 
+class Removable(TypedDict):
+    """The ordinal of a model's last episode and the number of the last row of its log: a removed model goes on from them."""
+
+    status: Literal["ok"]
+    ordinal: int
+    number: int
+
+
+class ModelRemoved(TypedDict):
+    """A model's rows are gone; "changed": it has moved on since its numbers were noted, and nothing has changed."""
+
+    status: Literal["removed", "changed"]
+
+
+class ModelGone(TypedDict):
+    """A model is removed; its episodes and orders too where it was purged."""
+
+    status: Literal["removed"]
+    model: str
+    purged: bool
+
+
+class ModelForgotten(TypedDict):
+    """The dispatcher keeps nothing of a model, or would keep nothing; "refused": `order` is not finished."""
+
+    status: Literal["forgotten", "refused"]
+    order: str | None
+
+
 class BaselineLearned(TypedDict):
     """The metrics that learned from a given baseline, and those of it that nobody watches."""
 

@@ -1,4 +1,4 @@
-"""List the models of a system or of a store, and show one.
+"""List the models of a system or of a store, show one, or remove one.
 
 Exit 1 where one of those that are listed drifts, or has gone silent.
 """
@@ -13,9 +13,10 @@ from typing import Any, Final
 import click
 
 from drivers import status
-from drivers.commands import FAILED, FINE, cluster, group, labelled, run, stored
+from drivers.commands import FAILED, FINE, cluster, group, labelled, peers, run, stored
 from drivers.output import Output
 
+_REMOVED_S: Final = 60.0
 COLUMNS: Final = ("model", "state", "version", "events", "last event", "open episodes")
 
 models = group("models", __doc__, examples=["visutility models ls --state drifting", "visutility models show fraud"])
@@ -78,6 +79,25 @@ def show(*, model: str, storage: str | None, address: str | None, namespace: str
     return FAILED if seen["state"] in status.FIRING else FINE
 
 
+@models.command("rm", examples=["visutility models rm old-model", "visutility models rm old-model --purge"])
+@click.argument("model")
+@click.option("--purge", is_flag=True, help="Delete its episodes and its orders too.")
+@click.option("--force", is_flag=True, help="Also where it has logged within five minutes: what its jobs send makes it anew.")
+@cluster
+def rm(*, model: str, purge: bool, force: bool, address: str | None, namespace: str | None, output: Output) -> int:
+    """Remove MODEL: its place, its counts and its log. Its episodes and orders stay for as long as the retention says.
+
+    Where this breaks off, the model takes no events until the same command has come through. No id of it is ever given again.
+    """
+    arguments = {"model": model, "purge": purge, "force": force}
+    reply = peers(address, namespace).call("broadcaster", "remove", arguments, timeout_s=_REMOVED_S)
+    if reply["status"] == "unavailable":
+        raise ConnectionError(f"{model} is not removed yet, say it again: {reply['reason']}")
+    output.line(f"{model}: removed" + (", with its episodes and orders" if purge else ""))
+    output.result(reply)
+    return FINE
+
+
 def _line(name: str, seen: Mapping[str, Any]) -> tuple[object, ...]:
     last = seen.get("last_at")
     when = None if last is None else datetime.fromtimestamp(last, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
@@ -86,7 +106,7 @@ def _line(name: str, seen: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `visutility models ls|show`."""
+    """Run `visutility models ls|show|rm`."""
     return run(models, argv)
 
 

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from actors import messages, replies, wire
+from actors import failpoints, messages, replies, wire
 from actors.checks import shown
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor
@@ -169,6 +169,26 @@ class DriftDetector:
     async def quietest(self) -> replies.Quietest | replies.Unavailable:
         """Return the model of this process that was silent longest, and when it last logged."""
         return await self._answered(lambda state: state.quietest())
+
+    async def removable(self, *, model: str, force: bool = False) -> replies.Removable | replies.Unavailable:
+        """Return the numbers that a model has come to, which are noted before it goes. ValueError: not now, and why."""
+        return await self._answered(lambda state: state.removable(model, self._clock.now(), force=force))
+
+    async def remove(
+        self, *, model: str, ordinal: int, number: int, purge: bool = False
+    ) -> replies.ModelRemoved | replies.Unavailable:
+        """Delete a model's rows; its episodes too where it is purged. "changed": it has come further than the numbers given.
+
+        Called by the broadcaster while the model takes nothing (`actors.storage.removals`). Safe to repeat.
+        """
+
+        def act(state: DetectionState) -> replies.ModelRemoved:
+            failpoints.reach("detector.before_remove")
+            reply = state.remove(model, self._clock.now(), ordinal=ordinal, number=number, purge=purge)
+            failpoints.reach("detector.after_remove")
+            return reply
+
+        return await self._answered(act)
 
     # --- the process
 

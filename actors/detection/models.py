@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from actors import config, wire
 from actors.clock import Instant
@@ -23,28 +23,37 @@ from actors.detection.rules.monitor import Monitor
 from actors.detection.rules.retrain import RetrainWatch
 from actors.recent import Recent
 from actors.replies import Episode
-from actors.storage import Part
+from actors.storage import Part, removals
+from actors.storage.removals import Removal
+from actors.storage.schema import placements
 
 logger = logging.getLogger(__name__)
 
 PRODUCERS_IN_MEMORY: Final = 20_000  # pairs of model and producer of one process; others are read again when they come
 
 
-class UnreadableError(RuntimeError):
+class RefusedError(RuntimeError):
+    """A model takes nothing now."""
+
+
+class UnreadableError(RefusedError):
     """What the store holds of a model cannot be read: nothing of it may be written over."""
 
 
 class Models:
     """The models by name, and the high-water marks by model and producer. Not thread-safe: one thread uses it."""
 
-    def __init__(self, part: Part, store_id: str, process: str, settings: config.Settings) -> None:
+    def __init__(self, part: Part, system: Part, store_id: str, process: str, settings: config.Settings) -> None:
+        """`part` holds this process's models, `system` what the store knows of models that were removed."""
         self._part = part
+        self._system = system
         self._store_id = store_id
         self._process = process
         self.settings = settings
         self._models: dict[str, Model] = {}
         self._forgotten: set[str] = set()
         self._unreadable: set[str] = set()  # models whose row cannot be read
+        self._removed: dict[str, Removal] = {}  # of models that come back: where they go on
         self.agenda = Agenda()
         self.followed: set[str] = set()  # models with an order worth asking about
         # A group's are read before it is carried out, and stay until its commit.
@@ -62,12 +71,18 @@ class Models:
         known = self._models.get(name)
         if known is None:
             settings = self.settings.for_model(name)
-            book = EpisodeBook(self._store_id, name)
+            before = self._removed.pop(name, Removal())
+            book = EpisodeBook(self._store_id, name, before.ordinal)
             on_event_time = self.settings.clock == "event"
             retrain = RetrainWatch(settings)
             known = Model(name, Monitor(settings), book, retrain, settings, awake=True, on_event_time=on_event_time)
+            known.number = known.snapshot = before.number
             self._models[name] = known
         return known
+
+    def is_unreadable(self, name: str) -> bool:
+        """Tell whether the store holds a row of the model that cannot be read."""
+        return name in self._unreadable
 
     def read_all(self, now: Instant) -> None:
         """Read every model of the process anew, under the settings of now."""
@@ -87,6 +102,15 @@ class Models:
             self.followed.add(model.name)
         else:
             self.followed.discard(model.name)
+
+    def drop(self, name: str) -> None:
+        """Forget a model whose rows are about to go; should they stay, it is read again."""
+        self._models.pop(name, None)
+        self._removed.pop(name, None)
+        self._unreadable.discard(name)
+        self._forgotten.add(name)
+        self.followed.discard(name)
+        self.forget_marks()
 
     def forget(self, works: Iterable[Work]) -> None:
         """Forget what these works may have changed without a commit."""
@@ -123,10 +147,25 @@ class Models:
                 rows = tables.load_some_models(connection, unknown)
                 self._hold(rows, [r for row in rows for r in tables.load_model_episodes(connection, row.model)], now)
                 asleep += [row.model for row in rows]
+                self._look_whether_removed(set(unknown) - {row.model for row in rows})
             self._wake_detectors(connection, asleep)
             marks = tables.load_producers(connection, sorted(unmarked))
         for key in unmarked:
             self.marks[key] = marks.get(key, 0)
+
+    def _look_whether_removed(self, new: Collection[str]) -> None:
+        """Learn where models that are new here go on. RefusedError for one that is being removed, or lives elsewhere by now."""
+        if not new:
+            return
+        with self._system.read() as connection:
+            found = removals.read(connection, new)
+            for name, removal in found.items():
+                if removal.under_way:
+                    raise RefusedError(f"{name}: the model is being removed; say it again if that has broken off")
+                place = connection.execute(select(placements.c.process).where(placements.c.model == name)).scalar()
+                if place != self._process:
+                    raise RefusedError(f"{name}: the model was removed and has no place in {self._process}")
+        self._removed |= found
 
     def _wake_detectors(self, connection: Connection, asleep: Collection[str]) -> None:
         for row in tables.load_states(connection, sorted(asleep)):

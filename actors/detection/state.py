@@ -23,13 +23,15 @@ from actors.detection.attempts import CRASHES, Attempts
 from actors.detection.intake import Intake
 from actors.detection.keeping import Keeping
 from actors.detection.model import Change, Ingest, Model, Work
-from actors.detection.models import PRODUCERS_IN_MEMORY, Models, UnreadableError
+from actors.detection.models import PRODUCERS_IN_MEMORY, Models, RefusedError
 from actors.detection.quarantine import Quarantine
+from actors.detection.removal import Removals
 from actors.detection.rows import Changes
 from actors.detection.tables import DETECTOR
 from actors.detection.writing import write_down, written
 from actors.replies import Episode, Json, ingested
 from actors.storage import UNAVAILABLE, Fence, Part, StaleEpochError, Store
+from actors.storage.schema import SYSTEM
 
 __all__ = ["CRASHES", "Change", "DetectionState", "Ingest", "Model", "UnavailableError", "Work"]
 
@@ -52,7 +54,8 @@ class DetectionState:
         self._process = process
         self.part: Part = store.part(DETECTOR, slot)
         self.fence = Fence.raise_epoch(self.part, process)
-        self._models = Models(self.part, store.store_id, process, load_stored(store))
+        self._models = Models(self.part, store.part(SYSTEM), store.store_id, process, load_stored(store))
+        self._removals = Removals(self.fence, self._models)
         self._attempts = Attempts(self.fence, PRODUCERS_IN_MEMORY)
         self._intake = Intake(self._models, self.epoch)
         self._quarantine = Quarantine(self._models, self._intake, self.epoch)
@@ -108,7 +111,7 @@ class DetectionState:
             raise UnavailableError(brief(error)) from error
         except Exception as error:  # noqa: BLE001  whatever a detector raises must not stop the other models
             self._forget(works)
-            if isinstance(error, UnreadableError) and len(works) == 1:
+            if isinstance(error, RefusedError) and len(works) == 1:
                 return [ingested("unavailable", epoch=self.epoch, reason=str(error), retry_in_s=_RETRY_S)]
             if len(works) == 1:
                 return [self._failure(works[0], error, now)]
@@ -226,6 +229,24 @@ class DetectionState:
         if record is None:
             raise KeyError(f"episode must be one of this store, got {episode!r}")
         return record
+
+    def removable(self, name: str, now: Instant, *, force: bool) -> replies.Removable:
+        """Return the numbers that a model has come to. ValueError: it must not be removed now."""
+        self._make_sure(now)
+        return self._removals.removable(name, self._unconfirmed(name), now, force=force)
+
+    def remove(self, name: str, now: Instant, *, ordinal: int, number: int, purge: bool) -> replies.ModelRemoved:
+        """Delete a model's rows, where it has not come further than its numbers that were noted. Safe to repeat."""
+        self._make_sure(now)
+        self._unsure = True  # until this has come through: what it drops is read again
+        if not self._removals.remove(name, now, ordinal=ordinal, number=number, purge=purge):
+            return {"status": "changed"}
+        for id_ in self._unconfirmed(name):
+            del self.outbox[id_]
+        return {"status": "removed"}
+
+    def _unconfirmed(self, name: str) -> list[str]:
+        return [id_ for id_, (model, _method, _body) in self.outbox.items() if model == name]
 
     # --- time
 

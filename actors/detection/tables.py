@@ -276,9 +276,31 @@ def forget_producers(connection: Connection, process: str, before_s: float) -> i
 
 
 def forget_episodes(connection: Connection, process: str, before_s: float) -> None:
-    """Forget episodes that were closed and are older than the retention."""
-    own = select(models.c.model).where(models.c.process == process)
-    connection.execute(delete(episodes).where(episodes.c.open == 0, episodes.c.opened_at < before_s, episodes.c.model.in_(own)))
+    """Forget episodes that were closed and are older than the retention: of the process's models, and of removed ones."""
+    others = select(models.c.model).where(models.c.process != process)
+    connection.execute(
+        delete(episodes).where(episodes.c.open == 0, episodes.c.opened_at < before_s, episodes.c.model.not_in(others))
+    )
+
+
+def last_numbers(connection: Connection, model: str) -> tuple[int, int]:
+    """Return the highest ordinal of a model's episodes, and the highest number of its log; 0 where there is none."""
+    ordinal = connection.execute(select(func.max(episodes.c.ordinal)).where(episodes.c.model == model)).scalar()
+    number = connection.execute(select(func.max(log.c.number)).where(log.c.model == model)).scalar()
+    counted = connection.execute(select(models.c.number).where(models.c.model == model)).scalar()
+    return int(ordinal or 0), max(int(number or 0), int(counted or 0))
+
+
+def put_episode(connection: Connection, record: Episode) -> None:
+    """Write an episode's record."""
+    connection.execute(upsert(connection, episodes, "open", "record"), [episode_row(record)])
+
+
+def remove_model(connection: Connection, model: str, *, episodes_too: bool) -> None:
+    """Delete every row of a model; its episodes only where they are to go too."""
+    tables = (log, producers, states, samples, outbox, attempts, quarantine, models, *((episodes,) if episodes_too else ()))
+    for table in tables:
+        connection.execute(delete(table).where(table.c.model == model))
 
 
 def forget_quarantine(connection: Connection, process: str, before_s: float) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from actors import messages, wire
@@ -27,8 +27,9 @@ from actors.metrics import observer_host, raw_events, sealing
 from actors.metrics.observers import ObserverCounts, Observers
 from actors.metrics.placement import Place, Placements
 from actors.metrics.refusal_counter import RefusalCounter
+from actors.metrics.removing import Removing
 from actors.metrics.routes import RETRY_S, Routes, Spawn
-from actors.replies import Broadcasted, Hello, Ingested, Json, Reloaded, Unavailable, ingested
+from actors.replies import Broadcasted, Hello, Ingested, Json, ModelGone, Reloaded, Unavailable, ingested
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class MetricBroadcaster:
         clock: Clock | None = None,
         peers: Peers | None = None,
         spawn: Spawn | None = None,
+        end_process: Callable[[str], object] | None = None,
     ) -> None:
         """`slot` is every actor's argument and says nothing here."""
         del slot
@@ -66,6 +68,7 @@ class MetricBroadcaster:
         self._store = StoreThread(storage, Placements)
         peers_of_all = peers or RayPeers(namespace)
         self._routes = Routes(peers_of_all, self._store, spawn or self._spawn_actor)
+        self._removing = Removing(peers_of_all, self._routes, self._store, end_process or self._end_actor)
         self._refusals = RefusalCounter(self._store, self._clock)
         self._observers = Observers(peers_of_all)
         self._bytes = self._batches = self._calls = 0  # in flight
@@ -233,6 +236,18 @@ class MetricBroadcaster:
         """Return an episode's whole record. KeyError where no detector has it."""
         return await self._routes.ask_owner(episode, "explain")
 
+    async def remove(self, *, model: str, purge: bool = False, force: bool = False) -> ModelGone | Unavailable:
+        """Remove a model: its place, its counts, its log; with `purge` its episodes and orders too. Safe to repeat.
+
+        "unavailable": a step had no answer; the model takes nothing until the same is said again.
+
+        Raises:
+            KeyError: It was never there.
+            ValueError: It has logged within five minutes (`force` ignores that), or an order of it is not finished.
+        """
+        wire.check_model(model)
+        return await self._removing.remove(model, purge=purge, force=force)
+
     # --- observers
 
     async def register(self, *, name: str, observer: str, pinned: bool = False) -> Json:
@@ -311,6 +326,11 @@ class MetricBroadcaster:
         for name, counts in self._observers.counts().items():
             if counts["pinned"] and name not in settings.observers:
                 self._observers.remove(name)
+
+    def _end_actor(self, process: str) -> None:
+        handle = deployment.find(process, self._namespace)
+        if handle is not None:
+            deployment.kill(handle, restart=False)
 
     def _spawn_actor(self, process: str, slot: int) -> object:
         return deployment.spawn(process, namespace=self._namespace, storage=self._storage, slot=slot)

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, text
 
+from actors.checks import shown
 from actors.config import Settings
 from actors.config.stored import load_stored
-from actors.storage import Part, Store
+from actors.storage import Part, Store, removals
+from actors.storage.removals import Removal
 from actors.storage.schema import SYSTEM, insert_or_keep, placements
 
 
@@ -30,14 +32,25 @@ class TooManyModelsError(ValueError):
     """There are as many models as the configuration allows."""
 
 
+class BeingRemovedError(RuntimeError):
+    """The model is being removed: it has no place until that is over."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"model {shown(model)} is being removed; if that has broken off, `visutility models rm` again carries it on"
+        )
+
+
 class Places:
     """What is placed so far; knows where the next new model goes."""
 
-    def __init__(self, held: Mapping[str, Place], *, max_processes: int, max_models: int) -> None:
-        """Begin with the placements `held`, by model."""
+    def __init__(
+        self, held: Mapping[str, Place], *, max_processes: int, max_models: int, known: Mapping[str, int] | None = None
+    ) -> None:
+        """Begin with the placements `held`, by model; `known` has the slots of processes whose models were removed."""
         self._models = len(held)
-        self._slots = {place.process: place.slot for place in held.values()}
-        self._own = sum(1 for process in self._slots if process.startswith("detector:"))
+        self._slots = {**(known or {}), **{place.process: place.slot for place in held.values()}}
+        self._own = sum(1 for process in {place.process for place in held.values()} if process.startswith("detector:"))
         self._in_shared = sum(1 for place in held.values() if place.process.startswith("detectors:"))
         self._shared = (max_processes + 1) // 2
         self._max_own = max_processes - self._shared
@@ -79,7 +92,25 @@ class Placements:
         """Return every placement."""
         return read(self.part)
 
-    def place(self, models: Sequence[str]) -> dict[str, Place | TooManyModelsError]:
+    def being_removed(self) -> set[str]:
+        """Return the models whose removal is under way."""
+        with self.part.read() as connection:
+            return {model for model, removal in removals.read_all(connection).items() if removal.under_way}
+
+    def removal_of(self, model: str) -> Removal | None:
+        """Return what is noted of a model that was removed or is being removed."""
+        with self.part.read() as connection:
+            return removals.read(connection, [model]).get(model)
+
+    def begin_removal(self, model: str, ordinal: int, number: int) -> None:
+        """Note that a model is being removed: from now on it has no place, whatever is killed."""
+        removals.begin(self.part, model, ordinal=ordinal, number=number)
+
+    def end_removal(self, model: str) -> None:
+        """Free the place of a model whose rows are gone."""
+        removals.end(self.part, model)
+
+    def place(self, models: Sequence[str]) -> dict[str, Place | TooManyModelsError | BeingRemovedError]:
         """Place what is new among the models, within the limits of the configuration."""
         limits = self.settings.detectors
         return place(self.part, models, max_processes=limits.max_processes, max_models=limits.max_models)
@@ -91,17 +122,24 @@ def read(part: Part) -> dict[str, Place]:
         return _all(connection)
 
 
-def place(part: Part, models: Sequence[str], *, max_processes: int, max_models: int) -> dict[str, Place | TooManyModelsError]:
+def place(
+    part: Part, models: Sequence[str], *, max_processes: int, max_models: int
+) -> dict[str, Place | TooManyModelsError | BeingRemovedError]:
     """Place what is new among `models` in one transaction; return for each its place, or why it has none."""
     with part.write() as connection:
         if connection.dialect.name == "postgresql":
             # SQLite lets one writer in at a time; here two would count the same models.
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('visutility placements'))"))
         held = _all(connection)
-        given: dict[str, Place | TooManyModelsError] = {}
-        places = Places(held, max_processes=max_processes, max_models=max_models)
+        given: dict[str, Place | TooManyModelsError | BeingRemovedError] = {}
+        removed = removals.read_all(connection)
+        known = {process: slot for removal in removed.values() for process, slot in removal.places.items()}
+        places = Places(held, max_processes=max_processes, max_models=max_models, known=known)
         rows = []
         for model in models:
+            if model in removed and removed[model].under_way:
+                given[model] = BeingRemovedError(model)
+                continue
             if model in held:
                 given[model] = held[model]
                 continue

@@ -16,7 +16,7 @@ from actors import failpoints
 from actors.checks import brief, shown
 from actors.cluster.peers import Peers, PeerUnavailableError
 from actors.cluster.store_thread import STORE_ERRORS, StoreThread
-from actors.metrics.placement import Place, Placements, TooManyModelsError
+from actors.metrics.placement import BeingRemovedError, Place, Placements, TooManyModelsError
 from actors.replies import Ingested, Json, ingested
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Routes:
         self.places: dict[str, Place] = {}
         self._placing: dict[str, asyncio.Future[Place | Exception]] = {}
         self._placer: asyncio.Task[None] | None = None
+        self.being_removed: set[str] = set()
         self._alive: set[str] = set()  # processes that this one has made or found
         self._making: dict[str, asyncio.Lock] = {}
         self._quietest: asyncio.Task[str] | None = None
@@ -50,23 +51,29 @@ class Routes:
     async def read(self) -> None:
         """Read the placements again: another broadcaster may have made some. Without a store it keeps those that it knows."""
         try:
-            self.places.update(await self._store.do(lambda placements: placements.read()))
+            self.being_removed |= await self._store.do(lambda placements: placements.being_removed())
+            placed = await self._store.do(lambda placements: placements.read())
+            self.places.update({model: place for model, place in placed.items() if model not in self.being_removed})
         except STORE_ERRORS as error:
             logger.warning("placements cannot be read: %s", brief(error))
 
     async def place(self, models: Iterable[str]) -> dict[str, Ingested]:
         """Place the models that are new here; return the refusals of those that have no place."""
         waits: dict[str, asyncio.Future[Place | Exception]] = {}
+        refused: dict[str, Ingested] = {}
         for model in models:
-            if model not in self.places:
+            if model in self.being_removed:
+                refused[model] = _unavailable(str(BeingRemovedError(model)))
+            elif model not in self.places:
                 waits[model] = self._placing.setdefault(model, asyncio.get_running_loop().create_future())
         if waits and (self._placer is None or self._placer.done()):
             self._placer = asyncio.get_running_loop().create_task(self._place_waiting())
-        refused: dict[str, Ingested] = {}
         for model, wait in waits.items():
             found = await wait
             if isinstance(found, TooManyModelsError):
                 refused[model] = ingested("refused", reason=f"{found}{await self._named_quietest()}")
+            elif isinstance(found, BeingRemovedError):
+                refused[model] = _unavailable(str(found))
             elif isinstance(found, Exception):
                 refused[model] = _unavailable(f"the store cannot be reached: {brief(found)}")
         return refused
@@ -83,6 +90,8 @@ class Routes:
         """Call the detector of a model. KeyError where it has none."""
         if model not in self.places:
             await self.read()
+        if model in self.being_removed:
+            return dict(_unavailable(str(BeingRemovedError(model))))
         place = self.places.get(model)
         if place is None:
             raise KeyError(f"model must be one that has logged something, got {shown(model)}")
@@ -107,6 +116,14 @@ class Routes:
             except KeyError:
                 continue
         raise problem
+
+    async def call_at(self, place: Place, method: str, **arguments: Any) -> Json:
+        """Call the process of a place, which is made where it is not there; "unavailable" where nobody answers."""
+        return await self._answer(place, method, **arguments)
+
+    def forget_process(self, process: str) -> None:
+        """Forget that a process is there: it was ended."""
+        self._alive.discard(process)
 
     async def _named_quietest(self) -> str:
         """Return the end of a refusal that names the model which was silent longest; empty where no process says it.
@@ -178,7 +195,7 @@ class Routes:
                 placed = dict.fromkeys(waiting, error)
             for model, future in waiting.items():
                 found = placed[model]
-                if isinstance(found, Place):
+                if isinstance(found, Place) and model not in self.being_removed:
                     self.places[model] = found
                 if not future.done():
                     future.set_result(found)

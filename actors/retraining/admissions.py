@@ -74,7 +74,8 @@ class Admissions:
     def trigger(self, asked: Request, key: str, now: Instant, *, reason: str) -> Admission:
         """Answer a person's request, who passes cooldown and silence; the same order for the same `key`."""
         asked = replace(asked, cause=orders.MANUAL)
-        id_ = orders.order_id(self._commits.store_id, f"manual\0{key}")
+        lives = self._commits.lives_of(asked.model)
+        id_ = orders.order_id(self._commits.store_id, orders.manual_key(key, lives))
         with self._commits.write() as connection:
             ground = _Ground(connection, [id_], [asked.model])
             admission = self._admit(ground, id_, asked, key, now, reason=reason)
@@ -85,7 +86,8 @@ class Admissions:
 
     def aged(self, asked: Request, deployed: Deployed, now: Instant) -> Admission:
         """Answer the request of a version that has come of age; where it becomes an order, its age begins anew."""
-        key = orders.age_key(self._commits.store_id, asked.model, asked.version, asked.ordinal or 0)
+        lives = self._commits.lives_of(asked.model)
+        key = orders.age_key(self._commits.store_id, asked.model, asked.version, asked.ordinal or 0, lives)
         id_ = orders.order_id(self._commits.store_id, key)
         with self._commits.write() as connection:
             ground = _Ground(connection, [id_], [asked.model])

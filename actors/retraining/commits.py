@@ -70,6 +70,8 @@ class Commits:
         # What cooldowns and silences run on in place of the wall's clock, where the system runs on event time.
         self.events: EventClock | None = None
         self.limits = Limits()
+        # How often a model was removed: see `orders.age_key`. StoreError while it is being removed.
+        self.lives_of: Callable[[str], int] = lambda _model: 0
 
     def write(self) -> AbstractContextManager[Connection]:
         """Open a fenced transaction; StaleEpochError where a successor has taken over."""

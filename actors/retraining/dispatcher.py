@@ -31,6 +31,7 @@ from actors.replies import (
     Admitted,
     EndingRecorded,
     Hello,
+    ModelForgotten,
     Overtaken,
     Recorded,
     Reloaded,
@@ -219,6 +220,27 @@ class RetrainDispatcher(Answering):
         """Learn the live version of a model, and since when: its age counts from then on."""
         named, new, since = border.text("model", model), border.text("version", version), border.number("at", at)
         return await self._recorded(lambda state, now: state.deployed(named, new, since, now))
+
+    async def forget(self, *, model: str, purge: bool = False, only_ask: bool = False) -> ModelForgotten | Unavailable:
+        """Forget a model that is being removed; its orders and decisions go too where it is purged. Safe to repeat.
+
+        "refused": `order` is not finished. With `only_ask` nothing is forgotten. Its silences stay: they are for patterns.
+        """
+        named = border.text("model", model)
+
+        async def act() -> ModelForgotten:
+            def forgotten(state: RetrainingState, _now: Instant) -> str | None:
+                if only_ask:
+                    return state.forget(named, purge=purge, only_ask=True)
+                failpoints.reach("dispatcher.before_forget")
+                order = state.forget(named, purge=purge)
+                failpoints.reach("dispatcher.after_forget")
+                return order
+
+            order = await self._in_store(forgotten)
+            return {"status": "forgotten" if order is None else "refused", "order": order}
+
+        return await self._or_unavailable(act())
 
     async def verdict(
         self, *, order: str, verdict: str, saved: float, standard_error: float, at: float

@@ -17,7 +17,8 @@ from actors.retraining.rules.delivery import Backoff, Jitter
 from actors.retraining.rules.queue import Limits
 from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
-from actors.storage import Fence, Store, StoreError, schema
+from actors.storage import Fence, Store, StoreError, removals, schema
+from actors.storage.removals import Removal
 from actors.storage.schema import SYSTEM
 
 T = TypeVar("T")
@@ -98,10 +99,21 @@ class Keeper:
         with self._thread.store.part(SYSTEM).read() as connection:
             return any(matches(model) for model in connection.execute(select(schema.placements.c.model)).scalars())
 
+    def _lives_of(self, model: str) -> int:
+        """Return how often a model was removed; StoreError while it is being removed: what is asked for waits until then."""
+        if self._thread.store is None:
+            return 0
+        with self._thread.store.part(SYSTEM).read() as connection:
+            removal = removals.read(connection, [model]).get(model, Removal())
+        if removal.under_way:
+            raise StoreError(f"model {model!r} is being removed")
+        return removal.lives
+
     def _made(self, store: Store) -> RetrainingState:
         self._settings = _stored_settings(store)
         self._fence = self._fence or Fence.raise_epoch(store.part(DISPATCHER), OWNER)
         state = RetrainingState(self._fence, store.store_id, plan_of=self._plan_of, backoff=Backoff(), jitter=self._jitter)
+        state.commits.lives_of = self._lives_of
         self._apply(state)
         state.start(self._clock.now())
         return state

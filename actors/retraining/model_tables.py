@@ -120,19 +120,13 @@ def prune_silences(connection: Connection, now: Instant, *, older_than_s: float)
 
 
 class Deployed(NamedTuple):
-    """The live version of a model, since when by every clock, and how many retrains its age has asked for."""
+    """The live version of a model, since when by every clock, and how many retrains the age of its versions has asked for."""
 
     model: str
     version: str
     at: float  # by the events' own time
-    since: Instant  # when it was recorded, or when its age asked last
+    since: Instant  # when it was deployed, or when its age asked last
     ordinal: int
-
-
-def deployed_for_s(deployed: Deployed, now: Instant) -> float:
-    """Return for how long a version has been live, or since its age asked last: the age by the clock that `now` is of."""
-    known_s = max(deployed.since.wall_s - deployed.at, 0.0) if deployed.ordinal == 0 else 0.0
-    return known_s + now.seconds_since(deployed.since)
 
 
 def read_deployments(connection: Connection) -> list[Deployed]:
@@ -187,3 +181,9 @@ def restore_patience(connection: Connection, model: str | None) -> None:
     """Begin to count anew, for one model or for all."""
     mine = patience.delete()
     connection.execute(mine if model is None else mine.where(patience.c.model == model))
+
+
+def forget(connection: Connection, model: str) -> None:
+    """Delete what is kept of a model here. Silences stay: they are for patterns."""
+    for table in (cooldowns, deployments, patience):
+        connection.execute(table.delete().where(table.c.model == model))

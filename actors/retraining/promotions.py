@@ -77,6 +77,11 @@ def running(connection: Connection) -> list[Order]:
     return [order for order in _firsts(connection) if order.state == orders.RUNNING]
 
 
+def active_of(connection: Connection, model: str) -> Order | None:
+    """Return the oldest decision about a model that has not been carried out yet."""
+    return next((order for order in _active(connection) if order.model == model), None)
+
+
 def any_active(connection: Connection) -> bool:
     """Tell whether any decision has not been carried out yet."""
     wanted = select(promotions.c.id).where(promotions.c.state.in_(orders.ACTIVE)).limit(1)

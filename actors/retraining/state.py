@@ -18,14 +18,14 @@ from actors.retraining import model_tables, promotions, tables
 from actors.retraining.admissions import Admission, Admissions, admission_of
 from actors.retraining.commits import Commits, Plan
 from actors.retraining.leases import Leases
-from actors.retraining.model_tables import Deployed, deployed_for_s
+from actors.retraining.model_tables import Deployed
 from actors.retraining.record import Record
 from actors.retraining.rules import gate, orders, queue
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Backoff, Failed, Jitter, Outcome
 from actors.retraining.rules.gate import Silence
 from actors.retraining.rules.orders import Order, Request, Verdict
-from actors.storage import Fence
+from actors.storage import Fence, StoreError
 
 CHANNEL: Final = tables.CHANNEL
 # Attempts that are begun in one round; more wait for the next.
@@ -173,7 +173,12 @@ class RetrainingState:
             known = model_tables.read_deployment(connection, model)
             if known is not None and (known.version == version or known.at > at):
                 return
-            model_tables.put_deployment(connection, Deployed(model, version, at, self.commits.pace(now), 0))
+            if self.commits.events is not None:
+                self.commits.events.advance_to(at)
+            # The ordinal goes on: a version that comes back after a rollback has asked before.
+            ordinal = 0 if known is None else known.ordinal
+            since = _deployed_since(at, self.commits.pace(now))
+            model_tables.put_deployment(connection, Deployed(model, version, at, since, ordinal))
 
     def age_all(self, now: Instant) -> list[tuple[Deployed, Admission]]:
         """Ask for the retrains of the versions that are older than their `max_age`, and return what became of them."""
@@ -183,18 +188,33 @@ class RetrainingState:
         answers = []
         for each in deployed:
             max_age_s = self.commits.plan_of(each.model).max_age_s
-            age_s = deployed_for_s(each, pace)
+            age_s = pace.seconds_since(each.since)
             if max_age_s is not None and age_s >= max_age_s and pace.wall_s >= self._age_again.get(each.model, 0.0):
                 told = {"cause": orders.AGE, "age_s": age_s, "max_age_s": max_age_s, "deployed_at": each.at}
                 metric = self.commits.plan_of(each.model).metric
                 asked = Request(
                     each.model, each.version, metric, None, pace.wall_s, "", told, cause=orders.AGE, ordinal=each.ordinal
                 )
-                admission = self.admissions.aged(asked, each, now)
+                try:
+                    admission = self.admissions.aged(asked, each, now)
+                except StoreError:  # it is being removed; the others' ages count on
+                    continue
                 if admission.order is None:  # not before that, so that a skipped request costs no commit a minute
                     self._age_again[each.model] = pace.wall_s + (admission.retry_in_s or _GAVE_UP_AGAIN_S)
                 answers.append((each, admission))
         return answers
+
+    def forget(self, model: str, *, purge: bool, only_ask: bool = False) -> str | None:
+        """Forget a model: its cooldown, live version and patience, with `purge` its orders and decisions too.
+
+        Return the order that is not finished and keeps it from that, or None. With `only_ask` nothing is forgotten.
+        """
+        with self.commits.write() as connection:
+            active = tables.active_order(connection, model) or promotions.active_of(connection, model)
+            if active is None and not only_ask:
+                model_tables.forget(connection, model)
+                tables.forget(connection, model, purge=purge)
+            return None if active is None else active.id
 
     def dismiss(self, id_: str, reason: str) -> None:
         """Close a failed or dead order, which a person has dealt with. KeyError: no such order; ValueError: another state."""
@@ -274,3 +294,9 @@ class RetrainingState:
     def give_back(self) -> bool:
         """Give what was deleted back to the file system, in one short step; True where there is more."""
         return self.commits.give_back()
+
+
+def _deployed_since(at: float, pace: Instant) -> Instant:
+    """Return the instant from which the age of a version counts that was deployed at the events' time `at`."""
+    known_s = max(pace.wall_s - at, 0.0)
+    return Instant(pace.wall_s - known_s, pace.boot_s - known_s, pace.boot_id)

@@ -441,6 +441,17 @@ def prune(connection: Connection, *, keep_rows: int, older_than_s: float, batch:
     return len(ids)
 
 
+def forget(connection: Connection, model: str, *, purge: bool) -> None:
+    """Forget what a model's orders have still to pass on; with `purge` delete all of them, and its decisions."""
+    connection.execute(retrains.update().where(retrains.c.model == model, _DUE).values(promise_passed_on=True))
+    if not purge:
+        return
+    for table in (retrains, promotions):
+        own = select(table.c.id).where(table.c.model == model)
+        connection.execute(delete(attempts).where(attempts.c.retrain.in_(own)))
+        connection.execute(delete(table).where(table.c.model == model))
+
+
 def rows_of(connection: Connection, query: Select[Any], keys: Iterable[str]) -> Iterator[Row[Any]]:
     """Run `query` for these keys, so many at a time as a statement takes parameters."""
     wanted = list(dict.fromkeys(keys))

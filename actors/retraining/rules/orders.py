@@ -152,9 +152,17 @@ def order_id(store_id: str, key: str) -> str:
     return f"{made_by[1] if made_by else store_id}-r-{_digest(key)}"
 
 
-def age_key(store_id: str, model: str, version: str, ordinal: int) -> str:
-    """Name the request for the `ordinal`th retrain of a version because of its age."""
-    return f"{store_id}-q-{_digest(model, version, AGE, str(ordinal))}"
+def age_key(store_id: str, model: str, version: str, ordinal: int, lives: int = 0) -> str:
+    """Name the request for the `ordinal`th retrain of a model because of the age of its version.
+
+    `lives` counts how often the model was removed before: what it asks for after that is never taken for a request of then.
+    """
+    return f"{store_id}-q-{_digest(model, version, AGE, str(ordinal), *_life(lives))}"
+
+
+def manual_key(key: str, lives: int = 0) -> str:
+    """Name a person's request for a model that was removed `lives` times before."""
+    return "\0".join(("manual", key, *_life(lives)))
 
 
 def promotion_id(store_id: str, key: str) -> str:
@@ -284,6 +292,10 @@ def _again(order: Order, reason: str, delay_s: float | None, now: Instant) -> Or
 
 def _ended(order: Order, state: str, reason: str, now: Instant) -> Order:
     return replace(order, state=state, reason=reason, finished_at=now.wall_s, wait=None, consumer=None)
+
+
+def _life(lives: int) -> tuple[str, ...]:
+    return (str(lives),) if lives else ()
 
 
 def _digest(*parts: str) -> str:

@@ -160,6 +160,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "restore": [str(folder / "no é"), "--storage", "sqlite:////nowhere é"],
         "models ls": ["--silent"],
         "models show": [NAME],
+        "models rm": [NAME, "--purge"],
         "versions ls": [NAME],
         "versions promote": [NAME, "8"],
         "versions rollback": [NAME],

@@ -150,6 +150,19 @@ def test_the_age_of_a_version_asks_for_a_retrain_also_of_a_model_that_has_gone_s
     assert state.record.order(again.order)[0].request.ordinal == 1
 
 
+def test_a_version_that_comes_back_after_a_rollback_asks_for_its_age_again(store):
+    state = a_state(store, max_age_s=30 * DAY_S)
+    state.deployed("fraud", "1", 1.8e9, at(0))
+    ((_, first),) = state.age_all(at(31 * DAY_S))
+    run_to_the_end(state, first.order, Done("2"), at(31 * DAY_S))
+    state.deployed("fraud", "2", 1.8e9 + 31 * DAY_S, at(31 * DAY_S))
+    state.deployed("fraud", "1", 1.8e9 + 32 * DAY_S, at(32 * DAY_S))
+    assert state.age_all(at(61 * DAY_S)) == []
+    ((_, again),) = state.age_all(at(63 * DAY_S))
+    assert again.order not in {None, first.order}
+    assert state.record.order(again.order)[0].state == "pending"
+
+
 def test_age_obeys_cooldown_and_silence_and_a_new_version(store):
     state = a_state(store, max_age_s=1000.0, cooldown_s=500.0)
     state.deployed("fraud", "1", 1.8e9, at(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from actors.checks import shown
 
@@ -38,3 +38,37 @@ def _text(field: str, value: object, longest: int) -> str | None:
     if not isinstance(value, str) or not 1 <= len(value) <= longest or _CONTROL.search(value):
         raise ValueError(f"{field} must be a text of 1 to {longest} characters, none a control character, got {shown(value)}")
     return value
+
+
+def verdict(value: object) -> Literal["true", "false"]:
+    """Return what a person calls an alarm. ValueError for anything but "true" and "false".
+
+    >>> verdict("false")
+    'false'
+    """
+    if value == "true":
+        return "true"
+    if value == "false":
+        return "false"
+    raise ValueError(f"verdict must be 'true' or 'false', whether the alarm was one, got {shown(value)}")
+
+
+def told(what: str, signed: Signature) -> str | None:
+    """Return what was done as a sentence of the record; None where nobody says anything.
+
+    >>> told("stopped", signature("ada", "too slow"))
+    'stopped by ada: too slow'
+    """
+    if signed == NOBODY:
+        return None
+    by = f" by {signed.by}" if signed.by else ""
+    return f"{what}{by}" + (f": {signed.comment}" if signed.comment else "")
+
+
+def given(**arguments: str | None) -> dict[str, str]:
+    """Return the arguments that say something: a system of an older build knows no others.
+
+    >>> given(by="ada", comment=None)
+    {'by': 'ada'}
+    """
+    return {name: value for name, value in arguments.items() if value is not None}

@@ -178,6 +178,8 @@ class VersionShown(TypedDict):
     since: float  # event time at which it got its state
     promise: Json | None
     evidence: Json | None
+    by: str | None  # the person who gave it its state, where one did
+    comment: str | None
 
 
 class VersionsListed(TypedDict):
@@ -235,6 +237,15 @@ class After(TypedDict):
     version: str | None
 
 
+class Judgement(TypedDict):
+    """What a person says of an alarm: whether it was a true or a false one."""
+
+    verdict: Literal["true", "false"]
+    at: float
+    by: str | None
+    comment: str | None
+
+
 class Episode(TypedDict):
     """The whole record of an episode: what was seen, decided and done, and what came of it."""
 
@@ -258,6 +269,8 @@ class Episode(TypedDict):
     flagged: str | None
     decisions: list[Decision]
     held: bool  # whether its state machine still waits for something
+    acknowledged_by: NotRequired[str | None]
+    judged: NotRequired[Judgement]  # what a person says of it
     cause: NotRequired[str]  # what opened it: alarm (also where it is left out) or shortfall
     shortfall: NotRequired[ShortfallNumbers]
 
@@ -337,6 +350,15 @@ class Acknowledged(TypedDict):
     """A person has seen an episode; `settled`: nobody waits for it any more."""
 
     status: Literal["acknowledged", "settled"]
+
+
+class EpisodeJudged(TypedDict):
+    """A person's verdict on an episode is on record; `changed` says whether it was another one, or none, before."""
+
+    status: Literal["recorded"]
+    episode: str
+    verdict: str
+    changed: bool
 
 
 # ---- tuning ---------------------------------------------------------------------------------------------------------------
@@ -586,6 +608,15 @@ class OrderState(TypedDict):
     verdict: str | None
 
 
+class ActRow(TypedDict):
+    """What a person has done with an order: triggered, retried, front or dismissed."""
+
+    at: float
+    act: str
+    by: str | None
+    comment: str | None
+
+
 class OrderRow(TypedDict):
     """One order or decision of the history. Times are seconds since the epoch, or None."""
 
@@ -613,6 +644,7 @@ class OrderRow(TypedDict):
     saved: float | None
     saved_error: float | None
     consumer: str | None
+    acts: list[ActRow]
 
 
 class OrderHistory(TypedDict):

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, cast
 
 from actors.checks import brief
-from actors.config.settings import Settings
+from actors.config import Settings
 from actors.config.stored import load_stored
+from actors.detection import judgements
 from actors.detection import stored as detector_stored
 from actors.detection.tables import DETECTOR
 from actors.metrics import refusals
@@ -46,18 +47,20 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
 
     `refused` has the events that no model counts, since they name none that is known, and the last reason; `unreadable` names
     the rows of the store that cannot be read. A model that asks for no retrain any more has `gave_up`, the number of retrains
-    in a row that came to nothing; `labels` are those of the configuration. A client goes by an alias, since anybody who has
-    its producer id can send in its place.
+    in a row that came to nothing; `labels` are those of the configuration, and `judged` counts what people say of its alarms,
+    against the budget that is `stated`. A client goes by an alias, since anybody who has its producer id can send in its place.
     `store_problem` is there where the file of a detector cannot be read; its models are left out then.
     """
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
     unreadable: list[str] = []
+    counts: dict[str, dict[str, int]] = {}
     problem = None
     for slot in store.slots(DETECTOR):
         try:
             with store.part(DETECTOR, slot).read() as connection:
                 models.update(detector_stored.read_status(connection, unreadable=unreadable))
+                counts |= judgements.count(connection, now_s)
                 found = detector_stored.read_clients(connection, now_s - _CLIENTS_S, _MAX_CLIENTS)
         except (StoreError, StoreLostError) as error:  # the models of other processes are in other files
             problem = problem or brief(error)
@@ -75,6 +78,9 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
             models[model]["gave_up"] = number
     for model, seen in models.items():
         seen["labels"] = settings.labels_of(model)
+    for model, judged in judgements.against_the_budget(counts, settings).items():
+        if model in models:
+            models[model]["judged"] = judged
     with store.part(TUNER).read() as connection:
         tuner = tuner_tables.read_status(connection)
     newest = sorted(clients.items(), key=lambda item: -float(item[1]["seen_at"]))[:_MAX_CLIENTS]

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from actors.clock import SystemClock
+from actors.config import Settings
+from actors.config.stored import load_stored
+from actors.detection import judgements
 from actors.detection import stored as detector_stored
+from actors.detection.judgements import Judged
 from actors.replies import Episode
 from actors.retraining import tables as dispatcher_tables
 from actors.storage import Store, StoreReader
@@ -15,14 +21,16 @@ LAST = "last"
 
 
 class Story(TypedDict):
-    """The episode's record, the order's row with its `attempt_log`, and what `status` says of the model.
+    """The episode's record, the order's row with its `attempt_log` and `acts` of people, and what `status` says of the model.
 
-    An order that a person triggered has no episode, a model that never drifted neither.
+    An order that a person triggered has no episode, a model that never drifted neither. `judged` counts what people say of the
+    model's alarms, where they say anything.
     """
 
     episode: Episode | None
     order: dict[str, Any] | None
     model: dict[str, Any] | None
+    judged: Judged | None
 
 
 def read(store: Store, about: str, model: str | None = None) -> Story:
@@ -30,6 +38,11 @@ def read(store: Store, about: str, model: str | None = None) -> Story:
 
     `model` with `last` means the newest episode of that model. KeyError where the store has nothing of that name.
     """
+    found = _read(store, about, model)
+    return {**found, "judged": _judged(store, found)}
+
+
+def _read(store: Store, about: str, model: str | None) -> Story:
     if about == LAST:
         newest = _newest(store, model)
         if newest is None:
@@ -41,13 +54,15 @@ def read(store: Store, about: str, model: str | None = None) -> Story:
     order = _order(store, about)
     if order is not None:
         episode = _episode(store, order["episode"]) if order["episode"] else _request_of(store, order)
-        return {"episode": episode, "order": order, "model": None}
+        return {"episode": episode, "order": order, "model": None, "judged": None}
     known = _model(store, about)
     if known is None:
         raise KeyError(f"must be an episode, an order or a model of this store, or `{LAST}`, got {about!r}")
     newest = _newest(store, about)
     return (
-        {"episode": None, "order": None, "model": known} if newest is None else {**_of_episode(store, newest), "model": known}
+        {"episode": None, "order": None, "model": known, "judged": None}
+        if newest is None
+        else {**_of_episode(store, newest), "model": known}
     )
 
 
@@ -59,7 +74,29 @@ def read_url(url: str, about: str, model: str | None = None) -> Story:
 
 def _of_episode(store: Store, episode: Episode) -> Story:
     asked = episode["order"]
-    return {"episode": episode, "order": None if asked is None else _order(store, asked["order"]), "model": None}
+    return {
+        "episode": episode,
+        "order": None if asked is None else _order(store, asked["order"]),
+        "model": None,
+        "judged": None,
+    }
+
+
+def _judged(store: Store, found: Story) -> Judged | None:
+    model = next((each["name"] if "name" in each else each["model"] for each in _parts(found) if each is not None), None)
+    try:
+        settings = load_stored(store)
+    except ValueError:  # the settings of another build
+        settings = Settings()
+    counts: dict[str, dict[str, int]] = {}
+    for part in detector_stored.detector_parts(store):
+        with part.read() as connection:
+            counts |= judgements.count(connection, SystemClock().now().wall_s)
+    return judgements.against_the_budget(counts, settings).get(str(model))
+
+
+def _parts(found: Story) -> tuple[Mapping[str, Any] | None, ...]:
+    return found["model"], found["episode"], found["order"]
 
 
 def _episode(store: Store, id_: str) -> Episode | None:
@@ -108,6 +145,7 @@ def _order(store: Store, id_: str) -> dict[str, Any] | None:
         if row is None:
             return None
         attempts = dispatcher_tables.read_attempts(connection, id_)
+        acts = dispatcher_tables.read_acts(connection, [id_]).get(id_, [])
     texts = ("explanation", "handler_settings", "tuning")  # kept as JSON
     unpacked = {name: json.loads(row[name]) for name in texts if row[name] is not None}
-    return {**row, **unpacked, "attempt_log": attempts}
+    return {**row, **unpacked, "attempt_log": attempts, "acts": acts}

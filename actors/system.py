@@ -8,11 +8,11 @@ import json
 import logging
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 import ray
 
-from actors import config, status
+from actors import config, people, status
 from actors.clock import SystemClock
 from actors.cluster import card, connection, deployment, lifecycle, places
 from actors.cluster.build import BUILD
@@ -22,7 +22,7 @@ from actors.cluster.places import Source
 from actors.config.stored import store_settings
 from actors.detection.tables import DETECTOR
 from actors.errors import ConflictError
-from actors.replies import ActorStatus, Status
+from actors.replies import ActorStatus, EpisodeJudged, Status
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store, redacted
 from actors.tuning.tables import TUNER
@@ -44,6 +44,7 @@ _STATUS_S: Final = 1.4
 _WARM_S: Final = 1.0
 _RELOAD_S: Final = 10.0
 _KEPT_S: Final = 30.0
+_EPISODE_S: Final = 20.0
 
 
 class System:
@@ -193,6 +194,41 @@ class System:
         version = places.on_its_node(known, _keep, known.storage, config.document(settings), timeout_s=_KEPT_S)
         card.replace(self.namespace, replace(known, document=config.document(settings)))
         return {"version": version, "changes": changes, **self._reload_actors()}
+
+    def acknowledge(self, episode: str, *, by: str | None = None, comment: str | None = None) -> None:
+        """Record that a person has seen an episode: it asks for nothing more. KeyError: no such episode.
+
+        Example:
+            system.acknowledge(episode, by="ada", comment="the sale")
+        """
+        self._of_episode("acknowledge", episode, people.given(by=by, comment=comment))
+
+    def verdict(self, episode: str, verdict: str, *, by: str | None = None, comment: str | None = None) -> EpisodeJudged:
+        """Record whether a person calls an episode a true or a false alarm; the last verdict counts.
+
+        Args:
+            episode: its id, also of one that was closed long ago.
+            verdict: "true" or "false".
+            by: who says so.
+            comment: why.
+
+        Raises:
+            KeyError: no such episode.
+            ValueError: another verdict.
+
+        Example:
+            system.verdict(episode, "false", by="ada", comment="a holiday")
+        """
+        arguments = {"verdict": people.verdict(verdict), **people.given(by=by, comment=comment)}
+        return cast("EpisodeJudged", self._of_episode("judge", episode, arguments))
+
+    def _of_episode(self, method: str, episode: str, arguments: dict[str, str]) -> Any:
+        reply = BlockingPeers(self.namespace).call(
+            "broadcaster", method, {"episode": episode, **arguments}, timeout_s=_EPISODE_S
+        )
+        if reply.get("status") == "unavailable":
+            raise ConnectionError(f"{method}: {reply['reason']}")
+        return reply
 
     def stop(self) -> None:
         """End every actor of the system. What was acknowledged is in the store, and `start` with that store carries on."""

@@ -10,21 +10,26 @@ from collections.abc import Sequence
 
 import click
 
-from drivers.commands import FAILED, FINE, cluster, command, peers, run
+from drivers.commands import FAILED, FINE, cluster, command, peers, run, signed
 from drivers.output import Output
 
 _PATIENCE_S = 20.0
 
 
-@command("ack", help=__doc__, examples=["visutility ack ep-3f9c"])
+@command("ack", help=__doc__, examples=["visutility ack EPISODE", "visutility ack EPISODE --by ada --comment 'the sale'"])
 @click.argument("episode")
+@signed
 @cluster
-def ack(*, episode: str, address: str | None, namespace: str | None, output: Output) -> int:
+def ack(
+    *, episode: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
     """Acknowledge EPISODE, an id as `visutility status` shows it."""
-    reply = peers(address, namespace).call("broadcaster", "acknowledge", {"episode": episode}, timeout_s=_PATIENCE_S)
+    reply = peers(address, namespace).call(
+        "broadcaster", "acknowledge", {"episode": episode, "by": by, "comment": comment}, timeout_s=_PATIENCE_S
+    )
     unavailable = reply.get("status") == "unavailable"
     output.line(f"not recorded: {reply['reason']}" if unavailable else f"{episode} is acknowledged")
-    output.result({"episode": episode, "acknowledged": not unavailable})
+    output.result({"episode": episode, "acknowledged": not unavailable, "by": by, "comment": comment})
     return FAILED if unavailable else FINE
 
 

@@ -36,6 +36,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "silence": "Hold back the retrains of a model, or of a pattern of models, for a while.",
         "versions": "List the versions of a model, promote one, or roll back.",
         "ack": "Record that a person has seen an episode.",
+        "verdict": "Record whether an episode was a true or a false alarm.",
         "replay": "Send a file of events through the system, or rehearse another configuration.",
         "tune": "Search the parameters of an objective on the cluster.",
     },

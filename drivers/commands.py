@@ -5,6 +5,7 @@ Exit 0: fine. 1: something fires or failed. 2: the command line or a file is wro
 
 from __future__ import annotations
 
+import getpass
 import importlib
 import logging
 import os
@@ -171,6 +172,19 @@ def labelled(act: Decorated) -> Decorated:
     """Add `--label`: only models whose labels a selector matches."""
     text = "Only models whose labels match, like team=risk,tier!=2; several must all match."
     return click.option("--label", "label", metavar="SELECTOR", multiple=True, help=text)(act)
+
+
+def signed(act: Decorated) -> Decorated:
+    """Add `--by` and `--comment`: who does it and why, for the history."""
+    by = click.option("--by", metavar="NAME", default=_this_user, show_default="you", help="Who does it, for the history.")
+    return by(click.option("--comment", help="What there is to say about it.")(act))
+
+
+def _this_user() -> str | None:
+    try:
+        return getpass.getuser() or None
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return None
 
 
 def peers(address: str | None, namespace: str | None) -> BlockingPeers:

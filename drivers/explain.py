@@ -15,7 +15,7 @@ import click
 
 from drivers.commands import DEFAULT_NAMESPACE, FINE, cluster, command, peers, run, stored
 from drivers.output import Output
-from drivers.status import rule_in_words
+from drivers.status import judged_in_words, rule_in_words
 
 if TYPE_CHECKING:
     from actors.story import Story
@@ -81,6 +81,8 @@ def in_words(told: Story) -> Iterator[str]:
     """Tell the story, a line at a time."""
     if told["episode"] is not None:
         yield from _episode(told["episode"], told["order"])
+        if told.get("judged"):
+            yield f"  {judged_in_words(told['judged'] or {})}"
     elif told["order"] is not None:
         yield from _order(told["order"])
     elif told["model"] is not None:
@@ -92,12 +94,20 @@ def _order(order: Mapping[str, Any]) -> Iterator[str]:
     yield f"order {order['id']}: {order['model']} {order['version']}, {order['state']}{_verdict(order)}"
     yield ""
     yield f"  {_at(order['requested_at'])}  asked for: {order['reason'] or 'no reason is on record'}"
+    for act in order.get("acts", ()):
+        yield f"  {_at(act['at'])}  {told_act(act)}"
     for attempt in order["attempt_log"]:
         ended = "" if attempt["ended_at"] is None else f", {attempt['outcome']} {_at(attempt['ended_at'])}"
         yield f"  {_at(attempt['started_at'])}  attempt {attempt['attempt']} by {attempt['handler']}{ended}"
     if order["finished_at"] is not None:
         version = f", new version {order['new_version']}" if order["new_version"] else ""
         yield f"  {_at(order['finished_at'])}  {order['state']}{version}"
+
+
+def told_act(act: Mapping[str, Any]) -> str:
+    """Say what a person has done with an order."""
+    done = {"front": "moved to the front"}.get(act["act"], act["act"])
+    return f"{done} by {act['by'] or 'a person'}" + (f": {act['comment']}" if act["comment"] else "")
 
 
 def _verdict(order: Mapping[str, Any]) -> str:
@@ -167,6 +177,8 @@ def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iter
         yield f"  order {told['order']} is {told['state']}" + (f", new version {version}" if version else "")
         if told["reason"]:
             yield f"    {told['reason']}"
+        for act in (order or {}).get("acts", ()):
+            yield f"    {_at(act['at'])}  {told_act(act)}"
         if order is not None and order.get("verdict"):
             yield f"    {_verdict(order).removeprefix('; ')}"
         if order is not None and order.get("tuning"):
@@ -176,8 +188,13 @@ def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iter
         yield f"  recovered: {', '.join(record['recovered'])}"
     elif record["closed_at"] is not None:
         yield "  not seen to recover"
+    said = record.get("judged")
+    if said is not None:
+        why = f": {said['comment']}" if said["comment"] else ""
+        yield f"  {said['by'] or 'a person'} calls it a {said['verdict']} alarm{why}"
     if record["flagged"]:
-        seen = "" if record["acknowledged_at"] is None else " (a person has seen it)"
+        by = record.get("acknowledged_by") or "a person"
+        seen = "" if record["acknowledged_at"] is None else f" ({by} has seen it)"
         yield f"  ! for a person: {record['flagged']}{seen}"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from drivers.commands import FAILED, FINE, cluster, group, joined, labelled, run, stored
+from drivers.commands import FAILED, FINE, cluster, group, joined, labelled, run, signed, stored
 from drivers.output import Output
 from drivers.status import selector
 
@@ -29,6 +29,7 @@ COLUMNS: Final = (
     "finished",
     "attempts",
     "new version",
+    "by",
     "reason",
 )
 
@@ -103,28 +104,45 @@ def show(*, order: str, storage: str | None, address: str | None, namespace: str
 
 @retrains.command("retry", examples=["visutility retrains retry ORDER"])
 @_ORDER
+@signed
 @cluster
-def retry(*, order: str, address: str | None, namespace: str | None, output: Output) -> int:
+def retry(
+    *, order: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
     """Put a failed, dead or expired order back."""
-    return _admitted(joined(address, namespace).retrains.retry(order), output)
+    return _admitted(joined(address, namespace).retrains.retry(order, by=by, comment=comment), output)
 
 
 @retrains.command("trigger", examples=["visutility retrains trigger fraud --reason 'new labels'"])
 @click.argument("model")
 @click.option("--reason", required=True, help="Why, for the history.")
 @click.option("--version", help="The version that is to be replaced.")
+@signed
 @cluster
-def trigger(*, model: str, reason: str, version: str | None, address: str | None, namespace: str | None, output: Output) -> int:
+def trigger(
+    *,
+    model: str,
+    reason: str,
+    version: str | None,
+    by: str | None,
+    comment: str | None,
+    address: str | None,
+    namespace: str | None,
+    output: Output,
+) -> int:
     """Ask for a retrain of MODEL; this passes a cooldown and a silence."""
-    return _admitted(joined(address, namespace).retrains.trigger(model, reason, version), output)
+    return _admitted(joined(address, namespace).retrains.trigger(model, reason, version, by=by, comment=comment), output)
 
 
 @retrains.command("front", examples=["visutility retrains front ORDER"])
 @_ORDER
+@signed
 @cluster
-def front(*, order: str, address: str | None, namespace: str | None, output: Output) -> int:
+def front(
+    *, order: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
     """Move an order that waits to the front of the queue."""
-    joined(address, namespace).retrains.front(order)
+    joined(address, namespace).retrains.front(order, by=by, comment=comment)
     output.line(f"{order} is next")
     output.result({"order": order, "place": 1})
     return FINE
@@ -133,10 +151,13 @@ def front(*, order: str, address: str | None, namespace: str | None, output: Out
 @retrains.command("dismiss", examples=["visutility retrains dismiss ORDER --reason 'retrained by hand'"])
 @_ORDER
 @click.option("--reason", required=True, help="Why, for the history.")
+@signed
 @cluster
-def dismiss(*, order: str, reason: str, address: str | None, namespace: str | None, output: Output) -> int:
+def dismiss(
+    *, order: str, reason: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
     """Close a dead letter or a failed order that you have dealt with."""
-    joined(address, namespace).retrains.dismiss(order, reason)
+    joined(address, namespace).retrains.dismiss(order, reason, by=by, comment=comment)
     output.line(f"{order} is dismissed")
     output.result({"order": order, "dismissed": True})
     return FINE
@@ -229,7 +250,9 @@ def _saved(row: OrderRow) -> str | None:
 
 
 def _show(order: Mapping[str, Any], output: Output) -> int:
-    plain = {name: value for name, value in order.items() if name not in {"explanation", "attempt_log", "status", "tuning"}}
+    plain = {
+        name: value for name, value in order.items() if name not in {"explanation", "attempt_log", "status", "tuning", "acts"}
+    }
     for name in ("requested_at", "dispatched_at", "finished_at"):
         plain[name] = _moment(order[name])
     output.table(order["id"], ("field", "value"), list(plain.items()))
@@ -241,6 +264,11 @@ def _show(order: Mapping[str, Any], output: Output) -> int:
         tuple(_moment(log[name]) if name.endswith("_at") else log[name] for name in columns) for log in order["attempt_log"]
     ]
     output.table("attempts", columns, attempts)
+    acts = order.get("acts") or []
+    if acts:
+        output.table(
+            "by hand", ("at", "act", "by", "comment"), [(_moment(a["at"]), a["act"], a["by"], a["comment"]) for a in acts]
+        )
     output.result(order)
     return FINE
 
@@ -269,8 +297,15 @@ def _line(row: OrderRow) -> tuple[object, ...]:
         _moment(row["finished_at"]),
         row["attempts"],
         row["new_version"],
+        _by(row),
         row["reason"],
     )
+
+
+def _by(row: OrderRow) -> str | None:
+    """Return the person who acted on the order last."""
+    acts = row.get("acts") or []
+    return acts[-1]["by"] if acts else None
 
 
 def _moment(seconds: float | None) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import click
 
-from drivers.commands import FINE, cluster, group, joined, labelled, run
+from drivers.commands import FINE, cluster, group, joined, labelled, run, signed
 from drivers.output import Output
 from drivers.status import selector
 
@@ -31,14 +31,15 @@ silence = group(
 )
 @click.argument("model", required=False)
 @click.option("--duration", required=True, help="Like 30m, 2h, 7d; from now on.")
-@click.option("--comment", default="", help="Why, for those who see it.")
+@signed
 @labelled
 @cluster
 def add(
     *,
     model: str | None,
     duration: str,
-    comment: str,
+    by: str | None,
+    comment: str | None,
     label: Sequence[str],
     address: str | None,
     namespace: str | None,
@@ -48,7 +49,7 @@ def add(
     selects = str(selector(label)) or None
     if model is None and selects is None:
         raise ValueError("MODEL or --label must say which models are silenced, got neither")
-    made = joined(address, namespace).retrains.silence(model or "*", duration, comment, label=selects)
+    made = joined(address, namespace).retrains.silence(model or "*", duration, comment or "", label=selects, by=by)
     output.line(made)
     output.result({"silence": made})
     return FINE

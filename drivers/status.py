@@ -62,7 +62,7 @@ def status(
     if "store_problem" in told:
         output.line(f"the store does not answer: {told['store_problem']}")
     output.table("models", MODEL_COLUMNS, list(model_rows(told)))
-    for line in (*rules(told), *rejections(told)):
+    for line in (*rules(told), *rejections(told), *judged(told)):
         output.line(line)
     output.line(
         f"clients: {len(told['clients'])} in the last hour, "
@@ -174,6 +174,19 @@ def rule_in_words(rule: Mapping[str, Any]) -> str:
         f"errors lost since deployment of {rule['live_version']}: {rule['lost']:.0f} of {rule['price']:.0f} "
         f"(promised {rule['promised']:.4g}{whose})"
     )
+
+
+def judged(told: Mapping[str, Any]) -> Iterator[str]:
+    """Return a line for each model of whose alarms people have judged any: how many were false, against its budget."""
+    for model, seen in told["models"].items():
+        if seen.get("judged"):
+            yield f"{model}: {judged_in_words(seen['judged'])}"
+
+
+def judged_in_words(count: Mapping[str, Any]) -> str:
+    """Say how many alarms were false, against what is stated."""
+    judged_in_all = count["true"] + count["false"]
+    return f"false alarms: stated 1 in {count['stated']}, seen {count['false']} in {count['days']}d (of {judged_in_all} judged)"
 
 
 def rejections(told: Mapping[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from drivers.commands import FAILED, FINE, Decorated, Group, cluster, group, joined, run, stored
+from drivers.commands import FAILED, FINE, Decorated, Group, cluster, group, joined, run, signed, stored
 from drivers.output import Output
 
 if TYPE_CHECKING:
@@ -139,11 +139,21 @@ def watch(*, name: str, address: str | None, namespace: str | None, output: Outp
 @tune.command("stop", examples=["visutility tune stop branin"])
 @click.argument("name")
 @_exports
+@signed
 @cluster
-def stop(*, name: str, address: str | None, namespace: str | None, output: Output, **given: Any) -> int:
+def stop(
+    *,
+    name: str,
+    by: str | None,
+    comment: str | None,
+    address: str | None,
+    namespace: str | None,
+    output: Output,
+    **given: Any,
+) -> int:
     """End the study NAME before its time; `tune resume` takes it up again."""
     tuning = joined(address, namespace).tuner
-    tuning.stop(name)
+    tuning.stop(name, by=by, comment=comment)
     return _shown(tuning.study(name), _files(given), output, fine={"STOPPED", "DONE"})
 
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import click
 
-from drivers.commands import FINE, cluster, group, joined, run
+from drivers.commands import FINE, cluster, group, joined, run, signed
 from drivers.output import Output
 
-COLUMNS: Final = ("version", "state", "since", "promise", "of rows", "evidence")
+COLUMNS: Final = ("version", "state", "since", "promise", "of rows", "evidence", "by", "comment")
 
 versions = group("versions", __doc__, examples=["visutility versions ls fraud", "visutility versions rollback fraud"])
 
@@ -34,10 +34,13 @@ def ls(*, model: str, address: str | None, namespace: str | None, output: Output
 @versions.command("promote", examples=["visutility versions promote fraud 8"])
 @click.argument("model")
 @click.argument("version")
+@signed
 @cluster
-def promote(*, model: str, version: str, address: str | None, namespace: str | None, output: Output) -> int:
+def promote(
+    *, model: str, version: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
     """Make VERSION of MODEL the live one, whatever the gate says."""
-    reply = joined(address, namespace).versions.promote(model, version)
+    reply = joined(address, namespace).versions.promote(model, version, by=by, comment=comment)
     output.line(f"{model}: {version} is live ({reply['status']})")
     output.result(reply)
     return FINE
@@ -45,10 +48,13 @@ def promote(*, model: str, version: str, address: str | None, namespace: str | N
 
 @versions.command("rollback", examples=["visutility versions rollback fraud"])
 @click.argument("model")
+@signed
 @cluster
-def rollback(*, model: str, address: str | None, namespace: str | None, output: Output) -> int:
+def rollback(
+    *, model: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
     """Make the version of MODEL that was live before the live one live again."""
-    reply = joined(address, namespace).versions.rollback(model)
+    reply = joined(address, namespace).versions.rollback(model, by=by, comment=comment)
     output.line(f"{model}: rolled back" + (f" to {reply['version']}" if reply.get("version") else ""))
     output.result(reply)
     return FINE
@@ -59,7 +65,7 @@ def _line(row: dict[str, Any]) -> tuple[object, ...]:
     promise = row.get("promise") or {}
     values = promise.get("values")
     when = None if since is None else datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    return row["version"], row["state"], when, values, promise.get("n"), row.get("evidence")
+    return row["version"], row["state"], when, values, promise.get("n"), row.get("evidence"), row.get("by"), row.get("comment")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,10 +7,12 @@ from typing import Literal
 
 from actors import replies, wire
 from actors.clock import Instant
-from actors.detection import baselines, effects
+from actors.detection import baselines, effects, stored
 from actors.detection.model import Change, Model
+from actors.detection.rows import JudgementRow
 from actors.detection.rules.promises import Promise
 from actors.detection.rules.retrain import Outcome
+from actors.people import NOBODY, Signature
 from actors.storage import Part
 
 
@@ -71,14 +73,14 @@ def promise(name: str, promised: Promise) -> Change:
     return Change(name, make, creates=True)
 
 
-def promote(name: str, version: str) -> Change:
+def promote(name: str, version: str, signed: Signature = NOBODY) -> Change:
     """Make a version live because a person says so. KeyError: it has never logged; ValueError: it is live already."""
-    return _moved(name, "promoted", lambda model, at: model.retrain.promote(version, at))
+    return _moved(name, "promoted", lambda model, at: model.retrain.promote(version, at, signed))
 
 
-def rollback(name: str) -> Change:
+def rollback(name: str, signed: Signature = NOBODY) -> Change:
     """Return to the version that was live before. ValueError: there is none."""
-    return _moved(name, "rolled_back", lambda model, at: model.retrain.rollback(at))
+    return _moved(name, "rolled_back", lambda model, at: model.retrain.rollback(at, signed))
 
 
 def _moved(name: str, status: Literal["promoted", "rolled_back"], move: Callable[[Model, float], list[Outcome]]) -> Change:
@@ -91,11 +93,30 @@ def _moved(name: str, status: Literal["promoted", "rolled_back"], move: Callable
     return Change(name, make)
 
 
-def acknowledge(name: str, episode: str) -> Change:
+def acknowledge(name: str, episode: str, signed: Signature = NOBODY) -> Change:
     """Note that a person has seen an episode: it asks no more."""
 
     def make(model: Model, now: Instant) -> replies.Acknowledged:
-        return {"status": "acknowledged" if model.book.acknowledge(episode, now) else "settled"}
+        return {"status": "acknowledged" if model.book.acknowledge(episode, now, signed) else "settled"}
+
+    return Change(name, make)
+
+
+def judge(part: Part, name: str, episode: str, verdict: Literal["true", "false"], signed: Signature = NOBODY) -> Change:
+    """Note whether a person calls an episode a true or a false alarm, also of one that was settled long ago."""
+
+    def make(model: Model, now: Instant) -> replies.EpisodeJudged:
+        record = model.book.unsettled(episode)
+        if record is None:
+            with part.read() as connection:
+                record = stored.read_episode(connection, episode)
+        if record is None:  # retention has removed it in between
+            raise KeyError(f"episode must be one of this store, got {episode!r}")
+        changed = model.book.judge(record, verdict, now, signed)
+        if changed:
+            row: JudgementRow = {"episode": episode, "model": name, "opened_at": record["opened_at"], "verdict": verdict}
+            model.judgements.append(row)
+        return {"status": "recorded", "episode": episode, "verdict": verdict, "changed": changed}
 
     return Change(name, make)
 
@@ -109,6 +130,8 @@ def versions(model: Model) -> replies.VersionsListed:
             "since": row["since"],
             "promise": _plain(model.retrain.promise_of(row["version"])),
             "evidence": _plain(row["evidence"]),
+            "by": row.get("by"),
+            "comment": row.get("comment"),
         }
         for row in model.retrain.versions.rows()
     ]

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from actors import failpoints, messages, replies, wire
+from actors import failpoints, messages, people, replies, wire
 from actors.checks import shown
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor
@@ -141,26 +141,47 @@ class DriftDetector:
         promise = Promise(version, checked, rows, "hold_out" if source == "hold_out" else "cross_validation")
         return await self._changed(lambda _state: commands.promise(model, promise), replies.PromiseRecorded)
 
-    async def promote(self, *, model: str, version: str) -> replies.VersionChanged | replies.Unavailable:
+    async def promote(
+        self, *, model: str, version: str, by: str | None = None, comment: str | None = None
+    ) -> replies.VersionChanged | replies.Unavailable:
         """Make a version live. KeyError: the model or the version has never logged; ValueError: it is live already."""
         wire.check_version(version)
-        return await self._changed(lambda _state: commands.promote(model, version), replies.VersionChanged)
+        signed = people.signature(by, comment)
+        return await self._changed(lambda _state: commands.promote(model, version, signed), replies.VersionChanged)
 
-    async def rollback(self, *, model: str) -> replies.VersionChanged | replies.Unavailable:
+    async def rollback(
+        self, *, model: str, by: str | None = None, comment: str | None = None
+    ) -> replies.VersionChanged | replies.Unavailable:
         """Return to the version that was live before. ValueError: there is none."""
-        return await self._changed(lambda _state: commands.rollback(model), replies.VersionChanged)
+        signed = people.signature(by, comment)
+        return await self._changed(lambda _state: commands.rollback(model, signed), replies.VersionChanged)
 
     async def versions(self, *, model: str) -> replies.VersionsListed | replies.Unavailable:
         """Return a model's versions: live, candidate or former, what each has promised, and how it compared."""
         return await self._answered(lambda state: commands.versions(state.model(model)))
 
-    async def acknowledge(self, *, episode: str) -> replies.Acknowledged | replies.Unavailable:
+    async def acknowledge(
+        self, *, episode: str, by: str | None = None, comment: str | None = None
+    ) -> replies.Acknowledged | replies.Unavailable:
         """Note that a person has seen an episode: it asks no more. KeyError where this store has none such."""
+        signed = people.signature(by, comment)
 
         def change(state: DetectionState) -> Change:
-            return commands.acknowledge(state.explain(episode)["model"], episode)
+            return commands.acknowledge(state.explain(episode)["model"], episode, signed)
 
         return await self._changed(change, replies.Acknowledged)
+
+    async def judge(
+        self, *, episode: str, verdict: str, by: str | None = None, comment: str | None = None
+    ) -> replies.EpisodeJudged | replies.Unavailable:
+        """Note whether a person calls an episode a "true" or a "false" alarm; the last verdict counts. KeyError: none such."""
+        said = people.verdict(verdict)
+        signed = people.signature(by, comment)
+
+        def change(state: DetectionState) -> Change:
+            return commands.judge(state.part, state.explain(episode)["model"], episode, said, signed)
+
+        return await self._changed(change, replies.EpisodeJudged)
 
     async def explain(self, *, episode: str) -> replies.Episode | replies.Unavailable:
         """Return an episode's whole record: what was seen, against what, what was decided and why, what came of it."""

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterable
 
+from actors import people
 from actors.clock import Instant
 from actors.detection import tables
 from actors.detection.model import Model, Outgoing
@@ -126,6 +127,7 @@ def _version(model: Model, decision: Decision, known: list[str], now: Instant) -
         "over": decision.over,
         "kind": kind,
         "evidence": decision.evidence,
+        **people.given(by=decision.signed.by, comment=decision.signed.comment),
     }
     _send(model, key, "promoted", body)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from actors import config, replies, wire
 from actors.clock import Instant, event_instant
-from actors.detection.rows import LogRow, SampleRow
+from actors.detection.rows import JudgementRow, LogRow, SampleRow
 from actors.detection.rules.decisions import Effect
 from actors.detection.rules.episodes import EpisodeBook
 from actors.detection.rules.monitor import Monitor
@@ -88,6 +88,7 @@ class Model:
     rows: list[LogRow] = field(default_factory=list)  # of the log, besides batches
     outgoing: list[Outgoing] = field(default_factory=list)
     samples: list[SampleRow] = field(default_factory=list)
+    judgements: list[JudgementRow] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
     def pace(self, now: Instant) -> Instant:

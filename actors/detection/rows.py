@@ -76,6 +76,15 @@ class EpisodeRow(TypedDict):
     record: bytes
 
 
+class JudgementRow(TypedDict):
+    """What a person says of an episode: whether it was a true or a false alarm."""
+
+    episode: str
+    model: str
+    opened_at: float
+    verdict: str
+
+
 class OutboxRow(TypedDict):
     """A call that the dispatcher has not recorded yet."""
 
@@ -109,6 +118,7 @@ class Changes:
     states: list[StateRow] = field(default_factory=list)
     samples: list[SampleRow] = field(default_factory=list)
     episodes: list[EpisodeRow] = field(default_factory=list)
+    judgements: list[JudgementRow] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
     quarantine: list[QuarantineRow] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)  # outbox rows that their receiver has recorded

@@ -14,6 +14,7 @@ from actors.detection.tables import (
     UNREADABLE,
     episode_of,
     episodes,
+    judgements,
     models,
     outbox,
     producers,
@@ -94,6 +95,19 @@ def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
         "retrain": memory["retrain"]["shown"] if "retrain" in memory else None,
         "versions": versions,
     }
+
+
+def read_judgements(connection: Connection, since_s: float) -> dict[str, dict[str, int]]:
+    """Count what people say of the episodes that were opened since: {model: {"true": n, "false": n}}."""
+    grouped = (
+        select(judgements.c.model, judgements.c.verdict, func.count())
+        .where(judgements.c.opened_at >= since_s)
+        .group_by(judgements.c.model, judgements.c.verdict)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for model, verdict, count in connection.execute(grouped):
+        found.setdefault(model, {"true": 0, "false": 0})[verdict] = int(count)
+    return found
 
 
 def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> dict[str, dict[str, Any]]:

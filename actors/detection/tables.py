@@ -102,6 +102,16 @@ episodes = Table(
     Column("record", LargeBinary, nullable=False),
     Index("episodes_of_model", "model", "open"),
 )
+# The verdicts of people once more, apart from the records: to count them must not unpack every episode.
+judgements = Table(
+    "judgements",
+    DETECTOR.metadata,
+    Column("episode", String(80), primary_key=True),
+    Column("model", String(200), nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("verdict", String(10), nullable=False),
+    Index("judgements_by_time", "opened_at"),
+)
 outbox = Table(
     "outbox",
     DETECTOR.metadata,
@@ -181,6 +191,7 @@ _REPLACED: Final[Sequence[tuple[str, Table, tuple[str, ...]]]] = (
     ("states", states, ("kind", "state")),
     ("samples", samples, ("sample",)),
     ("episodes", episodes, ("open", "record")),
+    ("judgements", judgements, ("verdict",)),
     ("outbox", outbox, ("body", "created_at")),
     ("quarantine", quarantine, ("reason",)),
 )
@@ -278,9 +289,8 @@ def forget_producers(connection: Connection, process: str, before_s: float) -> i
 def forget_episodes(connection: Connection, process: str, before_s: float) -> None:
     """Forget episodes that were closed and are older than the retention: of the process's models, and of removed ones."""
     others = select(models.c.model).where(models.c.process != process)
-    connection.execute(
-        delete(episodes).where(episodes.c.open == 0, episodes.c.opened_at < before_s, episodes.c.model.not_in(others))
-    )
+    for table, old in ((episodes, episodes.c.open == 0), (judgements, judgements.c.verdict != "")):
+        connection.execute(delete(table).where(old, table.c.opened_at < before_s, table.c.model.not_in(others)))
 
 
 def last_numbers(connection: Connection, model: str) -> tuple[int, int]:
@@ -298,7 +308,8 @@ def put_episode(connection: Connection, record: Episode) -> None:
 
 def remove_model(connection: Connection, model: str, *, episodes_too: bool) -> None:
     """Delete every row of a model; its episodes only where they are to go too."""
-    tables = (log, producers, states, samples, outbox, attempts, quarantine, models, *((episodes,) if episodes_too else ()))
+    known = (episodes, judgements) if episodes_too else ()
+    tables = (log, producers, states, samples, outbox, attempts, quarantine, models, *known)
     for table in tables:
         connection.execute(delete(table).where(table.c.model == model))
 

@@ -36,7 +36,8 @@ def write_down(model: Model, process: str, changes: Changes, now: Instant) -> li
     changes.log += model.rows
     changes.samples += model.samples
     changes.dropped_versions += [(model.name, version) for version in model.dropped]
-    model.rows, model.samples, model.dropped = [], [], []
+    changes.judgements += model.judgements
+    model.rows, model.samples, model.dropped, model.judgements = [], [], [], []
     changes.episodes += [tables.episode_row(record) for record in model.book.changed()]
     changes.models.append(
         {

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from actors import messages, wire
+from actors import messages, people, wire
 from actors.checks import shown
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor, deployment, watchdog
@@ -216,21 +216,28 @@ class MetricBroadcaster:
         """Compare every version of a model with the baseline of this one from now on; None ends that."""
         return await self._routes.ask(model, "pin", version=version)
 
-    async def promote(self, *, model: str, version: str) -> Json:
+    async def promote(self, *, model: str, version: str, by: str | None = None, comment: str | None = None) -> Json:
         """Make a candidate version the live one. KeyError for an unknown model or version."""
-        return await self._routes.ask(model, "promote", version=version)
+        return await self._routes.ask(model, "promote", version=version, **_signed(by, comment))
 
-    async def rollback(self, *, model: str) -> Json:
+    async def rollback(self, *, model: str, by: str | None = None, comment: str | None = None) -> Json:
         """Make the version before the live one live again. KeyError for an unknown model."""
-        return await self._routes.ask(model, "rollback")
+        return await self._routes.ask(model, "rollback", **_signed(by, comment))
 
     async def versions(self, *, model: str) -> Json:
         """Return the versions of a model, which of them is live, and what each promises. KeyError for an unknown model."""
         return await self._routes.ask(model, "versions")
 
-    async def acknowledge(self, *, episode: str) -> Json:
+    async def acknowledge(self, *, episode: str, by: str | None = None, comment: str | None = None) -> Json:
         """Note that a person has seen an episode. KeyError where no detector has it."""
-        return await self._routes.ask_owner(episode, "acknowledge")
+        return await self._routes.ask_owner(episode, "acknowledge", **_signed(by, comment))
+
+    async def judge(self, *, episode: str, verdict: str, by: str | None = None, comment: str | None = None) -> Json:
+        """Note whether a person calls an episode a "true" or a "false" alarm. KeyError where no detector has it.
+
+        ray.get(broadcaster.judge.remote(episode="...", verdict="false", by="ada", comment="a holiday"))
+        """
+        return await self._routes.ask_owner(episode, "judge", verdict=people.verdict(verdict), **_signed(by, comment))
 
     async def explain(self, *, episode: str) -> Json:
         """Return an episode's whole record. KeyError where no detector has it."""
@@ -359,3 +366,9 @@ def _check_batch(batch: Batch) -> None:
     wire.check_model(batch.get("model"))
     messages.check_sequence(batch.get("producer"), batch.get("sequence"))
     wire.arrived(batch.get("payload"))
+
+
+def _signed(by: str | None, comment: str | None) -> dict[str, str]:
+    """Return who says what, checked here: a detector that is asked first must not refuse for all of them."""
+    signed = people.signature(by, comment)
+    return people.given(by=signed.by, comment=signed.comment)

@@ -106,13 +106,13 @@ class Routes:
             raise ValueError(refused["reason"])
         return dict(refused)
 
-    async def ask_owner(self, episode: str, method: str) -> Json:
+    async def ask_owner(self, episode: str, method: str, **arguments: Any) -> Json:
         """Ask the detector that wrote the episode; where each process has a part of its own, one after another."""
         await self.read()
         problem = KeyError(f"episode must be one of this store, got {shown(episode)}")
         for place in sorted(set(self.places.values()), key=lambda each: each.slot):
             try:
-                return await self._answer(place, method, episode=episode)
+                return await self._answer(place, method, episode=episode, **arguments)
             except KeyError:
                 continue
         raise problem

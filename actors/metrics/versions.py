@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
+from actors import people
 from actors.replies import Json
 
 _BROADCASTER: Final = "broadcaster"
@@ -37,13 +38,16 @@ class Versions:
         rows: list[Json] = self._asked("versions", model=model)["rows"]
         return rows
 
-    def promote(self, model: str, version: str) -> Json:
-        """Make `version` the live one, whatever the gate says. KeyError: no such model or version."""
-        return self._asked("promote", model=model, version=version)
+    def promote(self, model: str, version: str, *, by: str | None = None, comment: str | None = None) -> Json:
+        """Make `version` the live one, whatever the gate says; `by` and `comment` stand with it.
 
-    def rollback(self, model: str) -> Json:
+        KeyError: no such model or version.
+        """
+        return self._asked("promote", model=model, version=version, **people.given(by=by, comment=comment))
+
+    def rollback(self, model: str, *, by: str | None = None, comment: str | None = None) -> Json:
         """Make the version before the live one live again. KeyError: no such model; ValueError: there was none before."""
-        return self._asked("rollback", model=model)
+        return self._asked("rollback", model=model, **people.given(by=by, comment=comment))
 
     def _asked(self, method: str, **arguments: Any) -> Json:
         reply: Json = self._ask.call(_BROADCASTER, method, arguments, timeout_s=_PATIENCE_S)

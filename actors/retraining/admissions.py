@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from sqlalchemy import Connection
 
 from actors.clock import Instant
+from actors.people import NOBODY, Signature
 from actors.retraining import model_tables, tables
 from actors.retraining.commits import Commits, Handed, Plan
 from actors.retraining.model_tables import Deployed
@@ -71,15 +72,18 @@ class Admissions:
                 for each, admission in zip(asked, admissions, strict=True)
             ]
 
-    def trigger(self, asked: Request, key: str, now: Instant, *, reason: str) -> Admission:
+    def trigger(self, asked: Request, key: str, now: Instant, *, reason: str, signed: Signature = NOBODY) -> Admission:
         """Answer a person's request, who passes cooldown and silence; the same order for the same `key`."""
         asked = replace(asked, cause=orders.MANUAL)
         lives = self._commits.lives_of(asked.model)
         id_ = orders.order_id(self._commits.store_id, orders.manual_key(key, lives))
         with self._commits.write() as connection:
             ground = _Ground(connection, [id_], [asked.model])
+            is_new = id_ not in ground.orders
             admission = self._admit(ground, id_, asked, key, now, reason=reason)
             ground.write(connection)
+            if is_new and admission.order is not None:
+                tables.put_act(connection, id_, "triggered", signed, now)
             # A person has looked at the model: what came to nothing before does not count any more.
             model_tables.restore_patience(connection, asked.model)
             return admission

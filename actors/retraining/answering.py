@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from actors import labels
 from actors.checks import brief, shown
 from actors.clock import Instant
 from actors.replies import (
+    ActRow,
     CooldownListing,
     OrderHistory,
     OrderQueue,
+    OrderRow,
     OrderShown,
     OrderState,
     QueueRow,
@@ -70,10 +72,11 @@ class Answering:
         selector = labels.parse(label)
 
         async def act() -> OrderHistory:
-            found = await self._in_store(
-                lambda kept, _now: kept.record.history(model, limit, state, judged=judged, selector=selector)
-            )
-            return {"status": "ok", "rows": [border.row_of(order) for order in found]}
+            def look(kept: RetrainingState, _now: Instant) -> list[OrderRow]:
+                found = kept.record.history(model, limit, state, judged=judged, selector=selector)
+                return _rows(found, kept.record.acts(order.id for order in found))
+
+            return {"status": "ok", "rows": await self._in_store(look)}
 
         return await self._or_unavailable(act())
 
@@ -93,7 +96,10 @@ class Answering:
         """Return one order with its explanation and attempts. KeyError: no such order."""
 
         async def act() -> OrderShown:
-            return border.shown_of(*await self._in_store(lambda state, _now: state.record.order(order)))
+            def look(state: RetrainingState, _now: Instant) -> OrderShown:
+                return border.shown_of(*state.record.order(order), state.record.acts([order]).get(order, ()))
+
+            return await self._in_store(look)
 
         return await self._or_unavailable(act())
 
@@ -122,8 +128,11 @@ class Answering:
         border.check_history(limit, None)
 
         async def act() -> OrderHistory:
-            found = await self._in_store(lambda state, _now: state.record.promotions(model, limit))
-            return {"status": "ok", "rows": [border.row_of(order) for order in found]}
+            def look(state: RetrainingState, _now: Instant) -> list[OrderRow]:
+                found = state.record.promotions(model, limit)
+                return _rows(found, state.record.acts(order.id for order in found))
+
+            return {"status": "ok", "rows": await self._in_store(look)}
 
         return await self._or_unavailable(act())
 
@@ -138,3 +147,7 @@ class Answering:
             return {"status": "unavailable", "reason": brief(error), "retry_in_s": STORE_RETRY_S}
         finally:
             self._calls -= 1
+
+
+def _rows(found: Sequence[Order], acts: Mapping[str, Sequence[ActRow]]) -> list[OrderRow]:
+    return [border.row_of(order, acts.get(order.id, ())) for order in found]

@@ -6,10 +6,11 @@ A caller's mistake raises ValueError that names the field, the rule and the valu
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from actors.checks import finite, shown
-from actors.replies import AttemptRow, OrderRow, OrderShown, OrderState
+from actors.replies import ActRow, AttemptRow, OrderRow, OrderShown, OrderState
 from actors.retraining.rules import gate, orders
 from actors.retraining.rules.delivery import Done, Failed, promise_of
 from actors.retraining.rules.orders import CAUSES, Order, Request, Verdict
@@ -129,8 +130,8 @@ def verdict_of(*, verdict: object, saved: object, standard_error: object, at: ob
     return Verdict(verdict, number("saved", saved), error, number("at", at))
 
 
-def row_of(order: Order) -> OrderRow:
-    """Return an order or decision as people see it."""
+def row_of(order: Order, acts: Sequence[ActRow] = ()) -> OrderRow:
+    """Return an order or decision as people see it, with what they have done with it."""
     asked, promise, verdict = order.request, order.promise, order.verdict
     return {
         "id": order.id,
@@ -157,13 +158,14 @@ def row_of(order: Order) -> OrderRow:
         "saved": None if verdict is None else verdict.saved,
         "saved_error": None if verdict is None else verdict.standard_error,
         "consumer": order.consumer,
+        "acts": list(acts),
     }
 
 
-def shown_of(order: Order, attempts: list[AttemptRow]) -> OrderShown:
+def shown_of(order: Order, attempts: list[AttemptRow], acts: Sequence[ActRow] = ()) -> OrderShown:
     """Return one order with all that is known of it."""
     return {
-        **row_of(order),
+        **row_of(order, acts),
         "status": "ok",
         "explanation": dict(order.request.explanation),
         "tuning": None if order.tuning is None else dict(order.tuning),

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from actors import people
 from actors.cluster.peers import NotConnectedError, PeerUnavailableError
 from actors.config import parse_duration
 from actors.errors import NoSystemError
@@ -192,7 +193,15 @@ class Retrains:
             if timeout_s is not None and time.monotonic() - quiet_since >= timeout_s:
                 return
 
-    def trigger(self, model: str, reason: str, version: str | None = None) -> Admitted:
+    def trigger(
+        self,
+        model: str,
+        reason: str,
+        version: str | None = None,
+        *,
+        by: str | None = None,
+        comment: str | None = None,
+    ) -> Admitted:
         """Ask for a retrain by hand. Passes a cooldown and a silence, and says so in the history.
 
         Its `decision` is "skipped" where another order of the model is not finished, or under `dry_run`. A model that has
@@ -202,6 +211,7 @@ class Retrains:
             system.retrains.trigger("fraud", reason="new labels")
         """
         arguments = {"model": model, "reason": reason, "version": version, "key": uuid.uuid4().hex}
+        arguments |= people.given(by=by, comment=comment)
         admitted = cast("Admitted", self._asked("trigger", arguments))
         if "warning" in admitted:
             logger.warning("%s", admitted["warning"])
@@ -228,7 +238,7 @@ class Retrains:
         except ValueError as error:
             raise ValueError(f"duration {error}") from None
         arguments = {"model": model, "duration_s": duration_s, "comment": comment, "key": uuid.uuid4().hex}
-        arguments |= _given(label=label, by=by)
+        arguments |= people.given(label=label, by=by)
         made = cast("SilenceMade", self._asked("silence", arguments))
         if "warning" in made:
             logger.warning("%s", made["warning"])
@@ -271,7 +281,7 @@ class Retrains:
         arguments: dict[str, Any] = {"model": model, "limit": limit, "state": state}
         if judged:
             arguments["judged"] = True
-        arguments |= _given(label=label)
+        arguments |= people.given(label=label)
         return cast("OrderHistory", self._asked("history", arguments))["rows"]
 
     def queue(self) -> list[QueueRow]:
@@ -282,13 +292,13 @@ class Retrains:
         """
         return cast("OrderQueue", self._asked("queue", {}))["rows"]
 
-    def front(self, order: str) -> None:
+    def front(self, order: str, *, by: str | None = None, comment: str | None = None) -> None:
         """Move an order that waits to the front of the queue. KeyError: no such order; ValueError: it does not wait.
 
         Example:
             system.retrains.front(system.retrains.queue()[-1]["id"])
         """
-        self._asked("front", {"order": order})
+        self._asked("front", {"order": order, **people.given(by=by, comment=comment)})
 
     def dead_letters(self) -> list[OrderRow]:
         """Return the orders that could not be launched, as rows of the history.
@@ -298,13 +308,13 @@ class Retrains:
         """
         return self.history(state="dead")
 
-    def dismiss(self, order: str, reason: str) -> None:
+    def dismiss(self, order: str, reason: str, *, by: str | None = None, comment: str | None = None) -> None:
         """Close a dead letter or a failed order that a person has dealt with. KeyError; ValueError: another state.
 
         Example:
             system.retrains.dismiss(order, reason="retrained by hand")
         """
-        self._asked("dismiss", {"order": order, "reason": reason})
+        self._asked("dismiss", {"order": order, "reason": reason, **people.given(by=by, comment=comment)})
 
     def show(self, order: str) -> OrderShown:
         """Return one order with its explanation and the log of its attempts. KeyError: no such order.
@@ -314,13 +324,13 @@ class Retrains:
         """
         return cast("OrderShown", self._asked("order", {"order": order}))
 
-    def retry(self, order: str) -> Admitted:
+    def retry(self, order: str, *, by: str | None = None, comment: str | None = None) -> Admitted:
         """Put a failed, dead or expired order back. KeyError: no such order; ValueError: it runs, or ended otherwise.
 
         Example:
             system.retrains.retry(order)
         """
-        return cast("Admitted", self._asked("retry", {"order": order}))
+        return cast("Admitted", self._asked("retry", {"order": order, **people.given(by=by, comment=comment)}))
 
     def done(
         self,
@@ -376,8 +386,3 @@ class Retrains:
 
     def _asked(self, method: str, arguments: dict[str, Any]) -> Any:
         return until_answered(self._ask, method, arguments, PATIENCE_S)
-
-
-def _given(**arguments: str | None) -> dict[str, str]:
-    """Return those that say something: a system of an older build knows no others."""
-    return {name: value for name, value in arguments.items() if value is not None}

@@ -150,7 +150,14 @@ class RetrainDispatcher(Answering):
         return await self._or_unavailable(self._admitted(lambda: self._asked(Asked(asked, once)), model))
 
     async def trigger(
-        self, *, model: str, reason: str, version: str | None = None, key: str | None = None
+        self,
+        *,
+        model: str,
+        reason: str,
+        version: str | None = None,
+        key: str | None = None,
+        by: str | None = None,
+        comment: str | None = None,
     ) -> Admitted | Unavailable:
         """Ask for an order by hand: it passes a cooldown, a silence and `give_up`, never another order of the model.
 
@@ -168,10 +175,11 @@ class RetrainDispatcher(Answering):
         )
         why = f"manual: {border.text('reason', reason, 1000)}"
         once = uuid.uuid4().hex if key is None else border.text("key", key)
+        signed = people.signature(by, comment)
 
         async def act() -> Admitted:
             def triggered(state: RetrainingState, now: Instant) -> Admission:
-                return state.admissions.trigger(asked, once, now, reason=why)
+                return state.admissions.trigger(asked, once, now, reason=why, signed=signed)
 
             reply = await self._admitted(lambda: self._then_wake(triggered), model)
             if not await self._is_known(model):
@@ -180,22 +188,27 @@ class RetrainDispatcher(Answering):
 
         return await self._or_unavailable(act())
 
-    async def retry(self, *, order: str) -> Admitted | Unavailable:
+    async def retry(self, *, order: str, by: str | None = None, comment: str | None = None) -> Admitted | Unavailable:
         """Put a failed, dead or expired order back. KeyError: no such order; ValueError: it is in another state."""
+        signed = people.signature(by, comment)
 
         def put_back(state: RetrainingState, now: Instant) -> Admission:
-            return state.retry(order, now)
+            return state.retry(order, now, signed)
 
         return await self._or_unavailable(self._admitted(lambda: self._then_wake(put_back), order))
 
-    async def dismiss(self, *, order: str, reason: str) -> Recorded | Unavailable:
+    async def dismiss(
+        self, *, order: str, reason: str, by: str | None = None, comment: str | None = None
+    ) -> Recorded | Unavailable:
         """Close a failed or dead order that a person has dealt with. KeyError; ValueError: it is in another state."""
         why = border.text("reason", reason, 1000)
-        return await self._recorded(lambda state, _now: state.dismiss(order, why))
+        signed = people.signature(by, comment)
+        return await self._recorded(lambda state, now: state.dismiss(order, why, now, signed))
 
-    async def front(self, *, order: str) -> Recorded | Unavailable:
+    async def front(self, *, order: str, by: str | None = None, comment: str | None = None) -> Recorded | Unavailable:
         """Move an order that waits to the front of the queue. KeyError; ValueError: it does not wait."""
-        return await self._recorded(lambda state, _now: state.front(order))
+        signed = people.signature(by, comment)
+        return await self._recorded(lambda state, now: state.front(order, now, signed))
 
     async def overtaken(self, *, model: str, version: str, over: list[str] | None = None) -> Overtaken | Unavailable:
         """Learn that a new version of `model` has come: an order that has not been started yet expires.
@@ -250,7 +263,16 @@ class RetrainDispatcher(Answering):
         return await self._recorded(lambda state, _now: state.verdict(order, judged))
 
     async def promoted(
-        self, *, key: str, model: str, version: str, over: str | None, kind: str, evidence: dict[str, Any] | None = None
+        self,
+        *,
+        key: str,
+        model: str,
+        version: str,
+        over: str | None,
+        kind: str,
+        evidence: dict[str, Any] | None = None,
+        by: str | None = None,
+        comment: str | None = None,
     ) -> Recorded | Unavailable:
         """Carry out a decision about versions by `promotion.handler`, effectively once for its `key`.
 
@@ -259,10 +281,11 @@ class RetrainDispatcher(Answering):
         at = self._clock.now().wall_s
         asked = border.promotion_of(model=model, version=version, over=over, kind=kind, evidence=evidence, at=at)
         once = border.text("key", key)
+        signed = people.signature(by, comment)
 
         def act(state: RetrainingState, now: Instant) -> None:
             failpoints.reach("dispatcher.before_promotion")
-            state.promoted(once, asked, now)
+            state.promoted(once, asked, now, signed)
             failpoints.reach("dispatcher.after_promotion")
 
         return await self._recorded(act)

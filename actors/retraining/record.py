@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from actors.clock import Instant
 from actors.labels import ALL, Selector
-from actors.replies import AttemptRow, SilenceRow
+from actors.replies import ActRow, AttemptRow, SilenceRow
 from actors.retraining import model_tables, promotions, tables
 from actors.retraining.commits import Commits
 from actors.retraining.rules import orders, queue
@@ -33,6 +33,11 @@ class Record:
         selects = (lambda name: selector.matches(self._commits.plan_of(name).labels)) if selector else None
         with self._commits.read() as connection:
             return tables.read_history(connection, model=model, limit=limit, state=state, judged=judged, selects=selects)
+
+    def acts(self, ids: Iterable[str]) -> dict[str, list[ActRow]]:
+        """Return what people have done with each of these orders, oldest first."""
+        with self._commits.read() as connection:
+            return tables.read_acts(connection, ids)
 
     def queue(self, now: Instant) -> list[tuple[Order, str]]:
         """Return the orders that wait, the next one first, each with the reason."""

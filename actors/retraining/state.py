@@ -14,6 +14,7 @@ from typing import Final
 
 from actors.clock import EVENT_TIME, Instant
 from actors.labels import ALL, Selector
+from actors.people import NOBODY, Signature
 from actors.retraining import model_tables, promotions, tables
 from actors.retraining.admissions import Admission, Admissions, admission_of
 from actors.retraining.commits import Commits, Plan
@@ -144,11 +145,14 @@ class RetrainingState:
                 tables.put(connection, after)
             return after if after.state == orders.EXPIRED else None
 
-    def promoted(self, key: str, asked: Request, now: Instant) -> Order:
+    def promoted(self, key: str, asked: Request, now: Instant, signed: Signature = NOBODY) -> Order:
         """Put a decision about versions on record, once for its `key`; the promotion handler carries it out."""
         with self.commits.write() as connection:
             plan = self.commits.plan_of(asked.model).promotion
-            return promotions.record(connection, orders.promotion_id(self.commits.store_id, key), asked, plan, now)
+            id_ = orders.promotion_id(self.commits.store_id, key)
+            if signed != NOBODY and promotions.read(connection, id_) is None:
+                tables.put_act(connection, id_, asked.cause, signed, now)
+            return promotions.record(connection, id_, asked, plan, now)
 
     def promotions_under_way(self, now: Instant) -> tuple[list[Order], list[Order]]:
         """Return the decisions that have been begun, and those that are to be begun now."""
@@ -216,20 +220,22 @@ class RetrainingState:
                 tables.forget(connection, model, purge=purge)
             return None if active is None else active.id
 
-    def dismiss(self, id_: str, reason: str) -> None:
+    def dismiss(self, id_: str, reason: str, now: Instant, signed: Signature = NOBODY) -> None:
         """Close a failed or dead order, which a person has dealt with. KeyError: no such order; ValueError: another state."""
         with self.commits.write() as connection:
             order = tables.known_order(connection, id_)
             if order.state != orders.DISMISSED:
                 tables.put(connection, orders.dismissed(order, reason))
+                tables.put_act(connection, id_, "dismissed", signed, now)
 
-    def front(self, id_: str) -> None:
+    def front(self, id_: str, now: Instant, signed: Signature = NOBODY) -> None:
         """Move an order that waits to the front of the queue. KeyError: no such order; ValueError: it does not wait."""
         with self.commits.write() as connection:
             order = tables.known_order(connection, id_)
             if order.state != orders.PENDING:
                 raise ValueError(f"order {id_!r} must be {orders.PENDING} to be moved to the front, got {order.state!r}")
             tables.put(connection, replace(order, front=tables.last_front(connection) + 1))
+            tables.put_act(connection, id_, "front", signed, now)
 
     def begin_anew(self) -> None:
         """Forget what came to nothing before: the configuration has been read again."""
@@ -237,10 +243,11 @@ class RetrainingState:
             model_tables.restore_patience(connection, None)
         self._age_again.clear()
 
-    def retry(self, id_: str, now: Instant) -> Admission:
+    def retry(self, id_: str, now: Instant, signed: Signature = NOBODY) -> Admission:
         """Put a failed, dead or expired order back, as a person asks for. KeyError, ValueError for any other."""
         with self.commits.write() as connection:
             if (decision := promotions.put_back(connection, id_)) is not None:
+                tables.put_act(connection, id_, "retried", signed, now)
                 return admission_of(decision)
             order = tables.known_order(connection, id_)
             if order.state == orders.PENDING and order.rounds:
@@ -253,6 +260,7 @@ class RetrainingState:
             if order.tuning is None:
                 again = replace(again, handler=plan.handler, handler_settings=plan.handler_settings)
             tables.put(connection, again)
+            tables.put_act(connection, id_, "retried", signed, now)
             model_tables.restore_patience(connection, order.model)
             self.commits.arm(connection, again, plan, now)
             return admission_of(again)

@@ -33,10 +33,12 @@ def read_history(
         selects = (lambda name: selector.matches(settings.labels_of(name))) if selector else None
         with store.part(tables.DISPATCHER).read() as connection:
             found = tables.read_history(connection, model=model, limit=limit, state=state, judged=judged, selects=selects)
-    return [border.row_of(order) for order in found]
+            acts = tables.read_acts(connection, [order.id for order in found])
+    return [border.row_of(order, acts.get(order.id, ())) for order in found]
 
 
 def read_order(storage: str, id_: str) -> OrderShown:
     """Return one order of the store, with its explanation and attempts; KeyError: no such order."""
     with contextlib.closing(StoreReader(storage)) as store, store.part(tables.DISPATCHER).read() as connection:
-        return border.shown_of(tables.known_order(connection, id_), tables.read_attempts(connection, id_))
+        order, attempts = tables.known_order(connection, id_), tables.read_attempts(connection, id_)
+        return border.shown_of(order, attempts, tables.read_acts(connection, [id_]).get(id_, ()))

@@ -32,7 +32,8 @@ from sqlalchemy import (
 )
 
 from actors.clock import Instant
-from actors.replies import AttemptRow
+from actors.people import Signature
+from actors.replies import ActRow, AttemptRow
 from actors.retraining.rows import order_of, values_of
 from actors.retraining.rules import orders
 from actors.retraining.rules.orders import Order
@@ -154,6 +155,18 @@ attempts = Table(
     Column("outcome", String(20)),
     Column("reason", Text),
 )
+# What people have done with an order: its state tells what it is, this who made it so.
+acts = Table(
+    "retrain_acts",
+    DISPATCHER.metadata,
+    Column("number", BigInt, primary_key=True, autoincrement=True),
+    Column("retrain", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("act", String(20), nullable=False),
+    Column("made_by", String(200)),
+    Column("comment", Text),
+    Index("acts_of_retrain", "retrain"),
+)
 cooldowns = Table(
     "cooldowns",
     DISPATCHER.metadata,
@@ -253,6 +266,7 @@ _ORDERS: Final = select(retrains).where(retrains.c.id.in_(bindparam("of", expand
 _ACTIVE_ORDERS: Final = select(retrains).where(
     retrains.c.model.in_(bindparam("of", expanding=True)), retrains.c.state.in_(orders.ACTIVE)
 )
+_ACTS: Final = select(acts).where(acts.c.retrain.in_(bindparam("of", expanding=True))).order_by(acts.c.number)
 _UPDATE: Final = retrains.update().where(retrains.c.id == bindparam("of"))
 
 
@@ -290,6 +304,20 @@ def read_attempts(connection: Connection, id_: str) -> list[AttemptRow]:
         }
         for row in connection.execute(wanted)
     ]
+
+
+def put_act(connection: Connection, retrain: str, act: str, signed: Signature, now: Instant) -> None:
+    """Put what a person has done with an order on record."""
+    row = {"retrain": retrain, "at": now.wall_s, "act": act, "made_by": signed.by, "comment": signed.comment}
+    connection.execute(acts.insert().values(row))
+
+
+def read_acts(connection: Connection, ids: Iterable[str]) -> dict[str, list[ActRow]]:
+    """Return what people have done with each of these orders, oldest first."""
+    found: dict[str, list[ActRow]] = {}
+    for row in rows_of(connection, _ACTS, ids):
+        found.setdefault(row.retrain, []).append({"at": row.at, "act": row.act, "by": row.made_by, "comment": row.comment})
+    return found
 
 
 def active_order(connection: Connection, model: str) -> Order | None:
@@ -436,7 +464,8 @@ def prune(connection: Connection, *, keep_rows: int, older_than_s: float, batch:
     ids: Sequence[str] = connection.execute(gone.order_by(retrains.c.seq).limit(batch)).scalars().all()
     for start in range(0, len(ids), _CHUNK):
         some = ids[start : start + _CHUNK]
-        connection.execute(delete(attempts).where(attempts.c.retrain.in_(some)))
+        for table in (attempts, acts):
+            connection.execute(delete(table).where(table.c.retrain.in_(some)))
         connection.execute(delete(retrains).where(retrains.c.id.in_(some)))
     return len(ids)
 
@@ -448,7 +477,8 @@ def forget(connection: Connection, model: str, *, purge: bool) -> None:
         return
     for table in (retrains, promotions):
         own = select(table.c.id).where(table.c.model == model)
-        connection.execute(delete(attempts).where(attempts.c.retrain.in_(own)))
+        for of_order in (attempts, acts):
+            connection.execute(delete(of_order).where(of_order.c.retrain.in_(own)))
         connection.execute(delete(table).where(table.c.model == model))
 
 

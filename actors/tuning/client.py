@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Unpack
 
+from actors import people
 from actors.cluster.peers import BlockingPeers, NotConnectedError, PeerUnavailableError
 from actors.replies import StudyListing, StudySummary, Submitted, TrialRow
 from actors.tuning import shipping
@@ -151,9 +152,9 @@ class Tuning:
         listed: list[StudyListing] = self._call("studies")
         return listed
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, *, by: str | None = None, comment: str | None = None) -> None:
         """End the study before its time: running trials are cancelled. `run` or `submit` with its name takes it up again."""
-        self._call("stop_study", name=name)
+        self._call("stop_study", name=name, **people.given(by=by, comment=comment))
 
     def resume(self, name: str, *, trials: int | None = None) -> Study:
         """Take up a study that was stopped, with what it was submitted with, and do not wait for it; `trials` may ask for more.

@@ -140,12 +140,12 @@ class TuningState:
                 keys.append(key)
         return keys
 
-    def stop(self, name: str) -> StudyEnded:
-        """End a study before its time; KeyError where there is none of that name."""
+    def stop(self, name: str, reason: str | None = None) -> StudyEnded:
+        """End a study before its time, for a reason that stays with it; KeyError where there is none of that name."""
         ledger = self._ledgers.get(self._row(name).study)
         if ledger is None:
             return {"status": "ended"}
-        ledger.stop()
+        ledger.stop(reason)
         return {"status": "stopped"}
 
     def delete(self, name: str) -> StudyEnded:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Unpack
 
+from actors import people
 from actors.checks import shown, whole
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor, deployment
@@ -216,10 +217,14 @@ class Tuner:
         return await self._desk.read(lambda: self._reader.trials(name, since, limit)) if found is None else found
 
     @_answered
-    async def stop_study(self, *, name: str) -> StudyEnded:
-        """End a study before its time; running trials are cancelled, and the study may be taken up again by its name."""
+    async def stop_study(self, *, name: str, by: str | None = None, comment: str | None = None) -> StudyEnded:
+        """End a study before its time; running trials are cancelled, and the study may be taken up again by its name.
+
+        `by` and `comment` stand with the study as the reason of its end.
+        """
+        signed = people.signature(by, comment)
         self._begin()
-        reply = await self._desk.do(lambda: self._state.stop(name))
+        reply = await self._desk.do(lambda: self._state.stop(name, people.told("stopped", signed)))
         self._tell_ended((await self._summary(name))["study"])
         self._staff.look()
         return reply

@@ -10,7 +10,7 @@ Everything decided is on the episode's record with its numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from actors.clock import Instant
 from actors.detection.rules.decisions import Ask, Effect, Ordered, Overtaken, Retrained, Tell
@@ -32,6 +32,7 @@ from actors.detection.rules.record import (
 from actors.detection.rules.recovery import RecoveryWatch
 from actors.detection.rules.shelf import Shelf
 from actors.drift import Alarm
+from actors.people import NOBODY, Signature, told
 from actors.replies import Episode, Evidence, OrderOf, ShortfallNumbers
 from actors.wire import Floats
 
@@ -276,14 +277,33 @@ class EpisodeBook(Shelf):
 
     # --- people
 
-    def acknowledge(self, episode: str, now: Instant) -> bool:
+    def acknowledge(self, episode: str, now: Instant, signed: Signature = NOBODY) -> bool:
         """Learn that a person has seen it: it asks no more, its flag is taken down. False where it is settled already."""
         record = self._held.get(episode)
         if record is None:
             return False
         if record["acknowledged_at"] is None:
             record["acknowledged_at"] = now.wall_s
-            self._decide(record, "acknowledged", "a person has seen it", now)
+            record["acknowledged_by"] = signed.by
+            self._decide(record, "acknowledged", told("seen", signed) or "a person has seen it", now)
             self._dirty[episode] = record
             self._settle(record)
+        return True
+
+    def unsettled(self, episode: str) -> Episode | None:
+        """Give the record of an episode that is held, or was let go and is not written yet."""
+        return self._held.get(episode) or self._dirty.get(episode)
+
+    def judge(self, record: Episode, verdict: Literal["true", "false"], now: Instant, signed: Signature = NOBODY) -> bool:
+        """Put on record whether a person calls it a true or a false alarm; the last one counts. False where that is known.
+
+        `record` is that of `unsettled`, or of an episode that was settled before.
+        """
+        known = record.get("judged")
+        if known is not None and (known["verdict"], known["by"], known["comment"]) == (verdict, signed.by, signed.comment):
+            return False
+        record["judged"] = {"verdict": verdict, "at": now.wall_s, "by": signed.by, "comment": signed.comment}
+        why = told(f"a {verdict} alarm", signed) or f"a person calls it a {verdict} alarm"
+        self._decide(record, "judged", why, now)
+        self._dirty[record["id"]] = record
         return True

@@ -21,6 +21,7 @@ from actors.detection.rules.verdict import PaybackRecord
 from actors.detection.rules.versions import Decision, Versions, VersionsRecord
 from actors.drift import BudgetPrice, Shortfall, Stretch, usual_direction
 from actors.drift.shortfall import Whole, usable
+from actors.people import NOBODY, Signature
 from actors.replies import RetrainShown, ShortfallNumbers
 from actors.wire import Batch, Bools, Floats, Indices
 
@@ -278,13 +279,13 @@ class RetrainWatch:
         self._weighed = False
         self._judging.went_live(version, at)
 
-    def promote(self, version: str, at: float) -> list[Outcome]:
+    def promote(self, version: str, at: float, signed: Signature = NOBODY) -> list[Outcome]:
         """Make a version live because a person says so. KeyError, ValueError: see `Versions.promote`."""
-        return self._decided([self.versions.promote(version, at=at)], at)
+        return self._decided([self.versions.promote(version, at=at, signed=signed)], at)
 
-    def rollback(self, at: float) -> list[Outcome]:
+    def rollback(self, at: float, signed: Signature = NOBODY) -> list[Outcome]:
         """Return to the version that was live before. ValueError: there is none."""
-        return self._decided([self.versions.rollback(at=at)], at)
+        return self._decided([self.versions.rollback(at=at, signed=signed)], at)
 
     # --- orders
 

@@ -11,10 +11,11 @@ order of the events alone: not on their cut into batches, and not on what the ve
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final, Literal, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, NotRequired, TypedDict
 
 from actors.drift.challenger import ChallengerTest
+from actors.people import NOBODY, Signature
 
 Gate = Literal["challenger"] | None
 OnWorse = Literal["flag", "rollback"]
@@ -47,6 +48,8 @@ class VersionRow(TypedDict):
     state: State
     since: float
     evidence: Evidence | None
+    by: NotRequired[str | None]  # the person who gave it its state, where one did
+    comment: NotRequired[str | None]
 
 
 class VersionsRecord(TypedDict):
@@ -67,6 +70,7 @@ class Decision:
     version: str
     over: str | None
     evidence: Evidence | None
+    signed: Signature = NOBODY
 
 
 @dataclass(slots=True)
@@ -205,7 +209,7 @@ class Versions:
 
     # --- people
 
-    def promote(self, version: str, *, at: float) -> Decision:
+    def promote(self, version: str, *, at: float, signed: Signature = NOBODY) -> Decision:
         """Make a version live because a person says so.
 
         Raises:
@@ -217,9 +221,9 @@ class Versions:
         if self.live == version:
             raise ValueError(f"version must not be live already, got {version!r}")
         evidence = self._pair.evidence() if self._pair is not None and self._pair.b == version else None
-        return self._go_live("promoted", version, at, evidence)
+        return self._signed(self._go_live("promoted", version, at, evidence), signed)
 
-    def rollback(self, *, at: float) -> Decision:
+    def rollback(self, *, at: float, signed: Signature = NOBODY) -> Decision:
         """Return to the version that was live before, because a person says so.
 
         Raises:
@@ -227,9 +231,17 @@ class Versions:
         """
         if not self._before:
             raise ValueError(f"rollback needs a version that was live before, got only {self.live!r}")
-        return self._roll_back(at, None)
+        return self._signed(self._roll_back(at, None), signed)
 
     # --- changes
+
+    def _signed(self, decision: Decision, signed: Signature) -> Decision:
+        """Note who decided, with the version and with the decision."""
+        if signed == NOBODY:
+            return decision
+        row = self._rows[decision.version]
+        row["by"], row["comment"] = signed
+        return replace(decision, signed=signed)
 
     def _roll_back(self, at: float, evidence: Evidence | None) -> Decision:
         left = self.live

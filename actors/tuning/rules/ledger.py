@@ -152,9 +152,10 @@ class StudyLedger:
         """Return the workers that said hello and have not been heard of since `before_s`."""
         return [key for key, session in self.sessions.items() if session.incarnation and session.heard_s < before_s]
 
-    def stop(self) -> None:
+    def stop(self, reason: str | None = None) -> None:
         """End the study before its time: what runs is cancelled, what waits may be taken up again later."""
         if self.state == STUDY_RUNNING:
+            self.error = reason
             self._end(STUDY_STOPPED)
 
     def fail(self, error: str) -> None:

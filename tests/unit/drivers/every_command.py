@@ -16,7 +16,7 @@ from typing import Any
 
 from actors.cluster import card
 from actors.tuning.study import Study
-from drivers import ack, cli, retrains, silence, status, stop, tune, versions, watch
+from drivers import ack, cli, retrains, silence, status, stop, tune, verdict, versions, watch
 
 NAME = "modèle/日本\u202efr\u0430ud"
 STATUS: dict[str, Any] = {
@@ -171,6 +171,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "silence ls": [],
         "silence expire": [NAME],
         "ack": [NAME],
+        "verdict": [NAME, "false", "--by", NAME, "--comment", "é"],
         "replay": [str(events), "--dry-run", "--config", str(config)],
         "tune run": search,
         "tune submit": search,
@@ -193,7 +194,8 @@ def main(report: Path, folder: Path) -> None:
     for module in (retrains, silence, tune, stop, versions, watch):
         vars(module)["joined"] = lambda *_: SYSTEM
     vars(status)["read"] = lambda *_: STATUS
-    vars(ack)["peers"] = lambda *_: SimpleNamespace(call=lambda *_, **__: {"status": "unavailable", "reason": "é"})
+    for module in (ack, verdict):
+        vars(module)["peers"] = lambda *_: SimpleNamespace(call=lambda *_, **__: {"status": "unavailable", "reason": "é"})
     card.read = lambda _namespace: None
     codes: dict[str, Any] = {}
     for path, arguments in lines(folder).items():

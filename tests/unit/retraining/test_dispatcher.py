@@ -666,6 +666,37 @@ def test_a_restart_keeps_the_limits_and_a_reload_changes_them(url):
     asyncio.run(story())
 
 
+def test_who_did_what_with_an_order_is_in_its_history_once(url):
+    async def story():
+        place = make(url, CHANNEL)
+        asked = {"model": "fraud", "reason": "new labels", "key": "k", "by": "ada", "comment": "for March"}
+        order = (await place.dispatcher.trigger(**asked))["order"]
+        assert (await place.dispatcher.trigger(**asked))["order"] == order, "sent again after a reply was lost"
+        await place.dispatcher.front(order=order, by="bob")
+        await place.dispatcher.finish(order=order, outcome="failed", reason="no labels")
+        place.bury()
+        place.start()
+        await place.dispatcher.retry(order=order, by="eve")
+        await place.dispatcher.retry(order=order, by="eve")
+        await place.dispatcher.finish(order=order, outcome="failed", reason="again")
+        await place.dispatcher.dismiss(order=order, reason="by hand", by="ada")
+        await place.dispatcher.dismiss(order=order, reason="by hand", by="ada")
+        (row,) = await place.rows()
+        assert [(act["act"], act["by"], act["comment"]) for act in row["acts"]] == [
+            ("triggered", "ada", "for March"),
+            ("front", "bob", None),
+            ("retried", "eve", None),
+            ("dismissed", "ada", None),
+        ]
+        assert (await place.dispatcher.order(order=order))["acts"] == row["acts"]
+        with pytest.raises(ValueError, match="by must be a text of 1 to 200 characters"):
+            await place.dispatcher.retry(order=order, by="x" * 201)
+        with pytest.raises(KeyError, match="known retrain order, got 'nobody'"):
+            await place.dispatcher.dismiss(order="nobody", reason="x", by="ada")
+
+    asyncio.run(story())
+
+
 def test_names_that_can_match_nothing_are_refused_and_models_that_never_logged_warned_about(url):
     async def story():
         place = make(url, CHANNEL)

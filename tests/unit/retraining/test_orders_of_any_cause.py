@@ -239,7 +239,7 @@ def test_five_hundred_orders_queue_and_the_dearest_goes_first(store):
     state = a_state(store, limits=Limits(max_running=2))
     assert state.due(at(3)) == [], "the limit survives a restart"
     state.settle(first.id, 1, Done(), at(4))
-    state.front(next(order.id for order in state.record.history("m-7", 1, None)))
+    state.front(next(order.id for order in state.record.history("m-7", 1, None)), at(0))
     assert [order.model for order in state.due(at(5))] == ["m-7"]
 
 
@@ -309,10 +309,10 @@ def test_a_dead_letter_is_dismissed_with_a_reason_and_is_gone_from_the_dead(stor
     state = a_state(store, max_failures=1)
     order = ask(state, shortfall(), at(0)).order
     with pytest.raises(ValueError, match="must be failed or dead to be dismissed, got 'pending'"):
-        state.dismiss(order, "fixed")
+        state.dismiss(order, "fixed", at(0))
     run_to_the_end(state, order, Retry("HTTP 500"), at(1))
-    state.dismiss(order, "retrained by hand")
-    state.dismiss(order, "retrained by hand")
+    state.dismiss(order, "retrained by hand", at(0))
+    state.dismiss(order, "retrained by hand", at(0))
     found = state.record.order(order)[0]
     assert (found.state, found.reason) == (
         "dismissed",

@@ -131,7 +131,7 @@ def flipped(set_up: Stage, producer: Producer, other: Producer) -> list[Figure]:
     set_up.system.stop()
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
         ((rowid, payload),) = connection.execute(
-            "SELECT rowid, payload FROM log WHERE model = ? ORDER BY rowid LIMIT 1 OFFSET 5", (MODELS[0],)
+            "SELECT rowid, payload FROM log WHERE model = ? ORDER BY rowid DESC LIMIT 1", (MODELS[0],)
         ).fetchall()
         broken = bytes(byte ^ 0xA5 for byte in payload)
         connection.execute("UPDATE log SET payload = ? WHERE rowid = ?", (broken, rowid))

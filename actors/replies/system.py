@@ -1,0 +1,33 @@
+"""The state of the whole system."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from actors.replies.base import Json
+
+
+class ActorStatus(TypedDict):
+    """One process; what does not answer is not alive."""
+
+    pid: int | None
+    node: str | None
+    alive: bool
+    epoch: int | None
+    store_problem: NotRequired[str]  # as its hello says
+
+
+class Status(TypedDict):
+    """The state of the system, as `System.status` returns it. Counts come from the store, not from memory."""
+
+    namespace: str | None
+    build: str | None
+    storage: str
+    pinned_to: str | None  # the node that holds a SQLite store
+    models: dict[str, Json]
+    refused: Json
+    clients: dict[str, Json]
+    retrains: dict[str, int]
+    tuner: dict[str, int]
+    actors: dict[str, ActorStatus]
+    store_problem: NotRequired[str]  # the store did not answer, is not whole, or is another

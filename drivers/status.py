@@ -228,6 +228,8 @@ def _problems_of(model: str, seen: Mapping[str, Any]) -> Iterator[str]:
         yield f"{model} {version}: {metric} is watched no more, its detector cannot take it: {why}"
     if seen.get("clock_ahead"):
         yield f"{model}: the clock of a sender is {seen['clock_ahead']['s']:.0f} s ahead"
+    if seen.get("damaged"):
+        yield f"{model}: {seen['damaged']['rows']} rows of the store could not be read, the last: {seen['damaged']['last']}"
     if seen.get("flagged"):
         yield f"{model}: has not recovered after its retrain"
     if seen.get("gave_up"):

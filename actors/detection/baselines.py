@@ -10,28 +10,34 @@ from sqlalchemy import Connection
 from actors import wire
 from actors.detection import tables
 from actors.detection.model import Model
-from actors.detection.rows import SampleRow
+from actors.detection.rows import Damage, SampleRow
 
 _KEPT: Final = 4096  # values of a sample
 _FIRST_EVENTS: Final = 500  # of a version, that make its baseline where none was given
 _SEARCHED: Final = 10_000  # rows of the log in which they are looked for
 
 
-def take_up_pin(connection: Connection, model: Model) -> None:
+def take_up_pin(connection: Connection, model: Model, damaged: list[Damage]) -> None:
     """Hand a model that was read from the store the baseline that its versions are pinned to."""
     if model.monitor.pinned is not None:
-        model.monitor.pin(model.monitor.pinned, baseline_of(connection, model, model.monitor.pinned))
+        model.monitor.pin(model.monitor.pinned, baseline_of(connection, model, model.monitor.pinned, damaged))
 
 
-def baseline_of(connection: Connection, model: Model, version: str) -> dict[str, wire.Floats]:
-    """Return a version's baseline, float64[n] by watched metric: the one it was given, else its first events in the log."""
-    given = tables.load_samples(connection, model.name, version)
-    samples = {m: np.frombuffer(sample, dtype="<f8") for m, sample in given.items() if m in model.settings.watch}
+def baseline_of(connection: Connection, model: Model, version: str, damaged: list[Damage]) -> dict[str, wire.Floats]:
+    """Return a version's baseline, float64[n] by watched metric: the one it was given, else its first events in the log.
+
+    What cannot be read is left out, and added to `damaged`.
+    """
+    given = tables.load_samples(connection, model.name, version, damaged)
+    samples = {metric: sample for metric, sample in given.items() if metric in model.settings.watch}
     wanted = [metric for metric in model.settings.watch if metric not in samples]
     collected: dict[str, list[wire.Floats]] = {metric: [] for metric in wanted}
     if wanted and version in model.monitor.versions:
         for row in tables.read_log(connection, model.name, until=_SEARCHED):
-            seen = wire.recheck(row.payload, row.received_at, row.skip)
+            try:
+                seen = wire.recheck(row.payload, row.received_at, row.skip)
+            except ValueError:  # told where the log is replayed
+                continue
             if version in seen.batch.versions:
                 for metric, found in collected.items():
                     found.append(wire.values_of(seen.batch, metric, version, seen.ok, row.skip))

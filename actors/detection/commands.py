@@ -39,7 +39,7 @@ def pin(part: Part, name: str, version: str | None) -> Change:
         if version not in model.monitor.versions:
             raise KeyError(f"version must be one that {name} has logged, got {version!r}")
         with part.read() as connection:
-            samples = baselines.baseline_of(connection, model, version)
+            samples = baselines.baseline_of(connection, model, version, damaged=[])  # they are reported where they are read
         if not samples:
             raise ValueError(f"version must have logged a watched metric or been given a baseline, got {version!r}")
         model.monitor.pin(version, samples)

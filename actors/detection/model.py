@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from actors import config, replies, wire
 from actors.clock import Instant, event_instant
-from actors.detection.rows import JudgementRow, LogRow, SampleRow
-from actors.detection.rules.decisions import Effect
+from actors.detection.rows import Damage, JudgementRow, LogRow, SampleRow
+from actors.detection.rules.decisions import Ask, Effect
 from actors.detection.rules.episodes import EpisodeBook
 from actors.detection.rules.monitor import Monitor
 from actors.detection.rules.retrain import RetrainWatch
@@ -137,6 +137,16 @@ class Model:
         if rejection is not None:
             said = {"field": rejection["field"], "value": rejection["value"], "rule": rejection["rule"]}
             self.rejection = {**said, "at": now.wall_s}
+
+    def ask_for(self, damage: Damage) -> None:
+        """Ask again for what a row asked for that cannot be read."""
+        id_ = damage.key[0]
+        if damage.table == "outbox" and isinstance(id_, str):
+            record = self.book.get(id_)
+            if record is not None and record["request"]["state"] == "asking":
+                self.effects.append(Ask(id_))
+            elif id_.startswith("deployed-"):
+                self.deployed = None
 
     # --- time
 

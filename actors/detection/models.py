@@ -18,6 +18,7 @@ from actors.detection import baselines, tables
 from actors.detection.agenda import Agenda
 from actors.detection.attempts import Key
 from actors.detection.model import Ingest, Model, Work
+from actors.detection.rows import Damage
 from actors.detection.rules.episodes import EpisodeBook
 from actors.detection.rules.monitor import Monitor
 from actors.detection.rules.retrain import RetrainWatch
@@ -55,6 +56,7 @@ class Models:
         self._unreadable: set[str] = set()  # models whose row cannot be read
         self._removed: dict[str, Removal] = {}  # of models that come back: where they go on
         self.agenda = Agenda()
+        self._damaged: dict[str, dict[Damage, None]] = {}  # by model; what the next commit sets aside
         self.followed: set[str] = set()  # models with an order worth asking about
         # A group's are read before it is carried out, and stay until its commit.
         self.marks: Recent[Key, int] = Recent(PRODUCERS_IN_MEMORY)
@@ -87,11 +89,14 @@ class Models:
     def read_all(self, now: Instant) -> None:
         """Read every model of the process anew, under the settings of now."""
         self._models.clear()
+        self._damaged.clear()
         self.followed.clear()
         self.agenda.clear()
         with self._part.read() as connection:
+            damaged: list[Damage] = []
             rows = tables.load_models(connection, self._process)
-            self._hold(rows, tables.load_open_episodes(connection, self._process), now)
+            self._hold(rows, tables.load_open_episodes(connection, self._process, damaged), now)
+            self.note(damaged)
 
     def plan(self, model: Model, now: Instant) -> None:
         """Note when the model has to be looked at again, after anything about it has changed."""
@@ -107,6 +112,7 @@ class Models:
         """Forget a model whose rows are about to go; should they stay, it is read again."""
         self._models.pop(name, None)
         self._removed.pop(name, None)
+        self._damaged.pop(name, None)
         self._unreadable.discard(name)
         self._forgotten.add(name)
         self.followed.discard(name)
@@ -117,6 +123,7 @@ class Models:
         for work in works:
             if work.model is not None and self._models.pop(work.model, None) is not None:
                 self._forgotten.add(work.model)
+                self._damaged.pop(work.model, None)  # found again where it is read again
             if isinstance(work, Ingest):
                 self.marks.discard(work.key)
 
@@ -126,8 +133,7 @@ class Models:
 
     def read_forgotten(self, connection: Connection, now: Instant) -> None:
         """Read again what was forgotten: it must not wait for its next event to ask again, or to be missed."""
-        rows = tables.load_some_models(connection, sorted(self._forgotten - self._models.keys()))
-        self._hold(rows, [r for row in rows for r in tables.load_model_episodes(connection, row.model)], now)
+        self._read_some(connection, sorted(self._forgotten - self._models.keys()), now)
         self._forgotten.clear()
 
     def wake(self, works: Sequence[Work], now: Instant) -> None:
@@ -144,11 +150,10 @@ class Models:
             return
         with self._part.read() as connection:
             if unknown:
-                rows = tables.load_some_models(connection, unknown)
-                self._hold(rows, [r for row in rows for r in tables.load_model_episodes(connection, row.model)], now)
-                asleep += [row.model for row in rows]
-                self._look_whether_removed(set(unknown) - {row.model for row in rows})
-            self._wake_detectors(connection, asleep)
+                known = self._read_some(connection, unknown, now)
+                asleep += known
+                self._look_whether_removed(set(unknown) - set(known))
+            self._wake_detectors(connection, [name for name in asleep if name in self._models])
             marks = tables.load_producers(connection, sorted(unmarked))
         for key in unmarked:
             self.marks[key] = marks.get(key, 0)
@@ -167,21 +172,48 @@ class Models:
                     raise RefusedError(f"{name}: the model was removed and has no place in {self._process}")
         self._removed |= found
 
+    def _read_some(self, connection: Connection, names: Sequence[str], now: Instant) -> list[str]:
+        """Read these models, as far as there are any; return which."""
+        damaged: list[Damage] = []
+        rows = tables.load_some_models(connection, names)
+        self._hold(rows, [r for row in rows for r in tables.load_model_episodes(connection, row.model, damaged)], now)
+        self.note(damaged)
+        return [row.model for row in rows]
+
     def _wake_detectors(self, connection: Connection, asleep: Collection[str]) -> None:
-        for row in tables.load_states(connection, sorted(asleep)):
-            self._models[row.model].monitor.wake(row.version, row.metric, row.kind, row.state)
+        damaged: list[Damage] = []
+        for state in tables.load_states(connection, sorted(asleep), damaged):
+            self._models[state["model"]].monitor.wake(state["version"], state["metric"], state["kind"], state["state"])
         for name in asleep:
             model = self._models[name]
-            baselines.take_up_pin(connection, model)
-            for row in tables.read_log(connection, name, after=model.snapshot, until=model.number):
+            baselines.take_up_pin(connection, model, damaged)
+            for row in tables.read_log(connection, name, after=model.snapshot, until=model.number, damaged=damaged):
                 try:
                     verdict = wire.recheck(row.payload, row.received_at, row.skip)
                 except ValueError as error:  # its events stay counted; what the detectors would have learned of them is lost
-                    logger.error("%s: row %d of the log cannot be read and is skipped: %s", name, row.number, error)  # noqa: TRY400
+                    damaged.append(Damage("log", name, (row.number,), row.payload, str(error), row.count))
                     continue
                 model.monitor.take(verdict.batch, verdict.ok, row.skip, counted=True, keep=model.in_use)
                 model.rows_since += row.count
             model.awake = True
+        self.note(damaged)
+
+    def note(self, damaged: Iterable[Damage]) -> None:
+        """Note rows that cannot be read: their models go on without them, and the next commit sets them aside."""
+        for damage in damaged:
+            model, known = self._models.get(damage.model), self._damaged.setdefault(damage.model, {})
+            if model is not None and damage not in known:
+                known[damage] = None
+                model.ask_for(damage)
+                logger.error("%s: a row of the store cannot be read and is set aside: %s", damage.model, damage)
+
+    def damaged(self) -> list[str]:
+        """Return the models of which rows wait to be set aside."""
+        return [name for name, damaged in self._damaged.items() if damaged and name in self._models]
+
+    def take_damage(self, name: str) -> list[Damage]:
+        """Return the rows of a model that a commit sets aside now; where that fails, they are found again."""
+        return list(self._damaged.pop(name, ()))
 
     def _hold(self, rows: Iterable[Any], records: Iterable[Episode], now: Instant) -> None:
         """Make models of their rows, their detectors still asleep."""
@@ -191,7 +223,7 @@ class Models:
         for row in rows:
             try:
                 model = self._model_of(row, by_model.get(row.model, ()), now)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except tables.UNREADABLE as error:
                 logger.error("the row of %s cannot be read: its events are refused, other models go on: %r", row.model, error)  # noqa: TRY400
                 self._unreadable.add(row.model)
                 continue

@@ -62,7 +62,7 @@ class Removals:
         self._models.drop(name)
         with self._fence.write() as connection:
             if not purge:
-                for record in tables.load_model_episodes(connection, name):
+                for record in tables.load_model_episodes(connection, name, damaged=[]):
                     if record["closed_at"] is None:
                         record["closed_at"], record["closed_by"] = now.wall_s, "model removed"
                     record["held"] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 Payload = bytes | memoryview
 
@@ -108,10 +108,27 @@ class QuarantineRow(TypedDict):
     payload: Payload
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A row that cannot be read: it goes into quarantine, and its model goes on without it."""
+
+    table: Literal["log", "states", "samples", "episodes", "outbox"]
+    model: str
+    key: tuple[str | int, ...]  # what its primary key holds besides the model
+    content: bytes
+    reason: str
+    count: int = 0  # events that the detectors do not learn from
+
+    def __str__(self) -> str:
+        """Return which row it is, and why it cannot be read."""
+        return f"{self.table} {' '.join(map(str, self.key))}: {self.reason}"
+
+
 @dataclass(slots=True)
 class Changes:
-    """What one commit writes."""
+    """What one commit writes, at wall time `at_s`."""
 
+    at_s: float = 0.0
     log: list[LogRow] = field(default_factory=list)
     producers: list[ProducerRow] = field(default_factory=list)
     models: list[ModelRow] = field(default_factory=list)
@@ -121,6 +138,7 @@ class Changes:
     judgements: list[JudgementRow] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
     quarantine: list[QuarantineRow] = field(default_factory=list)
+    damaged: list[Damage] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)  # outbox rows that their receiver has recorded
     tried: list[tuple[str, str]] = field(default_factory=list)  # attempts that came through
     dropped_versions: list[tuple[str, str]] = field(default_factory=list)

@@ -8,6 +8,7 @@ successor would find.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -26,10 +27,10 @@ from actors.detection.model import Change, Ingest, Model, Work
 from actors.detection.models import PRODUCERS_IN_MEMORY, Models, RefusedError
 from actors.detection.quarantine import Quarantine
 from actors.detection.removal import Removals
-from actors.detection.rows import Changes
-from actors.detection.tables import DETECTOR
+from actors.detection.rows import Changes, Damage
+from actors.detection.tables import DETECTOR, Call
 from actors.detection.writing import write_down, written
-from actors.replies import Episode, Json, ingested
+from actors.replies import Episode, ingested
 from actors.storage import UNAVAILABLE, Fence, Part, StaleEpochError, Store
 from actors.storage.schema import SYSTEM
 
@@ -60,13 +61,14 @@ class DetectionState:
         self._intake = Intake(self._models, self.epoch)
         self._quarantine = Quarantine(self._models, self._intake, self.epoch)
         self.keeping = Keeping(self.fence, self._models, process)
-        self.outbox: dict[str, tuple[str, str, Json]] = {}  # id -> model, method, arguments
+        self.outbox: dict[str, Call] = {}
         # A commit that failed may have come through all the same (the connection was lost before its reply): what it put
         # into the outbox is in the store alone then, and is read from there.
         self._unsure = False
         self._models.read_all(now)
         with self.part.read() as connection:
             self.outbox = self._stored_outbox(connection)
+        self._mend(now)
 
     @property
     def epoch(self) -> int:
@@ -92,6 +94,7 @@ class DetectionState:
         for model in self._models:
             model.book.ask_again(now)
             self._models.plan(model, now)
+        self._mend(now)
 
     # --- the commit
 
@@ -126,7 +129,7 @@ class DetectionState:
             return [reply for work in works for reply in self.commit([work], now)]
         if tries >= CRASHES:
             return [self._set_aside(works[0], "it ended its process each time", now)]
-        changes = Changes()
+        changes = Changes(now.wall_s)
         answers = [self._carry_out(work, changes, now) for work in works]
         changes.tried += self._attempts.noted(works)
         self._finish(_touched(works, answers), changes, now)
@@ -135,6 +138,7 @@ class DetectionState:
     def _finish(self, names: Iterable[str], changes: Changes, now: Instant) -> None:
         """Write what has changed of these models, and learn that it is written."""
         touched = [model for name in names if (model := self._models.get(name)) is not None]
+        changes.damaged += [damage for model in touched for damage in self._models.take_damage(model.name)]
         told = [tell for model in touched for tell in write_down(model, self._process, changes, now)]
         if touched or changes.sent or changes.tried:
             self._write(changes)
@@ -143,7 +147,8 @@ class DetectionState:
             self._models.plan(model, now)
         for id_ in changes.sent:
             self.outbox.pop(id_, None)
-        self.outbox.update({row["id"]: (row["model"], row["method"], tables.unpack(row["body"])) for row in changes.outbox})
+        for row in changes.outbox:
+            self.outbox[row["id"]] = Call(row["model"], row["method"], tables.unpack(row["body"]))
         self._attempts.came_through(changes.tried)
         self.keeping.has_grown(row["model"] for row in changes.log)
         for tell in told:
@@ -185,9 +190,18 @@ class DetectionState:
             self._models.read_forgotten(connection, now)
         self._unsure = False
 
-    def _stored_outbox(self, connection: Connection) -> dict[str, tuple[str, str, Json]]:
-        rows = tables.load_outbox(connection, self._process)
-        return {row.id: (row.model, row.method, tables.unpack(row.body)) for row in rows}
+    def _stored_outbox(self, connection: Connection) -> dict[str, Call]:
+        damaged: list[Damage] = []
+        found = tables.load_outbox(connection, self._process, damaged)
+        self._models.note(damaged)
+        return found
+
+    def _mend(self, now: Instant) -> None:
+        """Set aside what could not be read of models that may be silent for long."""
+        works = [Change(name, _nothing) for name in self._models.damaged()]
+        if works:
+            with contextlib.suppress(UnavailableError):  # it goes with the next commit of each
+                self.commit(works, now)
 
     def _failure(self, work: Work, error: Exception, now: Instant) -> Any:
         reason = f"{type(error).__name__}: {error}"
@@ -204,7 +218,7 @@ class DetectionState:
         if not isinstance(work, Ingest) or work.producer is None:
             return RuntimeError(reason)
         self._models.wake([work], now)
-        changes = Changes()
+        changes = Changes(now.wall_s)
         reply = self._quarantine.set_aside(work, reason, changes, now)
         self._finish([work.model] if changes.quarantine else [], changes, now)
         return reply
@@ -275,6 +289,10 @@ class DetectionState:
         """Return {episode: model} whose orders are worth asking for."""
         models = (self._models.get(name) for name in sorted(self._models.followed))
         return {episode: model.name for model in models if model is not None for episode in model.book.followed()}
+
+
+def _nothing(_model: Model, _now: Instant) -> None:
+    pass
 
 
 def _touched(works: Sequence[Work], answers: Sequence[Any]) -> list[str]:

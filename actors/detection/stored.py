@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from sqlalchemy import Connection, func, select
 
 from actors import messages
+from actors.detection.rules.record import is_shortfall
 from actors.detection.tables import (
+    DAMAGED,
     DETECTOR,
     UNREADABLE,
     episode_of,
@@ -19,11 +21,13 @@ from actors.detection.tables import (
     outbox,
     producers,
     quarantine,
+    sample_of,
     samples,
     unpack,
 )
-from actors.replies import Episode
+from actors.replies import DamageShown, Episode
 from actors.storage import Part, Store
+from actors.wire import Floats
 
 
 def detector_parts(store: Store) -> list[Part]:
@@ -36,7 +40,8 @@ def read_status(
 ) -> dict[str, dict[str, Any]]:
     """Return {model: {"events", "duplicates", "rejected", "state", "versions", "open_episodes", ...}} as the store has it.
 
-    A row that cannot be read is left out, and named in `unreadable`.
+    `open_episodes` are those of alarms, `open_requests` what was asked for since a retrain pays. A row that cannot be read is
+    left out, and named in `unreadable`.
     """
     skipped = [] if unreadable is None else unreadable
     chosen = select(models)
@@ -45,6 +50,7 @@ def read_status(
         chosen, held = chosen.where(models.c.model == model), held.where(episodes.c.model == model)
     waiting = select(outbox.c.model, func.count()).group_by(outbox.c.model)  # what the dispatcher has not confirmed yet
     undelivered = {row[0]: row[1] for row in connection.execute(waiting)}
+    hurt = read_damage(connection)
     found: dict[str, dict[str, Any]] = {}
     for row in connection.execute(chosen.order_by(models.c.model)):
         try:
@@ -58,17 +64,20 @@ def read_status(
             "rejected": row.rejected,
             "last_at": row.last_at,
             "open_episodes": [],
+            "open_requests": [],
             "undelivered": undelivered.get(row.model, 0),
+            "damaged": hurt.get(row.model),
             **memory,
         }
     for row in connection.execute(held.order_by(episodes.c.opened_at)):
         try:
-            is_open = unpack(row.record)["closed_at"] is None
+            record = episode_of(row.record)
+            is_open, is_alarm = record["closed_at"] is None, not is_shortfall(record)
         except UNREADABLE:
             skipped.append(f"episode {row.id}")
             continue
         if row.model in found and is_open:
-            found[row.model]["open_episodes"].append(row.id)
+            found[row.model]["open_episodes" if is_alarm else "open_requests"].append(row.id)
     return found
 
 
@@ -140,16 +149,35 @@ def list_episodes(connection: Connection, model: str | None = None, limit: int =
     wanted = select(episodes.c.record).order_by(episodes.c.opened_at.desc(), episodes.c.ordinal.desc()).limit(limit)
     if model is not None:
         wanted = wanted.where(episodes.c.model == model)
-    return [episode_of(row.record) for row in connection.execute(wanted)][::-1]
+    found: list[Episode] = []
+    for row in connection.execute(wanted):
+        with contextlib.suppress(*UNREADABLE):  # damaged: the model's process reports it
+            found.append(episode_of(row.record))
+    return found[::-1]
 
 
-def all_samples(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
+def all_samples(connection: Connection, model: str) -> dict[str, dict[str, Floats]]:
     """Return the given baselines of all versions of a model: float64[n] by version and metric."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Floats]] = {}
     for row in connection.execute(
         select(samples.c.version, samples.c.metric, samples.c.sample).where(samples.c.model == model)
     ):
-        found.setdefault(row.version, {})[row.metric] = np.frombuffer(row.sample, dtype="<f8")
+        with contextlib.suppress(ValueError):  # damaged: the model's process reports it
+            found.setdefault(row.version, {})[row.metric] = sample_of(row.sample)
+    return found
+
+
+def read_damage(connection: Connection) -> dict[str, DamageShown]:
+    """Return, by model, the rows of the store that could not be read and were set aside within the retention."""
+    wanted = (
+        select(quarantine.c.model, quarantine.c.reason, quarantine.c.received_at)
+        .where(quarantine.c.producer.in_(DAMAGED))
+        .order_by(quarantine.c.received_at)
+    )
+    found: dict[str, DamageShown] = {}
+    for row in connection.execute(wanted):
+        rows = found[row.model]["rows"] if row.model in found else 0
+        found[row.model] = {"rows": rows + 1, "last": row.reason, "at": row.received_at}
     return found
 
 

@@ -7,10 +7,14 @@ small rows and the batch's own bytes, never a detector's whole state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+import logging
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgpack
+import numpy as np
 from sqlalchemy import (
     Column,
     Connection,
@@ -32,9 +36,14 @@ from sqlalchemy import (
     values,
 )
 
-from actors.detection.rows import Changes, EpisodeRow
-from actors.replies import Episode
+from actors.checks import brief
+from actors.detection.rows import Changes, Damage, EpisodeRow, QuarantineRow, StateRow
+from actors.detection.seal import seal, unseal
+from actors.replies import Episode, Json
 from actors.storage.schema import BigInt, PartKind, upsert
+from actors.wire import Floats
+
+logger = logging.getLogger(__name__)
 
 DETECTOR = PartKind("detector")
 
@@ -143,21 +152,22 @@ quarantine = Table(
     Column("payload", LargeBinary, nullable=False),
 )
 
+_OF_EPISODE: Final = frozenset({"id", "model", "version", "ordinal", "request", "order", "watches", "decisions", "held"})
 _CHUNK: Final = 500  # names in one IN list
 T = TypeVar("T")
 
 
 def pack(value: object) -> bytes:
-    """Encode a plain value for a column."""
-    return bytes(msgpack.packb(value))
+    """Encode a plain value for a column, behind a checksum."""
+    return seal(msgpack.packb(value))
 
 
 def unpack(value: bytes) -> Any:
-    """Decode what `pack` encoded."""
-    return msgpack.unpackb(value, strict_map_key=False)
+    """Decode what `pack` encoded. Raises one of UNREADABLE where it was damaged."""
+    return msgpack.unpackb(unseal(value), strict_map_key=False)
 
 
-# What reading a row raises whose bytes are damaged, or were written by who knows whom.
+# What reading a row raises whose bytes are damaged, or were written by something else.
 UNREADABLE: Final = (
     ValueError,
     TypeError,
@@ -197,12 +207,28 @@ _REPLACED: Final[Sequence[tuple[str, Table, tuple[str, ...]]]] = (
 )
 
 
+# The columns whose bytes are not made by `pack`.
+_SEALED: Final[Mapping[str, str]] = {"states": "state", "samples": "sample"}
+_KEYS: Final[Mapping[str, tuple[Table, tuple[str, ...]]]] = {
+    "log": (log, ("number",)),
+    "states": (states, ("version", "metric")),
+    "samples": (samples, ("version", "metric")),
+    "episodes": (episodes, ("id",)),
+    "outbox": (outbox, ("id",)),
+}
+DAMAGED: Final = tuple(f"({name})" for name in _KEYS)  # stands for a producer where a damaged row is set aside
+
+
 def write(connection: Connection, changes: Changes) -> None:
     """Write everything; the caller's transaction commits it."""
+    for damage in changes.damaged:
+        _set_aside(connection, damage, changes.at_s)
     if changes.log:
-        connection.execute(log.insert(), changes.log)
+        connection.execute(log.insert(), [{**row, "payload": seal(row["payload"])} for row in changes.log])
     for name, table, updated in _REPLACED:
         rows = getattr(changes, name)
+        if name in _SEALED:
+            rows = [{**row, _SEALED[name]: seal(row[_SEALED[name]])} for row in rows]
         if rows:
             connection.execute(upsert(connection, table, *updated), rows)
     for id_ in changes.sent:
@@ -213,6 +239,23 @@ def write(connection: Connection, changes: Changes) -> None:
     for model, version in changes.dropped_versions:
         for table in (states, samples):
             connection.execute(delete(table).where(table.c.model == model, table.c.version == version))
+
+
+def _set_aside(connection: Connection, damage: Damage, at_s: float) -> None:
+    """Move a row that cannot be read into quarantine, under its table's name instead of a producer's."""
+    table, names = _KEYS[damage.table]
+    row: QuarantineRow = {
+        "model": damage.model,
+        "producer": f"({damage.table})",
+        "sequence": zlib.crc32(repr(damage.key).encode()),
+        "count": damage.count,
+        "received_at": at_s,
+        "reason": str(damage)[:500],
+        "payload": damage.content,
+    }
+    connection.execute(upsert(connection, quarantine, "reason"), [row])
+    here = [table.c[name] == value for name, value in zip(names, damage.key, strict=True)]
+    connection.execute(delete(table).where(table.c.model == damage.model, *here))
 
 
 def load_attempts(connection: Connection, batches: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
@@ -336,20 +379,42 @@ def load_some_models(connection: Connection, names: Sequence[str]) -> list[Any]:
     return found
 
 
-def load_states(connection: Connection, names: Sequence[str]) -> list[Any]:
+# The readers below leave out what cannot be read, and add it to `damaged`.
+
+
+def load_states(connection: Connection, names: Sequence[str], damaged: list[Damage]) -> list[StateRow]:
     """Return the snapshots of these models."""
-    found: list[Any] = []
+    found: list[StateRow] = []
     for part in _chunks(names):
-        found.extend(connection.execute(select(states).where(states.c.model.in_(part))))
+        for row in connection.execute(select(states).where(states.c.model.in_(part))):
+            try:
+                state = unseal(row.state)
+            except ValueError as error:
+                damaged.append(Damage("states", row.model, (row.version, row.metric), row.state, str(error)))
+                continue
+            found.append({"model": row.model, "version": row.version, "metric": row.metric, "kind": row.kind, "state": state})
     return found
 
 
-def load_samples(connection: Connection, model: str, version: str) -> dict[str, bytes]:
-    """Return the given baselines of a version by metric."""
-    rows = connection.execute(
-        select(samples.c.metric, samples.c.sample).where(samples.c.model == model, samples.c.version == version)
-    )
-    return {row.metric: row.sample for row in rows}
+def load_samples(connection: Connection, model: str, version: str, damaged: list[Damage]) -> dict[str, Floats]:
+    """Return the given baselines of a version: float64[n] by metric."""
+    found: dict[str, Floats] = {}
+    wanted = select(samples).where(samples.c.model == model, samples.c.version == version)
+    for row in connection.execute(wanted):
+        try:
+            found[row.metric] = sample_of(row.sample)
+        except ValueError as error:
+            damaged.append(Damage("samples", model, (version, row.metric), row.sample, str(error)))
+    return found
+
+
+def sample_of(stored: bytes) -> Floats:
+    """Decode a baseline: float64[n]. ValueError: it was damaged."""
+    # A baseline that an older build has written is whole numbers of eight bytes, of which the first may be any.
+    values = np.frombuffer(stored if len(stored) % 8 == 0 else unseal(stored), dtype="<f8")
+    if not np.isfinite(values).all():
+        raise ValueError("its values must be finite")
+    return values
 
 
 def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -360,54 +425,112 @@ def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> 
     return found
 
 
-def load_open_episodes(connection: Connection, process: str) -> list[Episode]:
+def load_open_episodes(connection: Connection, process: str, damaged: list[Damage]) -> list[Episode]:
     """Return the records of the episodes of a process that its state machines still hold, oldest first."""
     rows = connection.execute(
-        select(episodes.c.record)
+        select(episodes.c.id, episodes.c.model, episodes.c.record)
         .join(models, models.c.model == episodes.c.model)
         .where(models.c.process == process, episodes.c.open == 1)
         .order_by(episodes.c.opened_at, episodes.c.ordinal)
     )
-    return [episode_of(row.record) for row in rows]
+    return _readable(rows, damaged)
 
 
-def load_model_episodes(connection: Connection, model: str) -> list[Episode]:
+def load_model_episodes(connection: Connection, model: str, damaged: list[Damage]) -> list[Episode]:
     """Return the records of a model's episodes that its state machine still holds, oldest first."""
     rows = connection.execute(
-        select(episodes.c.record)
+        select(episodes.c.id, episodes.c.model, episodes.c.record)
         .where(episodes.c.model == model, episodes.c.open == 1)
         .order_by(episodes.c.opened_at, episodes.c.ordinal)
     )
-    return [episode_of(row.record) for row in rows]
+    return _readable(rows, damaged)
 
 
-def load_outbox(connection: Connection, process: str) -> list[Any]:
-    """Return what has to be sent still, oldest first."""
-    return list(connection.execute(select(outbox).where(outbox.c.process == process).order_by(outbox.c.created_at)))
+def _readable(rows: Iterable[Any], damaged: list[Damage]) -> list[Episode]:
+    found: list[Episode] = []
+    for row in rows:
+        try:
+            found.append(episode_of(row.record))
+        except UNREADABLE as error:
+            damaged.append(Damage("episodes", row.model, (row.id,), row.record, brief(error)))
+    return found
+
+
+class Call(NamedTuple):
+    """A call of the dispatcher that waits in the outbox."""
+
+    model: str
+    method: str
+    body: Json
+
+
+def load_outbox(connection: Connection, process: str, damaged: list[Damage]) -> dict[str, Call]:
+    """Return what has to be sent still by its id, oldest first."""
+    found: dict[str, Call] = {}
+    for row in connection.execute(select(outbox).where(outbox.c.process == process).order_by(outbox.c.created_at)):
+        try:
+            body = unpack(row.body)
+            if not isinstance(body, dict):
+                raise TypeError(f"it must be a mapping, got {type(body).__name__}")
+            found[row.id] = Call(row.model, row.method, body)
+        except UNREADABLE as error:
+            damaged.append(Damage("outbox", row.model, (row.id,), row.body, brief(error)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A row of a model's log."""
+
+    number: int
+    sequence: int
+    skip: int
+    count: int
+    received_at: float
+    payload: bytes
+    producer: str | None
 
 
 def read_log(
-    connection: Connection, model: str, after: int = 0, until: int | None = None, *, promises: bool = False
-) -> Iterator[Any]:
+    connection: Connection,
+    model: str,
+    after: int = 0,
+    until: int | None = None,
+    *,
+    promises: bool = False,
+    damaged: list[Damage] | None = None,
+) -> Iterator[Logged]:
     """Return a model's batches in order, those after the number `after`, a few at a time.
 
-    With `promises` also the rows that hold one (see `rules.promises.unpacked`): their `count` is 0.
+    With `promises` also the rows that hold one (see `rules.promises.unpacked`): their `count` is 0. A row whose checksum does
+    not match is left out, and added to `damaged`.
     """
     wanted = and_(log.c.model == model, true() if until is None else log.c.number <= until)
     if not promises:
         wanted = and_(wanted, log.c.count > 0)
     while True:
-        rows = connection.execute(select(log).where(wanted, log.c.number > after).order_by(log.c.number).limit(64)).all()
-        yield from rows
+        wanted_now = select(log).where(wanted, log.c.number > after).order_by(log.c.number).limit(64)
+        rows: list[Any] = list(connection.execute(wanted_now))
+        for row in rows:
+            try:
+                payload = unseal(row.payload)
+            except ValueError as error:
+                logger.error("%s: row %d of the log is skipped: %s", model, row.number, error)  # noqa: TRY400
+                if damaged is not None:
+                    damaged.append(Damage("log", model, (row.number,), row.payload, str(error), row.count))
+                continue
+            yield Logged(row.number, row.sequence, row.skip, row.count, row.received_at, payload, row.producer)
         if len(rows) < 64:
             return
         after = rows[-1].number
 
 
 def episode_of(record: bytes) -> Episode:
-    """Decode an episode's record."""
-    found: Episode = unpack(record)
-    return found
+    """Decode an episode's record. Raises one of UNREADABLE where it was damaged."""
+    found = unpack(record)
+    if not isinstance(found, dict) or not found.keys() >= _OF_EPISODE:
+        raise ValueError(f"it must be an episode with {', '.join(sorted(_OF_EPISODE))}")
+    return cast("Episode", found)
 
 
 def _chunks(names: Sequence[T]) -> Iterator[Sequence[T]]:

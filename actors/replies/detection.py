@@ -59,6 +59,14 @@ class ShortfallNumbers(TypedDict):
     drift: float  # distance of the rate from the promise, in standard errors
 
 
+class DamageShown(TypedDict):
+    """Rows of a model that the store could not give back as they were written; the last of them, and when it was found."""
+
+    rows: int
+    last: str
+    at: float
+
+
 class RetrainShown(TypedDict):
     """What status shows of a model's retrain rule."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,8 @@ from drivers.commands import FAILED, FINE
 from drivers.output import Output
 from drivers.replay import event_files
 from drivers.replay.asked import Asked, in_words, tell_rejected
+
+logger = logging.getLogger(__name__)
 
 _PER_MODEL: Final = 20_000  # values that are kept for the plot
 EPISODE_COLUMNS: Final = (
@@ -201,7 +204,11 @@ def stored_parts(
                     if row.count == 0:
                         yield Part(name, None, promise=promises.unpacked(row.payload))
                         continue
-                    seen = wire.recheck(row.payload, row.received_at, row.skip)
+                    try:
+                        seen = wire.recheck(row.payload, row.received_at, row.skip)
+                    except ValueError as error:  # damaged: the model's process reports it
+                        logger.warning("%s: row %d of the log is left out: %s", name, row.number, error)
+                        continue
                     batch, ok = seen.batch, seen.ok
                     if since_s is not None:
                         late_enough = batch.times >= since_s

@@ -145,7 +145,8 @@ def flipped(set_up: Stage, producer: Producer, other: Producer) -> list[Figure]:
     goes_on = _until(producer.send) and _until(other.send)
     took_s = time.monotonic() - began_s
     told = set_up.system.status()
-    reported = MODELS[0] in str(told.get("unreadable")) or "store_problem" in told
+    damaged = told["models"].get(MODELS[0], {}).get("damaged")
+    reported = damaged is not None or MODELS[0] in str(told.get("unreadable")) or "store_problem" in told
     return [
         Figure(
             "bytes of a row are flipped: the model and the others go on",

@@ -839,7 +839,8 @@ def test_an_unreadable_row_of_the_log_is_skipped_and_the_model_goes_on(
 
     run(story())
     assert world.status()["m"]["events"] == 40
-    assert "row 2 of the log cannot be read" in caplog.text
+    assert "a row of the store cannot be read and is set aside: log 2" in caplog.text
+    assert world.status()["m"]["damaged"]["rows"] == 1
 
 
 def test_a_model_whose_row_cannot_be_read_is_not_written_over_and_others_go_on(world: World, run: Any) -> None:

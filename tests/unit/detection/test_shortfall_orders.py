@@ -149,6 +149,18 @@ def test_explain_knows_the_request_of_a_shortfall(world: World, run: Any) -> Non
     assert [each["decision"] for each in record["decisions"]] == ["open", "ask", "order"]
 
 
+def test_status_keeps_requests_of_a_shortfall_apart_from_episodes_of_alarms(world: World, run: Any) -> None:
+    async def story() -> None:
+        await promise(world)
+        await world.log(*[160] * 20)
+        await world.detector.tick()
+
+    run(story())
+    (request,) = world.dispatcher.of("request")
+    assert (world.status()["open_requests"], world.status()["open_episodes"]) == ([request["key"]], [])
+    assert world.status()["state"] != "drifting"
+
+
 def test_under_shortfall_an_alarm_only_informs_and_says_why(world: World, run: Any) -> None:
     """The level falls far below the promise's price in errors: an alarm, and no retrain."""
     world.configure(defaults={"retrain": {"price": 1e6}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
@@ -188,7 +189,7 @@ def test_a_promise_survives_its_row() -> None:
     promise = Promise("v2", {"accuracy": 0.87}, 2500.0, "cross_validation")
     assert unpacked(promise.packed()) == promise
     with pytest.raises(ValueError, match="promise"):
-        unpacked(tables.pack({"v": 1}))
+        unpacked(msgpack.packb({"v": 1}))
 
 
 EVENTS = st.lists(

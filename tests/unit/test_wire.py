@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from actors import messages, wire
 from actors.metrics import raw_events, sealing
+from actors.wire import checking, making, packing
 
 NOW = 1_795_000_000.0
 GOOD = {"model_name": "m", "model_version": "v1", "timestamp": NOW, "accuracy": 0.9}
@@ -348,6 +349,13 @@ many_rows = st.lists(
 )
 
 
+def limited(patched: pytest.MonkeyPatch, name: str, value: int) -> None:
+    """Give a limit of the wire another value, in every file that reads it."""
+    for module in (wire, checking, making, packing):
+        if hasattr(module, name):
+            patched.setattr(module, name, value)
+
+
 @pytest.fixture
 def small_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
@@ -358,7 +366,7 @@ def small_limits() -> Iterator[None]:
             "MAX_CELLS": 200,
             "MAX_EXTRAS_BYTES": 300,
         }.items():
-            patched.setattr(wire, name, value)
+            limited(patched, name, value)
         patched.setattr(sealing, "PART_BYTES", 1024)
         yield
 
@@ -415,7 +423,7 @@ def test_the_names_of_other_events_do_not_count_as_text_of_an_event() -> None:
 def test_columns_are_cut_into_batches_that_the_wire_takes(rows: int, names: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sealing, "PART_BYTES", 1024)
-        patched.setattr(wire, "MAX_CALL_BYTES", 2048)
+        limited(patched, "MAX_CALL_BYTES", 2048)
         batch = columns(
             {f"metric-{i}": np.arange(float(rows)) * (i + 1) for i in range(names)}, timestamps=np.arange(float(rows))
         )

@@ -65,10 +65,7 @@ def _told(got: ModelSettings) -> dict[str, Any]:
     budget = got.false_alarm_every
     return {
         "false_alarm_every": format_duration(budget.seconds) if isinstance(budget, Duration) else budget,
-        "watch": {
-            metric: {"detector": each.detector, "direction": each.direction, **each.options}
-            for metric, each in got.watch.items()
-        },
+        "watch": {metric: each.written() for metric, each in got.watch.items()},
         "cooldown": format_duration(got.cooldown_s),
         "expect_every": None if got.expect_every_s is None else format_duration(got.expect_every_s),
         "pinned_version": got.pinned_version,

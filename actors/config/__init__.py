@@ -13,6 +13,7 @@ from actors.config.handlers import (
 )
 from actors.config.reading import anchored, differences, document, is_relative, load, needs_jobs, parse
 from actors.config.retrain import OrderLimits, Promotion, RetrainRule
+from actors.config.seasons import Season
 from actors.config.settings import Direction, ModelEntry, ModelSettings, Retention, Settings, WatchSettings
 from actors.config.values import Budget, Duration, Price, expand, format_duration, parse_duration
 from actors.config.yaml import read_yaml
@@ -32,6 +33,7 @@ __all__ = [
     "RayJobHandlerSettings",
     "Retention",
     "RetrainRule",
+    "Season",
     "Settings",
     "TaskHandlerSettings",
     "TuneHandlerSettings",

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
 from actors.checks import shown
+from actors.config.seasons import Season, parse_season, written_season
 from actors.config.values import Duration, format_duration, parse_duration
 
 _TARGET: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -59,6 +60,7 @@ Seconds = Annotated[float, PlainValidator(parse_duration), PlainSerializer(forma
 PositiveSeconds = Annotated[float, PlainValidator(_positive_duration), PlainSerializer(format_duration)]
 OptionalSeconds = Annotated[float | None, PlainValidator(_optional_duration), PlainSerializer(_optional_written)]
 FalseAlarms = Annotated[float | Duration, PlainValidator(_false_alarms), PlainSerializer(_false_alarms_written)]
+SeasonEntry = Annotated[Season | int | None, PlainValidator(parse_season), PlainSerializer(written_season)]
 Target = Annotated[str, AfterValidator(_target)]
 Name = Annotated[str, AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=1)]

@@ -110,8 +110,7 @@ def _leaves(settings: Settings) -> dict[str, Any]:
     said = settings.model_dump(by_alias=True)
     said["storage"] = redacted(settings.storage)
     said["defaults"]["watch"] = {
-        metric: {"detector": watch.detector, "direction": watch.direction, **watch.options}
-        for metric, watch in merged_watch([BUILT_IN, settings.defaults]).items()
+        metric: watch.written() for metric, watch in merged_watch([BUILT_IN, settings.defaults]).items()
     }
     # Of `models` only what was said counts: the rest of an entry comes from the layers below.
     said["models"] = {name: entry.model_dump(by_alias=True, exclude_unset=True) for name, entry in settings.models.items()}

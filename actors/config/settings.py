@@ -18,9 +18,20 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from actors.config.fields import Count, FalseAlarms, Name, OptionalSeconds, PositiveSeconds, Seconds, Section, Target
+from actors.config.fields import (
+    Count,
+    FalseAlarms,
+    Name,
+    OptionalSeconds,
+    PositiveSeconds,
+    SeasonEntry,
+    Seconds,
+    Section,
+    Target,
+)
 from actors.config.handlers import ChannelHandlerSettings, HandlerSettings
 from actors.config.retrain import OrderLimits, Promotion, PromotionEntry, RetrainEntry, RetrainRule
+from actors.config.seasons import Season, written_season
 from actors.config.values import Duration
 
 Direction = Literal["up", "down", "both"]
@@ -39,6 +50,10 @@ class _Watch(BaseModel):
     direction: Direction | None = None
     """`down`, `up` or `both`: which way is an alarm. Unless given, `down` for accuracy, precision and recall, else
     `both`.
+    """
+    season: SeasonEntry = None
+    """What repeats by the calendar and is no drift: `day`, `week` or `{period: 12h, zone: Europe/Berlin}`, by each
+    event's own time (UTC unless a zone is given). A whole number is a number of events, and an option of the detector.
     """
 
 
@@ -172,6 +187,12 @@ class WatchSettings:
     detector: str
     direction: Direction
     options: Mapping[str, Any]
+    season: Season | None = None
+
+    def written(self) -> dict[str, Any]:
+        """Return what the configuration would say of it."""
+        season = {} if self.season is None else {"season": written_season(self.season)}
+        return {"detector": self.detector, "direction": self.direction, **season, **self.options}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,5 +243,12 @@ def merged_watch(layers: list[ModelEntry]) -> dict[str, WatchSettings]:
             below = watch.get(metric, WatchSettings("default", usual, {}))
             detector = said.detector or below.detector
             options = dict(below.options) if detector == below.detector else {}
-            watch[metric] = WatchSettings(detector, said.direction or below.direction, options | (said.model_extra or {}))
+            season = below.season
+            if "season" in said.model_fields_set:  # of events or by the calendar: one takes the other's place
+                options.pop("season", None)
+                season = said.season if isinstance(said.season, Season) else None
+                if isinstance(said.season, int):
+                    options["season"] = said.season
+            options |= said.model_extra or {}
+            watch[metric] = WatchSettings(detector, said.direction or below.direction, options, season)
     return watch

@@ -26,11 +26,13 @@ def take_up_pin(connection: Connection, model: Model, damaged: list[Damage]) -> 
 def baseline_of(connection: Connection, model: Model, version: str, damaged: list[Damage]) -> dict[str, wire.Floats]:
     """Return a version's baseline, float64[n] by watched metric: the one it was given, else its first events in the log.
 
-    What cannot be read is left out, and added to `damaged`.
+    A metric with a season by the calendar has none: a sample has no times. What cannot be read is left out, and added to
+    `damaged`.
     """
     given = tables.load_samples(connection, model.name, version, damaged)
-    samples = {metric: sample for metric, sample in given.items() if metric in model.settings.watch}
-    wanted = [metric for metric in model.settings.watch if metric not in samples]
+    watched = [metric for metric, watch in model.settings.watch.items() if watch.season is None]
+    samples = {metric: sample for metric, sample in given.items() if metric in watched}
+    wanted = [metric for metric in watched if metric not in samples]
     collected: dict[str, list[wire.Floats]] = {metric: [] for metric in wanted}
     if wanted and version in model.monitor.versions:
         for row in tables.read_log(connection, model.name, until=_SEARCHED):

@@ -162,8 +162,8 @@ class Seasonal:
     """Any detector, watching what is left of a metric without its season.
 
     What changes faster than a knot is long (an hour of a day, three of a week) is no part of the pattern and stays in.
-    It is learned from the first three periods, before which there is no alarm, and anew when 6, 12, 24 and 48
-    periods are known. An alarm does not unlearn it. Levels in alarms are those of the metric without the season, whose
+    It is learned from the first three periods that have events, before which there is no alarm, and anew when 6, 12, 24
+    and 48 are known. An alarm does not unlearn it. Levels in alarms are those of the metric without the season, whose
     mean over a period is 0.
 
     >>> from actors.drift import create
@@ -174,17 +174,20 @@ class Seasonal:
     602
     """
 
-    def __init__(self, detector: DriftStrategy, *, knots: int = _KNOTS_DAY) -> None:
+    def __init__(self, detector: DriftStrategy, *, knots: int = _KNOTS_DAY, season: str = "") -> None:
+        """Take the season from `detector`'s metric; a state is restored only under the same `knots` and `season`, a name."""
         self._detector = detector
         self._profile = SeasonProfile(knots)
         self.name = detector.name
-        self._learned_under = {"knots": knots, "detector": detector.name}
+        self._learned_under = {"knots": knots, "detector": detector.name, "season": season}
         self._clear()
 
     def _clear(self) -> None:
         self._profile.clear()
         self._first: float | None = None  # turn of the first event
-        self._next_fit = _LEARNED_FROM  # turns after it
+        # Periods after the first event's in which there were events: one lone event, long before the others, tells nothing.
+        self._periods, self._latest = 0, 0.0
+        self._next_fit = _LEARNED_FROM  # periods
         self._seen = 0  # events before the pattern was used
 
     def reset(self) -> None:
@@ -192,13 +195,22 @@ class Seasonal:
         self._clear()
         self._detector.reset()
 
+    def reset_level(self) -> None:
+        """Let the detector learn the level afresh; the season stays."""
+        self._detector.reset()
+
+    def without_season(self, values: npt.ArrayLike, turns: npt.ArrayLike) -> Floats:
+        """Return what is left of `values: float64[n]` without the season as it is known now."""
+        array, moments = as_values(values), self._checked(values, turns)
+        return array if self._learning else array - self._profile.at(moments)
+
     def update(self, values: npt.ArrayLike, turns: npt.ArrayLike) -> list[Alarm]:
         """Take `values, turns: float64[n]`, oldest first (see SeasonProfile); return the alarms among the values."""
         array, moments = as_values(values), self._checked(values, turns)
         alarms: list[Alarm] = []
         if self._first is None:
             self._first = float(moments[0])
-        periods = moments - self._first
+        periods = self._counted(moments - self._first)
         at = 0
         while at < len(array):
             if self._next_fit <= _LEARNED_UNTIL and periods[at] >= self._next_fit:
@@ -217,6 +229,13 @@ class Seasonal:
                 alarms += [dataclasses.replace(alarm, index=at + alarm.index) for alarm in found]
             at = end
         return alarms
+
+    def _counted(self, moments: Floats) -> Floats:
+        """Return how many periods with events there had been at each of these moments after the first event."""
+        latest = np.maximum.accumulate(np.maximum(np.floor(moments), self._latest))
+        counted = self._periods + np.cumsum(np.diff(latest, prepend=self._latest) > 0)
+        self._periods, self._latest = int(counted[-1]), float(latest[-1])
+        return counted.astype(np.float64)
 
     @property
     def _learning(self) -> bool:
@@ -244,6 +263,7 @@ class Seasonal:
         body = {
             "profile": self._profile.as_dict(),
             "first": self._first,
+            "periods": [self._periods, self._latest],
             "next_fit": self._next_fit,
             "seen": self._seen,
             "inner": self._detector.state(),
@@ -255,4 +275,5 @@ class Seasonal:
         body = unpack_state(_NAME, self._learned_under, state)
         self._detector.restore(body["inner"])
         self._profile.restore(body["profile"])
+        self._periods, self._latest = body["periods"]
         self._first, self._next_fit, self._seen = body["first"], body["next_fit"], body["seen"]

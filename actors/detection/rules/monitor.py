@@ -11,13 +11,13 @@ import contextlib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
 from actors import drift
-from actors.config import Duration, ModelSettings, WatchSettings
-from actors.drift import Alarm, DriftStrategy
+from actors.config import Duration, ModelSettings, Season, WatchSettings
+from actors.drift import Alarm, DriftStrategy, Seasonal, knots_of
 from actors.drift.unusable import Unusable
 from actors.wire import Batch, Bools, Floats, rows_of
 
@@ -52,9 +52,29 @@ class Taken:
 
 @dataclass(slots=True)
 class _Stream:
-    detector: DriftStrategy
+    """One metric's detector; with a season by the calendar, behind what takes it away."""
+
+    detector: DriftStrategy | Seasonal
     kind: str
     dirty: bool = False
+
+    def update(self, values: Floats, times: Floats, season: Season | None) -> tuple[Floats, list[Alarm]]:
+        """Return the values that the detector has judged, and the alarms among them."""
+        if season is None or not isinstance(self.detector, Seasonal):
+            return values, cast("DriftStrategy", self.detector).update(values)
+        turns = season.turns(times)
+        alarms = self.detector.update(values, turns)
+        return self.detector.without_season(values, turns), alarms
+
+    def learn_afresh(self, sample: Floats | None) -> None:
+        """Learn the level from a sample, or from what comes; a season that was learned stays."""
+        if isinstance(self.detector, Seasonal):
+            self.detector.reset_level()
+        elif sample is not None:
+            self.detector.baseline(sample)
+        else:
+            self.detector.reset()
+        self.dirty = True
 
 
 @dataclass(slots=True)
@@ -192,7 +212,7 @@ class Monitor:
         stream = held.streams.get(metric) or self._stream(held, metric)
         stream.dirty = True
         try:
-            alarms = stream.detector.update(values)
+            values, alarms = stream.update(values, times, self._settings.watch[metric].season)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001  a detector's failure is its metric's alone: the event counts
@@ -216,13 +236,16 @@ class Monitor:
             except ValueError:  # its options have changed: what it learned means something else now
                 asleep = None
         elif metric in self._samples:
-            stream.detector.baseline(self._samples[metric])
+            stream.learn_afresh(self._samples[metric])
         held.streams[metric] = stream
         return stream
 
-    def _made(self, watch: WatchSettings) -> DriftStrategy:
+    def _made(self, watch: WatchSettings) -> DriftStrategy | Seasonal:
         budget = drift.share_budget(self._budget, len(self._settings.watch))
-        return drift.create(watch.detector, **{"false_alarm_every": budget, "direction": watch.direction, **watch.options})
+        made = drift.create(watch.detector, **{"false_alarm_every": budget, "direction": watch.direction, **watch.options})
+        if watch.season is None:
+            return made
+        return Seasonal(made, knots=knots_of(watch.season.period_s), season=str(watch.season))
 
     def follow_rate(self) -> bool:
         """Turn a budget that was given as a duration into events by the observed rate; return whether that changed anything.
@@ -259,11 +282,7 @@ class Monitor:
         if held is None or metric not in self._settings.watch:
             return
         stream = held.streams.get(metric) or self._stream(held, metric)
-        if metric in self._samples:
-            stream.detector.baseline(self._samples[metric])
-        else:
-            stream.detector.reset()
-        stream.dirty = True
+        stream.learn_afresh(self._samples.get(metric))
 
     def learned_drift(self, version: str, metric: str, baseline_mean: float, margin: float, since_alarm: int) -> bool:
         """Return whether a detector that began afresh at its alarm has learned another level than the baseline of before.
@@ -283,21 +302,26 @@ class Monitor:
     def give_baseline(self, version: str, values: Mapping[str, Floats]) -> list[str]:
         """Let the watched metrics of a version learn from `values` (float64[n] by metric); return those that are watched."""
         watched = [metric for metric in values if metric in self._settings.watch]
+        if seasonal := [metric for metric in watched if self._settings.watch[metric].season is not None]:
+            raise ValueError(f"values must be of metrics without a season, got {', '.join(seasonal)}: they have no times")
         held = self._versions.get(version)
         if held is None:
             held = _Version(0, 0, 0.0, 0.0, self._order, {}, {}, {})
         made = {metric: self._stream(held, metric) for metric in watched if metric not in held.streams}
         for metric in watched:
             stream = made.get(metric) or held.streams[metric]
-            stream.detector.baseline(values[metric])
-            stream.dirty = True
+            stream.learn_afresh(values[metric])
         self._versions[version] = held
         return watched
 
     def pin(self, version: str | None, samples: Mapping[str, Floats]) -> None:
-        """Compare every version from now on with these samples (by metric) instead of with its own first events."""
+        """Compare every version from now on with these samples (by metric) instead of with its own first events.
+
+        A metric with a season by the calendar goes on learning: a sample has no times.
+        """
         self.pinned = version
-        self._samples = dict(samples)
+        watch = self._settings.watch
+        self._samples = {m: sample for m, sample in samples.items() if m in watch and watch[m].season is None}
 
     @property
     def versions(self) -> Iterable[str]:

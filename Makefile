@@ -4,7 +4,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help demo test coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
+.PHONY: help demo test test-integrations coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,11 @@ coverage: .venv/.installed ## branch coverage of actors/, worker processes inclu
 
 test: .venv/.installed ## every test: unit, contracts, cluster
 	$(BIN)/python -m pytest
+
+# torch is large; its CPU build: make test-integrations PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+test-integrations: .venv/.installed ## callbacks, sources and targets in the real tools: installs them (2 GB), three minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[integrations]'
+	$(BIN)/python -m pytest tests/integrations
 
 unit: .venv/.installed ## the tests without Ray, seconds
 	$(BIN)/python -m pytest tests/unit tests/contracts

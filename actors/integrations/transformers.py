@@ -51,8 +51,8 @@ class VisuTility(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if self._counts_rows:
-            rows = getattr(eval_dataloader, "dataset", None)
-            self._journal.n = float(len(rows)) if hasattr(rows, "__len__") and len(rows) else None
+            rows: Any = getattr(eval_dataloader, "dataset", ())
+            self._journal.n = float(len(rows)) or None if hasattr(rows, "__len__") else None
         said = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items() if name.startswith("eval_")}
         self._journal.held_out({name: value for name, value in said.items() if name not in _SPEED})
 

@@ -52,6 +52,9 @@ def inspect(settings: config.Settings, environment: Mapping[str, str], *, import
     for path, entry in entries.items():
         found += look.handler(f"{path}.handler", entry.handler)
         if entry.promotion.handler is not None:
+            if isinstance(entry.promotion.handler, config.ChannelHandlerSettings):
+                why = "must be one that is launched, got channel: no consumer is handed a decision"
+                found.append(Finding(f"{path}.promotion.handler", why))
             found += look.handler(f"{path}.promotion.handler", entry.promotion.handler)
         rule = config.RetrainRule.of_layers([settings.defaults.retrain, entry.retrain])
         if rule.when == "shortfall":

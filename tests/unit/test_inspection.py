@@ -34,6 +34,12 @@ def test_the_defaults_and_a_whole_configuration_are_fine() -> None:
     assert found(tune, storage="sqlite:////var/lib/visutility") == ([], [])
 
 
+def test_a_promotion_handler_that_waits_for_consumers_is_a_problem() -> None:
+    assert found(models={"fraud-*": {"promotion": {"handler": {"kind": "channel"}}}})[0] == [
+        "models.fraud-*.promotion.handler: must be one that is launched, got channel: no consumer is handed a decision"
+    ]
+
+
 @pytest.mark.parametrize(
     ("handler", "problem"),
     [

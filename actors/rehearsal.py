@@ -3,12 +3,13 @@
 The detectors, the episodes, the retrain rule with its promises and the gates are those of the live system; only the clock is
 the events'. What a retrain would have changed nobody can know: the events stay as they were logged. An order counts as carried
 out `takes_s` after it was given, and what is logged then counts as the new normal, unless a new version came first, as it did
-in the history. Limits over all models (`orders`) are not rehearsed: each model is rehearsed alone.
+in the history. Where the models share limits (`orders`), they are rehearsed together in the order of their events' times, each
+with the same `Timetable`: an order waits there as it would in the dispatcher's queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,8 +28,11 @@ from actors.detection.rules.retrain import Pays, RetrainWatch
 from actors.detection.rules.versions import Decision
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.gate import AlreadyActive, Cooldown, CoolingDown, Dispatch, DryRun, admit
+from actors.retraining.rules.queue import Waiting
+from actors.retraining.rules.timetable import Timetable
 from actors.wire import Batch, Bools, Column, Floats, Indices
 
+_AGE: Final = "the age of its version"
 # A decision is made at the end of such a piece; live, at the end of a batch.
 PIECE_ROWS: Final = 20
 
@@ -50,6 +54,7 @@ class Seen:
     drift: float | None
     cause: str = "alarm"
     ordered_at: float | None = None
+    started_at: float | None = None  # later than `ordered_at` where it waited in the queue; None: it has not left it
     skips: list[str] = field(default_factory=list)
     closed_at: float | None = None
     closed_by: str | None = None
@@ -75,17 +80,20 @@ class Outcome:
         """Give the figures that are compared: counts, and medians over the episodes (None where there is none)."""
         orders = [each for each in self.episodes if each.ordered_at is not None]
         waits = [each.ordered_at - each.opened_at for each in orders if each.ordered_at is not None]
+        started = [each for each in orders if each.started_at is not None]
         return {
             "events": self.events,
             "alarms": sum(len(each.alarms) for each in self.episodes),
             "episodes": len(self.episodes),
-            "retrains": len(orders) + len(self.aged),
+            "retrains": len(started) + len(self.aged),
             "of_age": len(self.aged),
+            "never_started": len(orders) - len(started),
             "errors_lost": self.errors_lost,
             "paid": sum(each == "paid" for each in self.verdicts),
             "skipped": sum(len(each.skips) for each in self.episodes),
             "median_delay_events": _median(each.delay_events for each in self.episodes),
             "median_wait_s": _median(waits),
+            "median_queue_s": _median((each.started_at or 0.0) - (each.ordered_at or 0.0) for each in started),
             "first_alarm_at": self.episodes[0].opened_at if self.episodes else None,
         }
 
@@ -100,13 +108,18 @@ class Rehearsal:
         *,
         takes_s: float = 0.0,
         baselines: Mapping[str, Mapping[str, Floats]] | None = None,
+        queue: Timetable | None = None,
     ) -> None:
-        """`baselines`: samples that were given to versions (float64[n] by version and metric), learned from when these come."""
+        """`queue` is shared by the models that share limits; None: there are none.
+
+        `baselines`: samples that were given to versions (float64[n] by version and metric), learned from when these come.
+        """
         if not takes_s >= 0:
             raise ValueError(f"takes_s must be >= 0, got {takes_s}")
         self._model = model
         self._settings = settings
         self._takes_s = takes_s
+        self._queue = queue
         self._baselines = dict(baselines or {})
         self._monitor = Monitor(settings)
         self._book = EpisodeBook("what-if", model)
@@ -127,7 +140,7 @@ class Rehearsal:
         """Take the rows of a batch from `skip` on that are `ok` (None: all)."""
         # A window of n predictions stands for hours, and an age ends between two of them: each is decided by itself.
         alone = batch.weights is not None or self._settings.retrain.max_age_s is not None
-        for piece in _pieces(batch, ok, skip, 1 if alone else PIECE_ROWS):
+        for piece in pieces(batch, ok, skip, 1 if alone else PIECE_ROWS):
             self._take(piece)
 
     def promise(self, promise: Promise) -> None:
@@ -180,7 +193,7 @@ class Rehearsal:
                 case Decision():
                     effects += self._book.new_version(outcome.version, known, self._now)
                     known.append(outcome.version)
-                    self._running = None  # whoever was retraining is overtaken, or this is what came of it
+                    self._overtaken()  # whoever was retraining, or this is what came of it
                     self._deployed_at = self._now.wall_s
                     self._begin_again()
         return effects
@@ -205,8 +218,28 @@ class Rehearsal:
         )
         if isinstance(asked, Dispatch | DryRun):
             self._cooldown = Cooldown("age", Countdown(self._now, self._settings.cooldown_s))
-            self._aged.append(self._now.wall_s)
             self._deployed_at = self._now.wall_s
+            if isinstance(asked, Dispatch) and self._takes_s > 0:
+                self._running = (_AGE, float("inf"))
+            self._line_up(Waiting(f"{self._model} {_AGE}"), self._now.wall_s, self._began_of_age)
+
+    def _began_of_age(self, at_s: float) -> None:
+        self._aged.append(at_s)
+        if self._running is not None and self._running[0] == _AGE:
+            self._running = (_AGE, at_s + self._takes_s)
+
+    def _line_up(self, order: Waiting, at_s: float, begin: Callable[[float], None]) -> None:
+        """Let an order begin: now, or when the queue has room for it."""
+        if self._queue is None:
+            begin(at_s)
+        else:
+            self._queue.ask(order, at_s=at_s, takes_s=self._takes_s, begin=begin)
+
+    def _overtaken(self) -> None:
+        """Let an order that waits expire, and forget one that is being carried out."""
+        if self._queue is not None and self._running is not None:
+            self._queue.drop(f"{self._model} {self._running[0]}")
+        self._running = None
 
     def _finished(self) -> list[Effect]:
         """Let the order that is being carried out be done when its time is over."""
@@ -254,7 +287,10 @@ class Rehearsal:
             case Dispatch() | DryRun():
                 self._cooldown = Cooldown(episode, Countdown(now, self._settings.cooldown_s))
                 seen.ordered_at = now.wall_s
-                self._running = (episode, now.wall_s + self._takes_s)
+                self._running = (episode, float("inf"))
+                numbers = None if record is None else record.get("shortfall")
+                worth = (None, None) if numbers is None else (numbers["lost"], numbers["price"])
+                self._line_up(Waiting(f"{self._model} {episode}", *worth), now.wall_s, self._began(seen))
                 reply = {"decision": "dispatched", "order": episode, "reason": ""}
             case CoolingDown(order=other, retry_in_s=retry_in_s):
                 why = f"cooling down after the order of {other}"
@@ -269,6 +305,14 @@ class Rehearsal:
         self._carry_out(self._book.reply(episode, reply, self._now, now))
         if self._takes_s == 0.0:
             self._carry_out(self._finished())
+
+    def _began(self, seen: Seen) -> Callable[[float], None]:
+        def begin(at_s: float) -> None:
+            seen.started_at = at_s
+            if self._running is not None and self._running[0] == seen.id:
+                self._running = (seen.id, at_s + self._takes_s)
+
+        return begin
 
     def _note(self) -> None:
         """Copy what has changed on the episodes' records."""
@@ -286,7 +330,7 @@ class Rehearsal:
         self._book.written()
 
 
-def _pieces(batch: Batch, ok: Bools | None, skip: int, size: int) -> Iterator[Batch]:
+def pieces(batch: Batch, ok: Bools | None, skip: int, size: int) -> Iterator[Batch]:
     """Cut a batch into pieces of one version each, in order, without the rows that do not count."""
     which = np.zeros(batch.rows, dtype=np.uint16) if batch.which is None else batch.which
     counted = np.ones(batch.rows, dtype=bool) if ok is None else ok.copy()

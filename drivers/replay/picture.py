@@ -65,7 +65,7 @@ def _decisions(axes: Axes, pair: Mapping[str, Outcome]) -> None:
         ordered = [each for each in seen if each.ordered_at is not None]
         marks: dict[str, tuple[list[float | None], str, str, int]] = {
             "alarm": ([each.opened_at for each in seen], "v", ALARM, 8),
-            "retrain": ([each.ordered_at for each in ordered], "D", ORDER, 5),
+            "retrain": ([each.started_at for each in ordered if each.started_at is not None], "D", ORDER, 5),
             "never got an order": ([each.opened_at for each in seen if each.ordered_at is None], "x", "#000000", 7),
         }
         for label, (at, marker, color, size) in marks.items():
@@ -80,8 +80,13 @@ def _decisions(axes: Axes, pair: Mapping[str, Outcome]) -> None:
                 markersize=size,
                 label=label if first else None,
             )
-    axes.set_yticks(list(rows.values()), list(rows))
+    axes.set_yticks(list(rows.values()), [_named(name, pair[name]) for name in rows])
     axes.set_ylim(0.4, len(rows) + 0.6)
+
+
+def _named(name: str, outcome: Outcome) -> str:
+    """Return a configuration's name, with the errors that were lost under it where that is known."""
+    return name if outcome.errors_lost is None else f"{name}\n{outcome.errors_lost:,.0f} errors lost"
 
 
 def _moment(at_s: float) -> Any:

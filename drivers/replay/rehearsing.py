@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +23,10 @@ from actors.detection.rules import promises
 from actors.detection.rules.promises import Promise
 from actors.errors import NoSystemError
 from actors.metrics import sealing
-from actors.rehearsal import Outcome, Rehearsal
+from actors.rehearsal import PIECE_ROWS, Outcome, Rehearsal, pieces
+from actors.retraining.rules.queue import Limits
+from actors.retraining.rules.timetable import Timetable
+from actors.storage import Part as StoredPart
 from actors.storage import Store, StoreReader
 from actors.wire import Batch, Bools, Floats
 from drivers.commands import FAILED, FINE
@@ -30,6 +36,7 @@ from drivers.replay.asked import Asked, in_words, tell_rejected
 
 logger = logging.getLogger(__name__)
 
+_PAGE: Final = 64  # rows of a log that are read at once
 _PER_MODEL: Final = 20_000  # values that are kept for the plot
 EPISODE_COLUMNS: Final = (
     "configuration",
@@ -66,6 +73,7 @@ class Source:
     what: str
     baselines: dict[str, dict[str, dict[str, Floats]]] = field(default_factory=dict)  # by model, version, metric
     rejected: list[dict[str, Any]] = field(default_factory=list)
+    streams: list[Iterator[Part]] | None = None  # the same as `parts`, by model; one of the two is read
 
 
 def rehearse(asked: Asked, output: Output) -> int:
@@ -78,21 +86,35 @@ def rehearse(asked: Asked, output: Output) -> int:
         for line in config.differences(both["now"], both["what-if"]):
             if ".handler." not in line and not line.startswith("clock:"):  # of neither does a rehearsal make use
                 output.line(f"  {line}")
+    queues = {name: _queue_of(settings) for name, settings in both.items()}
+    parts = (
+        source.parts
+        if not any(queues.values())
+        else interleaved(_by_model(source.parts) if source.streams is None else source.streams)
+    )
     rehearsals: dict[str, dict[str, Rehearsal]] = {}
     values: dict[str, list[Any]] = {}
     events = 0
     with output.progress(source.what, None) as step:
-        for part in source.parts:
+        for part in parts:
             if part.model not in rehearsals:
                 rehearsals[part.model] = {
                     name: Rehearsal(
-                        part.model, settings.for_model(part.model), takes_s=takes_s, baselines=source.baselines.get(part.model)
+                        part.model,
+                        settings.for_model(part.model),
+                        takes_s=takes_s,
+                        baselines=source.baselines.get(part.model),
+                        queue=queues[name],
                     )
                     for name, settings in both.items()
                 }
             _take(part, rehearsals[part.model].values())
             events += _keep(values.setdefault(part.model, []), part, both["now"])
             step(events)
+    for name, queue in queues.items():
+        last_at = [at_s for pair in rehearsals.values() if (at_s := pair[name].outcome().last_at) is not None]
+        if queue is not None and last_at:
+            queue.advance(max(last_at))
     tell_rejected(source.rejected, output)
     if not rehearsals:
         first = f"; {in_words(source.rejected[0])}" if source.rejected else ""
@@ -120,6 +142,12 @@ def rehearse(asked: Asked, output: Output) -> int:
     return FAILED if source.rejected else FINE
 
 
+def _queue_of(settings: Settings) -> Timetable | None:
+    """Return the queue in which the orders of all models wait, where they have limits."""
+    limits = Limits(settings.orders.max_running, settings.orders.max_per_hour, settings.orders.timeout_s)
+    return Timetable(limits) if limits.queues else None
+
+
 def advised(store: Store, model: str, since_s: float | None, takes_s: float, step: Callable[[float], None]) -> Advisor:
     """Take the stored history of `model` through a grid of prices and budgets; ValueError where there is none."""
     baselines: dict[str, dict[str, dict[str, Floats]]] = {}
@@ -145,7 +173,8 @@ def _source(asked: Asked) -> Source:
         return source
     store = open_store(asked.storage, asked.address, asked.namespace)
     source = Source(given or load_stored(store), iter(()), "the stored history")
-    source.parts = stored_parts(store, asked.model, asked.since_s, source.baselines)
+    source.streams = list(_streams(store, asked.model, asked.since_s, source.baselines))
+    source.parts = itertools.chain.from_iterable(source.streams)
     return source
 
 
@@ -194,26 +223,70 @@ def stored_parts(
     store: Store, model: str | None, since_s: float | None, baselines: dict[str, dict[str, dict[str, Floats]]]
 ) -> Iterator[Part]:
     """Read the log, model by model, from snapshots: whoever writes it is not disturbed."""
+    for stream in _streams(store, model, since_s, baselines):
+        yield from stream
+
+
+def _streams(
+    store: Store, model: str | None, since_s: float | None, baselines: dict[str, dict[str, dict[str, Floats]]]
+) -> Iterator[Iterator[Part]]:
+    """Return the log of each model."""
     for part in detector_stored.detector_parts(store):
         with part.read() as connection:
             names = [name for name in detector_stored.read_status(connection) if model in {None, name}]
-        for name in names:
-            with part.read() as connection:
+            for name in names:
                 baselines[name] = detector_stored.all_samples(connection, name)
-                for row in detector_tables.read_log(connection, name, promises=True):
-                    if row.count == 0:
-                        yield Part(name, None, promise=promises.unpacked(row.payload))
-                        continue
-                    try:
-                        seen = wire.recheck(row.payload, row.received_at, row.skip)
-                    except ValueError as error:  # damaged: the model's process reports it
-                        logger.warning("%s: row %d of the log is left out: %s", name, row.number, error)
-                        continue
-                    batch, ok = seen.batch, seen.ok
-                    if since_s is not None:
-                        late_enough = batch.times >= since_s
-                        ok = late_enough if ok is None else ok & late_enough
-                    yield Part(name, batch, ok, row.skip)
+        for name in names:
+            yield _log_of(part, name, since_s)
+
+
+def _log_of(part: StoredPart, name: str, since_s: float | None) -> Iterator[Part]:
+    """Read one model's log, a page at a time: many may be read side by side, and none holds a snapshot for long."""
+    after = 0
+    while True:
+        with part.read() as connection:
+            rows = list(islice(detector_tables.read_log(connection, name, after=after, promises=True), _PAGE))
+        for row in rows:
+            if row.count == 0:
+                yield Part(name, None, promise=promises.unpacked(row.payload))
+                continue
+            try:
+                seen = wire.recheck(row.payload, row.received_at, row.skip)
+            except ValueError as error:  # damaged: the model's process reports it
+                logger.warning("%s: row %d of the log is left out: %s", name, row.number, error)
+                continue
+            batch, ok = seen.batch, seen.ok
+            if since_s is not None:
+                late_enough = batch.times >= since_s
+                ok = late_enough if ok is None else ok & late_enough
+            yield Part(name, batch, ok, row.skip)
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1].number
+
+
+def interleaved(streams: Iterable[Iterable[Part]]) -> Iterator[Part]:
+    """Merge the parts of several models into the order of their events' times, a few events at a time."""
+    for _at_s, part in heapq.merge(*(_timed(stream) for stream in streams), key=lambda each: each[0]):
+        yield part
+
+
+def _timed(stream: Iterable[Part]) -> Iterator[tuple[float, Part]]:
+    at_s = float("-inf")  # late events turn no clock back
+    for part in stream:
+        if part.batch is None:
+            yield at_s, part
+            continue
+        for piece in pieces(part.batch, part.ok, part.skip, PIECE_ROWS if part.batch.weights is None else 1):
+            at_s = max(at_s, float(piece.times.max()))
+            yield at_s, Part(part.model, piece)
+
+
+def _by_model(parts: Iterable[Part]) -> list[list[Part]]:
+    found: dict[str, list[Part]] = {}
+    for part in parts:
+        found.setdefault(part.model, []).append(part)
+    return list(found.values())
 
 
 def _take(part: Part, rehearsals: Iterable[Rehearsal | Advisor]) -> None:

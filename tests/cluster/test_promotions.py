@@ -149,7 +149,7 @@ def test_killed_at_any_step_each_decision_is_carried_out_once_and_the_live_versi
     assert not [row for row in system.retrains.history() if row["state"] != "skipped"], "no retrain was ordered"
 
 
-@pytest.mark.parametrize("point", ["removal.noted", "detector.after_remove", "dispatcher.after_forget", "removal.ended"])
+@pytest.mark.parametrize("point", ["removal.noted", "dispatcher.after_forget"])
 def test_a_removal_that_was_killed_is_carried_on_by_saying_it_again(
     shared_system: System, failpoints: Path, point: str
 ) -> None:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from actors import config, wire
 from actors.detection.rules.promises import Promise
 from actors.rehearsal import Rehearsal
+from actors.retraining.rules.queue import Limits, Waiting
+from actors.retraining.rules.timetable import Timetable
 
 DAY_S = 86_400.0
 LEVELS = {"stable": 0.93, "fallen": 0.80, "lower": 0.65}
@@ -179,3 +181,37 @@ def test_a_version_of_age_is_retrained_and_never_when_nothing_is_asked_for() -> 
     rehearsal = rehearsal_of(when="never")
     rehearsal.take(weighed(0.87, 0.60))
     assert rehearsal.outcome().summary()["retrains"] == 0
+
+
+def test_orders_of_several_models_wait_in_one_queue_and_the_dearest_goes_first() -> None:
+    rule = {"retrain": {"price": 25}, "cooldown": "1m"}
+    queue = Timetable(Limits(max_running=1))
+    settings = config.parse({"defaults": rule}, "test")
+    models = {
+        name: Rehearsal(name, settings.for_model(name), takes_s=3600.0, queue=queue) for name in ("first", "dear", "dearer")
+    }
+    for name, hits in (("first", [120]), ("dear", [160, 140]), ("dearer", [160, 60])):
+        models[name].promise(Promise("v1", {"accuracy": 0.87}, 2500.0, "cross_validation"))
+        for at_s, each in enumerate(hits):
+            values = {"accuracy": np.array([each / 200])}
+            times = np.array([100.0 + at_s])
+            models[name].take(wire.batch_of_columns(values, version="v1", timestamps=times, now_s=0.0, n=np.array([200.0])))
+    queue.advance(10_000.0)
+    seen = {name: each.outcome().episodes[0] for name, each in models.items()}
+    ordered_at = {name: each.ordered_at for name, each in seen.items()}
+    started_at = {name: each.started_at for name, each in seen.items()}
+    assert ordered_at == {"first": 100.0, "dear": 101.0, "dearer": 101.0}
+    assert started_at == {"first": 100.0, "dearer": 3700.0, "dear": 7300.0}
+    assert models["dear"].outcome().summary()["median_queue_s"] == 7199.0
+
+
+def test_an_order_that_never_left_the_queue_is_no_retrain() -> None:
+    queue = Timetable(Limits(max_running=1))
+    queue.ask(Waiting("other"), at_s=0.0, takes_s=1e9, begin=lambda _at_s: None)
+    settings = config.parse({"defaults": {"retrain": {"price": 25}}}, "test")
+    rehearsal = Rehearsal("m", settings.for_model("m"), queue=queue)
+    rehearsal.promise(Promise("v1", {"accuracy": 0.87}, 2500.0, "cross_validation"))
+    values = {"accuracy": np.array([0.5])}
+    rehearsal.take(wire.batch_of_columns(values, version="v1", timestamps=np.array([100.0]), now_s=0.0, n=np.array([200.0])))
+    summary = rehearsal.outcome().summary()
+    assert (summary["retrains"], summary["never_started"]) == (0, 1)

@@ -228,3 +228,25 @@ def test_the_column_of_n_reaches_the_log(tmp_path: Path) -> None:
     (event,) = read(written(tmp_path / "log.csv", "model,accuracy,count", "m,0.9,200"), n_column="count")[0]
     sending._log(Metrics(), event)
     assert logged == [({"accuracy": 0.9}, {"model": "m", "timestamp": None, "n": 200.0})]
+
+
+def test_models_that_share_limits_are_rehearsed_together_and_their_orders_queue(tmp_path: Path, capsys: Any) -> None:
+    random = np.random.default_rng(3)
+    lines = []
+    for number in range(900):
+        level = 0.93 if number < 600 else 0.70
+        lines += [f"{model},{60 * number + 1},{random.normal(level, 0.01):.4f}" for model in ("a", "b")]
+    file = written(tmp_path / "log.csv", "model,timestamp,accuracy", *lines)
+    now = written(tmp_path / "now.yaml", "defaults: {watch: {accuracy: {direction: both}}, cooldown: 12h}")
+    other = written(tmp_path / "other.yaml", now.read_text(), "orders: {max_running: 1}")
+    assert replay.main([str(file), "--config", str(now), "--what-if", str(other), "--takes", "1h", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["models"]
+    waits = {
+        name: sorted(
+            each["started_at"] - each["ordered_at"] for model in found.values() for each in model[name]["episodes"][:1]
+        )
+        for name in ("now", "what-if")
+    }
+    assert waits["now"] == [0.0, 0.0]
+    assert waits["what-if"][0] == 0.0
+    assert 3000.0 < waits["what-if"][1] <= 3600.0

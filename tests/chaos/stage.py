@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import subprocess
 import sys
 import tempfile
-import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import ray
 
@@ -21,11 +21,8 @@ import actors
 from actors.cluster import deployment
 from actors.system import System
 from tests.chaos import controls as patches
+from tests.chaos import pulse
 from tests.chaos.machine import Machine
-
-# An actor that has not answered by then counts as silent in this round.
-_ROUND_S: Final = 15.0
-_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,61 +82,34 @@ def _stopped(system: System) -> None:
 
 
 class Pulse:
-    """Asks every actor `hello`, round after round, while something is done to the system."""
+    """Asks every actor `hello`, round after round, while something is done to the system.
+
+    It asks from a process of its own, as the watchdog does: thousands of calls keep the one that makes them busy for seconds,
+    and what it would measure then is itself.
+    """
 
     def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-        self._before = self._pids()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self.longest_s = 0.0
-        self.slowest = ""
-        self.replaced: set[str] = set()
+        command = [sys.executable, "-m", "tests.chaos.pulse", namespace, ray.get_runtime_context().gcs_address]
+        # What is taken away is taken away from the system, not from the one who looks.
+        inherited = {name: value for name, value in os.environ.items() if name != patches.VARIABLE}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=inherited)
+        self._seen = pulse.Seen(0.0, "", [])
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != pulse.READY:
+            raise RuntimeError("the process that asks `hello` has ended before its first round")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._compare()
+    def __exit__(self, *_exception: object) -> None:
+        told, _ = self._process.communicate("")
+        self._seen = pulse.Seen(*json.loads(told.splitlines()[-1]))
 
     def figure(self, name: str, limit_s: float, control: str) -> Figure:
         """Return what was seen: how long the slowest hello took, and who was replaced."""
-        replaced = ", ".join(sorted(self.replaced)) or "nobody"
-        found = f"longest hello {self.longest_s:.1f} s ({self.slowest or 'none'}), replaced: {replaced}"
-        return Figure(name, found, f"{limit_s:g} s, nobody", self.longest_s <= limit_s and not self.replaced, control)
-
-    def _look(self) -> None:
-        while not self._stop.wait(_PAUSE_S):
-            handles = {name: deployment.find(name, self._namespace) for name in self._before}
-            began_s = time.monotonic()
-            asked: dict[Any, str] = {each.hello.remote(): name for name, each in handles.items() if each is not None}
-            waiting = list(asked)
-            while waiting and (left_s := began_s + _ROUND_S - time.monotonic()) > 0:
-                ready, waiting = ray.wait(waiting, num_returns=1, timeout=left_s)
-                for reference in ready:
-                    self._note(asked[reference], time.monotonic() - began_s)
-            for reference in waiting:
-                self._note(asked[reference], _ROUND_S)
-            self._compare()
-
-    def _note(self, name: str, took_s: float) -> None:
-        if took_s > self.longest_s:
-            self.longest_s, self.slowest = took_s, name
-
-    def _compare(self) -> None:
-        now = self._pids()
-        self.replaced.update(name for name, pid in self._before.items() if now.get(name) not in {pid, 0})
-
-    def _pids(self) -> dict[str, int]:
-        found = {}
-        for name in deployment.names(self._namespace):
-            handle = deployment.find(name, self._namespace)
-            if handle is not None:
-                found[name] = int(deployment.record(handle)["pid"])
-        return found
+        longest_s, slowest, replaced = self._seen
+        found = f"longest hello {longest_s:.1f} s ({slowest or 'none'}), replaced: {', '.join(replaced) or 'nobody'}"
+        return Figure(name, found, f"{limit_s:g} s, nobody", longest_s <= limit_s and not replaced, control)
 
 
 def resolved(references: Sequence[Any], within_s: float) -> list[Any]:

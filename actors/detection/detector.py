@@ -15,7 +15,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from actors import failpoints, messages, people, replies, wire
 from actors.checks import shown
@@ -52,6 +52,9 @@ class DriftDetector:
     All methods take keywords and plain values. Where the store cannot be reached they answer
     `{"status": "unavailable", "reason", "retry_in_s"}` and nothing has changed.
     """
+
+    # More than a broadcaster has under way at once, so that `hello` has a place however long the store is locked.
+    ACTOR_OPTIONS: ClassVar[Mapping[str, Any]] = {"max_concurrency": 3_000}
 
     def __init__(
         self,

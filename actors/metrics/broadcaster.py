@@ -37,7 +37,7 @@ _BUSY_S: Final = 0.05
 _MAX_BYTES: Final = 256 * 2**20
 _MAX_BATCHES: Final = 200_000  # in flight
 # Calls in flight, each of some batches. Ray lets ACTOR_OPTIONS' number into the actor at once: what is left is for `hello`.
-_MAX_CALLS: Final = 2_000
+MAX_CALLS: Final = 2_000
 
 Batch = Mapping[str, Any]  # `ingest`'s arguments, from outside
 
@@ -147,7 +147,7 @@ class MetricBroadcaster:
         return done
 
     def _has_room(self, size: int, batches: int) -> bool:
-        return self._bytes + size <= _MAX_BYTES and self._batches + batches <= _MAX_BATCHES and self._calls < _MAX_CALLS
+        return self._bytes + size <= _MAX_BYTES and self._batches + batches <= _MAX_BATCHES and self._calls < MAX_CALLS
 
     async def _routed(self, batches: Sequence[Batch], replies: list[Ingested | None]) -> list[Ingested]:
         by_process = await self._by_process(batches, replies)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 # A detector answers within milliseconds; this long only where its store hangs or it is being replaced. Then: outcome unknown.
 _CALL_S: Final = 15.0
 RETRY_S: Final = 0.25
+# Questions under way at once. With the calls that carry events they stay below the number that Ray lets into an actor, here and
+# in a detector: `hello` never waits behind them, however long the store is locked.
+MAX_QUESTIONS: Final = 500
 # How long the refusal of one model too many waits to learn who is silent, and how long it then names the same model.
 _QUIETEST_CALL_S: Final = 2.0
 _QUIETEST_S: Final = 60.0
@@ -45,6 +48,7 @@ class Routes:
         self.being_removed: set[str] = set()
         self._alive: set[str] = set()  # processes that this one has made or found
         self._making: dict[str, asyncio.Lock] = {}
+        self._questions = 0  # under way
         self._quietest: asyncio.Task[str] | None = None
         self._quietest_until = 0.0
 
@@ -88,6 +92,27 @@ class Routes:
 
     async def ask(self, model: str, method: str, **arguments: Any) -> Json:
         """Call the detector of a model. KeyError where it has none."""
+        return await self._bounded(self._ask(model, method, **arguments))
+
+    async def ask_or_place(self, model: str, method: str, **arguments: Any) -> Json:
+        """Call the detector of a model, which begins with this where it has logged nothing yet. ValueError for one too many."""
+        return await self._bounded(self._ask_or_place(model, method, **arguments))
+
+    async def ask_owner(self, episode: str, method: str, **arguments: Any) -> Json:
+        """Ask the detector that wrote the episode; where each process has a part of its own, one after another."""
+        return await self._bounded(self._ask_owner(episode, method, **arguments))
+
+    async def _bounded(self, question: Coroutine[Any, Any, Json]) -> Json:
+        if self._questions >= MAX_QUESTIONS:
+            question.close()
+            return dict(_unavailable(f"{self._questions} questions are under way"))
+        self._questions += 1
+        try:
+            return await question
+        finally:
+            self._questions -= 1
+
+    async def _ask(self, model: str, method: str, **arguments: Any) -> Json:
         if model not in self.places:
             await self.read()
         if model in self.being_removed:
@@ -97,17 +122,15 @@ class Routes:
             raise KeyError(f"model must be one that has logged something, got {shown(model)}")
         return await self._answer(place, method, model=model, **arguments)
 
-    async def ask_or_place(self, model: str, method: str, **arguments: Any) -> Json:
-        """Call the detector of a model, which begins with this where it has logged nothing yet. ValueError for one too many."""
+    async def _ask_or_place(self, model: str, method: str, **arguments: Any) -> Json:
         refused = (await self.place([model])).get(model)
         if refused is None:
-            return await self.ask(model, method, **arguments)
+            return await self._ask(model, method, **arguments)
         if refused["status"] == "refused":
             raise ValueError(refused["reason"])
         return dict(refused)
 
-    async def ask_owner(self, episode: str, method: str, **arguments: Any) -> Json:
-        """Ask the detector that wrote the episode; where each process has a part of its own, one after another."""
+    async def _ask_owner(self, episode: str, method: str, **arguments: Any) -> Json:
         await self.read()
         problem = KeyError(f"episode must be one of this store, got {shown(episode)}")
         for place in sorted(set(self.places.values()), key=lambda each: each.slot):

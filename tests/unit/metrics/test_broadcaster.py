@@ -17,8 +17,10 @@ from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
 from actors.config import parse
 from actors.config.stored import store_settings
+from actors.detection.detector import DriftDetector
+from actors.metrics import broadcaster as broadcaster_module
 from actors.metrics import observers as observing
-from actors.metrics import refusal_counter
+from actors.metrics import refusal_counter, routes
 from actors.metrics.broadcaster import MetricBroadcaster
 from actors.metrics.observer_host import ObserverHost, check_observer, events_of, make
 from actors.metrics.placement import Places, TooManyModelsError
@@ -41,6 +43,7 @@ class FakeDetectors:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.taken_batches = 10**9
         self.hang: asyncio.Event | None = None
+        self.hang_questions: asyncio.Event | None = None
         self.quiet: dict[str, Any] = {}  # what a process answers to `quietest`
 
     def spawn(self, process: str, slot: int) -> None:
@@ -64,6 +67,8 @@ class FakeDetectors:
         if method == "explain":
             raise KeyError("no such episode")
         self.asked.append((method, arguments))
+        if self.hang_questions is not None:
+            await self.hang_questions.wait()
         if method == "quietest" and name in self.quiet:
             return self.quiet[name]
         return {"status": method}
@@ -354,8 +359,7 @@ def test_too_much_in_flight_is_busy(world: World, run: Any, monkeypatch: pytest.
 def test_hello_answers_at_once_while_as_many_calls_wait_as_are_let_in(
     world: World, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.metrics.broadcaster._MAX_CALLS", 5)
-    assert MetricBroadcaster.ACTOR_OPTIONS["max_concurrency"] > 2_000, "Ray lets more in than are let wait"
+    monkeypatch.setattr("actors.metrics.broadcaster.MAX_CALLS", 5)
 
     async def story() -> None:
         broadcaster = world.broadcaster()
@@ -370,6 +374,35 @@ def test_hello_answers_at_once_while_as_many_calls_wait_as_are_let_in(
         assert [(await each)["accepted"] for each in waiting] == [1] * 5
         world.detectors.hang = None
         assert (await broadcaster.broadcast(events=[event()]))["accepted"] == 1
+
+    run(story())
+
+
+def test_ray_lets_more_calls_into_broadcaster_and_detector_than_may_wait_there() -> None:
+    for cls in (MetricBroadcaster, DriftDetector):
+        assert cls.ACTOR_OPTIONS["max_concurrency"] >= broadcaster_module.MAX_CALLS + routes.MAX_QUESTIONS + 500
+
+
+def test_one_question_too_many_is_told_when_to_ask_again(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "MAX_QUESTIONS", 3)
+
+    async def story() -> None:
+        broadcaster = world.broadcaster()
+        await broadcaster.broadcast(events=[event()])
+        world.detectors.hang_questions = asyncio.Event()
+        waiting = [asyncio.create_task(broadcaster.versions(model="m")) for _ in range(3)]
+        await settled()
+        for asked in (
+            broadcaster.versions(model="m"),
+            broadcaster.explain(episode="m-1"),
+            broadcaster.promise(model="m", version="1", values={"accuracy": 0.9}, n=10),
+        ):
+            refused = await asked
+            assert (refused["status"], refused["reason"]) == ("unavailable", "3 questions are under way")
+            assert refused["retry_in_s"] > 0
+        world.detectors.hang_questions.set()
+        assert [(await each)["status"] for each in waiting] == ["versions"] * 3
+        assert (await broadcaster.versions(model="m"))["status"] == "versions"
 
     run(story())
 

@@ -35,10 +35,13 @@ from tests.bench.detection_runs import (
 )
 from tests.bench.detection_season import season_rows
 
-SECTIONS = ("arl", "delay", "direction", "competitors", "outlier", "season", "speed", "real")
+SECTIONS = ("arl", "delay", "caution", "direction", "competitors", "outlier", "season", "speed", "real")
 # Families that the competitors are shown on: of one mean and deviation, which those that must be told are told.
 _ABROAD = ("gaussian", "binomial", "t3", "ar.5")
 _SHIFTS = (0.25, 0.5, 1.0, 2.0, 4.0)
+# Few and autocorrelated values, where a detector's caution costs most: the delay for 1 sd after so many events.
+_YOUNG, _CAUTION_BUDGETS = 300, (300.0, 1000.0, 3000.0, 10_000.0)
+_MOST_DELAY = {300.0: 160.0, 1000.0: 230.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,6 +72,7 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
     measure: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "arl": lambda: _arl(arguments, streams, output),
         "delay": lambda: _delay(arguments, streams, output),
+        "caution": lambda: _caution(streams, output),
         "direction": lambda: _direction(streams, output),
         "competitors": lambda: _competitors(arguments, streams, output),
         "outlier": lambda: _outlier(streams, output),
@@ -204,6 +208,30 @@ def _delay_row(name: str, before: int, shift: float, found: Measured, oracle: Me
         "ratio": ratio,
         "ratio_error": error,
     }
+
+
+def _caution(streams: int, output: Output) -> list[dict[str, Any]]:
+    """Few and autocorrelated values: the delay for 1 sd of the family `ar.8`, by budget."""
+    rows: list[dict[str, Any]] = []
+    for budget in _CAUTION_BUDGETS:
+        for direction in ("both", "down"):
+            made = default(FAMILIES["ar.8"], false_alarm_every=budget, direction=direction)
+            delay = Measured.of(delays(made, FAMILIES["ar.8"], (1.0,), before=_YOUNG, streams=streams)[1.0])
+            must = _MOST_DELAY.get(budget)
+            rows.append(
+                {"name": f"ar.8, {direction}", "nominal": budget, "before": _YOUNG, "shift": 1.0}
+                | {"delay": delay.mean, "error": delay.error, "streams": streams, "must": must}
+            )
+            _tell(f"caution {budget:g} {direction}: {delay}")
+    output.table(
+        f"ar.8, 1 sd down after {_YOUNG} events: events to the alarm",
+        ("direction", "budget", "delay", "must"),
+        [
+            (row["name"], f"{row['nominal']:,.0f}", str(Measured(row["delay"], row["error"], streams)), row["must"] or "-")
+            for row in rows
+        ],
+    )
+    return rows
 
 
 def _direction(streams: int, output: Output) -> list[dict[str, Any]]:

@@ -25,12 +25,13 @@ from tests.bench import value_plots
 from tests.bench.arguments import FINE, Parser, run
 from tests.bench.value_challenger import PAIRS, pair
 from tests.bench.value_loop import calendar, closed
+from tests.bench.value_robustness import robustness, told
 from tests.bench.value_rules import BUDGETS, PRICES, RULES, plan
 from tests.bench.value_score import Score, scores, summary, with_best_calendar
 from tests.bench.value_streams import STREAMS, Rows, load
 from tests.bench.value_table import MODELS, Table, table
 
-SECTIONS = ("value", "loop", "shuffled", "challenger")
+SECTIONS = ("value", "robustness", "loop", "shuffled", "challenger")
 _ORDER = (
     "never",
     "random",
@@ -53,9 +54,12 @@ _QUICK = ("ridership", "digits", "demand", "sea", "mild", "stationary")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m tests.bench value`."""
     parser = Parser("value", __doc__ or "", example="python -m tests.bench value --quick", program="python -m tests.bench")
-    parser.add_argument("--quick", action="store_true", help=f"linear models, on {', '.join(_QUICK)}: about a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"linear models, on {', '.join(_QUICK)}: about a minute of processor time"
+    )
     parser.add_argument("--section", action="append", choices=SECTIONS, help="only this; may be given again")
     parser.add_argument("--stream", action="append", choices=list(STREAMS), help="only this; may be given again")
+    parser.add_argument("--model", action="append", choices=MODELS, help="only this; may be given again")
     parser.add_argument("--runs", type=int, help="of the challenger test, for each pair (default 2000; 200 with --quick)")
     parser.add_argument(
         "--cache", type=Path, default=Path(".cache/value"), metavar="DIR", help="where to keep what the models got right"
@@ -75,6 +79,7 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
     }
     measure: dict[str, Callable[[], None]] = {
         "value": lambda: _value(arguments, output, results),
+        "robustness": lambda: _robustness(arguments, output, results),
         "loop": lambda: _loop(arguments, output, results),
         "shuffled": lambda: _shuffled(arguments, output, results),
         "challenger": lambda: _challenger(arguments, output, results),
@@ -104,7 +109,7 @@ def _loaded(arguments: argparse.Namespace, output: Output) -> list[Rows]:
 
 
 def _models(arguments: argparse.Namespace) -> Sequence[str]:
-    return MODELS[:1] if arguments.quick else MODELS
+    return arguments.model or (MODELS[:1] if arguments.quick else MODELS)
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -181,6 +186,18 @@ def _told_streams(found: Sequence[Score], output: Output) -> None:
                 shown = [f"{cells[price].gain:+.2f} ({cells[price].retrains:.0f})" for price in PRICES]
                 lines.append((name, kind, *shown))
     output.table("shortfall: gain (retrains) at each price", ("stream", "model", *(f"{price:.1%}" for price in PRICES)), lines)
+
+
+def _robustness(arguments: argparse.Namespace, output: Output, results: dict[str, Any]) -> None:
+    found: list[Score] = []
+    for rows in _loaded(arguments, output):
+        for kind in _models(arguments):
+            found += robustness(rows, kind, arguments.cache)
+            output.note(f"robustness {rows.name} {kind}")
+    lines = told(found)
+    results["robustness"] = [asdict(score) for score in found]
+    title = "shortfall where something is wrong, means over four prices: points of accuracy"
+    output.table(title, ("what is wrong", "retrains", "gain", "regret"), lines)
 
 
 def _loop(arguments: argparse.Namespace, output: Output, results: dict[str, Any]) -> None:

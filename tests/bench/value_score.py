@@ -48,7 +48,8 @@ class Summary(TypedDict):
     regret_error: float
 
 
-def _score(table: Table, rule: str, price: float, retrains: float, misses: float) -> Score:
+def score_of(table: Table, rule: str, price: float, retrains: float, misses: float) -> Score:
+    """Return the figures of one plan: so many retrains at `price`, and the misses that were left."""
     whole = round(retrains)
     calendar, best = table.calendar(whole), table.optimum[min(whole, MOST)]
     cost = price * table.train
@@ -75,21 +76,21 @@ def scores(table: Table, rules: Iterable[str] = RULES) -> list[Score]:
         retrains = 0
         for name in rules:
             points = plan(RULES[name], table, price=price, budget=budget)
-            found.append(_score(table, name, price, len(points), table.misses(points)))
+            found.append(score_of(table, name, price, len(points), table.misses(points)))
             if name == "shortfall":
                 retrains = len(points)
         cost = price * table.train
         best = int(np.argmin([fewest + cost * k for k, fewest in enumerate(table.optimum)]))
         known = min(range(MOST + 1), key=lambda k: table.calendar(k) + cost * k)
         found += [
-            _score(table, "never", price, 0, table.misses([])),
-            _score(table, "random", price, retrains, table.drawn(retrains, rng)),
-            _score(table, "best calendar of each stream", price, known, table.calendar(known)),
-            _score(table, "optimum in hindsight", price, best, table.optimum[best]),
+            score_of(table, "never", price, 0, table.misses([])),
+            score_of(table, "random", price, retrains, table.drawn(retrains, rng)),
+            score_of(table, "best calendar of each stream", price, known, table.calendar(known)),
+            score_of(table, "optimum in hindsight", price, best, table.optimum[best]),
         ]
         for period in PERIODS:
             misses, retrains_of = table.periodic(period)
-            found.append(_score(table, f"calendar {period:g}", price, retrains_of, misses))
+            found.append(score_of(table, f"calendar {period:g}", price, retrains_of, misses))
     return found
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -56,12 +57,19 @@ def model(kind: str) -> Any:
     return RandomForestClassifier(n_estimators=25, min_samples_leaf=2, random_state=0, n_jobs=1)
 
 
-def trained(kind: str, rows: Rows, end: int) -> tuple[Any, float]:
-    """Return a model of the last `rows.train` rows before `end`, and what it promises."""
-    part = slice(end - rows.train, end)
+@contextmanager
+def training() -> Iterator[None]:
+    """Train in one thread, without a word of what has not converged."""
     # Threads for matrices this small cost more than they do, on a busy machine twenty times as much.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def trained(kind: str, rows: Rows, end: int) -> tuple[Any, float]:
+    """Return a model of the last `rows.train` rows before `end`, and what it promises."""
+    part = slice(end - rows.train, end)
+    with training():
         promised = cross_validated(model(kind), rows.features[part], rows.classes[part]).value
         return model(kind).fit(rows.features[part], rows.classes[part]), promised
 

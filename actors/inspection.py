@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect as inspection
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,6 +36,17 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}"
+
+
+_PLACEHOLDER: Final = re.compile(r"(?<!\{)\{\w+\}")
+_SINGLE_QUOTED: Final = re.compile(r"'[^']*'")
+_READ_TWICE: Final = (
+    (re.compile("`"), "an entrypoint with backquotes"),
+    (re.compile(r"\$\(\(|\$\["), "an entrypoint with arithmetic"),
+    (re.compile("(?<!<)<<(?!<)"), "an entrypoint with a here-document"),
+)
+_SHELL: Final = re.compile("(?:ba|da|k|z|a|c|tc|fi)?sh")
+_COMMAND_OPTION: Final = re.compile("-[a-z]*c")
 
 
 def inspect(settings: config.Settings, environment: Mapping[str, str], *, imports: bool = False) -> list[Finding]:
@@ -140,6 +153,13 @@ class _Look:
                 f"{{{name}}} must stand outside quotes: it is quoted where it is put in, and inside other quotes a name like "
                 "'; rm -rf ~' would run",
             )
+        where = read_twice(handler.entrypoint)
+        if where is not None:
+            yield Finding(
+                f"{path}.entrypoint",
+                f"placeholders must not stand in {where}: a shell reads what is there a second time, or as it is, so a name "
+                "like '$(rm -rf ~)' would run; hand them to a script as arguments",
+            )
 
     def _url(self, path: str, written: str) -> Iterator[Finding]:
         url = written if self._missing_names(written) else expand(written, self._environment)
@@ -219,6 +239,33 @@ def quoted_placeholders(entrypoint: str) -> list[str]:
             quote = here
         at += 1
     return found
+
+
+def read_twice(entrypoint: str) -> str | None:
+    """Say where in an entrypoint a placeholder stands whose quotes are of no use, None where none does.
+
+    >>> read_twice("ssh gpu1 train.py {model}")
+    'what ssh is given'
+    >>> read_twice("sh -c 'exec train.py $1' sh {model}")
+    """
+    if _PLACEHOLDER.search(entrypoint) is None:
+        return None
+    bare = _SINGLE_QUOTED.sub("", entrypoint)
+    found = next((where for written, where in _READ_TWICE if written.search(bare)), None)
+    if found is not None:
+        return found
+    try:
+        words = shlex.split(entrypoint)
+    except ValueError:  # an open quote, or one that a here-document holds
+        return None
+    for at, word in enumerate(words):
+        program = word.rpartition("/")[2]
+        if program in {"eval", "ssh", "su", "watch"} and any(map(_PLACEHOLDER.search, words[at + 1 :])):
+            return f"what {program} is given"
+        of_a_shell = any(_SHELL.fullmatch(before.rpartition("/")[2]) for before in words[:at])
+        if of_a_shell and _COMMAND_OPTION.fullmatch(word) and any(map(_PLACEHOLDER.search, words[at + 1 : at + 2])):
+            return f"the command of {word}"
+    return None
 
 
 def _not_set(path: str, name: str) -> Finding:

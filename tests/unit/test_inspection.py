@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors import config
-from actors.inspection import inspect, quoted_placeholders
+from actors.inspection import inspect, quoted_placeholders, read_twice
 from actors.retraining.handlers.ray_job import filled
+from tests.speed import slow
 
 TUNE = {"kind": "tune", "objective": "m:f", "space": {"lr": [1e-5, 1e-2, "log"]}}
 
@@ -199,3 +201,49 @@ def test_what_is_let_through_reaches_the_program_as_one_word(around: str, model:
         return
     assert quoted_placeholders(template) == []
     assert shlex.split(filled(template, {"m": model})) == [*before, model]
+
+
+# What a shell would run if it read the name again: it writes a file.
+NASTY = "$(touch ran)", "; touch ran", "`touch ran`", "`; touch ran; `"
+
+
+@pytest.mark.parametrize(
+    "entrypoint",
+    [
+        "cat <<E\n{m}\nE",
+        "cat <<-E\n{m}\nE",
+        "echo `echo {m}`",
+        "echo $(( {m} ))",
+        "eval echo {m}",
+        "sh -c echo\\ {m}",
+        "bash -ec {m}",
+        "/bin/bash -c echo{m}",
+    ],
+)
+def test_a_name_that_a_shell_would_read_a_second_time_is_refused(entrypoint: str, tmp_path: Path) -> None:
+    assert read_twice(entrypoint) is not None
+    for name in NASTY:  # negative control: each of them is a way in
+        command = ["bash", "-c", filled(entrypoint, {"m": name})]
+        subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=slow(10.0))
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "entrypoint",
+    [
+        "train.py --model={m} {m}",
+        "train.py $(basename {m})",
+        "sh -c 'echo \"$1\"' sh {m}",
+        "cat <<< {m}",
+        "train.py '`' {m}",
+        "cd /app && exec python -m train {m} # {m}",
+        "A={m} train.py",
+        "train.py {m} 2>> log",
+    ],
+)
+def test_what_is_read_once_is_let_through_and_runs_nothing(entrypoint: str, tmp_path: Path) -> None:
+    assert (read_twice(entrypoint), quoted_placeholders(entrypoint)) == (None, [])
+    for name in NASTY:
+        command = ["bash", "-c", filled(entrypoint, {"m": name})]
+        subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=slow(10.0))
+    assert not (tmp_path / "ran").exists()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, TypeVar
@@ -29,7 +28,7 @@ from actors.detection.model import Change, Ingest, Work
 from actors.detection.queue import CommitQueue
 from actors.detection.rules.promises import Promise
 from actors.detection.state import DetectionState, UnavailableError
-from actors.detection.weighing import Weighing
+from actors.detection.sweeper import Sweeper
 from actors.storage import StaleEpochError, Store
 
 logger = logging.getLogger(__name__)
@@ -40,9 +39,6 @@ _FOLLOW_S: Final = 2.0  # between two looks at the orders of open episodes
 _LONGEST_S: Final = 60.0  # without anything that is due
 _TRIM_S: Final = 30.0  # between two looks at the logs of the models that have logged
 _SWEEP_S: Final = 3600.0  # between two looks at all logs, and at what else grows old
-_LOOKED_AT: Final = 500  # models whose logs are looked at between two commits
-_WEIGHED_ROWS: Final = 5000  # of one model's log that are added up between two commits
-_TRIM_ROWS: Final = 200  # of one model's log that go at once
 _MAX_BASELINE: Final = 100_000
 
 
@@ -75,6 +71,7 @@ class DriftDetector:
         self._ticks: asyncio.Task[None] | None = None
         self._thread = StoreThread(storage, self._made, end_stale=end_stale)
         self._errands = Errands(peers or RayPeers(namespace), self._thread, lambda: self._queue)
+        self._sweeper = Sweeper(self._thread, self._clock)
         self._queue = CommitQueue(self._thread, self._committed, self._after_commit)
         self._stirred = asyncio.Event()  # a commit may have made something due
         self._start()
@@ -285,7 +282,7 @@ class DriftDetector:
                 if began >= trim_at:
                     trim_at, sweep = began + _TRIM_S, began >= sweep_at
                     sweep_at = began + _SWEEP_S if sweep else sweep_at
-                    await self._keep_house(sweep=sweep)
+                    await self._sweeper.sweep(everything=sweep)
             except (StaleEpochError, UnavailableError, *STORE_ERRORS) as error:
                 logger.warning("the store is unavailable, trying again: %s", error)
             except Exception:
@@ -305,54 +302,9 @@ class DriftDetector:
         waits = [_LONGEST_S, *([_FOLLOW_S] if followed else []), *([] if due_in is None else [due_in])]
         return min(waits)
 
-    async def _keep_house(self, *, sweep: bool = True) -> None:
-        """Keep the retention, a part at a time, so that ingest waits for none of it for long.
-
-        Trimmed are the models that have logged since the last time; all of them, whose rows only grow old, with `sweep`.
-        """
-        grown = await self._thread.do(lambda state: state.keeping.grown())
-        names = await self._thread.do(lambda state: [model.name for model in state.models]) if sweep else grown
-        overlong: list[str] = []
-        for start in range(0, len(names), _LOOKED_AT):
-            part = names[start : start + _LOOKED_AT]
-            overlong += await self._thread.do(functools.partial(self._overlong, part))
-        for name in overlong:
-            while await self._thread.do(functools.partial(self._trimmed, name)) >= _TRIM_ROWS:
-                pass  # until the log is within its limits: a busy model may have grown by more than goes at once
-        if names:
-            await self._keep_bytes(names)
-        if sweep:
-            await self._thread.do(lambda state: state.keeping.forget_old(self._clock.now()))
-        while await self._thread.do(lambda state: state.keeping.give_back()):
-            pass
-
-    async def _keep_bytes(self, names: list[str]) -> None:
-        """Keep the limits in bytes; for the one of all models together, the logs of all of them are read."""
-        weighing = await self._thread.do(lambda state: state.keeping.weighing())
-        if weighing is None:
-            return
-        if weighing.is_of_all:
-            names = await self._thread.do(lambda state: [model.name for model in state.models])
-        for name in names:
-            below = await self._thread.do(functools.partial(self._weighed, weighing, name, None))
-            while below is not None:
-                below = await self._thread.do(functools.partial(self._weighed, weighing, name, below))
-        for name, upto in weighing.upto().items():
-            while await self._thread.do(functools.partial(self._trimmed, name, upto=upto)) >= _TRIM_ROWS:
-                pass
-
     def _after_commit(self) -> None:
         self._errands.send_soon()
         self._stirred.set()
-
-    def _overlong(self, names: list[str], state: DetectionState) -> list[str]:
-        return state.keeping.overlong(names, self._clock.now())
-
-    def _weighed(self, weighing: Weighing, name: str, below: int | None, state: DetectionState) -> int | None:
-        return state.keeping.weigh(weighing, name, below, _WEIGHED_ROWS)
-
-    def _trimmed(self, name: str, state: DetectionState, upto: int = 0) -> int:
-        return state.keeping.trim(name, self._clock.now(), _TRIM_ROWS, upto)
 
 
 def _refusal(error: BaseException) -> replies.Ingested:

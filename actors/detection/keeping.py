@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from actors.clock import Instant
-from actors.detection import tables
+from actors.detection import old_rows
 from actors.detection.models import Models
 from actors.detection.weighing import Weighing
 from actors.storage import Fence
@@ -36,7 +36,7 @@ class Keeping:
         """Return those of the models whose logs are beyond the retention."""
         retention = self._models.settings.retention
         with self._fence.part.read() as connection:
-            return tables.overlong(connection, names, before_s=now.wall_s - retention.age_s, rows=retention.rows)
+            return old_rows.overlong(connection, names, before_s=now.wall_s - retention.age_s, rows=retention.rows)
 
     def weighing(self) -> Weighing | None:
         """Return what adds the logs up; None where no limit is in bytes."""
@@ -48,7 +48,7 @@ class Keeping:
     def weigh(self, weighing: Weighing, name: str, below: int | None, at_most: int) -> int | None:
         """Add up to `at_most` batches of a model, those before `below`; return where to go on, None at the end."""
         with self._fence.part.read() as connection:
-            snapshot, batches = tables.weighed(connection, name, below=below, at_most=at_most)
+            snapshot, batches = old_rows.weighed(connection, name, below=below, at_most=at_most)
         on = weighing.add(name, snapshot, batches) and len(batches) == at_most
         return batches[-1][0] if on else None
 
@@ -60,15 +60,15 @@ class Keeping:
         retention = self._models.settings.retention
         before_s = now.wall_s - retention.age_s
         with self._fence.write() as connection:
-            return tables.trim(connection, name, before_s=before_s, rows=retention.rows, at_most=at_most, upto=upto)
+            return old_rows.trim(connection, name, before_s=before_s, rows=retention.rows, at_most=at_most, upto=upto)
 
     def forget_old(self, now: Instant) -> None:
         """Forget producers, closed episodes and batches that were set aside, beyond the retention."""
         before_s = now.wall_s - self._models.settings.retention.age_s
         with self._fence.write() as connection:
-            gone = tables.forget_producers(connection, self._process, min(before_s, now.wall_s - _PRODUCER_S))
-            tables.forget_episodes(connection, self._process, before_s)
-            tables.forget_quarantine(connection, self._process, before_s)
+            gone = old_rows.forget_producers(connection, self._process, min(before_s, now.wall_s - _PRODUCER_S))
+            old_rows.forget_episodes(connection, self._process, before_s)
+            old_rows.forget_quarantine(connection, self._process, before_s)
         if gone:
             self._models.forget_marks()
 

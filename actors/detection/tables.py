@@ -30,7 +30,6 @@ from sqlalchemy import (
     column,
     delete,
     func,
-    or_,
     select,
     true,
     values,
@@ -261,7 +260,7 @@ def _set_aside(connection: Connection, damage: Damage, at_s: float) -> None:
 def load_attempts(connection: Connection, batches: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
     """Return how often each batch, a sequence by (model, producer), was tried and has not come through."""
     found = dict.fromkeys(batches, 0)
-    for part in _chunks(sorted(batches)):
+    for part in chunks(sorted(batches)):
         for row in connection.execute(_rows_of(attempts, part)):
             if row.sequence == batches[row.model, row.producer]:
                 found[row.model, row.producer] = row.tries
@@ -272,68 +271,6 @@ def write_attempts(connection: Connection, tried: Mapping[tuple[str, str], tuple
     """Put (sequence, tries) of batches, by (model, producer), on record."""
     rows = [{"model": m, "producer": p, "sequence": seq, "tries": tries} for (m, p), (seq, tries) in tried.items()]
     connection.execute(upsert(connection, attempts, "sequence", "tries"), rows)
-
-
-def overlong(connection: Connection, names: Sequence[str], *, before_s: float, rows: int) -> list[str]:
-    """Return those of the models whose log has batches that `trim` takes out: a look, where most have none."""
-    found: list[str] = []
-    first = select(func.min(log.c.number)).where(log.c.model == models.c.model).correlate(models).scalar_subquery()
-    oldest = select(models.c.model).join(log, and_(log.c.model == models.c.model, log.c.number == first))
-    due = oldest.where(
-        log.c.number <= models.c.snapshot, or_(log.c.received_at < before_s, log.c.number <= models.c.number - rows)
-    )
-    for part in _chunks(names):
-        found.extend(connection.execute(due.where(models.c.model.in_(part))).scalars())
-    return found
-
-
-def weighed(connection: Connection, model: str, *, below: int | None, at_most: int) -> tuple[int, list[tuple[int, float, int]]]:
-    """Return the number that the snapshot knows, and number, time and bytes of batches before `below`, the newest first."""
-    snapshot = connection.execute(select(models.c.snapshot).where(models.c.model == model)).scalar()
-    wanted = select(log.c.number, log.c.received_at, func.length(log.c.payload)).where(log.c.model == model)
-    if below is not None:
-        wanted = wanted.where(log.c.number < below)
-    rows = connection.execute(wanted.order_by(log.c.number.desc()).limit(at_most))
-    return snapshot or 0, [(row[0], row[1], row[2]) for row in rows]
-
-
-def trim(connection: Connection, model: str, *, before_s: float, rows: int, at_most: int, upto: int = 0) -> int:
-    """Take the oldest batches of a model out of the log and return how many went.
-
-    Those received before `before_s`, those beyond the newest `rows`, and those up to number `upto`.
-
-    What the last snapshot does not know yet stays, whatever its age; at most `at_most` batches go at once, so that ingest
-    never waits long.
-    """
-    row = connection.execute(
-        select(
-            models.c.number, models.c.snapshot, select(func.min(log.c.number)).where(log.c.model == model).scalar_subquery()
-        ).where(models.c.model == model)
-    ).first()
-    if row is None or row[2] is None:
-        return 0
-    number, snapshot, oldest = row
-    done = connection.execute(
-        delete(log).where(
-            log.c.model == model,
-            log.c.number <= min(snapshot, oldest + at_most - 1),
-            or_(log.c.received_at < before_s, log.c.number <= max(number - rows, upto)),
-        )
-    )
-    return int(done.rowcount)
-
-
-def forget_producers(connection: Connection, process: str, before_s: float) -> int:
-    """Forget the marks of producers silent for so long that no batch of theirs is in flight; return how many went."""
-    own = select(models.c.model).where(models.c.process == process)
-    return connection.execute(delete(producers).where(producers.c.seen_at < before_s, producers.c.model.in_(own))).rowcount
-
-
-def forget_episodes(connection: Connection, process: str, before_s: float) -> None:
-    """Forget episodes that were closed and are older than the retention: of the process's models, and of removed ones."""
-    others = select(models.c.model).where(models.c.process != process)
-    for table, old in ((episodes, episodes.c.open == 0), (judgements, judgements.c.verdict != "")):
-        connection.execute(delete(table).where(old, table.c.opened_at < before_s, table.c.model.not_in(others)))
 
 
 def last_numbers(connection: Connection, model: str) -> tuple[int, int]:
@@ -357,12 +294,6 @@ def remove_model(connection: Connection, model: str, *, episodes_too: bool) -> N
         connection.execute(delete(table).where(table.c.model == model))
 
 
-def forget_quarantine(connection: Connection, process: str, before_s: float) -> None:
-    """Forget batches that were set aside and are older than the retention."""
-    own = select(models.c.model).where(models.c.process == process)
-    connection.execute(delete(quarantine).where(quarantine.c.received_at < before_s, quarantine.c.model.in_(own)))
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -374,7 +305,7 @@ def load_models(connection: Connection, process: str) -> list[Any]:
 def load_some_models(connection: Connection, names: Sequence[str]) -> list[Any]:
     """Return the rows of these models, as far as there are any."""
     found: list[Any] = []
-    for part in _chunks(names):
+    for part in chunks(names):
         found.extend(connection.execute(select(models).where(models.c.model.in_(part))))
     return found
 
@@ -385,7 +316,7 @@ def load_some_models(connection: Connection, names: Sequence[str]) -> list[Any]:
 def load_states(connection: Connection, names: Sequence[str], damaged: list[Damage]) -> list[StateRow]:
     """Return the snapshots of these models."""
     found: list[StateRow] = []
-    for part in _chunks(names):
+    for part in chunks(names):
         for row in connection.execute(select(states).where(states.c.model.in_(part))):
             try:
                 state = unseal(row.state)
@@ -420,7 +351,7 @@ def sample_of(stored: bytes) -> Floats:
 def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
     """Return the high-water marks of (model, producer); an unknown one is left out."""
     found: dict[tuple[str, str], int] = {}
-    for part in _chunks(pairs):
+    for part in chunks(pairs):
         found.update({(row.model, row.producer): row.high_water for row in connection.execute(_rows_of(producers, part))})
     return found
 
@@ -533,7 +464,8 @@ def episode_of(record: bytes) -> Episode:
     return cast("Episode", found)
 
 
-def _chunks(names: Sequence[T]) -> Iterator[Sequence[T]]:
+def chunks(names: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut names into parts that one IN list takes."""
     for start in range(0, len(names), _CHUNK):
         yield names[start : start + _CHUNK]
 

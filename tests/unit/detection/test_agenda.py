@@ -101,7 +101,7 @@ def test_the_process_sleeps_until_the_first_silence_may_be_noticed(tmp_path: Pat
 def test_a_busy_models_log_is_trimmed_until_it_is_within_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times as many batches as go at once have come since the last look."""
     monkeypatch.setattr("actors.detection.writing.SNAPSHOT_BATCHES", 1)
-    monkeypatch.setattr(actor, "_TRIM_ROWS", 30)
+    monkeypatch.setattr("actors.detection.sweeper._TRIM_ROWS", 30)
     store = Store(f"sqlite:///{tmp_path}/store")
     store_settings(store, parse({"retention": {"rows": 10}}, "test"), NOW)
 
@@ -111,7 +111,7 @@ def test_a_busy_models_log_is_trimmed_until_it_is_within_its_limits(tmp_path: Pa
         )
         for number in range(160):
             await log(detector, "m", 3 * number)
-        await detector._keep_house(sweep=False)
+        await detector._sweeper.sweep(everything=False)
 
     asyncio.run(story())
     with store.part(DETECTOR, 0).read() as connection:

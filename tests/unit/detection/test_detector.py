@@ -766,7 +766,7 @@ def test_retention_takes_old_batches_but_none_that_a_snapshot_needs(
         detector = world.detector()
         for i in range(100):
             await send(detector, world.payload(n=5), 5 * i)
-        await detector._keep_house()
+        await detector._sweeper.sweep()
         before = world.count("log")
         store = Store(world.url)
         with store.part(DETECTOR, 0).read() as connection:
@@ -777,7 +777,7 @@ def test_retention_takes_old_batches_but_none_that_a_snapshot_needs(
         assert kept[0] <= row.snapshot + 1
         assert len(kept) >= 10
         world.clock.advance_to(NOW + 7200)
-        await detector._keep_house()
+        await detector._sweeper.sweep()
         successor = world.detector()
         assert (await send(successor, world.payload(n=5), 500))["accepted"] == 5
 

@@ -16,7 +16,6 @@ from actors import wire
 from actors.clock import EventClock
 from actors.config import parse
 from actors.config.stored import store_settings
-from actors.detection import detector as actor
 from actors.detection import stored, tables
 from actors.detection.detector import DriftDetector
 from actors.detection.tables import DETECTOR
@@ -80,8 +79,8 @@ def test_the_detector_keeps_the_limit_and_the_oldest_batches_go_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     monkeypatch.setattr("actors.detection.writing.SNAPSHOT_BATCHES", -63)  # at every batch
-    monkeypatch.setattr(actor, "_TRIM_ROWS", 7)
-    monkeypatch.setattr(actor, "_WEIGHED_ROWS", 9)
+    monkeypatch.setattr("actors.detection.sweeper._TRIM_ROWS", 7)
+    monkeypatch.setattr("actors.detection.sweeper._WEIGHED_ROWS", 9)
     store, clock = Store(f"sqlite:///{tmp_path}/store"), EventClock(NOW)
     store_settings(store, parse({"retention": {limit: 30_000}}, "test"), NOW)
 
@@ -93,7 +92,7 @@ def test_the_detector_keeps_the_limit_and_the_oldest_batches_go_first(
             clock.advance_to(NOW + number)
             for model in ("old", "new") if number < 30 else ("new",):
                 await log(detector, model, number)
-        await detector._keep_house(sweep=False)
+        await detector._sweeper.sweep(everything=False)
         clock.advance_to(NOW + 100.0)
         await log(detector, "new", 60)
 

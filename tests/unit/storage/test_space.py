@@ -159,7 +159,7 @@ def test_the_detector_gives_back_what_was_deleted(tmp_path: Path) -> None:
         detector = DriftDetector(name="d", namespace="unit", storage=url, slot=0, clock=EventClock(0.0), peers=Nobody())
         assert (await detector.high_water(model="m", producer="p"))["status"] != "unavailable"
         part = left_free(url, DETECTOR, 0)
-        await detector._keep_house(sweep=False)
+        await detector._sweeper.sweep(everything=False)
         assert pages(part)[0] < 100
 
     asyncio.run(story())

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired
 
 from actors import config, replies, wire
 from actors.clock import Instant, event_instant
 from actors.detection.rows import Damage, JudgementRow, LogRow, SampleRow
 from actors.detection.rules.decisions import Ask, Effect
 from actors.detection.rules.episodes import EpisodeBook
-from actors.detection.rules.monitor import Monitor
-from actors.detection.rules.retrain import RetrainWatch
+from actors.detection.rules.monitor import Monitor, MonitorMemory
+from actors.detection.rules.retrain import RetrainRecord, RetrainWatch
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,21 @@ class Outgoing(NamedTuple):
     body: replies.Json
 
 
+class ModelMemory(MonitorMemory):
+    """What a model's row keeps besides its counts. What an older build has not written is left out."""
+
+    no_data: bool
+    quarantined: int
+    state: str
+    ordinal: int
+    flagged: NotRequired[list[str]]
+    retrain: NotRequired[RetrainRecord]
+    deployed: NotRequired[str | None]
+    rejection: NotRequired[replies.LastRejection | None]
+    bad_values: NotRequired[int]
+    clock_ahead: NotRequired[replies.ClockAhead | None]
+
+
 @dataclass(slots=True)
 class Model:
     """One model in memory."""
@@ -74,8 +89,8 @@ class Model:
     last_seen: Instant | None = None
     quarantined: int = 0
     bad_values: int = 0  # of accepted events: no finite numbers, left out
-    rejection: dict[str, Any] | None = None  # the last one: field, value, rule, and `at`, when it came
-    clock_ahead: dict[str, float] | None = None  # of a sender, when it last was: seconds, and `at`
+    rejection: replies.LastRejection | None = None  # the last one: field, value, rule, and `at`, when it came
+    clock_ahead: replies.ClockAhead | None = None  # of a sender, when it last was: seconds, and `at`
     no_data: bool = False
     warned: bool = False  # that nothing it logs is watched
     deployed: str | None = None  # the live version that the dispatcher was told of, for its age
@@ -135,8 +150,8 @@ class Model:
         """Count rejected events, and keep the last reason."""
         self.rejected += events
         if rejection is not None:
-            said = {"field": rejection["field"], "value": rejection["value"], "rule": rejection["rule"]}
-            self.rejection = {**said, "at": now.wall_s}
+            field_, value, rule = rejection["field"], rejection["value"], rejection["rule"]
+            self.rejection = {"field": field_, "value": value, "rule": rule, "at": now.wall_s}
 
     def ask_for(self, damage: Damage) -> None:
         """Ask again for what a row asked for that cannot be read."""

@@ -17,7 +17,7 @@ from actors.clock import Instant
 from actors.detection import baselines, tables
 from actors.detection.agenda import Agenda
 from actors.detection.attempts import Key
-from actors.detection.model import Ingest, Model, Work
+from actors.detection.model import Ingest, Model, ModelMemory, Work
 from actors.detection.rows import Damage
 from actors.detection.rules.episodes import EpisodeBook
 from actors.detection.rules.monitor import Monitor
@@ -231,7 +231,7 @@ class Models:
             self.plan(model, now)
 
     def _model_of(self, row: Any, records: Iterable[Episode], now: Instant) -> Model:
-        memory = tables.unpack(row.memory)
+        memory: ModelMemory = tables.unpack(row.memory)
         settings = self.settings.for_model(row.model)
         # The boot clock's reading of then is not known; the wall's is.
         seen = Instant(row.last_at, 0.0, "") if row.last_at <= now.wall_s else now

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, func, select
 
 from actors import messages
+from actors.detection.model import ModelMemory
 from actors.detection.rules.record import is_shortfall
 from actors.detection.tables import (
     DAMAGED,
@@ -25,7 +25,7 @@ from actors.detection.tables import (
     samples,
     unpack,
 )
-from actors.replies import DamageShown, Episode
+from actors.replies import DamageShown, Episode, ModelStatus, SetAside, VersionProgress
 from actors.storage import Part, Store
 from actors.wire import Floats
 
@@ -37,7 +37,7 @@ def detector_parts(store: Store) -> list[Part]:
 
 def read_status(
     connection: Connection, model: str | None = None, unreadable: list[str] | None = None
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ModelStatus]:
     """Return {model: {"events", "duplicates", "rejected", "state", "versions", "open_episodes", ...}} as the store has it.
 
     `open_episodes` are those of alarms, `open_requests` what was asked for since a retrain pays. A row that cannot be read is
@@ -51,24 +51,12 @@ def read_status(
     waiting = select(outbox.c.model, func.count()).group_by(outbox.c.model)  # what the dispatcher has not confirmed yet
     undelivered = {row[0]: row[1] for row in connection.execute(waiting)}
     hurt = read_damage(connection)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ModelStatus] = {}
     for row in connection.execute(chosen.order_by(models.c.model)):
         try:
-            memory = shown_memory(unpack(row.memory))
+            found[row.model] = _shown(row, unpack(row.memory), undelivered.get(row.model, 0), hurt.get(row.model))
         except UNREADABLE:
             skipped.append(f"model {row.model}")
-            continue
-        found[row.model] = {
-            "events": row.events,
-            "duplicates": row.duplicates,
-            "rejected": row.rejected,
-            "last_at": row.last_at,
-            "open_episodes": [],
-            "open_requests": [],
-            "undelivered": undelivered.get(row.model, 0),
-            "damaged": hurt.get(row.model),
-            **memory,
-        }
     for row in connection.execute(held.order_by(episodes.c.opened_at)):
         try:
             record = episode_of(row.record)
@@ -77,22 +65,30 @@ def read_status(
             skipped.append(f"episode {row.id}")
             continue
         if row.model in found and is_open:
-            found[row.model]["open_episodes" if is_alarm else "open_requests"].append(row.id)
+            shown = found[row.model]
+            (shown["open_episodes"] if is_alarm else shown["open_requests"]).append(row.id)
     return found
 
 
-def shown_memory(memory: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what status shows of a model's memory."""
-    versions = {
+def _shown(row: Any, memory: ModelMemory, undelivered: int, damaged: DamageShown | None) -> ModelStatus:
+    versions: dict[str, VersionProgress] = {
         version: {
             "events": held["events"],
             "late": held["late"],
             "state": held["state"],
-            "metrics": {metric: dict(seen["progress"]) for metric, seen in held["metrics"].items()},
+            "metrics": {metric: seen["progress"] for metric, seen in held["metrics"].items()},
         }
         for version, held in memory["versions"].items()
     }
     return {
+        "events": row.events,
+        "duplicates": row.duplicates,
+        "rejected": row.rejected,
+        "last_at": row.last_at,
+        "open_episodes": [],
+        "open_requests": [],
+        "undelivered": undelivered,
+        "damaged": damaged,
         "state": memory["state"],
         "late": sum(held["late"] for held in memory["versions"].values()),
         "quarantined": memory.get("quarantined", 0),
@@ -181,7 +177,7 @@ def read_damage(connection: Connection) -> dict[str, DamageShown]:
     return found
 
 
-def read_quarantine(connection: Connection, limit: int = 1000) -> list[dict[str, Any]]:
+def read_quarantine(connection: Connection, limit: int = 1000) -> list[SetAside]:
     """Return the batches that were set aside, without their bytes."""
     rows = connection.execute(
         select(
@@ -195,4 +191,4 @@ def read_quarantine(connection: Connection, limit: int = 1000) -> list[dict[str,
         .order_by(quarantine.c.received_at)
         .limit(limit)
     )
-    return [dict(row._mapping) for row in rows]  # noqa: SLF001  public by SQLAlchemy's documentation
+    return [cast("SetAside", dict(row._mapping)) for row in rows]  # noqa: SLF001  public by SQLAlchemy's documentation

@@ -8,10 +8,9 @@ from typing import Final
 
 from actors.clock import Instant
 from actors.detection import effects, tables
-from actors.detection.model import Model
+from actors.detection.model import Model, ModelMemory
 from actors.detection.rows import Changes
 from actors.detection.rules.decisions import Tell
-from actors.replies import Json
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def written(model: Model) -> None:
     model.book.written()
 
 
-def _memory(model: Model) -> Json:
+def _memory(model: Model) -> ModelMemory:
     memory = model.monitor.memory()
     for version, held in memory["versions"].items():
         drifting = model.book.drifting(version)
@@ -72,7 +71,8 @@ def _memory(model: Model) -> Json:
             held["state"] = "drifting"
         for metric in drifting.keys() & held["metrics"].keys():
             # What the detector learns now is the drifted level; the episode keeps the old one.
-            held["metrics"][metric]["progress"].update(state="drifting", baseline=drifting[metric])
+            progress = held["metrics"][metric]["progress"]
+            progress["state"], progress["baseline"] = "drifting", drifting[metric]
     return {
         **memory,
         "no_data": model.no_data,

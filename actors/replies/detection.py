@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from actors.replies.base import Json
 
@@ -57,6 +57,79 @@ class ShortfallNumbers(TypedDict):
     stretch_since: float | None  # event time
     standard_error: float
     drift: float  # distance of the rate from the promise, in standard errors
+
+
+class MetricProgress(TypedDict):
+    """How far the detector of one metric has got; `state`: learning, stable, warning, drifting or error."""
+
+    state: str
+    baseline: float | None  # mean of the level that new events are compared with
+    recent: float | None  # mean of the last events
+    seen: int  # events since the last alarm
+    warmup: int  # events that are learned from before an alarm is possible
+    n_baseline: int
+    statistic: float
+    threshold: float
+    error: NotRequired[str]  # why the detector cannot take the metric
+
+
+class VersionProgress(TypedDict):
+    """What status shows of one version."""
+
+    events: int
+    late: int
+    state: str
+    metrics: dict[str, MetricProgress]
+
+
+class LastRejection(TypedDict):
+    """Why the last rejected event was not counted, and when it came."""
+
+    field: str
+    value: Any
+    rule: str
+    at: float
+
+
+class ClockAhead(TypedDict):
+    """How far a sender's clock ran ahead of ours, in seconds, and when that was noticed last."""
+
+    s: float
+    at: float
+
+
+class ModelStatus(TypedDict):
+    """What status shows of one model, as its detector's process has stored it."""
+
+    events: int
+    duplicates: int
+    rejected: int
+    last_at: float
+    open_episodes: list[str]
+    open_requests: list[str]
+    undelivered: int  # calls that the dispatcher has not confirmed yet
+    damaged: DamageShown | None
+    state: str
+    late: int
+    quarantined: int
+    flagged: list[str]
+    last_rejection: LastRejection | None
+    bad_values: int
+    clock_ahead: ClockAhead | None
+    pinned: str | None
+    retrain: RetrainShown | None
+    versions: dict[str, VersionProgress]
+
+
+class SetAside(TypedDict):
+    """A batch, or a damaged row, that was set aside."""
+
+    model: str
+    producer: str
+    sequence: int
+    count: int
+    received_at: float
+    reason: str
 
 
 class DamageShown(TypedDict):

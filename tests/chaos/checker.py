@@ -19,6 +19,7 @@ from actors import wire
 from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
 from actors.detection.stored import detector_parts
+from actors.replies import ModelStatus
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
@@ -67,7 +68,7 @@ def check(storage: str, folder: Path, sources: Sequence[int], *, cooldown_s: flo
     store = Store(storage)
     try:
         acks = {source: list(AckReader(ack_path(folder, source)).more()) for source in sources}
-        counters: dict[str, dict[str, Any]] = {}
+        counters: dict[str, ModelStatus] = {}
         for part in detector_parts(store):
             with part.read() as connection:
                 counters.update(detector_stored.read_status(connection))

@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Final, TypedDict, cast
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from actors import drift
 from actors.config import Duration, ModelSettings, Season, WatchSettings
 from actors.drift import Alarm, DriftStrategy, Seasonal, knots_of
 from actors.drift.unusable import Unusable
-from actors.wire import Batch, Bools, Floats, rows_of
+from actors.replies import MetricProgress
+from actors.wire import Batch, Bools, Floats, Indices, rows_of
 
 MAX_VERSIONS: Final = 64  # of one model, kept with their detectors; the one that was silent longest goes first
 _USUAL_BUDGET: Final = 10_000.0  # events, where a duration is asked for and no rate is known yet
@@ -48,6 +49,34 @@ class Taken:
     feeds: list[Feed]
     dropped_versions: list[str]
     errors: list[tuple[str, str, str]] = field(default_factory=list)  # version, metric, why its detector cannot take it
+
+
+class MetricMemory(TypedDict):
+    """A metric's detector, by the name under which its state is stored, and how far it had got."""
+
+    kind: str
+    progress: MetricProgress
+
+
+class VersionMemory(TypedDict):
+    """What is known of one version, besides the states of its detectors."""
+
+    events: int
+    late: int
+    first_time: float
+    last_time: float
+    order: int
+    metrics: dict[str, MetricMemory]
+    state: str
+
+
+class MonitorMemory(TypedDict):
+    """What `Monitor.memory` returns: plain values, as the store takes them."""
+
+    versions: dict[str, VersionMemory]
+    order: int
+    pinned: str | None
+    budget: float
 
 
 @dataclass(slots=True)
@@ -87,13 +116,13 @@ class _Version:
     streams: dict[str, _Stream]
     # Detectors whose saved state has not been needed since the start; most versions never come back.
     asleep: dict[str, tuple[str, bytes]]
-    seen: dict[str, Any]  # progress of each metric, as it was written down last
+    seen: dict[str, MetricMemory]  # progress of each metric, as it was written down last
 
 
 class Monitor:
     """The detectors of one model. Nothing is shared between two of these."""
 
-    def __init__(self, settings: ModelSettings, memory: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, settings: ModelSettings, memory: MonitorMemory | None = None) -> None:
         """Start afresh, or from what `memory` gave; the detectors' states follow by `wake`."""
         self._settings = settings
         self._versions: dict[str, _Version] = {}
@@ -116,12 +145,12 @@ class Monitor:
 
     # --- memory
 
-    def memory(self) -> dict[str, Any]:
+    def memory(self) -> MonitorMemory:
         """Return the counts and the progress as plain values; the detectors' states are read by `dirty_states`."""
-        versions = {}
+        versions: dict[str, VersionMemory] = {}
         for name, held in self._versions.items():
             for metric, stream in held.streams.items():
-                held.seen[metric] = {"kind": stream.kind, "progress": dict(stream.detector.progress())}
+                held.seen[metric] = {"kind": stream.kind, "progress": cast("MetricProgress", dict(stream.detector.progress()))}
             versions[name] = {
                 "events": held.events,
                 "late": held.late,
@@ -197,7 +226,9 @@ class Monitor:
         self._order += 1
         held.order = self._order
 
-    def _feed(self, key: tuple[str, str], held: _Version, batch: Batch, rows: Any, times: Floats) -> Feed | None:
+    def _feed(
+        self, key: tuple[str, str], held: _Version, batch: Batch, rows: Indices | slice | None, times: Floats
+    ) -> Feed | None:
         version, metric = key
         column = batch.columns.get(metric)
         if column is None:

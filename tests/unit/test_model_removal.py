@@ -74,9 +74,18 @@ class World:
 
     def restart(self) -> None:
         """Every process begins as after a kill -9."""
+        self.bury()
         made: Any = {"namespace": "test", "storage": self.url, "clock": self.clock, "peers": self}
         broadcaster = MetricBroadcaster(name="broadcaster", spawn=self.spawn, end_process=self.end, **made)
         self.actors = {"broadcaster": broadcaster, "dispatcher": RetrainDispatcher(name="dispatcher", **made)}
+
+    def bury(self) -> None:
+        """What was killed runs no further: the dispatcher's loop is cancelled, its thread does nothing more."""
+        dispatcher = self.actors.get("dispatcher")
+        if dispatcher is not None:
+            if dispatcher._loop_task is not None:
+                dispatcher._loop_task.cancel()
+            dispatcher._keeper._thread._thread.shutdown(wait=True, cancel_futures=True)
 
     def spawn(self, process: str, slot: int) -> None:
         if process not in self.actors:

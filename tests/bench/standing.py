@@ -51,16 +51,24 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(
         "standing", __doc__ or "", example="python -m tests.bench standing --section memory", program="python -m tests.bench"
     )
-    parser.add_argument("--section", action="append", choices=list(SECTIONS), help="only this; may be given again")
+    parser.add_argument("--section", action="append", choices=list(_sections()), help="only this; may be given again")
     parser.add_argument("--seconds", type=float, default=30.0, help="of silence that are measured (default 30)")
     parser.add_argument("--models", type=int, default=_MANY, help=f"silent models of one process (default {_MANY:,})")
     return run(parser, argv, _bench)
 
 
+def _sections() -> dict[str, Section]:
+    """Return all sections; those of a whole system are in a file of their own, which imports this one."""
+    from tests.bench import standing_system
+
+    return SECTIONS | standing_system.SECTIONS
+
+
 def _bench(arguments: argparse.Namespace, output: Output) -> int:
     found: list[Figure] = []
-    for section in arguments.section or SECTIONS:
-        for figure in SECTIONS[section](arguments):
+    sections = _sections()
+    for section in arguments.section or sections:
+        for figure in sections[section](arguments):
             output.note(f"{figure.what}: {figure.value:.3g} {figure.unit}")
             found.append(figure)
     output.table(

@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from actors import columns as reading
 from actors import wire
 from actors.checks import finite, shown, stand_in, unboxed
 from actors.replies import Broadcasted, Ingested, Rejection
@@ -90,7 +91,7 @@ def _row_of_event(event: object, now_s: float) -> tuple[str, Row, int]:  # noqa:
     if rule is not None:
         raise _BadEventError("model_version", version, rule, size)
     given = event.get("timestamp")
-    time = now_s if given is None else finite(given)
+    time = now_s if given is None else reading.seconds(given)
     if time is None or not 0.0 <= time <= now_s + wire.AHEAD_S:
         raise _BadEventError("timestamp", given, "must be seconds since the epoch, not in the future", size)
     metrics: dict[str, Any] = {}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgpack
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -125,6 +127,26 @@ def test_numpy_scalars_are_numbers() -> None:
     (batch,) = sealing.split_rows(found.rows["m"])
     assert batch.columns["accuracy"].values.tolist() == [0.5]
     assert batch.columns["steps"].values.tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        datetime(2026, 11, 1, tzinfo=UTC),
+        datetime(2026, 11, 1, 3, tzinfo=timezone(timedelta(hours=3))),
+        np.datetime64("2026-11-01"),
+        pd.Timestamp("2026-11-01", tz="UTC"),
+    ],
+)
+def test_the_time_of_a_raw_event_may_be_of_any_library(time: object) -> None:
+    found = raw_events.sort_events([{**GOOD, "timestamp": time}], NOW)
+    assert not found.rejected
+    assert [row[1] for row in found.rows["m"]] == [1_793_491_200.0]
+
+
+@pytest.mark.parametrize("time", [True, timedelta(seconds=5), datetime(2026, 11, 1), "2026-11-01", pd.NaT, math.nan, -1.0])  # noqa: DTZ001
+def test_what_is_no_time_rejects_its_raw_event(time: object) -> None:
+    assert rejection({**GOOD, "timestamp": time})["field"] == "timestamp"
 
 
 def test_a_numbered_call_keeps_a_row_for_a_rejected_event() -> None:

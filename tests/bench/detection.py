@@ -22,6 +22,7 @@ from tests.bench import detection_plots, detection_real
 from tests.bench.arguments import FAILED, FINE, Parser, run
 from tests.bench.detection_contestants import BUDGET, CONTESTANTS, Ours
 from tests.bench.detection_families import FAMILIES
+from tests.bench.detection_nab import nab_rows
 from tests.bench.detection_runs import (
     Measured,
     arl_row,
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", action="append", type=float, help="false_alarm_every of the section arl")
     parser.add_argument("--streams", type=int, help="streams a cell (default 200; 40 with --quick)")
     parser.add_argument("--save", type=Path, metavar="FILE", help="merge the results into this JSON file")
+    parser.add_argument("--nab", type=Path, metavar="DIR", help="nothing but seasons on NAB, of which this is a checkout")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw what FILE (or this run) holds")
     return run(parser, argv, _bench)
 
@@ -81,6 +83,8 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
         "real": lambda: _real(output),
     }
     output.line(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
+    if arguments.nab is not None:
+        return _nab(arguments.nab, output)
     for section in sections:
         start = time.perf_counter()
         fresh = measure[section]()
@@ -345,6 +349,17 @@ def _season(streams: int, output: Output) -> list[dict[str, Any]]:
         ],
     )
     return [{**row} for row in rows]
+
+
+def _nab(folder: Path, output: Output) -> int:
+    rows = nab_rows(folder)
+    output.table(
+        "Numenta Anomaly Benchmark, real files, standard profile",
+        ("what", "windows found", "false alarms", "score"),
+        [(row["what"], f"{row['found']} of {row['windows']}", row["false_alarms"], f"{row['score']:.1f}") for row in rows],
+    )
+    output.result(rows)
+    return FINE
 
 
 def _outlier(streams: int, output: Output) -> list[dict[str, Any]]:

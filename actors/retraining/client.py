@@ -38,7 +38,7 @@ from actors.replies import (
     SilenceRow,
     Taken,
 )
-from actors.retraining.consuming import (
+from actors.retraining.renewal import (
     DISPATCHER,
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,

@@ -15,15 +15,15 @@ from actors.clock import Clock, Instant
 from actors.cluster.peers import PeerUnavailableError
 from actors.config import HandlerSettings
 from actors.retraining import handlers
-from actors.retraining.answering import STORE_RETRY_S
+from actors.retraining.calls import STORE_RETRY_S
 from actors.retraining.channel import InStore
 from actors.retraining.handlers.interface import Handler, Surroundings
-from actors.retraining.keeper import Keeper
 from actors.retraining.rows import receiver_of
 from actors.retraining.rules.circuit import MAX_AT_ONCE, Circuits
 from actors.retraining.rules.delivery import Launched, Outcome, Retry
 from actors.retraining.rules.orders import Order
 from actors.retraining.state import RetrainingState
+from actors.retraining.state_thread import StateThread
 from actors.storage import UNAVAILABLE, SchemaError, StoreError
 
 logger = logging.getLogger(__name__)
@@ -64,14 +64,14 @@ class Launcher:
         clock: Clock,
         *,
         offer: Callable[[], None],
-        keeper: Keeper,
+        thread: StateThread,
     ) -> None:
         self._in_store = in_store
         self._surroundings = surroundings
         self._make_handler = make_handler
         self._clock = clock
         self._offer = offer
-        self._keeper = keeper
+        self._thread = thread
         self._nudge = asyncio.Event()
         self._idle = False
         self._circuits = Circuits()
@@ -93,7 +93,7 @@ class Launcher:
             self._nudge.clear()
             try:
                 if self._idle and not nudged:
-                    self._keeper.rest()
+                    self._thread.rest()
                 else:
                     await self.round()
                 if loop.time() >= housekeeping_at:
@@ -138,10 +138,10 @@ class Launcher:
             await self._pass_on(found.promises)
 
     async def _keep_house(self) -> None:
-        await self._in_store(self._keeper.keep_house)
+        await self._in_store(self._thread.keep_house)
         while await self._in_store(lambda state, _now: state.give_back()):
             pass
-        if not self._keeper.ages():
+        if not self._thread.ages():
             return
         for deployed, admission in await self._in_store(lambda state, now: state.age_all(now)):
             about = f"version {deployed.version} of {deployed.model} has come of age"
@@ -284,9 +284,9 @@ class Launcher:
 def _look(state: RetrainingState, now: Instant) -> Found:
     came_back, timed_out = state.leases.lapse(now), state.leases.overdue(now)
     promises, (promoting, to_promote) = state.promises_due(), state.promotions_under_way(now)
-    idle = not (promises or promoting or to_promote or state.record.any_active() or state.record.waits_to_promote())
+    idle = not (promises or promoting or to_promote or state.queries.any_active() or state.queries.waits_to_promote())
     # Promotions first: they are short, and a version that has won should not wait for retrains.
-    running, due = promoting + state.record.running(), to_promote + state.due(now)
+    running, due = promoting + state.queries.running(), to_promote + state.due(now)
     return Found(came_back, timed_out, running, due, promises, idle)
 
 

@@ -1,7 +1,7 @@
 """What the dispatcher knows and decides about retrain orders; every change is one fenced transaction.
 
 The rules are in `rules/`; here they meet the store: `admissions` answers requests, `leases` hands orders of the channel to
-consumers, `record` answers questions, and the rest is here. Methods are called from one thread, take the instant they happen
+consumers, `queries` answers questions, and the rest is here. Methods are called from one thread, take the instant they happen
 at, and return values; StaleEpochError and the database's errors pass through, and then nothing has changed.
 """
 
@@ -20,7 +20,7 @@ from actors.retraining.admissions import Admission, Admissions, admission_of
 from actors.retraining.commits import Commits, Plan
 from actors.retraining.leases import Leases
 from actors.retraining.model_tables import Deployed
-from actors.retraining.record import Record
+from actors.retraining.queries import Queries
 from actors.retraining.rules import gate, orders, queue
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Backoff, Failed, Jitter, Outcome
@@ -46,7 +46,7 @@ class RetrainingState:
         self.commits = Commits(fence, store_id, plan_of=plan_of, backoff=backoff, jitter=jitter)
         self.admissions = Admissions(self.commits)
         self.leases = Leases(self.commits)
-        self.record = Record(self.commits)
+        self.queries = Queries(self.commits)
         self._age_again: dict[str, float] = {}  # by model: when a version that was refused may ask again
 
     def start(self, now: Instant) -> None:

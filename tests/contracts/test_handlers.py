@@ -299,7 +299,7 @@ class Place:
         for task in list(self.dispatcher._launcher.attempts.values()):
             task.cancel()
         # A process that ends takes its threads along.
-        self.dispatcher._keeper._thread._thread.shutdown(wait=True, cancel_futures=True)
+        self.dispatcher._thread._thread._thread.shutdown(wait=True, cancel_futures=True)
         await asyncio.sleep(0)
         self.start()
 

@@ -85,7 +85,7 @@ class World:
         if dispatcher is not None:
             if dispatcher._loop_task is not None:
                 dispatcher._loop_task.cancel()
-            dispatcher._keeper._thread._thread.shutdown(wait=True, cancel_futures=True)
+            dispatcher._thread._thread._thread.shutdown(wait=True, cancel_futures=True)
 
     def spawn(self, process: str, slot: int) -> None:
         if process not in self.actors:

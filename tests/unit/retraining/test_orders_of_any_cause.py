@@ -97,9 +97,9 @@ def test_a_request_of_any_cause_has_one_order_for_its_key_and_all_promises_hold(
     assert ask(state, shortfall(ordinal=2), at(6)).reason.startswith("cooling down")
     second = ask(state, shortfall(ordinal=2), at(106))
     assert second.order not in {None, first.order}
-    found = state.record.order(second.order)[0].request
+    found = state.queries.order(second.order)[0].request
     assert (found.cause, found.ordinal, found.lost, found.price, found.episode) == ("shortfall", 2, 260.0, 250.0, "")
-    states = state.record.of_keys(["key-fraud-1-1", "key-fraud-1-2", "key-fraud-1-3"])
+    states = state.queries.of_keys(["key-fraud-1-1", "key-fraud-1-2", "key-fraud-1-3"])
     assert {key: order.id for key, order in states.items()} == {
         "key-fraud-1-1": first.order,
         "key-fraud-1-2": second.order,
@@ -116,7 +116,7 @@ def test_a_promise_stays_due_until_it_has_been_passed_on_whatever_is_restarted(s
         assert (due.id, due.new_version, due.promise, metric) == (order, "2", Promise(0.91, 2500.0), "auc")
     state.promise_passed_on(order)
     assert a_state(store).promises_due() == []
-    assert state.record.order(order)[0].promise == Promise(0.91, 2500.0)
+    assert state.queries.order(order)[0].promise == Promise(0.91, 2500.0)
 
 
 def test_a_second_ending_that_says_something_else_is_stale_and_one_that_says_more_is_recorded(store):
@@ -128,7 +128,7 @@ def test_a_second_ending_that_says_something_else_is_stale_and_one_that_says_mor
     for other in (Done("3"), Done("2", promise=Promise(0.8, 10.0)), Failed("oom")):
         said = state.leases.finish(order, None, other, at(4))
         assert (said.status, said.reason) == ("stale", "the order is done already as version '2'")
-    found = state.record.order(order)[0]
+    found = state.queries.order(order)[0]
     assert (found.new_version, found.promise) == ("2", Promise(0.9, 10.0))
     assert [each.id for each, _metric in state.promises_due()] == [order]
 
@@ -140,14 +140,14 @@ def test_the_age_of_a_version_asks_for_a_retrain_also_of_a_model_that_has_gone_s
     assert state.age_all(at(20 * DAY_S - 60)) == []
     state = a_state(store, max_age_s=30 * DAY_S)
     ((deployed, admission),) = state.age_all(at(20 * DAY_S))
-    order = state.record.order(admission.order)[0]
+    order = state.queries.order(admission.order)[0]
     assert (deployed.version, order.request.cause, order.request.version, order.request.ordinal) == ("1", "age", "1", 0)
     assert order.request.explanation["age_s"] == pytest.approx(30 * DAY_S)
     assert state.age_all(at(20 * DAY_S + 1)) == []
     run_to_the_end(state, order.id, Done(), at(20 * DAY_S + 5))
     assert state.age_all(at(50 * DAY_S - 60)) == [], "done without a new version: its age counts anew"
     ((_, again),) = state.age_all(at(50 * DAY_S))
-    assert state.record.order(again.order)[0].request.ordinal == 1
+    assert state.queries.order(again.order)[0].request.ordinal == 1
 
 
 def test_a_version_that_comes_back_after_a_rollback_asks_for_its_age_again(store):
@@ -160,7 +160,7 @@ def test_a_version_that_comes_back_after_a_rollback_asks_for_its_age_again(store
     assert state.age_all(at(61 * DAY_S)) == []
     ((_, again),) = state.age_all(at(63 * DAY_S))
     assert again.order not in {None, first.order}
-    assert state.record.order(again.order)[0].state == "pending"
+    assert state.queries.order(again.order)[0].state == "pending"
 
 
 def test_age_obeys_cooldown_and_silence_and_a_new_version(store):
@@ -183,14 +183,14 @@ def test_age_obeys_cooldown_and_silence_and_a_new_version(store):
 def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_a_person_does(store, how):
     state = a_state(store, give_up=3, cooldown_s=0.0, max_failures=1)
     for number in range(3):
-        assert state.record.gave_up() == {}
+        assert state.queries.gave_up() == {}
         order = ask(state, shortfall(ordinal=number), at(number)).order
         outcome = {"failed": Failed("oom"), "dead": Retry("HTTP 500"), "did not pay": Done("2")}[how]
         run_to_the_end(state, order, outcome, at(number))
         if how == "did not pay":
             state.verdict(order, Verdict("did not pay", -3.0, 2.0, 1.8e9))
             state.verdict(order, Verdict("did not pay", -3.0, 2.0, 1.8e9))  # sent again
-    assert state.record.gave_up() == {"fraud": 3}
+    assert state.queries.gave_up() == {"fraud": 3}
     state = a_state(store, give_up=3, cooldown_s=0.0)
     refused = ask(state, shortfall(ordinal=9), at(9))
     assert (refused.decision, refused.retry_in_s) == ("skipped", None)
@@ -204,7 +204,7 @@ def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_
 def test_a_verdict_of_an_order_that_retention_has_removed_is_moot_and_not_sent_for_ever(store):
     state = a_state(store, give_up=1)
     state.verdict("gone", Verdict("did not pay", -3.0, 2.0, 1.8e9))
-    assert state.record.gave_up() == {}
+    assert state.queries.gave_up() == {}
 
 
 def test_one_that_paid_or_a_reload_begins_the_count_anew(store):
@@ -213,12 +213,12 @@ def test_one_that_paid_or_a_reload_begins_the_count_anew(store):
         order = ask(state, shortfall(ordinal=number), at(number)).order
         run_to_the_end(state, order, Done(str(number)), at(number))
         state.verdict(order, Verdict(word, 1.0, 1.0, 1.8e9))
-    assert state.record.gave_up() == {}
+    assert state.queries.gave_up() == {}
     run_to_the_end(state, ask(state, shortfall(ordinal=7), at(7)).order, Failed("oom"), at(7))
-    assert state.record.gave_up() == {"fraud": 2}
+    assert state.queries.gave_up() == {"fraud": 2}
     state.begin_anew()
     assert ask(state, shortfall(ordinal=8), at(8)).decision == "pending"
-    judged = state.record.history(None, 10, None, judged=True)
+    judged = state.queries.history(None, 10, None, judged=True)
     assert [order.verdict.word for order in judged] == ["did not pay", "paid", "did not pay"]
 
 
@@ -227,7 +227,7 @@ def test_five_hundred_orders_queue_and_the_dearest_goes_first(store):
     asked = [shortfall(f"m-{n}", lost=100.0 + n, price=100.0) for n in range(500)]
     state.admissions.request_all(asked, at(0))
     assert [order.model for order in state.due(at(1))] == ["m-499", "m-498"]
-    line = state.record.queue(at(1))
+    line = state.queries.queue(at(1))
     assert (len(line), line[0][0].model, line[0][1]) == (500, "m-499", "next in line")
     first, second = state.due(at(1))
     assert state.begin(first.id, at(1)) is not None
@@ -235,11 +235,11 @@ def test_five_hundred_orders_queue_and_the_dearest_goes_first(store):
     assert state.due(at(2)) == []
     third = line[2][0]
     assert state.begin(third.id, at(2)) is None, "decided again in the commit that begins it"
-    assert state.record.queue(at(2))[0][1] == "2 orders run, max_running is 2"
+    assert state.queries.queue(at(2))[0][1] == "2 orders run, max_running is 2"
     state = a_state(store, limits=Limits(max_running=2))
     assert state.due(at(3)) == [], "the limit survives a restart"
     state.settle(first.id, 1, Done(), at(4))
-    state.front(next(order.id for order in state.record.history("m-7", 1, None)), at(0))
+    state.front(next(order.id for order in state.queries.history("m-7", 1, None)), at(0))
     assert [order.model for order in state.due(at(5))] == ["m-7"]
 
 
@@ -267,13 +267,13 @@ def test_an_hour_has_room_for_so_many_starts_whatever_is_restarted_and_wherever_
     stepped = Instant(1.8e9 + 9999, 900 + 3600, "boot")
     assert state.due(stepped) == [], "a wall that was stepped forward makes no room early"
     assert len(state.due(at(3611))) == 2
-    assert state.record.queue(at(20))[0][1] == "2 orders were started in the last hour, max_per_hour is 2"
+    assert state.queries.queue(at(20))[0][1] == "2 orders were started in the last hour, max_per_hour is 2"
 
 
 def test_consumers_of_the_channel_obey_the_queue_too(store):
     state = a_state(store, handler="channel", limits=Limits(max_running=1))
     state.admissions.request_all([shortfall("cheap", lost=1.0, price=1.0), shortfall("dear", lost=9.0, price=1.0)], at(0))
-    assert {order.dispatched_at for order in state.record.history(None, 9, None)} == {None}
+    assert {order.dispatched_at for order in state.queries.history(None, 9, None)} == {None}
     taken = state.leases.take("c", None, at(1))
     assert taken.order.model == "dear"
     assert state.leases.take("d", None, at(2)) is None
@@ -300,7 +300,7 @@ def test_an_order_that_a_consumer_gives_back_goes_to_the_next_after_a_pause(stor
     state.leases.take("c", None, at(1))
     assert state.leases.release(order, 2, "no GPU here", at(2)).status == "stale"
     assert state.leases.release(order, 1, "no GPU here", at(2)).status == "recorded"
-    found = state.record.order(order)[0]
+    found = state.queries.order(order)[0]
     assert found.failures == 1
     assert "given back by c: no GPU here" in found.reason
 
@@ -313,7 +313,7 @@ def test_a_dead_letter_is_dismissed_with_a_reason_and_is_gone_from_the_dead(stor
     run_to_the_end(state, order, Retry("HTTP 500"), at(1))
     state.dismiss(order, "retrained by hand", at(0))
     state.dismiss(order, "retrained by hand", at(0))
-    found = state.record.order(order)[0]
+    found = state.queries.order(order)[0]
     assert (found.state, found.reason) == (
         "dismissed",
         "dismissed: retrained by hand; it was dead: given up after 1 failed attempts: HTTP 500",
@@ -331,9 +331,9 @@ def test_decisions_about_versions_are_kept_within_the_retention(store):
     state = a_state(store, promotion=webhook)
     state.promoted("k-active", Request("fraud", "x", "", None, 1.8e9, "", {}, cause="promoted"), at(9))
     state.keep_house(at(10), keep_rows=4, keep_s=1e9)
-    assert [order.request.version for order in state.record.promotions(None, 99)] == ["6", "7", "8", "x"]
+    assert [order.request.version for order in state.queries.promotions(None, 99)] == ["6", "7", "8", "x"]
     state.keep_house(at(1e6), keep_rows=4, keep_s=10.0)
-    assert [order.request.version for order in state.record.promotions(None, 99)] == ["x"], "what is under way stays"
+    assert [order.request.version for order in state.queries.promotions(None, 99)] == ["x"], "what is under way stays"
 
 
 def test_orders_for_one_receiver_do_not_hide_those_for_another(store):
@@ -409,5 +409,5 @@ def test_a_store_of_schema_1_is_brought_forward_with_its_orders(url):
     order = ask(state, shortfall("m-0"), at(0)).order
     run_to_the_end(state, order, Done("2", promise=Promise(0.9, 100.0)), at(1))
     assert [each.id for each, _metric in state.promises_due()] == [order]
-    assert orders.DISMISSED not in {each.state for each in state.record.history(None, 9, None)}
+    assert orders.DISMISSED not in {each.state for each in state.queries.history(None, 9, None)}
     store.close()

@@ -165,7 +165,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(outcome=st.sampled_from([Launched(), Done(), Retry("unknown", 0)]))
     def follow(self, outcome: Any) -> None:
-        for order in self.book.record.running():
+        for order in self.book.queries.running():
             self.book.settle(order.id, order.attempts, outcome, self.now())
 
     @rule(pause_s=pauses)
@@ -208,7 +208,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def retry_one(self) -> None:
-        for order in self.book.record.history(None, 100, None):
+        for order in self.book.queries.history(None, 100, None):
             if order.state in orders.RETRYABLE:
                 admission = self.book.retry(order.id, self.now())
                 if admission.order is not None:
@@ -286,7 +286,7 @@ def test_a_skip_is_on_record_once_for_each_cause_however_often_it_is_asked(store
         assert (skipped.decision, skipped.order, skipped.retry_in_s) == ("skipped", None, 60.0)
     book.leases.finish(first.order, None, Done(), at(10))
     assert book.admissions.request(request("queued", "e-2"), at(20)).retry_in_s == pytest.approx(COOLDOWN_S - 10)
-    skips = book.record.history("queued", 100, orders.SKIPPED)
+    skips = book.queries.history("queued", 100, orders.SKIPPED)
     assert [skip.reason for skip in skips] == [
         f"order {first.order} of this model is not finished",
         f"cooling down after {first.order}, 1790 s left",
@@ -298,10 +298,10 @@ def test_the_cooldown_is_armed_again_when_a_consumer_takes_the_order_the_first_t
     book = a_book(store)
     book.admissions.request(request("queued"), at(0))
     order = book.leases.take("c", None, at(1700)).order
-    assert book.record.cooldowns(at(1700)) == {"queued": COOLDOWN_S}
+    assert book.queries.cooldowns(at(1700)) == {"queued": COOLDOWN_S}
     sweep(book, 1700, 1720)
     book.leases.take("c", None, at(1730))
-    assert book.record.cooldowns(at(1730))["queued"] == COOLDOWN_S - 30
+    assert book.queries.cooldowns(at(1730))["queued"] == COOLDOWN_S - 30
     assert book.leases.finish(order.id, 2, Done("2"), at(1740))[0] == "recorded"
     assert book.admissions.request(request("queued", "e-2"), at(1800)).decision == "skipped"
     assert book.admissions.request(request("queued", "e-2"), at(3500)).decision == "dispatched"
@@ -312,7 +312,7 @@ def test_a_dry_run_is_on_record_and_launches_nothing(store: Any) -> None:
     admission = book.admissions.request(request("queued"), at(0))
     assert (admission.decision, admission.retry_in_s) == ("skipped", None)
     assert book.leases.take("c", None, at(1)) is None
-    assert [order.state for order in book.record.history(None, 10, None)] == [orders.DRY_RUN]
+    assert [order.state for order in book.queries.history(None, 10, None)] == [orders.DRY_RUN]
     assert "cooling down" in book.admissions.request(request("queued", "e-2"), at(5)).reason
 
 
@@ -321,9 +321,9 @@ def test_a_silence_skips_until_it_is_over_or_ended(store: Any) -> None:
     silence = book.silence("que*", 100.0, "holiday", "key", at(0))
     assert book.silence("que*", 100.0, "holiday", "key", at(1)) == silence
     assert book.admissions.request(request("queued"), at(1)).reason == f"silenced by {silence}: holiday"
-    assert book.record.silences(None, at(1))[0]["remaining_s"] == 99.0
+    assert book.queries.silences(None, at(1))[0]["remaining_s"] == 99.0
     book.unsilence(silence, at(2))
-    assert book.record.silences(None, at(2)) == []
+    assert book.queries.silences(None, at(2)) == []
     assert book.admissions.request(request("queued"), at(2)).decision == "dispatched"
     with pytest.raises(KeyError, match="known silence, got 'nope'"):
         book.unsilence("nope", at(3))
@@ -334,16 +334,16 @@ def test_a_silence_with_a_selector_holds_back_the_models_with_those_labels_alone
     silence = book.silence("*", 100.0, "", "key", at(0), selector=labels.parse("team=risk"), by="ada")
     assert book.admissions.request(request("risk-eu"), at(1)).reason == f"silenced by {silence}"
     assert book.admissions.request(request("play-eu", "e-2"), at(1)).decision == "dispatched"
-    covering = book.record.silences("risk-us", at(1))
+    covering = book.queries.silences("risk-us", at(1))
     assert [(row["id"], row["model"], row["label"], row["by"]) for row in covering] == [(silence, "*", "team=risk", "ada")]
-    assert book.record.silences("play-us", at(1)) == []
+    assert book.queries.silences("play-us", at(1)) == []
 
 
 def test_the_history_of_a_selector_is_the_newest_of_its_models(store: Any) -> None:
     book = a_book(store, plan=lambda model: Plan(COOLDOWN_S, False, "channel", {}, 60.0, labels={"team": model[:4]}))
     for number in range(6):
         book.admissions.request(request(f"{'risk' if number % 2 else 'play'}-{number}", f"e-{number}"), at(number))
-    found = book.record.history(None, 2, None, selector=labels.parse("team=risk"))
+    found = book.queries.history(None, 2, None, selector=labels.parse("team=risk"))
     assert [order.model for order in found] == ["risk-3", "risk-5"]
 
 
@@ -357,7 +357,7 @@ def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store: An
     assert book.leases.renew(order.id, 1, at(22)) is None
     assert book.leases.finish(order.id, 2, Done("3"), at(23))[0] == "recorded"
     assert book.leases.finish(order.id, 1, Done("2"), at(24))[0] == "stale"
-    assert book.record.order(order.id)[0].new_version == "3"
+    assert book.queries.order(order.id)[0].new_version == "3"
 
 
 def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_put_back(store: Any) -> None:
@@ -366,7 +366,7 @@ def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_
     for start in (0, 14, 28):
         order = book.leases.take("c", None, at(start)).order
         sweep(book, start, start + 12)
-    dead, attempts = book.record.order(order.id)
+    dead, attempts = book.queries.order(order.id)
     assert (dead.state, len(attempts)) == (orders.DEAD, 3)
     assert book.leases.take("c", None, at(300)) is None
     assert book.retry(order.id, at(400)).order == order.id
@@ -393,11 +393,11 @@ def test_retention_keeps_active_orders_and_the_newest_rows(store: Any) -> None:
             book.leases.finish(order, None, Failed("x"), at(number))
     active = book.admissions.request(request("hooked", "e-99"), at(40)).order
     book.keep_house(at(50), keep_rows=10, keep_s=1e9)
-    kept = book.record.history(None, 100, None)
+    kept = book.queries.history(None, 100, None)
     assert len(kept) == 10
     assert active in {order.id for order in kept}
     book.keep_house(at(1e6), keep_rows=10, keep_s=10.0)
-    assert [order.id for order in book.record.history(None, 100, None)] == [active]
+    assert [order.id for order in book.queries.history(None, 100, None)] == [active]
 
 
 def test_status_counts_orders_by_state(store: Any) -> None:
@@ -412,10 +412,10 @@ def test_status_counts_orders_by_state(store: Any) -> None:
 def test_the_database_itself_refuses_a_second_active_order_of_a_model(store: Any) -> None:
     book = a_book(store)
     book.admissions.request(request("queued", "e-1"), at(0))
-    order = book.record.history(None, 1, None)[0]
+    order = book.queries.history(None, 1, None)[0]
     with store.part(DISPATCHER).write() as connection:
         tables.put_new(connection, [replace(order, id="another")])
-    assert len(book.record.history(None, 10, None)) == 1
+    assert len(book.queries.history(None, 10, None)) == 1
 
 
 def test_a_word_about_an_attempt_that_is_not_the_present_one_changes_nothing(store: Any) -> None:
@@ -425,14 +425,14 @@ def test_a_word_about_an_attempt_that_is_not_the_present_one_changes_nothing(sto
     book.settle(id_, 1, Retry("unknown", 0), at(2))
     book.begin(id_, at(3))
     assert book.settle(id_, 1, Done("late"), at(4)) is None
-    assert book.record.order(id_)[0].state == orders.RUNNING
+    assert book.queries.order(id_)[0].state == orders.RUNNING
 
 
 def test_every_column_survives_the_store(store: Any) -> None:
     book = a_book(store)
     id_ = book.admissions.request(request("hooked"), at(0)).order
     book.begin(id_, at(1))
-    before = book.record.order(id_)[0]
+    before = book.queries.order(id_)[0]
     changed = replace(
         before,
         wait=Countdown(at(2), 33.0),
@@ -444,7 +444,7 @@ def test_every_column_survives_the_store(store: Any) -> None:
         failures=2,
         rounds=3,
         launched=True,
-        request=replace(book.record.order(id_)[0].request, cause="shortfall", ordinal=4, lost=260.0, price=250.0),
+        request=replace(book.queries.order(id_)[0].request, cause="shortfall", ordinal=4, lost=260.0, price=250.0),
         promise=Promise(0.91, 2500.0, "hold_out"),
         verdict=Verdict("did not pay", -3.5, 12.0, 1.8e9),
         started=at(7),
@@ -452,7 +452,7 @@ def test_every_column_survives_the_store(store: Any) -> None:
     )
     with store.part(DISPATCHER).write() as connection:
         tables.put(connection, changed)
-    assert book.record.order(id_)[0] == changed
+    assert book.queries.order(id_)[0] == changed
 
 
 def test_the_store_finds_due_what_the_rule_calls_due(store: Any) -> None:

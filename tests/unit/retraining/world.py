@@ -110,7 +110,7 @@ class World:
             self.dispatcher._loop_task.cancel()
         for task in self.dispatcher._launcher.attempts.values():
             task.cancel()
-        self.dispatcher._keeper._thread._thread.shutdown(wait=True, cancel_futures=True)
+        self.dispatcher._thread._thread._thread.shutdown(wait=True, cancel_futures=True)
 
     async def request(self, episode: str, model: str = "fraud", **changes: Any) -> dict[str, Any]:
         asked = {

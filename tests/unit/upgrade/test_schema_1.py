@@ -23,7 +23,7 @@ from actors.config.stored import load_stored
 from actors.detection.detector import DriftDetector
 from actors.detection.tables import DETECTOR
 from actors.retraining.dispatcher import RetrainDispatcher
-from actors.retraining.stored import read_history
+from actors.retraining.offline import read_history
 from actors.retraining.tables import DISPATCHER
 from actors.storage import SCHEMA_VERSION, SchemaError, Store, StoreReader
 from actors.storage.schema import SYSTEM

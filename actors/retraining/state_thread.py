@@ -28,7 +28,7 @@ OWNER: Final = "dispatcher"
 _MAX_PLANS: Final = 20_000
 
 
-class Keeper:
+class StateThread:
     """Opens the state when it is first needed, and runs every function of it in the one thread that owns the store.
 
     So commits follow each other, and the loop answers while one waits for the disk.

@@ -1,12 +1,12 @@
-"""What is asked of the dispatcher, and how it answers while its store is unavailable or its places are taken."""
+"""What is asked of the dispatcher."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
 
 from actors import labels
-from actors.checks import brief, shown
+from actors.checks import shown
 from actors.clock import Instant
 from actors.replies import (
     ActRow,
@@ -20,29 +20,18 @@ from actors.replies import (
     SilenceListing,
     Unavailable,
 )
-from actors.retraining import border
+from actors.retraining import arguments, listing
+from actors.retraining.calls import Calls
 from actors.retraining.rules.orders import Order
 from actors.retraining.state import RetrainingState
-from actors.storage import UNAVAILABLE, SchemaError, StoreError
 
 T = TypeVar("T")
 
-# After the store was unavailable.
-STORE_RETRY_S: Final = 1.0
 _MAX_KEYS: Final = 1000
-# Ray gives an actor 1,000 places; while the store is locked every call holds one, and a health ping must find one too.
-_MAX_CALLS: Final = 900
 
 
-class Answering:
-    """The questions of the dispatcher. Nothing here changes anything."""
-
-    def __init__(self) -> None:
-        self._calls = 0
-
-    def _in_store(self, act: Callable[[RetrainingState, Instant], T], /) -> Awaitable[T]:
-        """Run `act` on the state in the thread that owns it."""
-        raise NotImplementedError
+class Questions(Calls):
+    """The questions that the dispatcher answers. Nothing here changes anything."""
 
     async def orders(self, *, episodes: list[str]) -> dict[str, OrderState] | Unavailable:
         """Return how the order of each request stands, by the request's key (of an alarm: its episode)."""
@@ -50,8 +39,8 @@ class Answering:
             raise ValueError(f"episodes must be a list of at most {_MAX_KEYS} ids, got {shown(episodes)}")
 
         async def act() -> dict[str, OrderState]:
-            found: dict[str, Order] = await self._in_store(lambda state, _now: state.record.of_keys(episodes))
-            return {key: border.state_of(order) for key, order in found.items()}
+            found: dict[str, Order] = await self._in_store(lambda state, _now: state.queries.of_keys(episodes))
+            return {key: listing.state_of(order) for key, order in found.items()}
 
         return await self._or_unavailable(act())
 
@@ -68,13 +57,13 @@ class Answering:
 
         `label` is a selector of labels, like `team=risk`.
         """
-        border.check_history(limit, state)
+        arguments.check_history(limit, state)
         selector = labels.parse(label)
 
         async def act() -> OrderHistory:
             def look(kept: RetrainingState, _now: Instant) -> list[OrderRow]:
-                found = kept.record.history(model, limit, state, judged=judged, selector=selector)
-                return _rows(found, kept.record.acts(order.id for order in found))
+                found = kept.queries.history(model, limit, state, judged=judged, selector=selector)
+                return _rows(found, kept.queries.acts(order.id for order in found))
 
             return {"status": "ok", "rows": await self._in_store(look)}
 
@@ -84,9 +73,9 @@ class Answering:
         """Return the orders that wait, the next one first, each with its place and why it waits."""
 
         async def act() -> OrderQueue:
-            line = await self._in_store(lambda state, now: state.record.queue(now))
+            line = await self._in_store(lambda state, now: state.queries.queue(now))
             rows: list[QueueRow] = [
-                {**border.row_of(order), "place": number, "why": why} for number, (order, why) in enumerate(line, start=1)
+                {**listing.row_of(order), "place": number, "why": why} for number, (order, why) in enumerate(line, start=1)
             ]
             return {"status": "ok", "rows": rows}
 
@@ -97,7 +86,7 @@ class Answering:
 
         async def act() -> OrderShown:
             def look(state: RetrainingState, _now: Instant) -> OrderShown:
-                return border.shown_of(*state.record.order(order), state.record.acts([order]).get(order, ()))
+                return listing.shown_of(*state.queries.order(order), state.queries.acts([order]).get(order, ()))
 
             return await self._in_store(look)
 
@@ -108,7 +97,7 @@ class Answering:
 
         async def act() -> CooldownListing:
             def look(state: RetrainingState, now: Instant) -> tuple[dict[str, float], dict[str, int]]:
-                return state.record.cooldowns(now), state.record.gave_up()
+                return state.queries.cooldowns(now), state.queries.gave_up()
 
             running, gave_up = await self._in_store(look)
             return {"status": "ok", "cooldowns": running, "gave_up": gave_up}
@@ -119,35 +108,23 @@ class Answering:
         """Return the silences in force: all, or those that cover `model`."""
 
         async def act() -> SilenceListing:
-            return {"status": "ok", "silences": await self._in_store(lambda state, now: state.record.silences(model, now))}
+            return {"status": "ok", "silences": await self._in_store(lambda state, now: state.queries.silences(model, now))}
 
         return await self._or_unavailable(act())
 
     async def promotions(self, *, model: str | None = None, limit: int = 1000) -> OrderHistory | Unavailable:
         """Return the newest `limit` decisions about versions and how far they have been carried out, oldest first."""
-        border.check_history(limit, None)
+        arguments.check_history(limit, None)
 
         async def act() -> OrderHistory:
             def look(state: RetrainingState, _now: Instant) -> list[OrderRow]:
-                found = state.record.promotions(model, limit)
-                return _rows(found, state.record.acts(order.id for order in found))
+                found = state.queries.promotions(model, limit)
+                return _rows(found, state.queries.acts(order.id for order in found))
 
             return {"status": "ok", "rows": await self._in_store(look)}
 
         return await self._or_unavailable(act())
 
-    async def _or_unavailable(self, work: Coroutine[Any, Any, T]) -> T | Unavailable:
-        if self._calls >= _MAX_CALLS:
-            work.close()
-            return {"status": "unavailable", "reason": f"{_MAX_CALLS} calls are under way", "retry_in_s": STORE_RETRY_S}
-        self._calls += 1
-        try:
-            return await work
-        except (*UNAVAILABLE, StoreError, SchemaError) as error:
-            return {"status": "unavailable", "reason": brief(error), "retry_in_s": STORE_RETRY_S}
-        finally:
-            self._calls -= 1
-
 
 def _rows(found: Sequence[Order], acts: Mapping[str, Sequence[ActRow]]) -> list[OrderRow]:
-    return [border.row_of(order, acts.get(order.id, ())) for order in found]
+    return [listing.row_of(order, acts.get(order.id, ())) for order in found]

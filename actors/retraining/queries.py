@@ -17,7 +17,7 @@ from actors.retraining.rules.orders import Order
 _MAX_TUNED: Final = 200
 
 
-class Record:
+class Queries:
     """Answers from the store, each from one snapshot."""
 
     def __init__(self, commits: Commits) -> None:

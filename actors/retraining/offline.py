@@ -9,7 +9,7 @@ from actors import labels
 from actors.config import Settings
 from actors.config.stored import load_stored
 from actors.replies import OrderRow, OrderShown
-from actors.retraining import border, tables
+from actors.retraining import arguments, listing, tables
 from actors.storage import StoreReader
 
 
@@ -26,7 +26,7 @@ def read_history(
 
     `judged` leaves only the retrains of which it is known whether they paid, `label` a selector of labels those of its models.
     """
-    border.check_history(limit, state)
+    arguments.check_history(limit, state)
     selector = labels.parse(label)
     with contextlib.closing(StoreReader(storage)) as store:
         settings = load_stored(store) if selector else Settings()
@@ -34,11 +34,11 @@ def read_history(
         with store.part(tables.DISPATCHER).read() as connection:
             found = tables.read_history(connection, model=model, limit=limit, state=state, judged=judged, selects=selects)
             acts = tables.read_acts(connection, [order.id for order in found])
-    return [border.row_of(order, acts.get(order.id, ())) for order in found]
+    return [listing.row_of(order, acts.get(order.id, ())) for order in found]
 
 
 def read_order(storage: str, id_: str) -> OrderShown:
     """Return one order of the store, with its explanation and attempts; KeyError: no such order."""
     with contextlib.closing(StoreReader(storage)) as store, store.part(tables.DISPATCHER).read() as connection:
         order, attempts = tables.known_order(connection, id_), tables.read_attempts(connection, id_)
-        return border.shown_of(order, attempts, tables.read_acts(connection, [id_]).get(id_, ()))
+        return listing.shown_of(order, attempts, tables.read_acts(connection, [id_]).get(id_, ()))

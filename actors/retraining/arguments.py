@@ -1,4 +1,4 @@
-"""The border of the room: what callers pass becomes checked values, and values become replies.
+"""What callers pass becomes checked values.
 
 A caller's mistake raises ValueError that names the field, the rule and the value, and nothing has changed.
 """
@@ -6,14 +6,12 @@ A caller's mistake raises ValueError that names the field, the rule and the valu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any, Final
 
 from actors.checks import finite, shown
-from actors.replies import ActRow, AttemptRow, OrderRow, OrderShown, OrderState
 from actors.retraining.rules import gate, orders
 from actors.retraining.rules.delivery import Done, Failed, promise_of
-from actors.retraining.rules.orders import CAUSES, Order, Request, Verdict
+from actors.retraining.rules.orders import CAUSES, Request, Verdict
 
 _MAX_EXPLANATION_CHARACTERS: Final = 256 * 1024
 _MAX_REASON_CHARACTERS: Final = 1000
@@ -130,68 +128,12 @@ def verdict_of(*, verdict: object, saved: object, standard_error: object, at: ob
     return Verdict(verdict, number("saved", saved), error, number("at", at))
 
 
-def row_of(order: Order, acts: Sequence[ActRow] = ()) -> OrderRow:
-    """Return an order or decision as people see it, with what they have done with it."""
-    asked, promise, verdict = order.request, order.promise, order.verdict
-    return {
-        "id": order.id,
-        "model": asked.model,
-        "version": asked.version,
-        "metric": asked.metric,
-        "cause": asked.cause,
-        "episode": asked.episode,
-        "observed_drift": asked.observed_drift,
-        "lost": asked.lost,
-        "price": asked.price,
-        "state": order.state,
-        "reason": order.reason,
-        "handler": order.handler,
-        "requested_at": order.requested_at,
-        "dispatched_at": order.dispatched_at,
-        "finished_at": order.finished_at,
-        "attempts": order.attempts,
-        "new_version": order.new_version,
-        "promise": None if promise is None else promise.value,
-        "promise_n": None if promise is None else promise.n,
-        "promise_source": None if promise is None else promise.source,
-        "verdict": None if verdict is None else verdict.word,
-        "saved": None if verdict is None else verdict.saved,
-        "saved_error": None if verdict is None else verdict.standard_error,
-        "consumer": order.consumer,
-        "acts": list(acts),
-    }
-
-
-def shown_of(order: Order, attempts: list[AttemptRow], acts: Sequence[ActRow] = ()) -> OrderShown:
-    """Return one order with all that is known of it."""
-    return {
-        **row_of(order, acts),
-        "status": "ok",
-        "explanation": dict(order.request.explanation),
-        "tuning": None if order.tuning is None else dict(order.tuning),
-        "attempt_log": attempts,
-    }
-
-
 def check_history(limit: int, state: str | None) -> None:
     """Raise ValueError where the history cannot be asked for so many rows, or for such a state."""
     if not 1 <= limit <= _MAX_HISTORY:
         raise ValueError(f"limit must be from 1 to {_MAX_HISTORY}, got {limit}")
     if state is not None and state not in orders.STATES:
         raise ValueError(f"state must be one of {', '.join(orders.STATES)}, got {shown(state)}")
-
-
-def state_of(order: Order) -> OrderState:
-    """Return how an order stands, as the detector that asked for it sees it."""
-    return {
-        "order": order.id,
-        "state": order.state,
-        "reason": order.reason,
-        "new_version": order.new_version,
-        "promise": None if order.promise is None else order.promise.value,
-        "promise_n": None if order.promise is None else order.promise.n,
-        "verdict": None if order.verdict is None else order.verdict.word,
-    }
 
 
 def _measured(value: object) -> float | None:

@@ -17,7 +17,7 @@ from actors.storage import UNAVAILABLE, SchemaError, StaleEpochError, StoreError
 _GROUP: Final = 500
 
 
-class Asking:
+class RequestGroups:
     """Answers requests in groups: one that comes while a commit is under way waits for the next, which takes all that wait."""
 
     def __init__(self, in_store: InStore, channel: ChannelRetrainHandler) -> None:

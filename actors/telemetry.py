@@ -229,6 +229,10 @@ class Reader:
 
     def read(self, now: Instant) -> Facts:
         """Return what the store says now."""
+        with self._store.at_once():
+            return self._read(now)
+
+    def _read(self, now: Instant) -> Facts:
         for slot in self._store.slots(DETECTOR):
             try:
                 with self._store.part(DETECTOR, slot).read() as connection:

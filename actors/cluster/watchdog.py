@@ -31,6 +31,9 @@ MISSES: Final = 3
 BUSY_MISSES: Final = 30
 # Of a core, between two pings: a process that works uses more, one that is frozen or whose loop is stuck hardly any.
 _WORKS: Final = 0.1
+# The list of actors is read again after so many rounds, and before anything is done about an actor that is gone: every two
+# seconds it was a transaction of a system that has nothing to do.
+_ROUNDS_A_LIST: Final = 5
 # A kill takes time (Ray asks a process to exit, and ends it 5 s later), and so does the new process.
 AFTER_S: Final = 20.0
 
@@ -100,33 +103,49 @@ async def watch(
 ) -> None:
     """Watch the actors that `expected()` names (with their slots) until cancelled; run in the watcher's event loop.
 
-    `expected` is called in a thread, so it may read the store. `now_s` only runs forward (`Clock.now().boot_s`).
+    `expected` is called in a thread, so it may read the store: every few rounds, and whenever an actor is gone, which may have
+    been ended on purpose. `now_s` only runs forward (`Clock.now().boot_s`).
     """
     watchdog = Watchdog()
     hands = hands or RayHands(namespace, storage)
     await asyncio.sleep(period_s)  # a start creates one actor after the other: none is missing yet
+    rounds = 0
+    names: dict[str, int | None] = {}
     while True:
         try:
-            await _round(watchdog, hands, await asyncio.to_thread(expected), now_s, period_s)
+            if rounds % _ROUNDS_A_LIST == 0:
+                names = await asyncio.to_thread(expected)
+            rounds += 1
+            await _round(watchdog, hands, names, expected, now_s=now_s, period_s=period_s)
         except Exception:
+            rounds = 0
             logger.exception("one round of the watch failed; the next is in %.0f s", period_s)
             await asyncio.sleep(period_s)
 
 
 async def _round(
-    watchdog: Watchdog, hands: Hands, expected: dict[str, int | None], now_s: Callable[[], float], period_s: float
+    watchdog: Watchdog,
+    hands: Hands,
+    names: dict[str, int | None],
+    expected: Callable[[], dict[str, int | None]],
+    *,
+    now_s: Callable[[], float],
+    period_s: float,
 ) -> None:
-    watchdog.forget(watchdog.watched - expected.keys())
+    watchdog.forget(watchdog.watched - names.keys())
     rest = asyncio.create_task(asyncio.sleep(period_s))
-    heard = await asyncio.gather(*(hands.ping(name, period_s) for name in expected))
-    for name, outcome in zip(expected, heard, strict=True):
+    heard = dict(zip(names, await asyncio.gather(*(hands.ping(name, period_s) for name in names)), strict=True))
+    if "gone" in heard.values():
+        wanted = await asyncio.to_thread(expected)
+        heard = {name: outcome for name, outcome in heard.items() if name in wanted}
+    for name, outcome in heard.items():
         match watchdog.decide(name, outcome, now_s()):
             case "replace":
                 logger.warning("%s has not answered %d pings in a row: it is replaced", name, MISSES)
                 await hands.replace(name)
             case "spawn":
                 logger.warning("%s is gone: it is made again", name)
-                await hands.spawn(name, expected[name])
+                await hands.spawn(name, names[name])
             case "leave":
                 pass
     await rest

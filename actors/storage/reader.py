@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 from actors.checks import redacted
 from actors.storage import schema, sqlite
 from actors.storage.schema import PartKind, SchemaError
-from actors.storage.store import Part, Store, StoreError, StoreLostError, folder_of, postgresql
+from actors.storage.store import Part, Snapshot, Store, StoreError, StoreLostError, folder_of, postgresql
 
 
 class _ReadPart(Part):
@@ -38,6 +38,7 @@ class StoreReader(Store):
         self._shown = redacted(url)
         self._parts: dict[str, Part] = {}
         self._folder = folder_of(url)
+        self._snapshot = Snapshot()
         self._shared = None if self._folder is not None else postgresql(url, reads_only=True)
         self.system = self.part(schema.SYSTEM)
         self.store_id = self._identity()
@@ -60,7 +61,7 @@ class StoreReader(Store):
     def _found(self, name: str, kind: PartKind) -> Part | None:
         if self._folder is None:
             assert self._shared is not None
-            part = _ReadPart(name, kind, self._shared)
+            part = _ReadPart(name, kind, self._shared, snapshot=self._snapshot)
         else:
             file = self._folder / f"{name}.db"
             if not file.is_file():

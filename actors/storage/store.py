@@ -9,6 +9,7 @@ A store is made where there is none, and never migrated on the way: `migrate` do
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -49,10 +50,20 @@ class StoreLostError(RuntimeError):
 UNAVAILABLE: Final = (OperationalError, InternalError, InterfaceError, PoolTimeoutError, StoreLostError)
 
 
+class Snapshot(threading.local):
+    """The connection that reads of several parts of one database share, in the thread that began it; None outside."""
+
+    connection: Connection | None = None
+
+
 class Part:
     """The tables that one process writes, in a database of its own (SQLite) or shared (PostgreSQL)."""
 
-    def __init__(self, name: str, kind: PartKind, engine: Engine, file: Path | None = None) -> None:
+    def __init__(
+        self, name: str, kind: PartKind, engine: Engine, file: Path | None = None, snapshot: Snapshot | None = None
+    ) -> None:
+        """`snapshot` is shared by the parts of one database."""
+        self._snapshot = snapshot
         self.name = name
         self.kind = kind
         self.engine = engine
@@ -74,6 +85,10 @@ class Part:
     def read(self) -> Iterator[Connection]:
         """Open a snapshot for reading; on SQLite it neither waits for a writer nor makes one wait. StoreLostError."""
         self._look()
+        held = None if self._snapshot is None else self._snapshot.connection
+        if held is not None:
+            yield held
+            return
         with (
             self._whole(),
             self.engine.connect().execution_options(reads_only=True) as connection,
@@ -141,6 +156,7 @@ class Store:
         self.url = url
         self._parts: dict[str, Part] = {}
         self._folder = folder_of(url)
+        self._snapshot = Snapshot()
         self._shared = None if self._folder is not None else postgresql(url)
         self.is_new = False
         try:
@@ -183,6 +199,26 @@ class Store:
             return [0]
         names = (path.stem.removeprefix(f"{kind.name}-") for path in self._folder.glob(f"{kind.name}-*.db"))
         return sorted(int(name) for name in names if name.isdecimal())
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let this thread's reads of all parts of a database be one transaction; on SQLite each part has its own all the same.
+
+        Whoever looks at everything every few seconds would otherwise be most of what an idle database has to do.
+
+        Example:
+            with store.at_once():
+                status.read(store)
+        """
+        if self._shared is None or self._snapshot.connection is not None:
+            yield
+            return
+        with self.system.read() as connection:
+            self._snapshot.connection = connection
+            try:
+                yield
+            finally:
+                self._snapshot.connection = None
 
     def check(self) -> None:
         """Raise StoreLostError where a file of the store is gone, is another, or may not be written."""
@@ -251,7 +287,7 @@ class Store:
             return self._parts[name]
         if self._folder is None:
             assert self._shared is not None
-            return Part(name, kind, self._shared)
+            return Part(name, kind, self._shared, snapshot=self._snapshot)
         file = self._folder / f"{name}.db"
         if not file.exists():
             if name != schema.SYSTEM.name and name in self._made():

@@ -27,6 +27,10 @@ _ROWS: Final = 500
 _ROUND_S: Final = 0.5
 _STUDY_S: Final = 20.0
 _SAMPLE_S: Final = 1.0
+# A row of the retention is a batch, two a second for each model: the logs are full after a fifth of the time, before anything
+# is compared. What grows afterwards grows for ever.
+_BATCHES_A_MINUTE: Final = 24
+_LEAST_BATCHES: Final = 60
 # What the last third may have over the second: allocators and page caches breathe.
 _SHARE: Final = 0.06
 _LEAST_MB: Final = 4.0
@@ -43,7 +47,7 @@ def soak(minutes: float, controls: Sequence[str] = ()) -> list[Figure]:
     document = {
         "detectors": {"max_processes": 4},
         "defaults": {"cooldown": "5s", "handler": {"kind": "channel", "lease": "10s"}},
-        "retention": {"rows": 40_000},
+        "retention": {"rows": int(max(_BATCHES_A_MINUTE * minutes, _LEAST_BATCHES))},
     }
     with stage(document, controls) as set_up:
         stop = threading.Event()

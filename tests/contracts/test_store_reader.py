@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 from actors import status
 from actors.config import parse
@@ -18,6 +18,7 @@ from actors.retraining.tables import DISPATCHER
 from actors.storage import SCHEMA_VERSION, SchemaError, Store, StoreError, StoreReader, sqlite
 from actors.storage.schema import SYSTEM
 from actors.tuning.offline import list_studies
+from actors.tuning.tables import TUNER
 from tests.database import Postgres, free_port
 
 
@@ -66,6 +67,35 @@ def test_what_was_written_is_read_and_what_was_not_is_empty(url: str) -> None:
     assert len(detector_parts(reader)) == 1
     seen = status.read(reader)
     assert (seen["models"], sum(seen["retrains"].values()), seen["tuner"]["studies"]) == ({}, 0, 0)
+    reader.close()
+
+
+def test_what_is_read_at_once_is_one_transaction_of_a_database(url: str) -> None:
+    written(url)
+    store = Store(url)
+    for kind in (DISPATCHER, TUNER):
+        store.part(kind)
+    store.close()
+    reader = StoreReader(url)
+    apart = status.read(reader)  # the first look also asks for the versions
+    begun: list[object] = []
+
+    def note(connection: object) -> None:
+        begun.append(connection)
+
+    event.listen(Engine, "begin", note)
+    try:
+        with reader.at_once():
+            assert status.read(reader) == apart
+            with reader.at_once():  # one within another is the same
+                status.read(reader)
+        at_once = len(begun)
+        status.read(reader)
+    finally:
+        event.remove(Engine, "begin", note)
+    # Files have a transaction each; what is on the way of a database that is far and asked every few seconds counts as one.
+    assert at_once == (1 if url.startswith("postgresql") else 2 * (len(begun) - at_once))
+    assert len(begun) - at_once > 3
     reader.close()
 
 

@@ -107,8 +107,10 @@ class FakeHands:
     def __init__(self, heard: Mapping[str, list[Heard]]) -> None:
         self._heard = {name: list(each) for name, each in heard.items()}
         self.done: list[tuple[str, str, int | None]] = []
+        self.pings = 0
 
     async def ping(self, name: str, timeout_s: float) -> Heard:
+        self.pings += 1
         return self._heard[name].pop(0) if self._heard[name] else "answered"
 
     async def replace(self, name: str) -> None:
@@ -139,6 +141,42 @@ def watch(hands: FakeHands, rounds: int, expected: dict[str, int | None]) -> Non
 
 
 def test_the_loop_carries_out_what_is_decided_and_survives_a_store_that_is_away() -> None:
-    hands = FakeHands({"tuner": ["answered", "silent", "silent", "silent"], "detector:m": ["gone"]})
+    hands = FakeHands({"tuner": ["answered", "silent", "silent", "silent"], "detector:m": ["gone", "gone"]})
     watch(hands, 6, {"tuner": None, "detector:m": 3})
     assert hands.done == [("spawn", "detector:m", 3), ("replace", "tuner", None)]
+
+
+def test_an_actor_that_was_ended_on_purpose_is_not_made_again() -> None:
+    hands = FakeHands({"tuner": [], "detector:m": ["answered", "gone"]})
+    lists: list[dict[str, int | None]] = [{"tuner": None, "detector:m": 3}, {"tuner": None}]
+
+    def names() -> dict[str, int | None]:
+        if not lists:
+            raise asyncio.CancelledError
+        return lists.pop(0)
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await watchdog.watch(names, namespace="n", storage="s", now_s=lambda: 0.0, hands=hands, period_s=0.0)
+
+    asyncio.run(main())
+    assert hands.done == []
+
+
+def test_who_is_watched_is_read_once_in_five_rounds() -> None:
+    hands = FakeHands({"tuner": []})
+    looks = 0
+
+    def names() -> dict[str, int | None]:
+        nonlocal looks
+        looks += 1
+        if looks == 5:
+            raise asyncio.CancelledError
+        return {"tuner": None}
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await watchdog.watch(names, namespace="n", storage="s", now_s=lambda: 0.0, hands=hands, period_s=0.0)
+
+    asyncio.run(main())
+    assert hands.pings == 20

@@ -34,6 +34,7 @@ _WRITTEN = {
     "OptionalSeconds": "duration or null",
     "_OptionalPrice": "number, share, or null",
     "_OptionalBudget": "number per duration, or null",
+    "SeasonEntry": "`day`, `week`, a mapping of `period` and `zone`, a number of events, or null",
     "Target": "`module:name`",
     "Name": "text",
     "Count": "number",

@@ -153,6 +153,7 @@ quarantine = Table(
 
 _OF_EPISODE: Final = frozenset({"id", "model", "version", "ordinal", "request", "order", "watches", "decisions", "held"})
 _CHUNK: Final = 500  # names in one IN list
+_FEW: Final = 8  # questions instead of a join
 T = TypeVar("T")
 
 
@@ -261,7 +262,7 @@ def load_attempts(connection: Connection, batches: Mapping[tuple[str, str], int]
     """Return how often each batch, a sequence by (model, producer), was tried and has not come through."""
     found = dict.fromkeys(batches, 0)
     for part in chunks(sorted(batches)):
-        for row in connection.execute(_rows_of(attempts, part)):
+        for row in _rows_of(connection, attempts, part):
             if row.sequence == batches[row.model, row.producer]:
                 found[row.model, row.producer] = row.tries
     return found
@@ -352,7 +353,7 @@ def load_producers(connection: Connection, pairs: Sequence[tuple[str, str]]) -> 
     """Return the high-water marks of (model, producer); an unknown one is left out."""
     found: dict[tuple[str, str], int] = {}
     for part in chunks(pairs):
-        found.update({(row.model, row.producer): row.high_water for row in connection.execute(_rows_of(producers, part))})
+        found.update({(row.model, row.producer): row.high_water for row in _rows_of(connection, producers, part)})
     return found
 
 
@@ -470,7 +471,26 @@ def chunks(names: Sequence[T]) -> Iterator[Sequence[T]]:
         yield names[start : start + _CHUNK]
 
 
-def _rows_of(table: Table, pairs: Sequence[tuple[str, str]]) -> Select[Any]:
+def _rows_of(connection: Connection, table: Table, pairs: Sequence[tuple[str, str]]) -> Iterator[Any]:
+    """Return the rows of (model, producer): a question for each model, or for each producer, where these are few."""
+    of_model: dict[str, list[str]] = {}
+    of_producer: dict[str, list[str]] = {}
+    for model, producer in pairs:
+        of_model.setdefault(model, []).append(producer)
+        of_producer.setdefault(producer, []).append(model)
+    if min(len(of_model), len(of_producer)) > _FEW:
+        yield from connection.execute(_joined(table, pairs))
+    # An IN list of any length is one statement, compiled once; a join is compiled anew each time, which takes longer than all
+    # the rest of a commit (2,500 producers that resend to a process that has just begun: 0.65 of 1.04 s).
+    elif len(of_model) <= len(of_producer):
+        for model, producers_of in of_model.items():
+            yield from connection.execute(select(table).where(table.c.model == model, table.c.producer.in_(producers_of)))
+    else:
+        for producer, models_of in of_producer.items():
+            yield from connection.execute(select(table).where(table.c.model.in_(models_of), table.c.producer == producer))
+
+
+def _joined(table: Table, pairs: Sequence[tuple[str, str]]) -> Select[Any]:
     """Select the rows of (model, producer) by a join, for which SQLite uses the primary key; for a tuple's IN it scans."""
     asked = values(column("model", String), column("producer", String), name="asked").data(pairs).cte("asked")
     return select(table).join_from(asked, table, and_(table.c.model == asked.c.model, table.c.producer == asked.c.producer))

@@ -218,6 +218,22 @@ def test_log_high_water_and_counts_are_one_commit(store: Store) -> None:
         assert detector_stored.read_status(connection)["m"]["events"] == 30
 
 
+@pytest.mark.parametrize(("models", "producers"), [(1, 1200), (1200, 1), (3, 400), (400, 3), (40, 30)])
+def test_marks_of_any_models_and_producers_are_those_that_were_written(store: Store, models: int, producers: int) -> None:
+    pairs = [(f"m{model}", f"p{producer}") for model in range(models) for producer in range(producers)]
+    written = {pair: number for number, pair in enumerate(pairs) if number % 3}
+    rows = [
+        {"model": model, "producer": producer, "high_water": mark, "seen_at": NOW, "client": None}
+        for (model, producer), mark in written.items()
+    ]
+    with store.part(DETECTOR, 0).write() as connection:
+        connection.execute(detector_tables.producers.insert(), rows)
+    asked = pairs[::2]
+    with store.part(DETECTOR, 0).read() as connection:
+        found = detector_tables.load_producers(connection, asked)
+    assert found == {pair: written[pair] for pair in asked if pair in written}
+
+
 def test_a_large_batch_is_kept_as_the_bytes_that_it_was_packed_as(store: Store) -> None:
     packed = wire.pack(
         wire.batch_of_columns({"accuracy": np.linspace(0.8, 0.9, 20_000)}, version="v1", timestamps=NOW, now_s=NOW)

@@ -123,6 +123,21 @@ def keep_copy(file: Path, folder: Path) -> None:
     unfinished.rename(copy)
 
 
+def let_shrink(file: Path) -> None:
+    """Rewrite a file of a build that did not let its files shrink, so that it does; for when no process uses it.
+
+    It takes as much of the disk again for as long as it runs. Where that is not there, the file stays as long as it is.
+    """
+    try:
+        with contextlib.closing(connected(file, "mode=rw")) as connection:
+            if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError as error:
+        logger.warning("%s cannot be rewritten and will not shrink: %s", file, error)
+
+
 def give_back(engine: Engine, file: Path) -> bool:
     """Give free pages back to the file system, in one step of about a tenth of a second; True where there are more.
 

@@ -244,9 +244,10 @@ class Store:
     def migrate(self, kinds: Sequence[PartKind]) -> list[str]:
         """Bring every part of `kinds` that an older build wrote forward, and return the names of those that were.
 
-        Only for the one who starts the system, once no other uses the store. On SQLite a copy of each file is kept first, in a
-        folder of the store named after the older version. SchemaError for a part that is newer than this build, StoreError for
-        one that cannot be read.
+        Only for the one who starts the system, once no other uses the store. On SQLite a copy of each file is kept first, and a
+        file that could not shrink can afterwards; the copies are in a folder of the store named after the older version.
+
+        SchemaError for a part that is newer than this build, StoreError for one that cannot be read.
         """
         try:
             return self._migrated(kinds)
@@ -272,6 +273,9 @@ class Store:
                 with part.write() as connection:
                     _lock_schema(connection)
                     schema.prepare(connection, kind)
+                if self._folder is not None:
+                    part.engine.dispose()
+                    sqlite.let_shrink(self._folder / f"{name}.db")
                 migrated.append(name)
                 self._parts[name] = part
         return migrated

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -206,6 +208,24 @@ class TestMigration:
             assert connection.execute(text("SELECT * FROM things")).all() == [(7,)]
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         assert store.migrate([kind]) == []
+
+    def test_a_file_that_could_not_shrink_can_afterwards(self, folder: Path) -> None:
+        sqlite.make_folder(folder)
+        with contextlib.closing(sqlite3.connect(folder / "things.db")) as older:  # as 0.1 made its files
+            older.execute("PRAGMA journal_mode=WAL")
+            older.execute("CREATE TABLE filler (bytes BLOB)")
+            older.execute("INSERT INTO filler VALUES (zeroblob(1000000))")
+            older.execute("DELETE FROM filler")
+            older.commit()
+        _older(folder)
+        assert (folder / "things.db").stat().st_size > 1_000_000
+        store, kind = Store(f"sqlite:///{folder}"), _things(SCHEMA_VERSION)
+        assert store.migrate([kind]) == ["things"]
+        with store.part(kind).read() as connection:
+            assert connection.execute(text("PRAGMA auto_vacuum")).scalar() == 2
+            assert connection.execute(select(kind.metadata.tables["things"])).all() == [(7, None)]
+        store.close()
+        assert (folder / "things.db").stat().st_size < 100_000
 
     def test_a_part_of_a_newer_build_is_refused_and_left_alone(self, store: Store, folder: Path) -> None:
         store.part(TUNER)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Literal
 
-Kind = Literal["strategies", "detectors", "handlers"]
+Kind = Literal["strategies", "detectors", "handlers", "sources"]
 _GROUP: Final = "visutility."
 
 

@@ -1,0 +1,109 @@
+"""Sources: the process that reads them, one thread each, so that one that is slow or down delays no other.
+
+It runs only where the configuration has sources. On restart: places, numbers and what was not acknowledged are in the store; it
+goes on there. A predecessor that still runs is fenced off before its first commit, so each source is read by one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Any, Final
+
+from actors import config
+from actors.checks import brief
+from actors.clock import SystemClock
+from actors.cluster import actor
+from actors.cluster.deployment import end_stale_process
+from actors.cluster.store_thread import STORE_ERRORS, StoreThread, or_unavailable
+from actors.config.sources import SourceSettings
+from actors.config.stored import load_stored
+from actors.metrics.link import RayLink
+from actors.replies import Hello, Reloaded, Unavailable
+from actors.sources import kinds
+from actors.sources.feed import Feed
+from actors.sources.state import SourcesState
+from actors.storage import StaleEpochError, Store
+
+logger = logging.getLogger(__name__)
+
+_OPEN_S: Final = 1.0
+_AFTER_ERROR_S: Final = 5.0
+
+
+class Sources:
+    """The process that reads sources. Constructed by deployment.py; every public method is a message."""
+
+    def __init__(self, *, name: str, namespace: str, storage: str, slot: int | None = None) -> None:  # noqa: ARG002  every actor is made alike
+        self._name = name
+        self._namespace = namespace
+        self._thread = StoreThread(storage, self._made)
+        self._running: dict[str, tuple[SourceSettings, threading.Event]] = {}
+        self._opening: asyncio.Task[None] | None = None
+
+    async def hello(self) -> Hello:
+        """Say who is here. Also begins the work after a restart."""
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._open())
+        state = self._thread.state
+        return actor.hello(self._name, epoch=0 if state is None else state.epoch, store=self._thread.store)
+
+    async def reload(self) -> Reloaded | Unavailable:
+        """Read the configuration again: new and changed sources begin, others end after what they do now."""
+
+        async def act() -> Reloaded:
+            await self._thread.do(lambda state: self._begin(state, self._configured()))
+            return {"status": "reloaded"}
+
+        return await or_unavailable(act())
+
+    async def _open(self) -> None:
+        while True:
+            try:
+                await self._thread.do(lambda state: self._begin(state, self._configured()))
+            except STORE_ERRORS as error:
+                logger.warning("the sources wait for the store: %s", brief(error))
+            except StaleEpochError:
+                return
+            else:
+                return
+            await asyncio.sleep(_OPEN_S)
+
+    def _made(self, store: Store) -> SourcesState:
+        return SourcesState(store)
+
+    def _configured(self) -> dict[str, Any]:
+        store = self._thread.store
+        settings = config.Settings() if store is None else load_stored(store)
+        return dict(settings.sources)
+
+    def _begin(self, state: SourcesState, configured: dict[str, Any]) -> None:
+        for name, (settings, ends) in list(self._running.items()):
+            if configured.get(name) != settings:
+                ends.set()
+                del self._running[name]
+        state.forget(list(configured))
+        for name, settings in configured.items():
+            if name not in self._running:
+                ends = threading.Event()
+                self._running[name] = settings, ends
+                feed = Feed(name, settings, state, RayLink(self._namespace), kinds.make)
+                threading.Thread(target=_run, args=(feed, ends), name=f"source {name}", daemon=True).start()
+
+
+def _run(feed: Feed, ends: threading.Event) -> None:
+    clock = SystemClock()
+    while not ends.is_set():
+        try:
+            with _TURNS.setdefault(feed.name, threading.Lock()):  # a predecessor of the same source ends its step first
+                pause_s = 0.0 if ends.is_set() else feed.step(clock.now().wall_s)
+        except StaleEpochError as error:
+            end_stale_process(error)
+        except Exception:
+            logger.exception("source %s: the step failed; it goes on in %g s", feed.name, _AFTER_ERROR_S)
+            pause_s = _AFTER_ERROR_S
+        ends.wait(pause_s)
+
+
+_TURNS: dict[str, threading.Lock] = {}

@@ -1,0 +1,64 @@
+"""Asks a server for JSON: a bounded answer within a bounded time, and an error that names the server and no secret."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Final
+
+from actors.checks import redacted
+from actors.sources.interface import SourceError
+
+MAX_BYTES: Final = 64 * 2**20
+_REASON: Final = 300
+
+
+class Http:
+    """A server by its URL, with headers of its own.
+
+    Example:
+        Http("http://prometheus:9090").get("/api/v1/query", {"query": "up"})
+    """
+
+    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 30.0) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"Accept": "application/json", **(headers or {})}
+        self._timeout_s = timeout_s
+
+    def get(self, path: str, query: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Return the answer to a GET. SourceError."""
+        asked = f"?{urllib.parse.urlencode(query, doseq=True)}" if query else ""
+        return self._ask(urllib.request.Request(f"{self._url}{path}{asked}", headers=self._headers), path)  # noqa: S310  checked by the configuration
+
+    def post(self, path: str, body: Mapping[str, object], *, method: str = "POST") -> dict[str, Any]:
+        """Return the answer to a POST of JSON. SourceError."""
+        headers = {**self._headers, "Content-Type": "application/json"}
+        request = urllib.request.Request(  # noqa: S310
+            f"{self._url}{path}", json.dumps(body).encode(), headers, method=method
+        )
+        return self._ask(request, path)
+
+    def _ask(self, request: urllib.request.Request, path: str) -> dict[str, Any]:
+        where = f"{redacted(self._url)}{path}"
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:  # noqa: S310
+                content = reply.read(MAX_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = error.read(_REASON).decode(errors="replace")
+            raise SourceError(f"{where} answered {error.code}: {' '.join(said.split())}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise SourceError(f"{where} cannot be reached: {getattr(error, 'reason', error)}") from None
+        if len(content) > MAX_BYTES:
+            raise SourceError(f"{where} answered more than {MAX_BYTES} bytes")
+        try:
+            found = json.loads(content or b"{}")
+        except ValueError:
+            raise SourceError(f"{where} answered what is no JSON: {content[:80]!r}") from None
+        if not isinstance(found, dict):
+            raise SourceError(f"{where} answered no JSON object")
+        return found

@@ -1,0 +1,147 @@
+"""MLflow: the metrics of the runs of experiments, read through its REST API, so that its package is not needed here.
+
+The place is, by run and metric, the time of the last value with the fingerprints of those at that time. Runs that have ended
+and were read to their end are forgotten once every run that started before them has been, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from actors.checks import finite
+from actors.config.sources import MlflowSettings
+from actors.sources.http import Http
+from actors.sources.interface import Answer, Place, Promised, Refusals, Row, SourceError
+from actors.sources.rules import checked, fingerprint, unseen
+
+RUNS: Final = 200  # in one answer
+_VALUES: Final = 10_000  # in one page of a metric's history
+_API: Final = "/api/2.0/mlflow"
+_ENDED: Final = frozenset({"FINISHED", "FAILED", "KILLED"})
+
+
+class Mlflow:
+    """Reads runs in the order in which they started, at most 200 at a time."""
+
+    def __init__(self, settings: MlflowSettings) -> None:
+        self._settings = settings
+        self._http = Http(settings.url, headers=settings.headers, timeout_s=settings.timeout_s)
+
+    def read(self, place: Place, now_s: float) -> Answer:  # noqa: ARG002  the runs have times of their own
+        """Return the values that were logged since."""
+        known = {"since": 0, "runs": {}} if place is None else place
+        experiments = self._experiments()
+        runs, has_more = self._runs(experiments, known["since"])
+        rows: list[Row] = []
+        promises: list[Promised] = []
+        refusals = Refusals()
+        left: dict[str, Any] = {}
+        since, all_ended = known["since"], True
+        for run in runs:
+            run_id, info = run["info"]["run_id"], run["info"]
+            state = dict(known["runs"].get(run_id, {}))
+            if not state.get("ended"):
+                version, model = self._named(run, experiments)
+                for metric in run.get("data", {}).get("metrics", ()):
+                    rows += self._values(run_id, metric["key"], state, (model, version), refusals)
+                if info["status"] in _ENDED:
+                    state = {"ended": True}
+                    promises += self._promised(run, model, version)
+            left[run_id] = state
+            all_ended = all_ended and bool(state.get("ended"))
+            if all_ended:
+                since = int(info["start_time"])
+        # Of the runs that started at this very moment all are remembered: another may still come.
+        kept = {run["info"]["run_id"] for run in runs if int(run["info"]["start_time"]) >= since}
+        new = {"since": since, "runs": {run_id: state for run_id, state in left.items() if run_id in kept}}
+        return Answer(
+            rows, new, promises, refusals.count, refusals.problem, has_more=has_more and new["since"] > known["since"]
+        )
+
+    def _experiments(self) -> dict[str, str]:
+        found = {}
+        for name in self._settings.experiments:
+            reply = self._http.get(f"{_API}/experiments/get-by-name", {"experiment_name": name})
+            found[str(reply["experiment"]["experiment_id"])] = name
+        return found
+
+    def _runs(self, experiments: Mapping[str, str], since: int) -> tuple[list[dict[str, Any]], bool]:
+        body = {
+            "experiment_ids": list(experiments),
+            "filter": f"attributes.start_time >= {since}",
+            "order_by": ["attributes.start_time ASC"],
+            "max_results": RUNS,
+        }
+        reply = self._http.post(f"{_API}/runs/search", body)
+        runs = reply.get("runs", [])
+        if not isinstance(runs, list):
+            raise SourceError("MLflow answered no list of runs")
+        return runs, "next_page_token" in reply
+
+    def _values(
+        self, run_id: str, key: str, state: dict[str, Any], named: tuple[str, str], refusals: Refusals
+    ) -> Iterator[Row]:
+        wanted = self._settings.metrics
+        if wanted and key not in wanted:
+            return
+        at = state.get(key, {"at": 0, "seen": []})
+        found = [each for each in self._history(run_id, key) if int(each["timestamp"]) >= at["at"]]
+        fresh = unseen(sorted(found, key=lambda each: (int(each["timestamp"]), int(each.get("step", 0)))), at["seen"])
+        if not fresh:
+            return
+        newest = int(fresh[-1]["timestamp"])
+        ties = [fingerprint(each) for each in fresh if int(each["timestamp"]) == newest]
+        state[key] = {"at": newest, "seen": [*at["seen"], *ties] if newest == at["at"] else ties}
+        for each in fresh:
+            value = finite(float(each["value"]))
+            row: Row | str = f"{key} of run {run_id} must be a finite number, got {each['value']}"
+            if value is not None:
+                row = checked(Row(*named, int(each["timestamp"]) / 1000, {wanted.get(key, key): value}))
+            if isinstance(row, Row):
+                yield row
+            else:
+                refusals.add(row)
+
+    def _history(self, run_id: str, key: str) -> list[dict[str, Any]]:
+        asked: dict[str, Any] = {"run_id": run_id, "metric_key": key, "max_results": _VALUES}
+        found: list[dict[str, Any]] = []
+        while True:
+            reply = self._http.get(f"{_API}/metrics/get-history", asked)
+            found += reply.get("metrics", [])
+            if not reply.get("next_page_token"):
+                return found
+            asked["page_token"] = reply["next_page_token"]
+
+    def _named(self, run: dict[str, Any], experiments: Mapping[str, str]) -> tuple[str, str]:
+        """Return the version and the model of a run."""
+        info, tags = run["info"], _by_key(run, "tags")
+        model = self._settings.model or tags.get("model") or experiments[str(info["experiment_id"])]
+        if self._settings.version == "run_name":
+            return info.get("run_name") or info["run_id"], model
+        if self._settings.version == "registered":
+            query = {"filter": f"run_id='{info['run_id']}'"}
+            versions = self._http.get(f"{_API}/model-versions/search", query).get("model_versions", ())
+            if versions:
+                return str(versions[0]["version"]), model
+        return info["run_id"], model
+
+    def _promised(self, run: dict[str, Any], model: str, version: str) -> list[Promised]:
+        if self._settings.promise is None:
+            return []
+        said = {**_by_key(run, "params"), **_by_key(run, "metrics")}
+        value, n = finite(_float(said.get(self._settings.promise))), finite(_float(said.get(self._settings.promise_n)))
+        if value is None or n is None or not 0.0 <= value <= 1.0 or not n > 0.0:
+            return []
+        return [Promised(model, version, value, n)]
+
+
+def _by_key(run: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {each["key"]: each["value"] for each in run.get("data", {}).get(kind, ())}
+
+
+def _float(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

@@ -24,6 +24,7 @@ from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
 from actors.storage import UNAVAILABLE, Store, StoreError, StoreLostError, StoreReader
 from actors.storage.schema import SYSTEM
+from actors.storage.sources import SOURCES, SourceShown, read_sources
 from actors.tuning import tables as tuner_tables
 from actors.tuning.tables import TUNER
 
@@ -34,6 +35,7 @@ _NOTHING: Final[dict[str, Any]] = {
     "refused": {"events": 0, "last": None},
     "clients": {},
     "unreadable": [],
+    "sources": {},
     "retrains": {},
     "tuner": {},
 }
@@ -87,6 +89,7 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     told = {
         "models": dict(sorted(models.items())),
         "refused": refusals.read(store.part(SYSTEM)),
+        "sources": _sources(store),
         "clients": {_alias(producer): seen for producer, seen in newest},
         "unreadable": unreadable,
         "retrains": retrains,
@@ -98,6 +101,11 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
 def _gave_up(settings: Settings, in_a_row: dict[str, int]) -> dict[str, int]:
     """Return the models that ask for no retrain any more, with the number of retrains in a row that came to nothing."""
     return {model: number for model, number in in_a_row.items() if number >= settings.for_model(model).retrain.give_up}
+
+
+def _sources(store: Store) -> dict[str, SourceShown]:
+    with store.part(SOURCES).read() as connection:
+        return read_sources(connection)
 
 
 def _settings(store: Store) -> Settings:

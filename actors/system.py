@@ -25,6 +25,7 @@ from actors.errors import ConflictError
 from actors.replies import ActorStatus, EpisodeJudged, Status
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store, redacted
+from actors.storage.sources import SOURCES
 from actors.tuning.tables import TUNER
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ class System:
         changes = config.differences(lifecycle.running_settings(known), lifecycle.without_storage(settings))
         version = places.on_its_node(known, _keep, known.storage, config.document(settings), timeout_s=_KEPT_S)
         card.replace(self.namespace, replace(known, document=config.document(settings)))
+        lifecycle.complete(self.namespace)
         return {"version": version, "changes": changes, **self._reload_actors()}
 
     def acknowledge(self, episode: str, *, by: str | None = None, comment: str | None = None) -> None:
@@ -323,7 +325,7 @@ def start(source: Source | None = None, *, address: str | None = None, namespace
     try:
         # After the connection: whether a relative path means something depends on how many nodes there are.
         storage = None if source is None or settings is None else places.named(settings, source)
-        lifecycle.start(chosen, settings, storage, (DISPATCHER, TUNER, DETECTOR))
+        lifecycle.start(chosen, settings, storage, (DISPATCHER, TUNER, DETECTOR, SOURCES))
     except BaseException:
         if private:
             ray.shutdown()

@@ -67,6 +67,9 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_retrains_gave_up": ("Retrains in a row that came to nothing, where no more are asked for", ("model",)),
     "visutility_model_info": ("1, with the version seen last", ("model", "version")),
     LABEL: ("1 for each label that the configuration gives the model", ("model", "label", "value")),
+    "visutility_source_up": ("1 while a source can be read, 0 while it fails", ("source",)),
+    "visutility_source_rows_total": ("Rows of a source by outcome: read, refused, rejected", ("source", "outcome")),
+    "visutility_source_last_success_timestamp_seconds": ("When a source was read last", ("source",)),
     "visutility_running_trials": ("Trials that run now", ()),
     "visutility_build_info": ("1, with the build that runs", ("build",)),
     STORE_UP: ("1 while the store can be read, is whole and may be written, 0 otherwise", ()),
@@ -156,6 +159,8 @@ class Telemetry:
                 if model not in self._unreadable:
                     self._unreadable.add(model)
                     logger.exception("the state of model %r on record cannot be exported; the others are", model)
+        for source, seen in facts.stored.get("sources", {}).items():
+            found += _of_source(label(source), seen)
         for (model, metric), count in facts.detections.items():
             found.append(self._sample("visutility_drift_detections_total", model, count, metric=metric))
         for (model, state), count in facts.retrains.items():
@@ -194,6 +199,15 @@ class Telemetry:
     def _sample(self, name: str, model: str, value: float, **labels: str) -> Sample:
         shown = {"model": label(model) if model in self._named else OTHERS}
         return Sample(name, shown | {key: label(text) for key, text in labels.items()}, float(value))
+
+
+def _of_source(source: str, seen: Mapping[str, Any]) -> list[Sample]:
+    found = [Sample("visutility_source_up", {"source": source}, float(seen["state"] != "failing"))]
+    for outcome in ("read", "refused", "rejected"):
+        found += [Sample("visutility_source_rows_total", {"source": source, "outcome": outcome}, float(seen[outcome]))]
+    if seen["last_at"] is not None:
+        found.append(Sample("visutility_source_last_success_timestamp_seconds", {"source": source}, float(seen["last_at"])))
+    return found
 
 
 def _state(told: Mapping[str, Any]) -> int:

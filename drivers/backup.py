@@ -45,9 +45,10 @@ def kinds() -> list[PartKind]:
     from actors.detection.tables import DETECTOR  # noqa: PLC0415  each imports its room's tables, 0.1 s
     from actors.retraining.tables import DISPATCHER  # noqa: PLC0415
     from actors.storage.schema import SYSTEM  # noqa: PLC0415
+    from actors.storage.sources import SOURCES  # noqa: PLC0415
     from actors.tuning.tables import TUNER  # noqa: PLC0415
 
-    return [SYSTEM, DETECTOR, DISPATCHER, TUNER]
+    return [SYSTEM, DETECTOR, DISPATCHER, TUNER, SOURCES]
 
 
 def _storage(address: str | None, namespace: str | None) -> str:

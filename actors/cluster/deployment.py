@@ -16,7 +16,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import ray
 import ray._private.state
@@ -27,6 +27,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.cluster import build, card
 from actors.errors import ConflictError, NoSystemError
 
+if TYPE_CHECKING:
+    from actors.config import Settings
+
 logger = logging.getLogger(__name__)
 
 # The process of each role: imported only where it is made.
@@ -35,6 +38,7 @@ _CLASSES: Final = {
     "detector": "actors.detection.detector:DriftDetector",
     "dispatcher": "actors.retraining.dispatcher:RetrainDispatcher",
     "runner": "actors.cluster.runner:Runner",
+    "sources": "actors.sources.actor:Sources",
     "tuner": "actors.tuning.tuner:Tuner",
 }
 _OBSERVER: Final = "actors.metrics.observer_host:ObserverHost"
@@ -42,6 +46,8 @@ _OBSERVER: Final = "actors.metrics.observer_host:ObserverHost"
 _EXPORT: Final = "actors.telemetry:export"
 # What a running system always has; detectors come with their models. The watchers last: nobody respawns what is missing.
 CORE: Final = ("runner", "tuner", "dispatcher", "broadcaster")
+# What a system has only where its configuration needs it.
+OPTIONAL: Final = ("sources",)
 # A Ray resource: nodes that offer it are where the actors live on a cluster (cluster.yaml gives it to the steady ones).
 HOME: Final = "visutility"
 # Ray places an actor that asks for nothing anywhere, whatever its strategy (seen on 2.60: five of five on one of two nodes).
@@ -103,6 +109,11 @@ def _home(name: str, slot: int | None) -> str:
     return str(homes[turn % len(homes)]["NodeID"])
 
 
+def needed(settings: Settings) -> tuple[str, ...]:
+    """Return the actors that a system of this configuration always has; the watchers last."""
+    return (*(("sources",) if settings.sources else ()), *CORE)
+
+
 def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:
     """Create the host of an observer under a new name; one that is not detached ends with the process that created it."""
     host: Any = ray.remote(_load(_OBSERVER))
@@ -146,7 +157,9 @@ def names(namespace: str) -> list[str]:
     """Return the names of this system's actors that exist, alive or being restarted, observers included."""
     listed = ray.util.list_named_actors(all_namespaces=True)
     ours = (entry["name"] for entry in listed if entry["namespace"] == namespace)
-    return sorted(name for name in ours if name in CORE or name.startswith(("detector:", "detectors:", "observer:")))
+    return sorted(
+        name for name in ours if name in {*CORE, *OPTIONAL} or name.startswith(("detector:", "detectors:", "observer:"))
+    )
 
 
 def record(handle: ActorHandle[Any]) -> dict[str, Any]:

@@ -91,6 +91,14 @@ def running_settings(known: Card) -> config.Settings:
     return config.parse(json.loads(known.document), "running configuration")
 
 
+def complete(namespace: str) -> None:
+    """Make the actors that a changed configuration needs and that are not there; without waiting for them."""
+    known = card.read(namespace)
+    if known is not None:
+        for name in deployment.needed(running_settings(known)):
+            deployment.spawn(name, namespace=namespace, storage=known.storage)
+
+
 def without_storage(settings: config.Settings) -> config.Settings:
     """Return what the store keeps of a configuration: neither storage nor namespace."""
     return config.parse(json.loads(config.document(settings)), "configuration")
@@ -168,7 +176,8 @@ def _refuse_held(noted: bytes | None, storage: str, namespace: str) -> None:
 
 def _bring_up(namespace: str, known: Card) -> None:
     """Make what is missing and wait until all have answered."""
-    handles = {name: deployment.spawn(name, namespace=namespace, storage=known.storage) for name in deployment.CORE}
+    names = deployment.needed(running_settings(known))
+    handles = {name: deployment.spawn(name, namespace=namespace, storage=known.storage) for name in names}
     deadline = time.monotonic() + _START_S
     waiting = dict(handles)
     while waiting:

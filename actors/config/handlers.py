@@ -16,7 +16,8 @@ from actors.config.values import REFERENCE, expand
 _PLACEHOLDER: Final = re.compile(r"(?<![${])\{([A-Za-z_]\w*)\}(?!\})")
 
 
-def _url(value: str) -> str:
+def checked_url(value: str) -> str:
+    """Return an http or https URL, or a reference to one; ValueError otherwise."""
     if not (value.startswith(("http://", "https://")) or REFERENCE.match(value)):
         raise ValueError(f"must be an http or https URL, got {shown(value)}")
     return value
@@ -80,7 +81,7 @@ class WebhookHandlerSettings(_Handler):
     """Posts a CloudEvent. `secret_env` names the variable of the environment that holds the signing secret."""
 
     kind: Literal["webhook"]
-    url: Annotated[str, AfterValidator(_url)]
+    url: Annotated[str, AfterValidator(checked_url)]
     """Where the order is posted; a redirect is not followed."""
     secret_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The variable of the environment that holds the signing secret. `null`: the body is not signed."""

@@ -25,6 +25,16 @@ from actors.config.handlers import (
 )
 from actors.config.retrain import OrderLimits, PromotionEntry, RetrainEntry
 from actors.config.settings import BUILT_IN, Delivery, Detectors, ModelEntry, Retention, Settings, merged_watch
+from actors.config.sources import (
+    SOURCE_KINDS,
+    SOURCE_TAGS,
+    Columns,
+    CustomSourceSettings,
+    FilesSettings,
+    MlflowSettings,
+    PrometheusSettings,
+    SqlSettings,
+)
 from actors.config.yaml import dotted, read_yaml
 
 # A file of this size is no configuration; it also bounds what aliases can unfold to.
@@ -99,7 +109,7 @@ def differences(old: Settings, new: Settings) -> list[str]:
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) == after.get(path):
             continue
-        if ".headers." in path or ".runtime_env." in path:
+        if ".headers." in path or ".runtime_env." in path or _may_hold_a_secret(path):
             lines.append(f"{path}: differs")
         else:
             lines.append(f"{path}: {_told(before, path)} -> {_told(after, path)}")
@@ -115,6 +125,11 @@ def _leaves(settings: Settings) -> dict[str, Any]:
     # Of `models` only what was said counts: the rest of an entry comes from the layers below.
     said["models"] = {name: entry.model_dump(by_alias=True, exclude_unset=True) for name, entry in settings.models.items()}
     return dict(_flattened(said, ()))
+
+
+def _may_hold_a_secret(path: str) -> bool:
+    """Tell of a source whether it is a URL, which may hold a password, or an option of a class of the user's own."""
+    return path.startswith("sources") and (path.endswith(".url") or ".options." in path)
 
 
 def _told(leaves: Mapping[str, Any], path: str) -> str:
@@ -162,7 +177,8 @@ def _explained(source: str, details: Any) -> str:
         case "missing":
             rule = "is missing"
         case "union_tag_invalid" | "union_tag_not_found":
-            rule = f"kind must be one of {', '.join(KINDS)} or 'module:Class', got {shown(kind_of(details['input']))}"
+            kinds = SOURCE_KINDS if details["loc"][0] == "sources" else KINDS
+            rule = f"kind must be one of {', '.join(kinds)} or 'module:Class', got {shown(kind_of(details['input']))}"
         case "value_error":
             rule = str(details["ctx"]["error"])
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -174,7 +190,11 @@ def _explained(source: str, details: Any) -> str:
 
 def _is_tag(loc: tuple[Any, ...], index: int) -> bool:
     """Pydantic puts the chosen kind, and for a key `[key]`, into the path; neither stands in the document."""
-    return loc[index] == "[key]" or (index > 0 and loc[index - 1] in {"handler", "then"} and loc[index] in TAGS)
+    return (
+        loc[index] == "[key]"
+        or (index > 0 and loc[index - 1] in {"handler", "then"} and loc[index] in TAGS)
+        or (index == 2 and loc[0] == "sources" and loc[2] in SOURCE_TAGS)
+    )
 
 
 _SECTIONS: Final[Mapping[object, type[BaseModel]]] = {
@@ -192,6 +212,12 @@ _SECTIONS: Final[Mapping[object, type[BaseModel]]] = {
     "webhook": WebhookHandlerSettings,
     "tune": TuneHandlerSettings,
     "module:Class": CustomHandlerSettings,
+    "prometheus": PrometheusSettings,
+    "sql": SqlSettings,
+    "files": FilesSettings,
+    "mlflow": MlflowSettings,
+    "custom": CustomSourceSettings,
+    "columns": Columns,
 }
 
 
@@ -200,6 +226,6 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
     section: type[BaseModel] = Settings
     entry = {"defaults": 0, "models": 1}.get(loc[0], len(loc))  # where the keys of a model begin
     for index, part in enumerate(loc[:-1]):
-        if index in {0, entry + 1} or _is_tag(loc, index):
+        if index in {0, entry + 1} or (loc[0] == "sources" and index > 2) or _is_tag(loc, index):
             section = _SECTIONS.get(part, section)
     return [field.alias or name for name, field in section.model_fields.items()]

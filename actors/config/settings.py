@@ -32,6 +32,7 @@ from actors.config.fields import (
 from actors.config.handlers import ChannelHandlerSettings, HandlerSettings
 from actors.config.retrain import OrderLimits, Promotion, PromotionEntry, RetrainEntry, RetrainRule
 from actors.config.seasons import Season, written_season
+from actors.config.sources import SourceSettings
 from actors.config.values import Duration
 
 Direction = Literal["up", "down", "both"]
@@ -144,6 +145,8 @@ class Settings(Section):
     """Limits for the retrains of all models together."""
     observers: dict[Name, Target] = Field(default_factory=dict)
     """Classes that see every accepted event, by a name of your choice."""
+    sources: dict[Name, SourceSettings] = Field(default_factory=dict)
+    """Where metrics already are, by a name of your choice; how far each was read belongs to this name."""
     defaults: ModelEntry = Field(default_factory=ModelEntry)
     """What every model gets unless an entry of `models` says otherwise."""
     models: dict[Name, ModelEntry] = Field(default_factory=dict)

@@ -27,6 +27,7 @@ class Status(TypedDict):
     models: dict[str, Json]
     refused: Json
     clients: dict[str, Json]
+    sources: dict[str, Json]  # by name: kind, state (new | ok | failing), problem, read, refused, rejected, waiting, last_at
     retrains: dict[str, int]
     tuner: dict[str, int]
     actors: dict[str, ActorStatus]

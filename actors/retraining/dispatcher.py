@@ -239,7 +239,7 @@ class RetrainDispatcher(Questions, PeopleCalls, DetectorCalls):
 
     def _watched(self) -> dict[str, int | None]:
         """Return every other actor of the system, with its slot; called in a thread."""
-        core: dict[str, int | None] = dict.fromkeys(name for name in deployment.CORE if name != self._name)
+        core: dict[str, int | None] = dict.fromkeys(name for name in self._thread.needed() if name != self._name)
         return core | self._thread.processes()
 
     def _end_stale(self, error: object) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from actors import config
 from actors.clock import Clock, EventClock, Instant
+from actors.cluster import deployment
 from actors.cluster.store_thread import StoreThread
 from actors.config.stored import load_stored
 from actors.retraining.commits import Plan
@@ -91,6 +92,10 @@ class StateThread:
         with self._thread.store.part(SYSTEM).read() as connection:
             rows = connection.execute(select(schema.placements.c.process, schema.placements.c.slot).distinct())
             return {row.process: row.slot for row in rows}
+
+    def needed(self) -> tuple[str, ...]:
+        """Return the actors that the configuration needs."""
+        return deployment.needed(self._settings)
 
     def knows(self, matches: Callable[[str], bool]) -> bool:
         """Tell whether a model that has ever logged matches; to be called in the store's thread."""

@@ -49,30 +49,35 @@ class Files:
         rows: list[Row] = []
         refusals = Refusals()
         has_more = False
-        for path in sorted(sizes):
+        begun = self._begun(sizes, known, refusals)
+        for path, at in begun.items():
             if len(rows) >= ROWS:
                 has_more = True
                 break
             try:
-                at = self._at(path, sizes, known)
-                if at["size"] == sizes[path] and self._format(path) == "parquet":
+                if at["size"] == sizes[path]:
+                    known[path] = at
                     continue
-                for found in self._new_rows(path, at, sizes[path]):
-                    event = found if isinstance(found, str) else self._event(found, now_s)
-                    if isinstance(event, Row):
-                        rows.append(event)
-                    else:
-                        refusals.add(f"{Path(path).name}: {event}")
+                if at["size"] > sizes[path]:
+                    raise ValueError(
+                        f"has become shorter, from {at['size']} to {sizes[path]} bytes: nothing more of it is read"
+                    )
+                found = list(self._new_rows(path, at, sizes[path]))
+                has_more = has_more or at.pop("moved", False)
                 known[path] = at
-                has_more = has_more or (self._format(path) != "parquet" and at["size"] < sizes[path] and at["moved"])
             except (OSError, ValueError) as error:  # one file that cannot be read leaves the others alone
                 refusals.problem = refusals.problem or f"{Path(path).name}: {brief(error)}"
+                continue
+            for each in found:
+                event = each if isinstance(each, str) else self._event(each, now_s)
+                if isinstance(event, Row):
+                    rows.append(event)
+                else:
+                    refusals.add(f"{Path(path).name}: {event}")
         if len(known) > MAX_FILES:
             gone = [path for path in known if path not in sizes]
             for path in gone[: len(known) - MAX_FILES]:
                 del known[path]
-        for at in known.values():
-            at.pop("moved", None)
         return Answer(rows, known, refused=refusals.count, problem=refusals.problem, has_more=has_more)
 
     def _format(self, path: str) -> str | None:
@@ -81,20 +86,33 @@ class Files:
     def _event(self, row: dict[str, Any], now_s: float) -> Row | str:
         return event_of(row, self._settings.columns, self._settings.metrics, model=self._settings.model, now_s=now_s)
 
-    def _at(self, path: str, sizes: dict[str, int], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Return how far the file was read: under this path, or under one that is gone and began alike."""
-        with self._disk.open(path) as file:
-            head = file.read(_HEAD)
-        own = known.get(path)
-        if own is not None and _began(head, own):
-            if sizes[path] < own["size"]:
-                raise ValueError(f"has become shorter, from {own['size']} to {sizes[path]} bytes: nothing more of it is read")
-            return dict(own)
-        for other, at in known.items():
-            if other not in sizes and at["size"] and at["size"] <= sizes[path] and _began(head, at):
-                del known[other]
-                return dict(at)
-        return {"size": 0, "head": "", "length": 0}
+    def _begun(self, sizes: dict[str, int], known: dict[str, dict[str, Any]], refusals: Refusals) -> dict[str, dict[str, Any]]:
+        """Return how far each file was read: under its path, or under a path that began alike before.
+
+        What was read under a path that another file has now leaves `known`.
+        """
+        heads: dict[str, bytes] = {}
+        for path in sorted(sizes):
+            try:
+                with self._disk.open(path) as file:
+                    heads[path] = file.read(_HEAD)
+            except OSError as error:
+                refusals.problem = refusals.problem or f"{Path(path).name}: {brief(error)}"
+        stayed = {path for path, head in heads.items() if path in known and _began(head, known[path])}
+        moved = {path: at for path, at in known.items() if path not in stayed and (path in heads or path not in sizes)}
+        for path in moved:
+            if path in heads:
+                del known[path]
+        begun = {}
+        for path, head in heads.items():
+            if path in stayed:
+                begun[path] = dict(known[path])
+                continue
+            before = [other for other, at in moved.items() if 0 < at["size"] <= sizes[path] and _began(head, at)]
+            begun[path] = {"size": 0, "head": "", "length": 0} if not before else dict(moved.pop(before[0]))
+            if before:
+                known.pop(before[0], None)
+        return begun
 
     def _new_rows(self, path: str, at: dict[str, Any], size: int) -> Iterator[dict[str, Any] | str]:
         with self._disk.open(path) as file:
@@ -110,28 +128,28 @@ class Files:
     def _lines(self, path: str, file: Any, at: dict[str, Any], size: int) -> Iterator[dict[str, Any] | str]:
         is_csv = self._format(path) == "csv"
         header: list[str] = []
+        began = at["size"]
         if is_csv:
             first = file.readline(BYTES)
             if not first.endswith(b"\n"):
-                at["moved"] = False
                 return
             header = next(csv.reader([first.decode("utf-8-sig")]), [])
             at["size"] = max(at["size"], len(first))
         file.seek(at["size"])
         block = file.read(min(BYTES, size - at["size"]))
         end = block.rfind(b"\n") + 1
-        at["moved"] = end > 0
         if not end and len(block) == BYTES:
             raise ValueError(f"has a line of more than {BYTES} bytes")
         at["size"] += end
+        at["moved"] = began < at["size"] < size
         for line in io.BytesIO(block[:end]):
             if line.strip():
                 yield _csv(line, header) if is_csv else _json(line)
 
 
 def _began(head: bytes, at: dict[str, Any]) -> bool:
-    length = at["length"]
-    return length == 0 or (len(head) >= length and hashlib.sha256(head[:length]).hexdigest() == at["head"])
+    length = int(at["length"])
+    return length == 0 or (len(head) >= length and hashlib.sha256(head[:length]).hexdigest() == str(at["head"]))
 
 
 def _json(line: bytes) -> dict[str, Any] | str:
@@ -161,16 +179,19 @@ def _parquet(file: Any) -> Iterator[dict[str, Any] | str]:
 
 
 class _Local:
-    def __init__(self, pattern: str) -> None:
-        self._pattern = str(Path(pattern) / "*") if Path(pattern).is_dir() else pattern
-        self._folder = pattern
+    def __init__(self, path: str) -> None:
+        self._path = path
 
     def sizes(self) -> dict[str, int]:
-        if Path(self._folder).is_dir():
-            self._pattern = str(Path(self._folder) / "*")
-        paths = glob.glob(self._pattern, recursive=True)  # noqa: PTH207  a Path has no absolute patterns
-        if not paths and not Path(self._pattern).parent.exists() and not glob.has_magic(str(Path(self._pattern).parent)):
-            raise SourceError(f"there is no folder {Path(self._pattern).parent}")
+        pattern = self._path
+        fixed = Path(pattern)
+        while glob.has_magic(str(fixed)):
+            fixed = fixed.parent
+        if not fixed.exists():
+            raise SourceError(f"there is no {fixed}")
+        if fixed.is_dir() and str(fixed) == str(Path(pattern)):
+            pattern = str(fixed / "*")
+        paths = glob.glob(pattern, recursive=True)  # noqa: PTH207  a Path has no absolute patterns
         return {path: Path(path).stat().st_size for path in paths if Path(path).is_file()}
 
     def open(self, path: str) -> Any:

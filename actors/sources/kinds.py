@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors import plugins
-from actors.config.sources import CustomSourceSettings, FilesSettings, MlflowSettings, PrometheusSettings, SourceSettings, SqlSettings
+from actors.config.sources import (
+    CustomSourceSettings,
+    FilesSettings,
+    MlflowSettings,
+    PrometheusSettings,
+    SourceSettings,
+    SqlSettings,
+)
 from actors.sources.interface import Source, SourceError
 
 

@@ -15,14 +15,15 @@ from actors.sources.http import Http
 from actors.sources.interface import Answer, Place, Promised, Refusals, Row, SourceError
 from actors.sources.rules import checked, fingerprint, unseen
 
-RUNS: Final = 200  # in one answer
+RUNS: Final = 200  # in one page of runs
+_PAGES: Final = 10  # in one answer: of runs that go on, so many are followed at once
 _VALUES: Final = 10_000  # in one page of a metric's history
 _API: Final = "/api/2.0/mlflow"
 _ENDED: Final = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 
 class Mlflow:
-    """Reads runs in the order in which they started, at most 200 at a time."""
+    """Reads runs in the order in which they started, at most 2,000 at a time."""
 
     def __init__(self, settings: MlflowSettings) -> None:
         self._settings = settings
@@ -30,7 +31,7 @@ class Mlflow:
 
     def read(self, place: Place, now_s: float) -> Answer:  # noqa: ARG002  the runs have times of their own
         """Return the values that were logged since."""
-        known = {"since": 0, "runs": {}} if place is None else place
+        known: dict[str, Any] = {"since": 0, "runs": {}} if place is None else place
         experiments = self._experiments()
         runs, has_more = self._runs(experiments, known["since"])
         rows: list[Row] = []
@@ -67,17 +68,23 @@ class Mlflow:
         return found
 
     def _runs(self, experiments: Mapping[str, str], since: int) -> tuple[list[dict[str, Any]], bool]:
-        body = {
+        body: dict[str, object] = {
             "experiment_ids": list(experiments),
             "filter": f"attributes.start_time >= {since}",
             "order_by": ["attributes.start_time ASC"],
             "max_results": RUNS,
         }
-        reply = self._http.post(f"{_API}/runs/search", body)
-        runs = reply.get("runs", [])
-        if not isinstance(runs, list):
-            raise SourceError("MLflow answered no list of runs")
-        return runs, "next_page_token" in reply
+        runs: list[dict[str, Any]] = []
+        for _ in range(_PAGES):
+            reply = self._http.post(f"{_API}/runs/search", body)
+            found = reply.get("runs", [])
+            if not isinstance(found, list):
+                raise SourceError("MLflow answered no list of runs")
+            runs += found
+            if not reply.get("next_page_token"):
+                return runs, False
+            body["page_token"] = reply["next_page_token"]
+        return runs, True
 
     def _values(
         self, run_id: str, key: str, state: dict[str, Any], named: tuple[str, str], refusals: Refusals

@@ -34,7 +34,8 @@ class Prometheus:
         settings = self._settings
         step_s = settings.step_s
         newest = math.floor((now_s - settings.delay_s) / step_s)
-        first = math.ceil((now_s - settings.backfill_s) / step_s) if place is None else int(place["step"]) + 1
+        # The first time the newest whole step is read in any case, so that a wrong query or address shows at once.
+        first = min(math.ceil((now_s - settings.backfill_s) / step_s), newest) if place is None else int(place["step"]) + 1
         last = min(newest, first + STEPS - 1)
         if place is not None and place.get("seconds") != step_s:  # the step was changed: the steps have other numbers
             first = math.floor(float(place["until"]) / step_s) + 1

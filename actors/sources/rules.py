@@ -51,9 +51,7 @@ def event_of(
         return f"model must be in the column {named.model}, got None"
     others = {named.model, named.version, named.time, named.n}
     wanted = metrics or {column: column for column in row if column not in others}
-    values = {
-        wanted[column]: value for column in wanted if (value := finite(_number(row.get(column)))) is not None
-    }
+    values = {wanted[column]: value for column in wanted if (value := finite(_number(row.get(column)))) is not None}
     version = row.get(named.version)
     return checked(Row(str(name), wire.UNVERSIONED if version in {None, ""} else str(version), at_s, values, n))
 

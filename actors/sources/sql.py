@@ -47,7 +47,9 @@ class Sql:
         if place is not None and _read(place["watermark"]) == watermark:
             ties = [*seen, *ties]
         if len(ties) > MAX_TIES:
-            raise SourceError(f"more than {MAX_TIES} rows have {self._settings.watermark} {shown(watermark)}: name another column")
+            raise SourceError(
+                f"more than {MAX_TIES} rows have {self._settings.watermark} {shown(watermark)}: name another column"
+            )
         refusals, rows = Refusals(), []
         for row in fresh:
             event = event_of(

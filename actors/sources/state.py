@@ -57,6 +57,7 @@ class SourcesState:
     def __init__(self, store: Store) -> None:
         self._part = store.part(SOURCES)
         self._fence = Fence.raise_epoch(self._part, OWNER)
+        self._epochs: dict[str, int] = {}  # by model, the newest process that has replied
 
     @property
     def epoch(self) -> int:
@@ -85,7 +86,7 @@ class SourcesState:
             for model, rows in by_model.items()
         }
         with self._fence.write() as connection:
-            row = connection.execute(select(sources).where(sources.c.source == source)).one()
+            before = connection.execute(select(sources).where(sources.c.source == source)).one()
             for model, batches in packed.items():
                 for batch in batches:
                     self._put(connection, source, model, batch.rows, batch.payload)
@@ -97,10 +98,10 @@ class SourcesState:
                 connection,
                 source,
                 place=json.dumps(answer.place),
-                problem=None if answer.problem is None else answer.problem[:_PROBLEM],
+                problem=_problem(before.problem, answer, is_back=bool(before.failures)),
                 failures=0,
-                read=row.read + len(answer.rows),
-                refused=row.refused + answer.refused,
+                read=before.read + len(answer.rows),
+                refused=before.refused + answer.refused,
                 last_at=now_s,
             )
             failpoints.reach("sources.took")
@@ -108,7 +109,7 @@ class SourcesState:
     def failed(self, source: str, problem: str) -> int:
         """Note that a source could not be read; return how often in a row."""
         with self._fence.write() as connection:
-            failures = 1 + connection.execute(select(sources.c.failures).where(sources.c.source == source)).scalar_one()
+            failures = 1 + int(connection.execute(select(sources.c.failures).where(sources.c.source == source)).scalar_one())
             _set(connection, source, problem=problem[:_PROBLEM], failures=failures)
             return failures
 
@@ -123,7 +124,8 @@ class SourcesState:
         with self._part.read() as connection:
             found = connection.execute(wanted.order_by(source_outbox.c.number).limit(_AT_ONCE)).all()
         return [
-            Pending(row.number, row.model, row.kind, row.producer or "", row.sequence, row.rows, bytes(row.payload)) for row in found
+            Pending(row.number, row.model, row.kind, row.producer or "", row.sequence, row.rows, bytes(row.payload))
+            for row in found
         ]
 
     def settle(self, source: str, sent: Sequence[Pending], replies: Sequence[Ingested]) -> str | None:
@@ -173,6 +175,10 @@ class SourcesState:
 
     def _settled(self, connection: Connection, source: str, batch: Pending, reply: Ingested) -> str | None:
         end, high = batch.sequence + batch.rows, reply["high_water"] or 0
+        if reply["status"] in {"accepted", "gap"}:
+            if reply["epoch"] < self._epochs.get(batch.model, 0):
+                return "the reply came from a process that has been replaced"
+            self._epochs[batch.model] = reply["epoch"]
         match reply["status"]:
             case "accepted" if high >= end:
                 connection.execute(source_outbox.delete().where(source_outbox.c.number == batch.number))
@@ -209,6 +215,13 @@ class SourcesState:
     def _rejected(self, connection: Connection, source: str, rows: int, problem: str) -> None:
         count = connection.execute(select(sources.c.rejected).where(sources.c.source == source)).scalar_one()
         _set(connection, source, rejected=count + rows, problem=problem[:_PROBLEM])
+
+
+def _problem(before: str | None, answer: Answer, *, is_back: bool) -> str | None:
+    """Return what is wrong now: an answer without rows says nothing about those before it."""
+    if answer.problem is not None:
+        return answer.problem[:_PROBLEM]
+    return None if answer.rows or is_back else before
 
 
 def _set(connection: Connection, source: str, **values: object) -> None:

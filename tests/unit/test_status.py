@@ -33,6 +33,7 @@ def test_an_empty_store_has_a_whole_status(tmp_path: Path) -> None:
         "refused": {"events": 0, "last": None},
         "clients": {},
         "unreadable": [],
+        "sources": {},
         "retrains": dict.fromkeys(("pending", "running", "done", "failed", "dead", "skipped"), 0),
         "tuner": {"studies": 0, "running_trials": 0},
     }

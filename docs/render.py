@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from actors.config import Settings, settings
 from actors.config.handlers import CustomHandlerSettings
+from actors.config.sources import CustomSourceSettings
 from drivers import cli
 
 # What a person writes, for the names of the schema's types.
@@ -72,7 +73,13 @@ def _walk(model: type[BaseModel], path: str, found: dict[type[BaseModel], str]) 
             if below not in found:
                 kind = below.model_fields.get("kind")
                 named = f"{key}.<{'metric' if name == 'watch' else 'name'}>" if _is_mapping(info) else key
-                _walk(below, named.removeprefix("defaults.") if kind is None else f"handler: {_kind(below)}", found)
+                _walk(
+                    below,
+                    named.removeprefix("defaults.")
+                    if kind is None
+                    else f"{'source' if name == 'sources' else 'handler'}: {_kind(below)}",
+                    found,
+                )
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -87,7 +94,7 @@ def _is_mapping(info: FieldInfo) -> bool:
 
 
 def _kind(model: type[BaseModel]) -> str:
-    if model is CustomHandlerSettings:
+    if model in {CustomHandlerSettings, CustomSourceSettings}:
         return "module:Class"
     kinds: tuple[str, ...] = get_args(model.model_fields["kind"].annotation)
     return kinds[0]
@@ -103,10 +110,10 @@ def _section(model: type[BaseModel], path: str) -> str:
     described = _sources()[f"{model.__module__.removeprefix('actors.config.')}.{model.__name__}"]
     rows = []
     for name, info in model.model_fields.items():
-        attribute = cast(griffe.Attribute, described.members[name])
+        attribute = cast(griffe.Attribute, described.all_members[name])
         if attribute.docstring is None and name != "kind":
             raise ValueError(f"{model.__name__}.{name} needs a docstring: it is a row of the configuration's reference")
-        meaning = "Which handler." if attribute.docstring is None else " ".join(attribute.docstring.value.split())
+        meaning = "Which kind." if attribute.docstring is None else " ".join(attribute.docstring.value.split())
         written = _typed(str(attribute.annotation), info)
         rows.append(f"| `{info.alias or name}` | {written} | {_default(info)} | {meaning} |")
     if model is settings.ModelEntry:

@@ -7,9 +7,17 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from actors.checks import shown
 from actors.config.fields import Count, Name, PositiveSeconds, Seconds, Section
 from actors.config.handlers import checked_url
 from actors.config.values import expand
+
+
+def _absolute(value: str) -> str:
+    if not (value.startswith(("/", "${")) or "://" in value):
+        raise ValueError(f"must be an absolute path or a URL, since an actor reads it, got {shown(value)}")
+    return value
+
 
 _HttpUrl = Annotated[str, AfterValidator(checked_url)]
 
@@ -97,7 +105,7 @@ class FilesSettings(_Table):
     """Files that arrive in a folder and may grow: JSONL, CSV or Parquet."""
 
     kind: Literal["files"]
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, AfterValidator(_absolute)]
     """A folder or a pattern like `/data/*.jsonl`; also a URL that fsspec knows, like `s3://bucket/metrics/*.csv`."""
     format: Literal["jsonl", "csv", "parquet"] | None = None
     """`null`: by the end of the file's name; others are left alone."""

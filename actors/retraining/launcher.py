@@ -143,9 +143,11 @@ class Launcher:
             pass
         if not self._thread.ages():
             return
-        for deployed, admission in await self._in_store(lambda state, now: state.age_all(now)):
-            about = f"version {deployed.version} of {deployed.model} has come of age"
-            logger.warning("%s: %s", about, f"order {admission.order}" if admission.order else f"skipped: {admission.reason}")
+        while aged := await self._in_store(lambda state, now: state.age_all(now)):
+            for deployed, admission in aged:
+                about = f"version {deployed.version} of {deployed.model} has come of age"
+                became = f"order {admission.order}" if admission.order else f"skipped: {admission.reason}"
+                logger.warning("%s: %s", about, became)
             self.wake()
             self._offer()
 

@@ -29,6 +29,8 @@ from actors.retraining.rules.orders import Order, Request, Verdict
 from actors.storage import Fence, StoreError
 
 CHANNEL: Final = tables.CHANNEL
+# Versions that have come of age and are asked for at once; more wait for the next call.
+_MOST_AGED: Final = 100
 # Attempts that are begun in one round; more wait for the next.
 _MOST_DUE: Final = 256
 # Of these, at most so many to one receiver.
@@ -185,12 +187,17 @@ class RetrainingState:
             model_tables.put_deployment(connection, Deployed(model, version, at, since, ordinal))
 
     def age_all(self, now: Instant) -> list[tuple[Deployed, Admission]]:
-        """Ask for the retrains of the versions that are older than their `max_age`, and return what became of them."""
+        """Ask for the retrains of versions that are older than their `max_age`; return what became of up to 100 of them.
+
+        To be called until it returns nothing: each takes a commit, and no call may hold the store's thread for long.
+        """
         pace = self.commits.pace(now)
         with self.commits.read() as connection:
             deployed = model_tables.read_deployments(connection)
         answers = []
         for each in deployed:
+            if len(answers) >= _MOST_AGED:
+                break
             max_age_s = self.commits.plan_of(each.model).max_age_s
             age_s = pace.seconds_since(each.since)
             if max_age_s is not None and age_s >= max_age_s and pace.wall_s >= self._age_again.get(each.model, 0.0):

@@ -163,6 +163,17 @@ def test_a_version_that_comes_back_after_a_rollback_asks_for_its_age_again(store
     assert state.queries.order(again.order)[0].state == "pending"
 
 
+def test_no_turn_of_the_store_s_thread_does_more_than_a_hundred_commits_however_many_models_come_of_age(store):
+    state = a_state(store, max_age_s=30 * DAY_S)
+    for number in range(250):
+        state.deployed(f"m{number}", "1", 1.8e9, at(0))
+    turns = []
+    while aged := state.age_all(at(31 * DAY_S)):
+        turns.append(len(aged))
+    assert turns == [100, 100, 50]
+    assert len(state.queries.history(None, 1000, "pending")) == 250
+
+
 def test_age_obeys_cooldown_and_silence_and_a_new_version(store):
     state = a_state(store, max_age_s=1000.0, cooldown_s=500.0)
     state.deployed("fraud", "1", 1.8e9, at(0))

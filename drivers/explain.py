@@ -186,7 +186,7 @@ def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iter
             yield f"    study {study}: trial {trial} with {params}, value {value}"
     if record["recovered"]:
         yield f"  recovered: {', '.join(record['recovered'])}"
-    elif record["closed_at"] is not None:
+    elif record["closed_at"] is not None and record.get("cause") != "shortfall":  # whose retrain has a verdict instead
         yield "  not seen to recover"
     said = record.get("judged")
     if said is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -102,6 +103,14 @@ class World:
         raise AssertionError("the promise did not arrive")
 
 
+def _of_any_store(text: str) -> str:
+    """Return a text with the name of its store and the local time of day left out."""
+    without_store = re.sub(r"\b[0-9a-f]{8}-([erq]-[0-9a-f]{16}|r-)", r"STORE-\1", text)
+    return re.sub(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", re.sub(r"order [0-9a-zA-Z]+-r-[0-9a-f]{16}", "order ORDER", without_store)
+    )
+
+
 @pytest.fixture
 def run() -> Iterator[Callable[[Coroutine[Any, Any, T]], T]]:
     with asyncio.Runner() as runner:
@@ -147,6 +156,9 @@ def test_from_promise_to_verdict(tmp_path: Path, run: Any, monkeypatch: pytest.M
         shown = status.read(store)["models"]["m"]["retrain"]
         lines = "\n".join(in_words(told))
         rule = rule_in_words(status.read(store)["models"]["m"]["retrain"])
+    if not restarts:
+        page = (Path(__file__).parents[2] / "docs/explanation/when-a-retrain-pays.md").read_text(encoding="utf-8")
+        assert _of_any_store(lines) in _of_any_store(page), "the page tells this story as explain does"
     assert "accuracy is 0.78 over 600 rows, 0.87 was promised (on 2500 rows)" in lines
     assert "36 errors lost beyond chance, a retrain is worth 25" in lines
     assert "it paid: " in lines

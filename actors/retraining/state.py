@@ -194,7 +194,7 @@ class RetrainingState:
         pace = self.commits.pace(now)
         with self.commits.read() as connection:
             deployed = model_tables.read_deployments(connection)
-        answers = []
+        answers: list[tuple[Deployed, Admission]] = []
         for each in deployed:
             if len(answers) >= _MOST_AGED:
                 break

@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from actors import config
+from actors.config.ui import SHORTEST_TOKEN, UiSettings
 from actors.config.values import REFERENCE, expand
 from actors.storage import StoreError, is_local
 from actors.storage.store import folder_of
@@ -58,7 +59,7 @@ def inspect(settings: config.Settings, environment: Mapping[str, str], *, import
         imports: also import modules of the user's own, and look for what they should have.
     """
     look = _Look(environment, imports=imports)
-    found = [*look.storage(settings.storage)]
+    found = [*look.storage(settings.storage), *look.page(settings.ui)]
     for name, target in settings.observers.items():
         found += look.target(f"observers.{name}", target, "observer")
     entries = {"defaults": settings.defaults, **{f"models.{name}": entry for name, entry in settings.models.items()}}
@@ -93,6 +94,17 @@ class _Look:
             return
         if not is_local(url) and importlib.util.find_spec("psycopg") is None:
             yield Finding("storage", "needs a driver where the system runs: pip install 'visutility[postgres]'", problem=False)
+
+    def page(self, ui: UiSettings) -> Iterator[Finding]:
+        for name, token in (("reader", ui.tokens.reader), ("operator", ui.tokens.operator)):
+            if token is None:
+                continue
+            missing = list(self._missing(f"ui.tokens.{name}", token))
+            yield from missing
+            if not missing and len(expand(token, self._environment)) < SHORTEST_TOKEN:
+                yield Finding(f"ui.tokens.{name}", f"{token} must have at least {SHORTEST_TOKEN} characters")
+        if ui.enabled and importlib.util.find_spec("starlette") is None:
+            yield Finding("ui.enabled", "needs a package where the system runs: pip install 'visutility[ui]'", problem=False)
 
     def handler(self, path: str, handler: config.HandlerSettings) -> Iterator[Finding]:
         yield from self._missing(path, handler.model_dump(exclude={"then"}))

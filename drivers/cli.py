@@ -27,6 +27,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Look": {
         "status": "Show the state of the system.",
         "watch": "Watch the system live.",
+        "ui": "Show the system in a browser: models, episodes, orders, studies, and what a person can do about them.",
         "models": "List the models of a system or of a store, show one, or remove one.",
         "explain": "Tell the story of a drift episode, an order or a model.",
         "advise": "Propose a price or a budget for the retrains of a model, from its history.",

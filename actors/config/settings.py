@@ -33,6 +33,7 @@ from actors.config.handlers import ChannelHandlerSettings, HandlerSettings
 from actors.config.retrain import OrderLimits, Promotion, PromotionEntry, RetrainEntry, RetrainRule
 from actors.config.seasons import Season, written_season
 from actors.config.sources import SourceSettings
+from actors.config.ui import UiSettings
 from actors.config.values import Duration
 
 Direction = Literal["up", "down", "both"]
@@ -147,6 +148,8 @@ class Settings(Section):
     """Classes that see every accepted event, by a name of your choice."""
     sources: dict[Name, SourceSettings] = Field(default_factory=dict)
     """Where metrics already are, by a name of your choice; how far each was read belongs to this name."""
+    ui: UiSettings = Field(default_factory=UiSettings)
+    """The page."""
     defaults: ModelEntry = Field(default_factory=ModelEntry)
     """What every model gets unless an entry of `models` says otherwise."""
     models: dict[Name, ModelEntry] = Field(default_factory=dict)

@@ -7,6 +7,7 @@ small rows and the batch's own bytes, never a detector's whole state.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -455,6 +456,36 @@ def read_log(
         if len(rows) < 64:
             return
         after = rows[-1].number
+
+
+def newest_logged(connection: Connection, model: str, batches: int) -> list[Logged]:
+    """Return the newest `batches` of a model's log in order, without those that are damaged."""
+    wanted = select(log).where(log.c.model == model, log.c.count > 0).order_by(log.c.number.desc()).limit(batches)
+    return _whole(reversed(connection.execute(wanted).all()))
+
+
+def newest_of_each(connection: Connection, names: Sequence[str], batches: int) -> dict[str, list[Logged]]:
+    """Return about the newest `batches` of the log of each of these models, by one question for all of them."""
+    found: dict[str, list[Any]] = {}
+    for part in chunks(names):
+        wanted = (
+            select(log)
+            .join(models, and_(models.c.model == log.c.model, log.c.number > models.c.number - batches))
+            .where(models.c.model.in_(part), log.c.count > 0)
+            .order_by(log.c.model, log.c.number)
+        )
+        for row in connection.execute(wanted):
+            found.setdefault(row.model, []).append(row)
+    return {model: _whole(rows) for model, rows in found.items()}
+
+
+def _whole(rows: Iterable[Any]) -> list[Logged]:
+    found: list[Logged] = []
+    for row in rows:
+        with contextlib.suppress(ValueError):  # damaged: the model's process reports it
+            payload = unseal(row.payload)
+            found.append(Logged(row.number, row.sequence, row.skip, row.count, row.received_at, payload, row.producer))
+    return found
 
 
 def episode_of(record: bytes) -> Episode:

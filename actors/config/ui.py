@@ -1,0 +1,61 @@
+"""What the configuration says of the page: where it listens, and who may read and act."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from actors.checks import shown
+from actors.config.fields import Section
+from actors.config.values import REFERENCE
+
+# A token of this many characters from `openssl rand -hex` cannot be guessed through a page.
+SHORTEST_TOKEN: Final = 16
+
+
+def _reference(value: str) -> str:
+    if not REFERENCE.fullmatch(value):
+        raise ValueError("must be a reference like ${NAME} to the environment: the configuration is kept in the store")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError(f"must be an address or a network like 10.0.0.0/8, got {shown(value)}") from None
+    return value
+
+
+def _header(value: str) -> str:
+    if not value or not all(each.isascii() and (each.isalnum() or each == "-") for each in value):
+        raise ValueError(f"must be the name of a header like X-Forwarded-User, got {shown(value)}")
+    return value
+
+
+class UiTokens(Section):
+    """Who shows one of these may read, or read and act; references, since the configuration is kept in the store."""
+
+    reader: Annotated[str, AfterValidator(_reference)] | None = None
+    """The token that reads, as `${NAME}`: at least 16 characters."""
+    operator: Annotated[str, AfterValidator(_reference)] | None = None
+    """The token that reads and acts, as `${NAME}`: at least 16 characters."""
+
+
+class UiSettings(Section):
+    """The page: whether the system runs it, where it listens, who may read and who may act."""
+
+    enabled: bool = False
+    """Run the page as an actor of the system, on the head."""
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """The address that it listens on; any but loopback needs tokens or a trusted proxy."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8420
+    """The port that it listens on."""
+    tokens: UiTokens = Field(default_factory=UiTokens)
+    """Tokens of those who may read, and of those who may act too."""
+    trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(default_factory=list)
+    """Addresses or networks of proxies that have checked who asks; their users may act."""
+    user_header: Annotated[str, AfterValidator(_header)] = "X-Forwarded-User"
+    """The header in which such a proxy names the user."""

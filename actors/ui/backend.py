@@ -1,0 +1,280 @@
+"""Where the page gets what it shows, and does what it does: the store by the rooms' readers, and `System` where one runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from sqlalchemy import select
+
+from actors import status, story
+from actors.checks import redacted
+from actors.clock import SystemClock
+from actors.config import ModelSettings, Settings
+from actors.config.stored import load_stored
+from actors.detection import stored as detector_stored
+from actors.replies import Episode, OrderRow, SilenceRow, StudyListing, StudySummary, TrialRow
+from actors.retraining import listing
+from actors.retraining import tables as dispatcher_tables
+from actors.retraining.tables import DISPATCHER
+from actors.storage import StoreReader, schema
+from actors.storage.schema import SYSTEM
+from actors.tuning import tables as tuner_tables
+from actors.tuning.tables import TUNER
+from actors.ui import fleet, rehearsed, series
+from actors.ui.change import Cursor
+
+if TYPE_CHECKING:
+    from actors.system import System
+
+# A status of 20,000 models takes a second to unpack: whatever changes, it is read at most this often.
+_FRESH_S: Final = 1.0
+_SLOW_SHARE: Final = 5.0  # and never more than a fifth of the time
+
+
+class Backend(Protocol):
+    """What pages and the API ask. All of it may be called from several threads."""
+
+    system: System | None
+
+    def status(self) -> dict[str, Any]:
+        """Return what the store says of the system."""
+        ...
+
+    def fleet(self) -> list[fleet.Row]:
+        """Return a row for each model."""
+        ...
+
+    def settings(self) -> Settings:
+        """Return the configuration."""
+        ...
+
+    def episodes(self, model: str | None = None, limit: int = 200) -> list[Episode]:
+        """Return the newest episodes, the newest first."""
+        ...
+
+    def story(self, about: str) -> story.Story:
+        """Return a story. KeyError: there is none."""
+        ...
+
+    def orders(self, model: str | None = None, state: str | None = None, limit: int = 200) -> list[OrderRow]:
+        """Return the newest orders, the newest first."""
+        ...
+
+    def studies(self) -> list[StudyListing]:
+        """Return every study."""
+        ...
+
+    def study(self, name: str) -> StudySummary:
+        """Return a study. KeyError: no such study."""
+        ...
+
+    def trials(self, name: str, limit: int = 2000) -> list[TrialRow]:
+        """Return trials of a study. KeyError: no such study."""
+        ...
+
+    def series(self, model: str, batches: int = 500) -> series.Series:
+        """Return metrics over time. KeyError: no such model."""
+        ...
+
+    def sparks(self, models: Sequence[str]) -> dict[str, list[float]]:
+        """Return the newest values of each of these models."""
+        ...
+
+    def versions(self, model: str) -> list[dict[str, Any]]:
+        """Return the versions of a model, the newest first."""
+        ...
+
+    def silences(self, model: str) -> list[SilenceRow]:
+        """Return the silences that cover a model."""
+        ...
+
+    def rehearse(self, model: str, settings: ModelSettings) -> dict[str, Any]:
+        """Return what these settings would have done. KeyError: no such model."""
+        ...
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Return the newest configurations."""
+        ...
+
+    def cursor(self) -> str:
+        """Return a text that differs whenever the store has changed."""
+        ...
+
+    def actors(self) -> dict[str, Any]:
+        """Return the processes."""
+        ...
+
+    def storage(self) -> str:
+        """Return the store's URL, without its password."""
+        ...
+
+
+class StoreBackend:
+    """Reads the store at `url`, which must be readable from here; acts through `system`, None where it only reads."""
+
+    def __init__(self, url: str, system: System | None = None) -> None:
+        self._url = url
+        self.system = system
+        self._store = StoreReader(url)
+        self._cursor = Cursor(self._store)
+        self._clock = SystemClock()
+        self._lock = threading.Lock()
+        self._status: dict[str, Any] = {}
+        self._rows: list[fleet.Row] = []
+        self._seen: str | None = None
+        self._read_at = float("-inf")
+        self._took_s = 0.0
+
+    def storage(self) -> str:
+        """Return the store's URL, without its password."""
+        return redacted(self._url)
+
+    def cursor(self) -> str:
+        """Return a text that differs whenever the store has changed."""
+        return self._cursor.read()
+
+    def status(self) -> dict[str, Any]:
+        """Return what the store says of the system, at most a moment old."""
+        self._refresh()
+        return self._status
+
+    def fleet(self) -> list[fleet.Row]:
+        """Return the row of each model, in the order of names."""
+        self._refresh()
+        return self._rows
+
+    def settings(self) -> Settings:
+        """Return the configuration that the store was given last."""
+        return load_stored(self._store)
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Return the newest 50 configurations with their times, the newest first; secrets are references in them."""
+        table = schema.settings
+        with self._store.part(SYSTEM).read() as connection:
+            rows = connection.execute(select(table).order_by(table.c.version.desc()).limit(50)).all()
+        return [{"version": row.version, "stored_at": row.stored_at, "document": json.loads(row.document)} for row in rows]
+
+    def episodes(self, model: str | None = None, limit: int = 200) -> list[Episode]:
+        """Return the newest episodes, the newest first."""
+        found: list[Episode] = []
+        for part in detector_stored.detector_parts(self._store):
+            with part.read() as connection:
+                found += detector_stored.list_episodes(connection, model, limit)
+        return sorted(found, key=lambda each: -each["opened_at"])[:limit]
+
+    def story(self, about: str) -> story.Story:
+        """Return the story of an episode, an order or a model. KeyError: the store has none of that name."""
+        return story.read(self._store, about)
+
+    def orders(self, model: str | None = None, state: str | None = None, limit: int = 200) -> list[OrderRow]:
+        """Return the newest orders, the newest first."""
+        with self._store.part(DISPATCHER).read() as connection:
+            found = dispatcher_tables.read_history(connection, model=model, limit=limit, state=state)
+            acts = dispatcher_tables.read_acts(connection, [order.id for order in found])
+        return [listing.row_of(order, acts.get(order.id, ())) for order in reversed(found)]
+
+    def studies(self) -> list[StudyListing]:
+        """Return every study, the newest first."""
+        with self._store.part(TUNER).read() as connection:
+            return tuner_tables.read_studies(connection)
+
+    def study(self, name: str) -> StudySummary:
+        """Return the summary of a study. KeyError: no such study."""
+        with self._store.part(TUNER).read() as connection:
+            row = tuner_tables.read_study(connection, name)
+            if row is None:
+                raise KeyError(f"study must be one of this store, got {name!r}")
+            return tuner_tables.read_summary(connection, row)
+
+    def trials(self, name: str, limit: int = 2000) -> list[TrialRow]:
+        """Return the first `limit` trials of a study."""
+        known = self.study(name)
+        with self._store.part(TUNER).read() as connection:
+            return tuner_tables.read_page(connection, known["study"], since=0, limit=limit)
+
+    def series(self, model: str, batches: int = 500) -> series.Series:
+        """Return the metrics of a model over time. KeyError: no such model."""
+        for part in detector_stored.detector_parts(self._store):
+            with part.read() as connection:
+                found = series.read(connection, model, batches)
+            if found is not None:
+                return found
+        raise KeyError(f"model must be one of this store, got {model!r}")
+
+    def sparks(self, models: Sequence[str]) -> dict[str, list[float]]:
+        """Return the newest means of the first metric of each of these models, oldest first: one question a part."""
+        found: dict[str, list[float]] = {}
+        for part in detector_stored.detector_parts(self._store):
+            with part.read() as connection:
+                found |= series.sparks(connection, models)
+        return found
+
+    def versions(self, model: str) -> list[dict[str, Any]]:
+        """Return the versions of a model, the newest first: with states and promises where a system runs."""
+        if self.system is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                return self.system.versions.history(model)[::-1]
+        seen = self.status()["models"].get(model, {"versions": {}})
+        return [{"version": name} for name in reversed(seen["versions"])]
+
+    def silences(self, model: str) -> list[SilenceRow]:
+        """Return the silences that cover a model, where a system runs."""
+        if self.system is None:
+            return []
+        with contextlib.suppress(OSError, RuntimeError):
+            return self.system.retrains.silences(model)
+        return []
+
+    def rehearse(self, model: str, settings: ModelSettings) -> dict[str, Any]:
+        """Return what `settings` would have made of a model's log. KeyError: no such model."""
+        for part in detector_stored.detector_parts(self._store):
+            with part.read() as connection:
+                found = rehearsed.summary(connection, model, settings)
+            if found is not None:
+                return found
+        raise KeyError(f"model must be one of this store, got {model!r}")
+
+    def actors(self) -> dict[str, Any]:
+        """Return each process of the running system, nothing where none is known."""
+        return dict(self.system.status()["actors"]) if self.system is not None else {}
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+    def _refresh(self) -> None:
+        """Read the status again where the store has changed since, one thread at a time; others get what there is."""
+        if not self._lock.acquire(blocking=self._seen is None):
+            return
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._lock.release)
+            now = self._clock.now()
+            age_s = now.wall_s - self._read_at
+            if self._seen is not None and age_s < max(_FRESH_S, _SLOW_SHARE * self._took_s):
+                return
+            seen = self._cursor.read()
+            if seen == self._seen:
+                return
+            told = status.read(self._store, now.wall_s)
+            self._rows = fleet.rows_of(told["models"])
+            self._status, self._seen = told, seen
+            self._read_at = self._clock.now().wall_s
+            self._took_s = self._read_at - now.wall_s
+
+
+@contextlib.contextmanager
+def opened(url: str, system: System | None = None) -> Iterator[StoreBackend]:
+    """Open a backend and close it.
+
+    Example:
+        with opened("sqlite:///./visutility-data") as backend: backend.fleet()
+    """
+    backend = StoreBackend(url, system)
+    try:
+        yield backend
+    finally:
+        backend.close()

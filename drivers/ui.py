@@ -1,0 +1,56 @@
+"""Show the system in a browser: models, episodes, orders, studies, and what a person can do about them.
+
+Next to a running system, or read only on a store with `--storage`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from drivers.commands import DEFAULT_NAMESPACE, FINE, cluster, command, run, stored
+from drivers.output import Output
+
+
+@command("ui", help=__doc__, examples=["visutility ui", "visutility ui --storage sqlite:///./visutility-data"])
+@click.option("--port", type=click.IntRange(1, 65535), help="Where to listen (default: the configuration's, 8420).")
+@click.option("--host", help="On which address (default: the configuration's, 127.0.0.1).")
+@stored
+@cluster
+def ui(
+    *, port: int | None, host: str | None, storage: str | None, address: str | None, namespace: str | None, output: Output
+) -> int:
+    """Serve the page until Ctrl-C."""
+    from actors.ui import serving  # noqa: PLC0415  imports the store, 0.4 s; help does without
+
+    serving.check_extra()
+    system = None
+    if storage is None:
+        from drivers.commands import joined  # noqa: PLC0415  imports Ray
+
+        system = joined(address, namespace or DEFAULT_NAMESPACE)
+        storage = serving.storage_of(system)
+    with serving.prepared(storage, system, host=host, port=port, environment=os.environ, local_name=_user()) as prepared:
+        output.line(f"{'the system' if system else 'the store, read only'}: {prepared.url}    end: Ctrl-C")
+        prepared.run()
+    return FINE
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser() or None
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility ui`."""
+    return run(ui, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

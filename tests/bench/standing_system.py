@@ -25,6 +25,8 @@ _SILENT: Final = 10
 _ON_POSTGRESQL: Final = 40
 _SETTLED_S: Final = 8.0  # the first looks at what has just logged
 _LOOKS: Final = 3
+# A session of PostgreSQL that has gone idle tells what it has done up to 10 s later (PGSTAT_IDLE_INTERVAL).
+_COUNTED_S: Final = 20.0
 
 
 def of_actors(arguments: argparse.Namespace) -> list[Figure]:
@@ -55,7 +57,7 @@ def of_postgresql(arguments: argparse.Namespace) -> list[Figure]:
     try:
         with standing(storage=server.url, detectors={"max_processes": 4}) as system:
             logged(system, [f"m{number}" for number in range(_ON_POSTGRESQL)])
-            time.sleep(_SETTLED_S)
+            time.sleep(_COUNTED_S)
             before = _transactions(server.url)
             time.sleep(arguments.seconds)
             # Each look is a connection and two transactions of its own: these are taken off.

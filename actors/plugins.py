@@ -7,7 +7,7 @@ halving = "my_package:Halving"
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 Kind = Literal["strategies", "detectors", "handlers", "sources"]
 _GROUP: Final = "visutility."
@@ -33,3 +33,32 @@ def load(kind: Kind, name: str) -> Any:
         return found[0].load()
     except Exception as error:  # noqa: BLE001  whatever the import of another's package raises
         raise ValueError(f"{kind} {name!r} of {found[0].value} cannot be imported: {type(error).__name__}: {error}") from None
+
+
+class Plugin(NamedTuple):
+    """What an installed package gives; `problem` says why it cannot be used, None where it can."""
+
+    kind: Kind
+    name: str
+    target: str
+    package: str
+    problem: str | None
+
+
+def installed() -> list[Plugin]:
+    """Return every plug-in of every kind, each imported to see whether it can be.
+
+    >>> isinstance(installed(), list)
+    True
+    """
+    found = []
+    for kind in get_args(Kind):
+        for point in sorted(entry_points(group=f"{_GROUP}{kind}")):
+            problem = None
+            try:
+                load(kind, point.name)
+            except ValueError as error:
+                problem = str(error)
+            package = "" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+            found.append(Plugin(kind, point.name, point.value, package, problem))
+    return found

@@ -48,6 +48,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Try": {
         "demo": "Go through a real year of flights: drift, retrains, tuning, and what they gain.",
         "reference": "Run the reference scenario on the real actors.",
+        "plugins": "List what other installed packages add, and what of it cannot be used.",
         "completion": "Print the completion script of a shell.",
     },
 }

@@ -35,7 +35,8 @@ def _false_alarms(value: object) -> float | Duration:
     return float(value)
 
 
-def _target(value: str) -> str:
+def checked_target(value: str) -> str:
+    """Return `module:name`; ValueError otherwise."""
     if not _TARGET.fullmatch(value):
         raise ValueError(f"must be 'module:name', got {shown(value)}")
     return value
@@ -61,7 +62,7 @@ PositiveSeconds = Annotated[float, PlainValidator(_positive_duration), PlainSeri
 OptionalSeconds = Annotated[float | None, PlainValidator(_optional_duration), PlainSerializer(_optional_written)]
 FalseAlarms = Annotated[float | Duration, PlainValidator(_false_alarms), PlainSerializer(_false_alarms_written)]
 SeasonEntry = Annotated[Season | int | None, PlainValidator(parse_season), PlainSerializer(written_season)]
-Target = Annotated[str, AfterValidator(_target)]
+Target = Annotated[str, AfterValidator(checked_target)]
 Name = Annotated[str, AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=1)]
 

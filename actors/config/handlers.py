@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter
 
+from actors import plugins
 from actors.checks import shown
-from actors.config.fields import Count, OptionalSeconds, PositiveSeconds, Section, Target
+from actors.config.fields import Count, OptionalSeconds, PositiveSeconds, Section, Target, checked_target
 from actors.config.values import REFERENCE, expand
 
 _PLACEHOLDER: Final = re.compile(r"(?<![${])\{([A-Za-z_]\w*)\}(?!\})")
@@ -29,6 +30,10 @@ def _template(value: str) -> str:
             known = ", ".join(f"{{{each}}}" for each in RayJobHandlerSettings.PLACEHOLDERS)
             raise ValueError(f"may hold {known} (a literal brace is doubled), got {{{name}}}")
     return value
+
+
+def _target_or_name(value: str) -> str:
+    return checked_target(value) if ":" in value else value
 
 
 class _Handler(Section):
@@ -124,8 +129,8 @@ class TuneHandlerSettings(_Handler):
 class CustomHandlerSettings(_Handler):
     """A RetrainHandler of the user's own, `module:Class`, made with `options` as keyword arguments."""
 
-    kind: Target
-    """The class."""
+    kind: Annotated[str, AfterValidator(_target_or_name)]
+    """The class, or the name that a package gives it under the entry point `visutility.handlers`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Its keyword arguments."""
 
@@ -136,7 +141,8 @@ KINDS: Final = ("channel", "task", "ray_job", "webhook", "tune")
 def kind_of(value: Any) -> str:
     """Return the kind that a handler is written with; `module:Class` for every class of the user's own."""
     kind = value.get("kind", "channel") if isinstance(value, Mapping) else getattr(value, "kind", "")
-    return "module:Class" if isinstance(kind, str) and ":" in kind else str(kind)
+    is_custom = isinstance(kind, str) and (":" in kind or (kind not in KINDS and kind in plugins.names("handlers")))
+    return "module:Class" if is_custom else str(kind)
 
 
 HandlerSettings = Annotated[

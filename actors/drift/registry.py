@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from actors import plugins
 from actors.drift.cusum import Cusum
 from actors.drift.ewma import Ewma
 from actors.drift.fixed_threshold import FixedThreshold
@@ -87,6 +88,11 @@ def _options(kind: type) -> dict[str, Any]:
 
 
 def _kind(name: str) -> type:
-    if name not in _DETECTORS:
-        raise KeyError(f"detector must be one of {', '.join(_DETECTORS)}, or {PREFIX}NAME, got {name!r}")
-    return _DETECTORS[name]
+    if name in _DETECTORS:
+        return _DETECTORS[name]
+    try:
+        added: type = plugins.load("detectors", name)
+    except KeyError:
+        known = ", ".join([*_DETECTORS, *plugins.names("detectors")])
+        raise KeyError(f"detector must be one of {known}, or {PREFIX}NAME, got {name!r}") from None
+    return added

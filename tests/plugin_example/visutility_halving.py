@@ -1,8 +1,12 @@
-"""An example of a plug-in: a strategy that another package brings along."""
+"""An example of plug-ins: a strategy, a detector, a handler and a source that another package brings along."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from actors.drift import SlidingWindowDriftDetector
+from actors.sources.interface import Answer, Row
 
 
 class Halving:
@@ -18,3 +22,24 @@ class Halving:
         """Return the parameters of the next trial."""
         self._width /= self._factor
         return {self._name: self._low + self._width}
+
+
+class EveryLow(SlidingWindowDriftDetector):
+    """The reference detector under another name: a detector has `update`, `state`, `restore` and `reset`."""
+
+
+class Printer:
+    """Writes an order down; `on_retrain` that returns has launched the retrain."""
+
+    def on_retrain(self, event: Any) -> None:
+        with Path("orders.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{event.id}\n")
+
+
+class Coin:
+    """Has one event each time it is asked; the place is how often."""
+
+    def read(self, place: Any, now_s: float) -> Answer:
+        """Return one more."""
+        tossed = (place or 0) + 1
+        return Answer([Row("coin", "1", now_s, {"accuracy": tossed % 2})], tossed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Final
 
-from actors import config
+from actors import config, plugins
 from actors.events import RetrainEvent
 from actors.retraining.handlers import on_runner
 from actors.retraining.handlers.interface import Surroundings, event_fields
@@ -58,7 +58,9 @@ def run(*, target: str, event: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def loaded(target: str) -> Any:
-    """Import `module:name`. ImportError, AttributeError."""
+    """Import `module:name`, or the handler that a package gives a plain name. ImportError, AttributeError, ValueError."""
+    if ":" not in target:
+        return plugins.load("handlers", target)
     module, _, path = target.partition(":")
     found: Any = importlib.import_module(module)
     for name in path.split("."):

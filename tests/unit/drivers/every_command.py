@@ -184,6 +184,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "tune export": [NAME, "--optuna", f"sqlite:///{folder}/optuna é.db"],
         "demo": ["--days", "0", "--out", str(folder / "é")],
         "reference": ["--seed", "é"],
+        "plugins": [],
         "completion": ["bash"],
     }
 

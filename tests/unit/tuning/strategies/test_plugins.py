@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import sys
 import tomllib
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from actors import plugins
+from actors import config, drift, plugins
+from actors.retraining.handlers.task import loaded
+from actors.sources import kinds
 from actors.tuning.rules.plan import check
 from actors.tuning.strategies.create import create
+from drivers import cli
 
 EXAMPLE = Path(__file__).parents[3] / "plugin_example"
 
@@ -27,7 +31,11 @@ def install(folder: Path, **points: str) -> None:
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     found = project["entry-points"]["visutility.strategies"] | points
     lines = "".join(f"{name} = {target}\n" for name, target in found.items())
-    (metadata / "entry_points.txt").write_text(f"[visutility.strategies]\n{lines}")
+    others = ""
+    for kind in ("detectors", "handlers", "sources"):
+        given = project["entry-points"][f"visutility.{kind}"]
+        others += f"[visutility.{kind}]\n" + "".join(f"{name} = {target}\n" for name, target in given.items())
+    (metadata / "entry_points.txt").write_text(f"[visutility.strategies]\n{lines}{others}")
 
 
 @pytest.fixture
@@ -66,3 +74,24 @@ def test_what_is_wrong_with_it_is_named(strategy: object, rule: str) -> None:
 def test_without_it_the_name_is_unknown() -> None:
     with pytest.raises(ValueError, match="strategy 'halving' is unknown, expected random"):
         create("halving", {"x": [0, 1]}, seed=1)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_detector_a_handler_and_a_source_are_used_by_their_names() -> None:
+    assert isinstance(drift.create("every-low"), drift.SlidingWindowDriftDetector)
+    settings = config.load({"defaults": {"handler": {"kind": "printer"}}, "sources": {"s": {"kind": "coin"}}})
+    handler = settings.for_model("m").handler
+    assert config.read_handler(config.handler_document(handler)) == handler
+    assert hasattr(loaded(handler.kind)(), "on_retrain")
+    assert kinds.make(settings.sources["s"]).read(None, 1.0).place == 1
+    with pytest.raises(ValueError, match="kind must be one of"):
+        config.load({"defaults": {"handler": {"kind": "unheard"}}})
+
+
+@pytest.mark.usefixtures("installed")
+def test_plugins_lists_what_is_there_and_what_cannot_be_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plugins", "-o", "json"]) == 1
+    found = {(each["kind"], each["name"]): each for each in json.loads(capsys.readouterr().out)}
+    assert found["sources", "coin"]["package"] == "visutility-halving 1.0"
+    assert found["sources", "coin"]["problem"] is None
+    assert "cannot be imported" in found["strategies", "broken"]["problem"]

@@ -1,0 +1,37 @@
+"""List what other installed packages add, and what of it cannot be used.
+
+Strategies, detectors, handlers and sources by entry points (`visutility.strategies`, ...), as this environment has them; the
+actors import them in theirs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from drivers.commands import FAILED, FINE, command, run
+from drivers.output import Output
+
+
+@command("plugins", help=__doc__, examples=["visutility plugins", "visutility plugins -o json"])
+def plugins(*, output: Output) -> int:
+    """List them; exit 1 where one cannot be used."""
+    from actors import plugins as known  # noqa: PLC0415  imports what it finds
+
+    found = known.installed()
+    if found:
+        rows = [(each.kind, each.name, each.target, each.package, each.problem or "fine") for each in found]
+        output.table("plug-ins", ["kind", "name", "target", "package", "state"], rows)
+    else:
+        output.line("no installed package adds anything")
+    output.result([each._asdict() for each in found])
+    return FAILED if any(each.problem for each in found) else FINE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `visutility plugins`."""
+    return run(plugins, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

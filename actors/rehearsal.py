@@ -193,7 +193,7 @@ class Rehearsal:
                 case Decision():
                     effects += self._book.new_version(outcome.version, known, self._now)
                     known.append(outcome.version)
-                    self._overtaken()  # whoever was retraining, or this is what came of it
+                    self._overtaken()  # the retrain that runs, or this version is what came of it
                     self._deployed_at = self._now.wall_s
                     self._begin_again()
         return effects

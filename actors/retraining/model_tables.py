@@ -130,7 +130,7 @@ class Deployed(NamedTuple):
 
 
 def read_deployments(connection: Connection) -> list[Deployed]:
-    """Return the live version of every model that has told one."""
+    """Return the live version of every model whose detector has reported one."""
     return [
         Deployed(row.model, row.version, row.at, Instant(row.since_wall_s, row.since_boot_s, row.since_boot_id), row.ordinal)
         for row in connection.execute(select(deployments).order_by(deployments.c.at))

@@ -4,7 +4,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help demo test test-integrations coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
+.PHONY: help demo test test-integrations test-ui coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,11 @@ wheel: .venv/.installed ## dist/visutility-<version>-py3-none-any.whl, for the n
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
 
 # What this machine lacks (root, sshd, rsync) is said, and counts as skipped: exit 77.
+test-ui: .venv/.installed ## the pages in a real browser: needs Debian's chromium and npm, one minute
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
+	npm install --no-save --prefix .venv/axe axe-core@4
+	VISUTILITY_AXE=.venv/axe/node_modules/axe-core/axe.min.js $(BIN)/python -m pytest tests/browser
+
 test-launch: .venv/.installed ## cluster.yaml launched for real on pretend machines, from `ray up` to `ray down`: four minutes
 	$(BIN)/python -m tests.launch.ray_up || test $$? -eq 77
 

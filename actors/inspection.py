@@ -103,8 +103,6 @@ class _Look:
             yield from missing
             if not missing and len(expand(token, self._environment)) < SHORTEST_TOKEN:
                 yield Finding(f"ui.tokens.{name}", f"{token} must have at least {SHORTEST_TOKEN} characters")
-        if ui.enabled and importlib.util.find_spec("starlette") is None:
-            yield Finding("ui.enabled", "needs a package where the system runs: pip install 'visutility[ui]'", problem=False)
 
     def handler(self, path: str, handler: config.HandlerSettings) -> Iterator[Finding]:
         yield from self._missing(path, handler.model_dump(exclude={"then"}))

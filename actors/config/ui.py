@@ -45,10 +45,8 @@ class UiTokens(Section):
 
 
 class UiSettings(Section):
-    """The page: whether the system runs it, where it listens, who may read and who may act."""
+    """The page: where it listens, who may read and who may act."""
 
-    enabled: bool = False
-    """Run the page as an actor of the system, on the head."""
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """The address that it listens on; any but loopback needs tokens or a trusted proxy."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8420

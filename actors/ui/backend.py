@@ -44,7 +44,7 @@ class Backend(Protocol):
         """Return what the store says of the system."""
         ...
 
-    def fleet(self) -> list[fleet.Row]:
+    def fleet(self) -> fleet.Table:
         """Return a row for each model."""
         ...
 
@@ -124,7 +124,7 @@ class StoreBackend:
         self._clock = SystemClock()
         self._lock = threading.Lock()
         self._status: dict[str, Any] = {}
-        self._rows: list[fleet.Row] = []
+        self._rows = fleet.Table()
         self._seen: str | None = None
         self._read_at = float("-inf")
         self._took_s = 0.0
@@ -142,7 +142,7 @@ class StoreBackend:
         self._refresh()
         return self._status
 
-    def fleet(self) -> list[fleet.Row]:
+    def fleet(self) -> fleet.Table:
         """Return the row of each model, in the order of names."""
         self._refresh()
         return self._rows

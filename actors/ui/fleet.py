@@ -77,27 +77,57 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 }
 
 
-def rows_of(models: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+class Table(list[Row]):
+    """The rows in the order of names, which keeps each order and the counts that it was asked for: a page sorts nothing again.
+
+    Its rows never change once it is made.
+    """
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        super().__init__(rows)
+        self._ordered: dict[tuple[str, bool], list[Row]] = {}
+        self._counts: Counter[str] | None = None
+
+    def ordered(self, sort: str, *, descending: bool) -> list[Row]:
+        """Return all rows in an order of SORTS."""
+        key = sort, descending
+        if key not in self._ordered:
+            self._ordered[key] = sorted(self, key=SORTS[sort], reverse=descending)
+        return self._ordered[key]
+
+    def counts(self) -> Counter[str]:
+        """Return the number of models in each state."""
+        if self._counts is None:
+            self._counts = Counter(row.state for row in self)
+        return self._counts
+
+
+def rows_of(models: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the rows of `status()["models"]`, in the order of names.
 
     >>> rows_of({"m": {"state": "stable", "events": 3, "late": 0, "rejected": 0, "last_at": 1.0, "versions": {}}})[0].state
     'stable'
     """
-    return [_row(name, models[name]) for name in sorted(models)]
+    return Table(_row(name, models[name]) for name in sorted(models))
 
 
-def page_of(rows: Iterable[Row], wanted: Wanted) -> Page:
+def page_of(rows: Table, wanted: Wanted) -> Page:
     """Return the page that is asked for; a page beyond the last is the last."""
     text = wanted.text.casefold()
-    matching = [
-        row
-        for row in rows
-        if (not text or text in row.model.casefold()) and (not wanted.labels or wanted.labels.matches(dict(row.labels)))
-    ]
-    counts = Counter(row.state for row in matching)
-    shown = [row for row in matching if row.state == wanted.state] if wanted.state else matching
     sort = wanted.sort if wanted.sort in SORTS else "state"
-    shown.sort(key=SORTS[sort], reverse=wanted.descending)
+    everything = rows.ordered(sort, descending=wanted.descending)
+    is_whole = not text and not wanted.labels
+    matching = (
+        everything
+        if is_whole
+        else [
+            row
+            for row in everything
+            if (not text or text in row.model.casefold()) and (not wanted.labels or wanted.labels.matches(dict(row.labels)))
+        ]
+    )
+    counts = rows.counts() if is_whole else Counter(row.state for row in matching)
+    shown = [row for row in matching if row.state == wanted.state] if wanted.state else matching
     pages = max(1, -(-len(shown) // PAGE_ROWS))
     number = min(max(1, wanted.page), pages)
     cut = shown[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]

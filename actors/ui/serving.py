@@ -32,7 +32,7 @@ def storage_of(system: System) -> str:
     if known is None:
         raise no_system(system.namespace)
     if not places.is_here(known):
-        raise RuntimeError(f"the store's folder is on node {known.node}: run the page there, or use `ui: {{enabled: true}}`")
+        raise RuntimeError(f"the store's folder is on node {known.node}: run the page there")
     return known.storage
 
 

@@ -49,7 +49,7 @@
         ctx.strokeStyle = ctx.fillStyle = color; ctx.lineWidth = ratio; ctx.setLineDash(dash.map((d) => d * ratio));
         ctx.beginPath(); ctx.moveTo(at, bbox.top); ctx.lineTo(at, bbox.top + bbox.height); ctx.stroke();
         const right = at > bbox.left + bbox.width - 90 * ratio;
-        ctx.font = `${11 * ratio}px system-ui, sans-serif`; ctx.textAlign = right ? "right" : "left"; ctx.fillText(label, at + (right ? -4 : 4) * ratio, bbox.top + (12 + 13 * row) * ratio);
+        ctx.font = `${11 * ratio}px system-ui, sans-serif`; ctx.textAlign = right ? "right" : "left"; ctx.fillText(label, at + (right ? -4 : 4) * ratio, row < 0 ? bbox.top + bbox.height - 6 * ratio : bbox.top + (12 + 13 * row) * ratio);
       };
       ctx.save();
       if (told.baseline != null) {
@@ -59,12 +59,12 @@
       }
       let before = null;
       told.versions.forEach((v, i) => { if (v !== before) { upright(told.times[i], css("--learn"), [2, 3], v, 0); before = v; } });
-      for (const a of told.alarms) upright(a.at, css("--bad"), [], "\u25b2 alarm", 1);
+      for (const a of told.alarms) upright(a.at, css("--bad"), [], "\u25b2 alarm", -1);
       for (const o of orders) upright(o.at, css("--accent"), [5, 3], "order " + o.state, 2);
       ctx.restore();
     } } });
 
-  const put = (box, options, data) => { const u = new uPlot({ width: Math.max(box.clientWidth - 24, 200), legend: { live: true }, axes: axes(), ...options }, data, box); charts.push([u, box]); return u; };
+  const put = (box, options, data) => { const u = new uPlot({ width: Math.max(box.clientWidth - 24, 200), legend: { live: true }, tzDate: (t) => uPlot.tzDate(new Date(t * 1e3), "Etc/UTC"), axes: axes(), ...options }, data, box); charts.push([u, box]); return u; };
   addEventListener("resize", () => charts.forEach(([u, box]) => u.setSize({ width: Math.max(box.clientWidth - 24, 200), height: u.height })));
   const clear = (place) => { while (charts.length) charts.pop()[0].destroy(); place.replaceChildren(); };
 
@@ -78,7 +78,7 @@
     if (only && told.metrics[only]) names = [only];
     names.slice(0, 12).forEach((name) => {
       const m = told.metrics[name], box = el("div", null, "chart"), title = el("h3");
-      title.append(el("bdi", name), el("span", m.baseline == null ? (m.watched ? "" : "  not watched") : `  baseline ${m.baseline.toPrecision(4)} (dashed), ${m.alarms.length} alarms`, "quiet"));
+      title.append(el("bdi", name), el("span", m.baseline == null ? (m.watched ? "" : "  not watched") : `  baseline ${m.baseline.toPrecision(4)} (dashed), ${m.alarms.length} ${m.alarms.length === 1 ? "alarm" : "alarms"}`, "quiet"));
       box.append(title); place.append(box);
       /* A chart is a picture to a screen reader; its numbers are in the tables below. */
       box.setAttribute("role", "group"); box.setAttribute("aria-label", `${name} over time, ${m.alarms.length} alarms`);

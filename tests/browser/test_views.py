@@ -1,0 +1,73 @@
+"""Every view in a real browser: `make test-ui`. Skipped where Playwright, Chromium or axe-core is not at hand."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.ui import serving
+from tests.unit.ui.conftest import write
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = Path(os.environ.get("VISUTILITY_CHROMIUM", "/usr/bin/chromium"))
+AXE = Path(os.environ.get("VISUTILITY_AXE", "node_modules/axe-core/axe.min.js"))
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists() or not AXE.exists(), reason="needs Chromium and axe-core: make test-ui")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    import uvicorn
+
+    url = f"sqlite:///{tmp_path_factory.mktemp('ui')}/store"
+    write(url)
+    with serving.bound("127.0.0.1", 0) as free:
+        port = int(free.getsockname()[1])
+    with serving.prepared(url, None, host=None, port=port, environment={}) as prepared:
+        server = uvicorn.Server(uvicorn.Config(prepared.app, log_level="warning", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [prepared.socket]})
+        thread.start()
+        yield prepared.url.rstrip("/")
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_view_opens_without_errors_and_axe_finds_no_serious_fault(
+    served: str, scheme: str, width: int, tmp_path: Path
+) -> None:
+    folder = Path(os.environ.get("VISUTILITY_SHOTS", tmp_path))
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+        page = context.new_page()
+        page.goto(f"{served}/episodes")
+        episode = page.locator("tbody a.mono").first.get_attribute("href")
+        page.close()
+        views = {"fleet": "/", "model": "/models/m", "story": episode, "orders": "/orders", "system": "/system"}
+        for name, path in (views | {"what-if": "/what-if/m", "studies": "/studies"}).items():
+            page, wrong = context.new_page(), list[str]()
+            _note(page, wrong)
+            page.goto(f"{served}{path}")
+            page.wait_for_selector("#live[data-state=live]")
+            if name in {"model", "story"}:
+                page.wait_for_selector("canvas")
+            page.screenshot(path=folder / f"{name}-{scheme}-{width}.png")
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
+            page.evaluate(AXE.read_text(encoding="utf-8"))
+            found = page.evaluate("axe.run()")["violations"]
+            serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in {"serious", "critical"}]
+            assert (name, wrong, serious) == (name, [], [])
+            page.close()
+        browser.close()
+
+
+def _note(page: Any, wrong: list[str]) -> None:
+    page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("requestfailed", lambda request: wrong.append(request.url) if "/events" not in request.url else None)

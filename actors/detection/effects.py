@@ -16,7 +16,7 @@ from actors.detection.rules.judging import Judged
 from actors.detection.rules.record import asks_at, explanation, observed_drift
 from actors.detection.rules.retrain import Outcome, Pays
 from actors.detection.rules.versions import Decision
-from actors.replies import Episode, Json
+from actors.replies import Episode, Json, happening
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +115,20 @@ def _version(model: Model, decision: Decision, known: list[str], now: Instant) -
         logger.warning("%s: version %s is worse than %s (%s)", model.name, decision.version, decision.over, decision.kind)
         return
     model.effects += model.book.new_version(decision.version, known, now)
+    if decision.kind != "went live":
+        by, comment = decision.signed.by, decision.signed.comment
+        model.happenings.append(
+            happening(
+                "rolled_back" if decision.kind == "rolled back" else "promoted",
+                f"{_digest(model, decision.version)}:{now.wall_s!r}",
+                now.wall_s,
+                model=model.name,
+                version=decision.version,
+                by=by,
+                comment=comment,
+                data={"over": decision.over},
+            )
+        )
     if decision.kind == "went live" or model.settings.promotion.handler is None:
         return
     kind = decision.kind.replace(" ", "_")

@@ -121,7 +121,7 @@ def _feed(model: Model, batch: wire.Batch, ok: wire.Bools | None, skip: int, now
     taken = model.monitor.take(batch, ok, skip, keep=model.in_use)
     model.number += 1
     model.rows_since += batch.rows
-    model.last_seen, model.no_data = now, False
+    model.has_logged(now)
     effects.decided(model, model.retrain.take(batch, ok, skip), before, now)
     for version, metric, reason in taken.errors:
         logger.error("%s %s: %s is watched no more, its detector cannot take it: %s", model.name, version, metric, reason)

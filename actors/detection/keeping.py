@@ -8,8 +8,9 @@ from typing import Final
 from actors.clock import Instant
 from actors.detection import old_rows
 from actors.detection.models import Models
+from actors.detection.tables import happened
 from actors.detection.weighing import Weighing
-from actors.storage import Fence
+from actors.storage import Fence, happenings
 
 _PRODUCER_S: Final = 30 * 86_400.0  # a producer that was silent for so long has no batch in flight any more
 
@@ -63,12 +64,14 @@ class Keeping:
             return old_rows.trim(connection, name, before_s=before_s, rows=retention.rows, at_most=at_most, upto=upto)
 
     def forget_old(self, now: Instant) -> None:
-        """Forget producers, closed episodes and batches that were set aside, beyond the retention."""
-        before_s = now.wall_s - self._models.settings.retention.age_s
+        """Forget producers, closed episodes, happenings and batches that were set aside, beyond the retention."""
+        retention = self._models.settings.retention
+        before_s = now.wall_s - retention.age_s
         with self._fence.write() as connection:
             gone = old_rows.forget_producers(connection, self._process, min(before_s, now.wall_s - _PRODUCER_S))
             old_rows.forget_episodes(connection, self._process, before_s)
             old_rows.forget_quarantine(connection, self._process, before_s)
+            happenings.prune(connection, happened, keep_rows=retention.rows, older_than_s=before_s)
         if gone:
             self._models.forget_marks()
 

@@ -105,6 +105,7 @@ class Model:
     samples: list[SampleRow] = field(default_factory=list)
     judgements: list[JudgementRow] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    happenings: list[replies.Happening] = field(default_factory=list)
 
     def pace(self, now: Instant) -> Instant:
         """Return the moment by the clock that cooldowns run on: the wall's, or that of the model's newest event."""
@@ -174,8 +175,22 @@ class Model:
         if self._is_silent(now) and self.last_seen is not None:
             self.no_data = True
             silent_s, expected_s = now.seconds_since(self.last_seen), self.settings.expect_every_s
+            self._tell_silence("no_data", "warning", now, {"silent_s": silent_s, "expected_s": expected_s})
             logger.warning("%s: no data for %.0f s, one is expected every %.0f s", self.name, silent_s, expected_s)
         self.effects += self.book.tick(now, self.pace(now), pays=self.retrain.pays)
+
+    def has_logged(self, now: Instant) -> None:
+        """Note that events have come; it may end a silence that was noticed."""
+        if self.no_data:
+            self._tell_silence("recovered", "info", now, {"why": "it logs again"})
+        self.last_seen, self.no_data = now, False
+
+    def _tell_silence(self, kind: replies.HappeningKind, severity: replies.Severity, now: Instant, data: replies.Json) -> None:
+        since = 0.0 if self.last_seen is None else self.last_seen.wall_s
+        subject = f"no_data:{self.name}:{since!r}"
+        key = subject.removeprefix("no_data:") if kind == "no_data" else subject
+        told = replies.happening(kind, key, now.wall_s, severity, model=self.name, subject=subject, data=data)
+        self.happenings.append(told)
 
     def _is_silent(self, now: Instant) -> bool:
         """Return whether nothing was logged for longer than is expected, and nobody has noticed yet."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
+from actors.replies import Happening
+
 Payload = bytes | memoryview
 
 
@@ -138,6 +140,7 @@ class Changes:
     judgements: list[JudgementRow] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
     quarantine: list[QuarantineRow] = field(default_factory=list)
+    happenings: list[Happening] = field(default_factory=list)
     damaged: list[Damage] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)  # outbox rows that their receiver has recorded
     tried: list[tuple[str, str]] = field(default_factory=list)  # attempts that came through

@@ -40,6 +40,7 @@ from actors.checks import brief
 from actors.detection.rows import Changes, Damage, EpisodeRow, QuarantineRow, StateRow
 from actors.detection.seal import seal, unseal
 from actors.replies import Episode, Json
+from actors.storage import happenings
 from actors.storage.schema import BigInt, PartKind, upsert
 from actors.wire import Floats
 
@@ -152,6 +153,8 @@ quarantine = Table(
     Column("payload", LargeBinary, nullable=False),
 )
 
+happened = happenings.table(DETECTOR)
+
 _OF_EPISODE: Final = frozenset({"id", "model", "version", "ordinal", "request", "order", "watches", "decisions", "held"})
 _CHUNK: Final = 500  # names in one IN list
 _FEW: Final = 8  # questions instead of a join
@@ -232,6 +235,7 @@ def write(connection: Connection, changes: Changes) -> None:
             rows = [{**row, _SEALED[name]: seal(row[_SEALED[name]])} for row in rows]
         if rows:
             connection.execute(upsert(connection, table, *updated), rows)
+    happenings.record(connection, happened, changes.happenings)
     for id_ in changes.sent:
         connection.execute(delete(outbox).where(outbox.c.id == id_))
     if changes.tried:
@@ -290,7 +294,7 @@ def put_episode(connection: Connection, record: Episode) -> None:
 
 def remove_model(connection: Connection, model: str, *, episodes_too: bool) -> None:
     """Delete every row of a model; its episodes only where they are to go too."""
-    known = (episodes, judgements) if episodes_too else ()
+    known = (episodes, judgements, happened) if episodes_too else ()
     tables = (log, producers, states, samples, outbox, attempts, quarantine, models, *known)
     for table in tables:
         connection.execute(delete(table).where(table.c.model == model))

@@ -10,6 +10,7 @@ from actors.clock import Instant
 from actors.detection import effects, tables
 from actors.detection.model import Model, ModelMemory
 from actors.detection.rows import Changes
+from actors.detection.rules import happened
 from actors.detection.rules.decisions import Tell
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ def write_down(model: Model, process: str, changes: Changes, now: Instant) -> li
     changes.samples += model.samples
     changes.dropped_versions += [(model.name, version) for version in model.dropped]
     changes.judgements += model.judgements
-    model.rows, model.samples, model.dropped, model.judgements = [], [], [], []
+    changes.happenings += [*model.happenings, *happened.in_records(model.book.changed(), now.wall_s)]
+    model.rows, model.samples, model.dropped, model.judgements, model.happenings = [], [], [], [], []
     changes.episodes += [tables.episode_row(record) for record in model.book.changed()]
     changes.models.append(
         {

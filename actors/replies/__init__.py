@@ -37,6 +37,7 @@ from actors.replies.detection import (
     VersionShown,
     VersionsListed,
 )
+from actors.replies.happenings import Happening, HappeningKind, NumberedHappening, Severity, happening
 from actors.replies.metrics import Broadcasted, HighWater, Ingested, Rejection, ingested
 from actors.replies.retraining import (
     ActRow,
@@ -95,6 +96,8 @@ __all__ = [
     "EventFields",
     "Evidence",
     "Gone",
+    "Happening",
+    "HappeningKind",
     "Hello",
     "HighWater",
     "Ingested",
@@ -108,6 +111,7 @@ __all__ = [
     "ModelGone",
     "ModelRemoved",
     "ModelStatus",
+    "NumberedHappening",
     "OrderHistory",
     "OrderOf",
     "OrderQueue",
@@ -126,6 +130,7 @@ __all__ = [
     "Renewed",
     "RetrainShown",
     "SetAside",
+    "Severity",
     "ShortfallNumbers",
     "SilenceListing",
     "SilenceMade",
@@ -149,5 +154,6 @@ __all__ = [
     "VersionShown",
     "VersionsListed",
     "WorkerTerms",
+    "happening",
     "ingested",
 ]

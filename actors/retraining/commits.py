@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from actors.clock import EventClock, Instant
 from actors.retraining import model_tables, tables
 from actors.retraining.promotions import PromotionPlan
-from actors.retraining.rules import lease, orders, queue
+from actors.retraining.rules import happened, lease, orders, queue
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Backoff, Jitter, Launched, Outcome
 from actors.retraining.rules.gate import Cooldown
@@ -101,10 +101,18 @@ class Commits:
             self.arm(connection, order, self.plan_of(order.model), now)
         tables.put(connection, after)
         if after.state in {orders.FAILED, orders.DEAD}:
-            model_tables.lose_patience(connection, order.model)
+            self.lose_patience(connection, order, now)
         if not isinstance(outcome, Launched):
             tables.end_attempt(connection, after, type(outcome).__name__.lower(), getattr(outcome, "reason", ""), now)
         return after
+
+    def lose_patience(self, connection: Connection, order: Order, now: Instant) -> None:
+        """Count one more retrain of a model that came to nothing; where that is the last one, people are told."""
+        model_tables.lose_patience(connection, order.model)
+        limit = self.plan_of(order.model).give_up
+        in_a_row = model_tables.read_patience_of(connection, [order.model])[order.model]
+        if limit is not None and in_a_row == limit:
+            tables.tell(connection, happened.gave_up(order, in_a_row, now))
 
     def room(self, connection: Connection, now: Instant) -> int | None:
         """Return how many orders may start now; None: any number."""

@@ -69,7 +69,7 @@ class DetectorCalls(Calls):
     ) -> Recorded | Unavailable:
         """Record whether a retrain paid ("paid", "did not pay"), in errors saved; the first verdict counts."""
         judged = arguments.verdict_of(verdict=verdict, saved=saved, standard_error=standard_error, at=at)
-        return await self._recorded(lambda state, _now: state.verdict(order, judged))
+        return await self._recorded(lambda state, now: state.verdict(order, judged, now))
 
     async def promoted(
         self,

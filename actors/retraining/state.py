@@ -21,12 +21,12 @@ from actors.retraining.commits import Commits, Plan
 from actors.retraining.leases import Leases
 from actors.retraining.model_tables import Deployed
 from actors.retraining.queries import Queries
-from actors.retraining.rules import gate, orders, queue
+from actors.retraining.rules import gate, happened, orders, queue
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Backoff, Failed, Jitter, Outcome
 from actors.retraining.rules.gate import Silence
 from actors.retraining.rules.orders import Order, Request, Verdict
-from actors.storage import Fence, StoreError
+from actors.storage import Fence, StoreError, happenings
 
 CHANNEL: Final = tables.CHANNEL
 # Versions that have come of age and are asked for at once; more wait for the next call.
@@ -161,15 +161,16 @@ class RetrainingState:
         with self.commits.read() as connection:
             return promotions.running(connection), promotions.due(connection, now)
 
-    def verdict(self, id_: str, verdict: Verdict) -> None:
+    def verdict(self, id_: str, verdict: Verdict, now: Instant) -> None:
         """Record whether a retrain paid; the first verdict counts. One of an order that retention has removed is moot."""
         with self.commits.write() as connection:
             order = tables.read_order(connection, id_)
             if order is None or order.verdict is not None:
                 return
             tables.put(connection, replace(order, verdict=verdict))
+            tables.tell(connection, happened.judged(order, verdict, now))
             if verdict.word == orders.DID_NOT_PAY:
-                model_tables.lose_patience(connection, order.model)
+                self.commits.lose_patience(connection, order, now)
             else:
                 model_tables.restore_patience(connection, order.model)
 
@@ -290,6 +291,7 @@ class RetrainingState:
         silence = Silence(id_, pattern, Countdown(self.commits.pace(now), duration_s), comment, selector, by)
         with self.commits.write() as connection:
             model_tables.put_silence(connection, silence, now)
+            tables.tell(connection, happened.silenced(silence, now))
         return id_
 
     def unsilence(self, id_: str, now: Instant) -> None:
@@ -304,6 +306,7 @@ class RetrainingState:
             model_tables.put_sighting(connection, now)
             tables.prune(connection, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
             promotions.prune(connection, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
+            happenings.prune(connection, tables.happened, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
             model_tables.prune_silences(connection, self.commits.pace(now), older_than_s=now.wall_s - keep_s)
 
     def give_back(self) -> bool:

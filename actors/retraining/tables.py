@@ -33,11 +33,13 @@ from sqlalchemy import (
 
 from actors.clock import Instant
 from actors.people import Signature
-from actors.replies import ActRow, AttemptRow
+from actors.replies import ActRow, AttemptRow, Happening
 from actors.retraining.rows import order_of, values_of
+from actors.retraining.rules import happened as happening_of
 from actors.retraining.rules import orders
 from actors.retraining.rules.orders import Order
 from actors.retraining.rules.queue import HOUR_S, Load, Waiting
+from actors.storage import happenings
 from actors.storage.schema import BigInt, PartKind, add_columns, insert_or_keep
 
 # The one handler whose orders wait for consumers, and are not launched.
@@ -221,6 +223,8 @@ sightings = Table(
     Column("boot_id", String(64), nullable=False),
 )
 
+happened = happenings.table(DISPATCHER)
+
 _CHUNK: Final = 500  # a statement takes a bounded number of parameters
 _COUNTED = (orders.PENDING, orders.RUNNING, orders.DONE, orders.FAILED, orders.DEAD, orders.SKIPPED)
 
@@ -310,6 +314,9 @@ def put_act(connection: Connection, retrain: str, act: str, signed: Signature, n
     """Put what a person has done with an order on record."""
     row = {"retrain": retrain, "at": now.wall_s, "act": act, "made_by": signed.by, "comment": signed.comment}
     connection.execute(acts.insert().values(row))
+    of_id = (select(table.c.model).where(table.c.id == retrain) for table in (retrains, promotions))
+    models = [connection.execute(wanted).scalar() for wanted in of_id]
+    tell(connection, happening_of.acted(retrain, next(filter(None, models), None), act, signed, now))
 
 
 def read_acts(connection: Connection, ids: Iterable[str]) -> dict[str, list[ActRow]]:
@@ -432,8 +439,15 @@ def put_new(connection: Connection, new: Sequence[Order], table: Table = retrain
 
 
 def put(connection: Connection, order: Order) -> None:
-    """Write an order's changed state."""
+    """Write an order's changed state, and what it tells people."""
     connection.execute(_UPDATE, {"of": order.id, **values_of(order)})
+    tell(connection, happening_of.to_order(order))
+
+
+def tell(connection: Connection, what: Happening | None) -> None:
+    """Write what happened, once for its id."""
+    if what is not None:
+        happenings.record(connection, happened, [what])
 
 
 def put_attempt(connection: Connection, order: Order, now: Instant) -> None:
@@ -480,6 +494,7 @@ def forget(connection: Connection, model: str, *, purge: bool) -> None:
         for of_order in (attempts, acts):
             connection.execute(delete(of_order).where(of_order.c.retrain.in_(own)))
         connection.execute(delete(table).where(table.c.model == model))
+    happenings.forget(connection, happened, model)
 
 
 def rows_of(connection: Connection, query: Select[Any], keys: Iterable[str]) -> Iterator[Row[Any]]:

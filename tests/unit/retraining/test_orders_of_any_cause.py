@@ -199,8 +199,8 @@ def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_
         outcome = {"failed": Failed("oom"), "dead": Retry("HTTP 500"), "did not pay": Done("2")}[how]
         run_to_the_end(state, order, outcome, at(number))
         if how == "did not pay":
-            state.verdict(order, Verdict("did not pay", -3.0, 2.0, 1.8e9))
-            state.verdict(order, Verdict("did not pay", -3.0, 2.0, 1.8e9))  # sent again
+            state.verdict(order, Verdict("did not pay", -3.0, 2.0, 1.8e9), at(0))
+            state.verdict(order, Verdict("did not pay", -3.0, 2.0, 1.8e9), at(0))  # sent again
     assert state.queries.gave_up() == {"fraud": 3}
     state = a_state(store, give_up=3, cooldown_s=0.0)
     refused = ask(state, shortfall(ordinal=9), at(9))
@@ -214,7 +214,7 @@ def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_
 
 def test_a_verdict_of_an_order_that_retention_has_removed_is_moot_and_not_sent_for_ever(store):
     state = a_state(store, give_up=1)
-    state.verdict("gone", Verdict("did not pay", -3.0, 2.0, 1.8e9))
+    state.verdict("gone", Verdict("did not pay", -3.0, 2.0, 1.8e9), at(0))
     assert state.queries.gave_up() == {}
 
 
@@ -223,7 +223,7 @@ def test_one_that_paid_or_a_reload_begins_the_count_anew(store):
     for number, word in enumerate(["did not pay", "paid", "did not pay"]):
         order = ask(state, shortfall(ordinal=number), at(number)).order
         run_to_the_end(state, order, Done(str(number)), at(number))
-        state.verdict(order, Verdict(word, 1.0, 1.0, 1.8e9))
+        state.verdict(order, Verdict(word, 1.0, 1.0, 1.8e9), at(0))
     assert state.queries.gave_up() == {}
     run_to_the_end(state, ask(state, shortfall(ordinal=7), at(7)).order, Failed("oom"), at(7))
     assert state.queries.gave_up() == {"fraud": 2}

@@ -1,0 +1,69 @@
+"""What has happened in every room, from the parts of a store: for a page, a report, and whoever passes it on.
+
+    for row in happenings.newest(store, model="fraud", limit=20):
+        print(row["at"], row["kind"], row["subject"])
+
+Each room writes its rows in the commit that makes them true: see `storage.happenings`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+
+from sqlalchemy import Table
+
+from actors.detection import tables as detector_tables
+from actors.detection.tables import DETECTOR
+from actors.replies import NumberedHappening
+from actors.retraining import tables as dispatcher_tables
+from actors.retraining.tables import DISPATCHER
+from actors.storage import Part, Store, happenings
+
+
+def newest(
+    store: Store,
+    *,
+    model: str | None = None,
+    since: float | None = None,
+    before: tuple[float, str] | None = None,
+    limit: int = 100,
+) -> list[NumberedHappening]:
+    """Return what happened last, newest first.
+
+    Args:
+        store: opened for reading or writing.
+        model: only what happened to this one.
+        since: only what happened at this time (seconds since the epoch) or later.
+        before: the (at, id) of the last row of the page before this one; None: the first page.
+        limit: the most rows.
+    """
+    found = [
+        happenings.newest(part, table, model=model, since=since, before=before, limit=limit) for part, table in _sources(store)
+    ]
+    merged = heapq.merge(*found, key=lambda row: (row["at"], row["id"]), reverse=True)
+    return list(islice(_once(merged), limit))
+
+
+def after(store: Store, seen: Mapping[str, int], limit: int = 1000) -> list[NumberedHappening]:
+    """Return what was written after the last number `seen` of each part, by its name; up to `limit` rows of each.
+
+    Rows of one part are in the order of their numbers. A part that is not in `seen` is read from its first row.
+    """
+    return [row for part, table in _sources(store) for row in happenings.after(part, table, seen.get(part.name, 0), limit)]
+
+
+def _sources(store: Store) -> Iterator[tuple[Part, Table]]:
+    yield store.part(DISPATCHER), dispatcher_tables.happened
+    for slot in store.slots(DETECTOR):
+        yield store.part(DETECTOR, slot), detector_tables.happened
+
+
+def _once(rows: Iterable[NumberedHappening]) -> Iterator[NumberedHappening]:
+    """Leave out what was seen: on PostgreSQL the parts share one table."""
+    seen: set[str] = set()
+    for row in rows:
+        if row["id"] not in seen:
+            seen.add(row["id"])
+            yield row

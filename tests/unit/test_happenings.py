@@ -66,7 +66,13 @@ def drift(state: DetectionState) -> str:
 
 
 def retraining(store: Store, **plan: Any) -> RetrainingState:
-    settled = {"cooldown_s": 0.0, "dry_run": False, "handler": "webhook", "handler_settings": {}, "lease_s": 60.0} | plan
+    settled: dict[str, Any] = {
+        "cooldown_s": 0.0,
+        "dry_run": False,
+        "handler": "webhook",
+        "handler_settings": {},
+        "lease_s": 60.0,
+    } | plan
     return RetrainingState(
         Fence.raise_epoch(store.part(DISPATCHER), "dispatcher"),
         store.store_id,

@@ -108,7 +108,8 @@ def test_prometheus_that_is_killed_is_caught_up_on_and_no_step_counts_twice(tmp_
     (tmp_path / "prometheus.yml").write_text(
         f"scrape_configs:\n- job_name: x\n  scrape_interval: 1s\n  static_configs: [{{targets: ['127.0.0.1:{exposed}']}}]\n"
     )
-    program = Program([str(PROMETHEUS), f"--web.listen-address=127.0.0.1:{own}"], f"http://127.0.0.1:{own}/-/ready", tmp_path)
+    command = [str(PROMETHEUS), "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+    program = Program([*command, f"--web.listen-address=127.0.0.1:{own}"], f"http://127.0.0.1:{own}/-/ready", tmp_path)
     ledger = Ledger()
     source = {"kind": "prometheus", "url": f"http://127.0.0.1:{own}", "query": "accuracy", "n": "requests"}
     work = feed(tmp_path, ledger, source | {"step": "1s", "delay": "3s", "backfill": "1m", "every": "500ms"})

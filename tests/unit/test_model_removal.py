@@ -18,6 +18,7 @@ from sqlalchemy import select
 from actors import failpoints, status, wire
 from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
+from actors.cluster.store_thread import StoreThread
 from actors.config import parse
 from actors.config.stored import store_settings
 from actors.detection import stored
@@ -80,12 +81,12 @@ class World:
         self.actors = {"broadcaster": broadcaster, "dispatcher": RetrainDispatcher(name="dispatcher", **made)}
 
     def bury(self) -> None:
-        """What was killed runs no further: the dispatcher's loop is cancelled, its thread does nothing more."""
+        """What was killed runs no further: the dispatcher's loop is cancelled, and no store thread does anything more."""
         dispatcher = self.actors.get("dispatcher")
-        if dispatcher is not None:
-            if dispatcher._loop_task is not None:
-                dispatcher._loop_task.cancel()
-            dispatcher._thread._thread._thread.shutdown(wait=True, cancel_futures=True)
+        if dispatcher is not None and dispatcher._loop_task is not None:
+            dispatcher._loop_task.cancel()
+        for actor in self.actors.values():
+            store_thread(actor)._thread.shutdown(wait=True, cancel_futures=True)
 
     def spawn(self, process: str, slot: int) -> None:
         if process not in self.actors:
@@ -95,7 +96,8 @@ class World:
 
     def end(self, process: str) -> None:
         self.ended.append(process)
-        self.actors.pop(process, None)
+        if (actor := self.actors.pop(process, None)) is not None:
+            store_thread(actor)._thread.shutdown(wait=True, cancel_futures=True)
 
     async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         del timeout_s
@@ -163,6 +165,13 @@ class World:
     def placed(self) -> dict[str, tuple[str, int]]:
         with closing(Store(self.url)) as store, store.part(SYSTEM).read() as connection:
             return {row.model: (row.process, row.slot) for row in connection.execute(select(placements))}
+
+
+def store_thread(actor: Any) -> StoreThread[Any]:
+    """Return the thread of an actor that owns its store."""
+    if isinstance(actor, MetricBroadcaster):
+        return actor._store
+    return actor._thread._thread if isinstance(actor, RetrainDispatcher) else actor._thread
 
 
 @pytest.fixture
@@ -349,6 +358,7 @@ def test_no_id_is_given_again_after_a_purge(actions: list[str]) -> None:
             await carry_out(world, action)
             gone |= before - world.ids()
             assert not gone & world.ids()
+        world.bury()  # no thread writes into the folder while it is removed
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
         runner.run(story(World(Path(folder), patch)))

@@ -17,6 +17,7 @@ from actors.detection.tables import DETECTOR
 from actors.retraining.tables import DISPATCHER
 from actors.storage import SCHEMA_VERSION, SchemaError, Store, StoreError, StoreReader, sqlite
 from actors.storage.schema import SYSTEM
+from actors.storage.sources import SOURCES
 from actors.tuning.offline import list_studies
 from actors.tuning.tables import TUNER
 from tests.database import Postgres, free_port
@@ -73,7 +74,7 @@ def test_what_was_written_is_read_and_what_was_not_is_empty(url: str) -> None:
 def test_what_is_read_at_once_is_one_transaction_of_a_database(url: str) -> None:
     written(url)
     store = Store(url)
-    for kind in (DISPATCHER, TUNER):
+    for kind in (DISPATCHER, TUNER, SOURCES):  # as a start makes them
         store.part(kind)
     store.close()
     reader = StoreReader(url)

@@ -185,6 +185,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "demo": ["--days", "0", "--out", str(folder / "é")],
         "reference": ["--seed", "é"],
         "plugins": [],
+        "ui": ["--storage", f"sqlite:///{folder}/nowhere é"],  # on a store that is there it serves until it is ended
         "completion": ["bash"],
     }
 

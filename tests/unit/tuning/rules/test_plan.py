@@ -180,11 +180,14 @@ def test_numpy_numbers_are_numbers_wherever_a_plan_takes_one() -> None:
     ],
 )
 def test_a_plan_of_tens_of_megabytes_is_refused_without_looking_at_all_of_it(field: str, value: Any) -> None:
-    began_s = time.process_time()
-    with pytest.raises(ValueError, match=field) as refused:
-        check(GOOD | {field: value})
-    assert time.process_time() - began_s < slow(0.5)
-    assert len(str(refused.value)) < 500
+    took_s: list[float] = []
+    for _ in range(3):  # the least: in one of them Python may collect the garbage of the whole suite
+        began_s = time.thread_time()
+        with pytest.raises(ValueError, match=field) as refused:
+            check(GOOD | {field: value})
+        took_s.append(time.thread_time() - began_s)
+        assert len(str(refused.value)) < 500
+    assert min(took_s) < slow(0.5)
 
 
 def test_the_same_search_written_otherwise_is_the_same_and_keeps_its_order() -> None:

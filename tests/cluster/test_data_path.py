@@ -42,7 +42,7 @@ def kill(system: System, actor: str) -> None:
 
 def counted(metrics: Metrics, timeout_s: float = 60.0) -> int:
     """Give what the system has acknowledged, everything being acknowledged."""
-    counts = metrics.flush(timeout_s)
+    counts = metrics.flush(slow(timeout_s))
     assert counts["pending"] == 0
     assert counts["rejected"] == counts["dropped"] == 0
     return counts["accepted"] + counts["duplicate"]
@@ -105,7 +105,7 @@ def test_an_episode_whose_process_ends_while_it_asks_gets_one_order(shared_syste
     orders = until(lambda: [row for row in shared_system.retrains.history() if row["model"] == model])
     # The order shows as soon as the dispatcher has it, a moment before the detector that asked for it reaches the failpoint.
     until(lambda: not (failpoints / boundary).exists())
-    (order,) = shared_system.retrains.stream(model=model, timeout_s=5)
+    (order,) = shared_system.retrains.stream(model=model, timeout_s=slow(5))
     order.done(new_version="v2")
     assert [row["id"] for row in shared_system.retrains.history() if row["model"] == model] == [orders[0]["id"]]
     until(lambda: not shared_system.status()["models"][model]["open_episodes"])

@@ -191,7 +191,7 @@ class TestAStartThatFails:
         begun = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment(cluster), stderr=subprocess.DEVNULL)
         eventually(lambda: deployment.names(namespace), "the first actor of the start")
         begun.send_signal(signal.SIGINT)
-        assert begun.wait(60) != 0
+        assert begun.wait(slow(60)) != 0
         assert deployment.names(namespace) == []
         assert card.read(namespace) is None
 

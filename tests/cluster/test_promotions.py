@@ -119,7 +119,7 @@ def test_killed_at_any_step_each_decision_is_carried_out_once_and_the_live_versi
     for model in models:
         # The first event of the live version comes before there is a candidate: a period ends with the one after it.
         side_by_side(system, model, decides)
-        assert live(system, model) == "v1", "undecided yet"
+        assert eventually(lambda: live(system, model), f"{model} has a live version") == "v1", "undecided yet"  # noqa: B023
     for model, (promoting, rolling_back) in zip(models, KILLED, strict=True):
         points.arm(failpoints, promoting, "exit")
         side_by_side(system, model, 1)

@@ -62,8 +62,8 @@ def test_a_full_disk_refuses_until_there_is_room_again(
         logged += n
 
     log(5_000)
-    assert metrics.flush(20)["pending"] == 0
-    while metrics.flush(2.0)["pending"] == 0:
+    assert metrics.flush(slow(20))["pending"] == 0
+    while metrics.flush(slow(5.0))["pending"] == 0:
         log(50_000)  # more than a megabyte
         assert logged < 2_000_000, "the disk does not fill up"
     told = metrics.flush(0.1)

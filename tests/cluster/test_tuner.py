@@ -74,18 +74,24 @@ def executions(log: Path) -> Counter[int]:
     return Counter(int(line.split()[0]) for line in log.read_text().splitlines()) if log.exists() else Counter()
 
 
-def logged(log: Path, seconds: float = 0.0) -> Callable[..., float]:
-    """An objective that writes down each execution before it ends."""
+def logged(log: Path, seconds: float = 0.0, held_from: int | None = None) -> Callable[..., float]:
+    """An objective that writes down each execution before it ends; trials from `held_from` on wait until `release(log)`."""
     path = str(log)
 
     def objective(params: dict[str, Any], trial: Any) -> float:
         time.sleep(seconds)
+        while held_from is not None and trial.id >= held_from and not os.path.exists(f"{path}.go"):  # noqa: PTH110
+            time.sleep(0.01)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, f"{trial.id} {os.getpid()}\n".encode())
         os.close(descriptor)
         return float(params["x"] + trial.seed / 2**32)
 
     return objective
+
+
+def release(log: Path) -> None:
+    Path(f"{log}.go").touch()
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
@@ -139,9 +145,10 @@ def test_a_tuner_that_dies_around_its_commit_loses_and_repeats_nothing(
     tuners: Tuners, log: Path, failpoints: Path, point: str
 ) -> None:
     name = f"at {point}"
-    tuners.tuning.submit(logged(log, 0.002), SPACE, trials=400, name=name, max_concurrent=2)
+    tuners.tuning.submit(logged(log, 0.002, held_from=200), SPACE, trials=400, name=name, max_concurrent=2)
     wait_for(lambda: len(executions(log)) > 50, "the study does not go on")
     arm(failpoints, point, "exit")
+    release(log)
     study = tuners.tuning.wait(name, timeout_s=slow(60))
     assert not (failpoints / point).exists(), "the failpoint was not reached"
     assert study.counts() == {"COMPLETED": 400}
@@ -152,13 +159,14 @@ arm = failpoints.arm
 
 
 def test_a_killed_worker_costs_only_what_it_was_running(tuners: Tuners, log: Path) -> None:
-    tuners.tuning.submit(logged(log, 0.05), SPACE, trials=60, name="worker killed", max_concurrent=2)
+    tuners.tuning.submit(logged(log, 0.05, held_from=50), SPACE, trials=60, name="worker killed", max_concurrent=2)
     wait_for(lambda: len(executions(log)) > 10, "the study does not go on")
     for _ in range(2):
         pid = int(log.read_text().splitlines()[-1].split()[1])
         os.kill(pid, signal.SIGKILL)
         before = len(executions(log))
-        wait_for(functools.partial(_ran_more_than, log, before + 5), "the study does not go on")
+        wait_for(functools.partial(_ran_more_than, log, min(before + 5, 45)), "the study does not go on")
+    release(log)
     study = tuners.tuning.wait("worker killed", timeout_s=slow(60))
     assert study.counts() == {"COMPLETED": 60}
     # Each kill may repeat what that worker had run and not yet reported: at 50 ms a trial, one.
@@ -260,7 +268,7 @@ def test_a_hang_is_killed_at_its_time_out_and_the_rest_completes(tuners: Tuners)
             time.sleep(3600)
         return float(params["x"])
 
-    study = tuners.tuning.run(objective, SPACE, trials=12, seed=1, timeout_s=0.5, max_concurrent=2)
+    study = tuners.tuning.run(objective, SPACE, trials=12, seed=1, timeout_s=slow(1.0), max_concurrent=2)
     assert {trial.state for trial in study.trials if trial.params["n"] > 7} == {"TIMED_OUT"}
     assert {trial.state for trial in study.trials if trial.params["n"] <= 7} == {"COMPLETED"}
 

@@ -106,7 +106,7 @@ def test_a_backup_under_load_is_of_one_moment_in_all_parts(url: str, tmp_path: P
         assert goes_on.wait(slow(30))
         backup.take(url, copy, KINDS, now_s=NOW)
     done.set()
-    writer.join(30)
+    writer.join(slow(30))
     store.close()
     assert failed == []
     seen = []

@@ -19,6 +19,7 @@ from actors.tuning.executors import isolated
 from actors.tuning.executors.create import Executor, create
 from actors.tuning.executors.trial import Assignment, LoadError, TrialTerms, wants_trial
 from actors.tuning.rules.steps import Outcome
+from tests.speed import slow
 
 CONTAINING = ["child", "fork"]
 ALL = ["inline", *CONTAINING]
@@ -244,14 +245,15 @@ def test_a_hang_is_killed_at_its_time_out_with_all_it_started(made: Any, executo
         return 1.0
 
     path = f"/tmp/visutility-test-{os.getpid()}-{executor}"
-    runner = made(executor, hanging_with_a_grandchild, timeout_s=0.5)
+    timeout_s = slow(1.0)  # within it, the grandchild is started and noted, and the next trial ends
+    runner = made(executor, hanging_with_a_grandchild, timeout_s=timeout_s)
     outcome = runner.run(n=0, path=path)
-    assert outcome == Outcome("timed_out", None, "killed after 0.5 s")
+    assert outcome == Outcome("timed_out", None, f"killed after {timeout_s:g} s")
     assert runner.run(n=-1, path=path) == Outcome("completed", 0.25, None)
     with open(path) as file:  # noqa: PTH123
         grandchild = int(file.read())
     os.unlink(path)  # noqa: PTH108
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + slow(30)
     while _runs(grandchild):
         assert time.monotonic() < deadline, "the grandchild still runs"
         time.sleep(0.01)
@@ -337,8 +339,9 @@ def test_one_that_writes_half_a_message_to_its_worker_is_killed_at_its_time_out(
         time.sleep(3600)
         return 1.0
 
-    runner = made(executor, objective, timeout_s=0.5)
-    assert runner.run(n=0) == Outcome("timed_out", None, "killed after 0.5 s")
+    timeout_s = slow(1.0)  # within it, the next trial ends
+    runner = made(executor, objective, timeout_s=timeout_s)
+    assert runner.run(n=0) == Outcome("timed_out", None, f"killed after {timeout_s:g} s")
     assert runner.run(n=-1) == Outcome("completed", 0.25, None)
 
 

@@ -41,6 +41,7 @@ from actors.retraining.rules import orders
 from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
 from actors.retraining.rules.orders import Order, Request
 from actors.storage import Store
+from tests.speed import slow
 
 MODEL = 'fraud/eu: "v2" $(touch pwned) ;\''  # a name that a careless template would hand to the shell
 SECRET = "s3cr3t-of-the-tests"
@@ -244,7 +245,7 @@ class Hooked(Receiving):
             return
         answer = self.script.pop(0) if self.script else (200, {})
         if answer == "hang":
-            self.release.wait(20)
+            self.release.wait(slow(60))
             return
         if answer == "drip":
             request.wfile.write(b"HTTP/1.1 200 OK\r\n")
@@ -317,7 +318,8 @@ class Place:
 
     async def until(self, state: str) -> dict[str, Any]:
         """Let life go on, hours if need be, until the order is in `state`."""
-        for _ in range(1500):
+        deadline_s = time.monotonic() + slow(60)
+        while time.monotonic() < deadline_s:
             row = (await self.dispatcher.history())["rows"][-1]
             if row["state"] == state:
                 return row
@@ -447,11 +449,14 @@ def test_an_error_that_quotes_a_secret_is_recorded_without_it(hook: Any, url: st
             if isinstance(receiving, Customs):
                 receiving.module.Pager = lambda **options: (_ for _ in ()).throw(RuntimeError(f"no such queue: {options}"))
             order = await place.request()
-            for _ in range(30):
+            deadline_s = time.monotonic() + slow(30)
+            shown = await place.dispatcher.order(order=order)
+            while not any(each["reason"] for each in shown["attempt_log"]):
+                assert time.monotonic() < deadline_s, "no attempt has its reason on record"
                 place.dispatcher._launcher.follow_at.clear()
                 await place.dispatcher._launcher.round()
                 await asyncio.sleep(0.005)
-            shown = await place.dispatcher.order(order=order)
+                shown = await place.dispatcher.order(order=order)
             assert shown["attempts"] >= 1
             assert shown["attempt_log"][0]["reason"]
             assert "s3cr3t" not in str(shown)

@@ -28,6 +28,7 @@ from actors.storage import UNAVAILABLE, Fence, PartKind, SchemaError, StaleEpoch
 from actors.storage.schema import SYSTEM
 from actors.tuning.tables import TUNER
 from tests.database import Postgres, free_port
+from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_795_000_000.0
@@ -114,7 +115,7 @@ def test_a_successor_waits_for_a_commit_that_is_between_the_fences_read_and_its_
         assert rival.is_alive(), "the successor did not wait"
         detector_tables.write(connection, _changes("m", 0))
         order.append("written")
-    rival.join(10)
+    rival.join(slow(10))
     assert order == ["written", "raised"]
     with pytest.raises(StaleEpochError), old.write():
         pass
@@ -142,9 +143,9 @@ def test_a_holder_that_is_frozen_inside_its_commit_loses_it(url: str, store: Sto
     assert holder.stdout.readline() == "held\n"
     began = time.monotonic()
     fence = Fence.raise_epoch(store.part(DETECTOR, 0), "owner")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < slow(10)
     holder.send_signal(signal.SIGCONT)
-    said, _ = holder.communicate(timeout=20)
+    said, _ = holder.communicate(timeout=slow(20))
     assert "committed" not in said
     assert holder.returncode != 0
     with fence.write() as connection:
@@ -171,7 +172,7 @@ def test_a_frozen_holder_of_a_file_makes_its_successor_wait_until_it_is_killed(
 def test_a_process_that_is_killed_between_write_and_commit_leaves_nothing(url: str, store: Store) -> None:
     store.part(DETECTOR, 0)
     holder = _python(_FROZEN.replace("SIGSTOP", "SIGKILL"), url)
-    said, _ = holder.communicate(timeout=30)
+    said, _ = holder.communicate(timeout=slow(30))
     assert said == "held\n"
     with Fence.raise_epoch(store.part(DETECTOR, 0), "owner").write() as connection:
         assert connection.execute(select(detector_tables.models.c.model)).all() == []
@@ -460,6 +461,6 @@ def test_eight_that_open_a_new_store_at_once_find_one_identity(opened: Callable[
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(slow(30))
     assert len(found) == 8
     assert len(set(found)) == 1

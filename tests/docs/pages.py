@@ -29,6 +29,7 @@ from sybil.parsers.markdown import SkipParser
 from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer, RawFencedCodeBlockLexer
 
 from actors import config
+from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
 SHELL_S = 120.0
@@ -102,7 +103,7 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=SHELL_S,
+            timeout=slow(SHELL_S),
             check=False,
         )
         assert done.returncode == exits, f"ended with {done.returncode}, not {exits}:\n{done.stdout[-4000:]}"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.speed import slow
+
 ROOT = Path(__file__).parents[2]
 # What the planted page needs of the real configuration: the same checks and the same extensions.
 PLANTED = (ROOT / "zensical.toml").read_text(encoding="utf-8")
@@ -17,7 +19,7 @@ PLANTED = (ROOT / "zensical.toml").read_text(encoding="utf-8")
 def built(config: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of `config` as `make docs` does, in a process of its own."""
     command = [sys.executable, "-m", "docs.build", "--config", str(config)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=slow(120), check=False)
 
 
 def planted(folder: Path, text: str) -> subprocess.CompletedProcess[str]:

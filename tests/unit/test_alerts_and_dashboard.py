@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from actors import telemetry
+from tests.speed import slow
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
@@ -32,7 +33,7 @@ def dashboard_queries() -> list[str]:
 
 def check(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     assert promtool
-    return subprocess.run([promtool, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([promtool, *arguments], cwd=cwd, capture_output=True, text=True, timeout=slow(60), check=False)
 
 
 def test_every_query_asks_for_what_is_exported_or_recorded() -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.speed import slow
+
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CONTRACTS = {contract["id"]: contract for contract in CONFIGURATION["tool"]["importlinter"]["contracts"]}
@@ -51,7 +53,7 @@ def test_the_look_at_calls_can_fail(line: str) -> None:
 def linted(folder: Path) -> subprocess.CompletedProcess[str]:
     code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     return subprocess.run(
-        [sys.executable, "-c", code, "--no-cache"], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, "--no-cache"], cwd=folder, capture_output=True, text=True, timeout=slow(120), check=False
     )
 
 

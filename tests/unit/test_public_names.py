@@ -10,6 +10,7 @@ import pytest
 
 import actors
 import drivers
+from tests.speed import slow
 
 
 def test_every_public_name_is_there_and_is_what_it_is_called() -> None:
@@ -24,7 +25,7 @@ def test_a_name_that_is_none_is_refused_as_by_any_module() -> None:
 
 def test_the_package_alone_imports_no_ray_no_database_and_no_numpy() -> None:
     code = "import actors, sys; print(sorted({'ray', 'sqlalchemy', 'numpy', 'pydantic'} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=slow(60))
     assert done.stdout.strip() == "[]"
 
 

@@ -130,7 +130,7 @@ METRICS = [
     r'ray_visutility_drift_detections_total\{.*metric="accuracy".*model="job".*\} [1-9]',
     r'ray_visutility_retrains_total\{.*model="job".*outcome="done".*\} 1\.0',
     r'ray_visutility_last_event_timestamp_seconds\{.*model="job".*\} 1\.\d+e\+09',
-    r'ray_visutility_cooldown_remaining_seconds\{.*model="job".*\} 1[78]\d\d',
+    r'ray_visutility_cooldown_remaining_seconds\{.*model="job".*\} 1[0-8]\d\d',
     r'ray_visutility_model_info\{.*model="job".*version="v1".*\} 1\.0',
     r"ray_visutility_build_info\{.*\} 1\.0",
     r"ray_visutility_running_trials\{.*\} 0\.0",

@@ -35,7 +35,7 @@ while not pathlib.Path(sys.argv[1]).exists():
         logged += 1
     pathlib.Path(sys.argv[2]).write_text(str(logged))
     time.sleep(0.05)
-print(json.dumps({"logged": logged} | system.metrics.flush(timeout_s=60)))
+print(json.dumps({"logged": logged} | system.metrics.flush(timeout_s=300)))
 """
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from actors.cluster import watchdog
 from actors.cluster.watchdog import Heard, Watchdog
+from tests.speed import slow
 
 
 def test_three_silent_pings_in_a_row_replace_an_actor_that_had_answered() -> None:
@@ -77,7 +78,7 @@ def test_a_process_that_works_is_told_from_one_that_is_stopped_or_gone() -> None
     hands = watchdog.RayHands("ns", "sqlite:///x")
     try:
         assert not hands._works("detector", working.pid, 0.1), "there is nothing to compare with yet"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + slow(30)
         while not hands._works("detector", working.pid, 0.1):
             assert time.monotonic() < deadline
         working.send_signal(signal.SIGSTOP)

@@ -14,6 +14,7 @@ import pytest
 from drivers import cli
 from drivers.commands import FAILED, FINE, USAGE, command, group, run
 from drivers.output import Output
+from tests.speed import slow
 
 ROOT = Path(__file__).parents[3]
 NAMES = [name for section in cli.SECTIONS.values() for name in section]
@@ -66,7 +67,7 @@ def test_the_list_says_of_each_command_what_it_says_of_itself(capsys: pytest.Cap
 def test_each_command_is_a_module_that_runs_by_itself() -> None:
     for name in ("silence", "replay", "demo"):  # a file, and the two folders
         line = [sys.executable, "-m", f"drivers.{name}", "--help"]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=slow(60), check=False)
         assert (done.returncode, done.stdout.partition(" ")[0]) == (0, "visutility"), name
 
 
@@ -182,7 +183,7 @@ MODULES = ["actors", "actors.drift", "actors.tuning", *(f"drivers.{name}" for na
 def test_what_needs_no_ray_imports_none(module: str) -> None:
     heavy = "{'ray', 'sqlalchemy', 'pydantic', 'matplotlib', 'sklearn', 'pandas'}" if "drivers" in module else "{'ray'}"
     code = f"import sys, {module}; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=slow(60), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -191,5 +192,5 @@ def test_status_imports_ray_and_nothing_else_that_is_heavy() -> None:
     code = (
         f"import sys, {', '.join(modules)}; sys.exit(' '.join({{'sqlalchemy', 'pydantic', 'numpy'}} & set(sys.modules)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=slow(60), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from drivers import cli
 from drivers.commands import FAILED, FINE, USAGE
 from drivers.names import plain
 from drivers.output import Output
+from tests.speed import slow
 from tests.unit.drivers import every_command
 
 ROOT = Path(__file__).parents[3]
@@ -40,7 +41,7 @@ def environment(**more: str) -> dict[str, str]:
 def tried(tmp_path: Path, env: Mapping[str, str], **how: Any) -> dict[str, Any]:
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "tests.unit.drivers.every_command", str(report), str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, env=dict(env), check=False, timeout=120, **how)
+    subprocess.run(command, cwd=ROOT, env=dict(env), check=False, timeout=slow(120), **how)
     codes: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     return codes
 
@@ -82,7 +83,7 @@ def test_no_command_breaks_on_a_terminal_that_is_narrow_or_dumb_or_ascii(env: di
     reader.start()
     codes = tried(tmp_path, environment(**env), stdin=there, stdout=there, stderr=there)
     os.close(there)
-    reader.join(10)
+    reader.join(slow(10))
     os.close(here)
     assert_none_broke(codes)
     printed = b"".join(seen)
@@ -96,7 +97,7 @@ def test_no_command_breaks_on_a_stream_that_is_closed(closed: str, tmp_path: Pat
     report = tmp_path / "report.json"
     line = f'exec "$0" -m tests.unit.drivers.every_command "$1" "$2" {closed}'
     command = ["bash", "-c", line, sys.executable, str(report), str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, env=environment(), check=False, timeout=120, capture_output=True)
+    subprocess.run(command, cwd=ROOT, env=environment(), check=False, timeout=slow(120), capture_output=True)
     assert_none_broke(json.loads(report.read_text(encoding="utf-8")))
 
 
@@ -105,7 +106,7 @@ def test_what_cannot_be_written_is_a_failure_and_not_a_success(tmp_path: Path) -
     config.write_text("defaults: {cooldown: 7m}\n")
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         command = [sys.executable, "-m", "drivers.cli", "config", "check", str(config)]
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=slow(60))
     assert done.returncode == FAILED
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr

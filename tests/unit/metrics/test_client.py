@@ -22,6 +22,7 @@ from actors.errors import WrongTypeError, WrongValueError
 from actors.messages import Message
 from actors.metrics import pump, sender
 from actors.metrics.client import Metrics
+from tests.speed import slow
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  the very thing that is refused
 NOW = 4e9  # what the fake takes for now: no time of a test is ahead of it
@@ -715,7 +716,7 @@ def test_a_client_that_nobody_holds_takes_its_thread_with_it(made: Any, system: 
     assert thread is not None
     del metrics
     gc.collect()
-    thread.join(5.0)
+    thread.join(slow(10))
     assert not thread.is_alive()
 
 
@@ -736,7 +737,7 @@ def test_what_was_logged_arrives_though_nobody_holds_the_client_any_more(system:
         time.sleep(0.05)
         assert thread.is_alive()
         system.up = True
-    thread.join(10.0)
+    thread.join(slow(10))
     assert system.rows == {"m": 11}
     assert reference() is None
 

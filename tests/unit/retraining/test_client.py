@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from actors.cluster.peers import NotConnectedError, PeerUnavailableError
 from actors.errors import NoSystemError
 from actors.retraining import client as module
 from actors.retraining.client import Retrains
+from tests.speed import slow
 
 EVENT = {
     "id": "s-r-1",
@@ -54,7 +56,7 @@ class Script:
 
     def wait_for(self, method: Any, times: Any = 1) -> None:
         with self.called:
-            assert self.called.wait_for(lambda: sum(asked == method for asked, _ in self.asked) >= times, timeout=20)
+            assert self.called.wait_for(lambda: sum(asked == method for asked, _ in self.asked) >= times, timeout=slow(20))
 
     def said(self, method: Any) -> Any:
         return [arguments for asked, arguments in self.asked if asked == method]
@@ -148,18 +150,16 @@ def test_an_order_that_is_lost_says_so_and_its_word_is_not_recorded() -> None:
     )
     order = next(Retrains(script).stream())
     script.wait_for("renew")
-    deadline = threading.Event()
-    for _ in range(500):
-        if order.lost:
-            break
-        deadline.wait(0.01)
+    deadline_s, pause = time.monotonic() + slow(30), threading.Event()
+    while not order.lost and time.monotonic() < deadline_s:
+        pause.wait(0.01)
     assert order.lost
     assert order.failed("nan") is False
 
 
 def test_a_stream_outlasts_a_system_that_is_away_and_ends_when_it_is_quiet() -> None:
     script = Script(take=[NoSystemError("none yet"), PeerUnavailableError("restarting"), ORDER, {"status": "none"}])
-    assert [order.id for order in Retrains(script).stream(timeout_s=0.2)][:1] == ["s-r-1"]
+    assert [order.id for order in Retrains(script).stream(timeout_s=slow(0.5))][:1] == ["s-r-1"]
 
 
 def test_other_calls_say_that_no_system_runs() -> None:

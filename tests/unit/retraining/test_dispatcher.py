@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from actors.retraining.leases import Leases
 from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
 from actors.storage import Store, schema
 from actors.storage.schema import SYSTEM
+from tests.speed import slow
 
 _SPEC = importlib.util.spec_from_file_location("retraining_world", Path(__file__).with_name("world.py"))
 world = importlib.util.module_from_spec(_SPEC)
@@ -165,7 +167,7 @@ def test_a_waiting_consumer_gets_the_order_that_comes(url):
         await asyncio.sleep(0.05)
         assert not waiting.done()
         recorded = await place.request("e-1")
-        taken = await asyncio.wait_for(waiting, 10)
+        taken = await asyncio.wait_for(waiting, slow(30))
         assert taken["order"]["id"] == recorded["order"]
         assert taken["order"]["event"]["explanation"] == {"baseline": {"n": 500, "mean": 0.93}}
         assert (taken["token"], taken["order"]["attempt"]) == (1, 1)
@@ -178,7 +180,7 @@ def test_many_waiting_consumers_share_the_orders_that_come(url):
         place = make(url, CHANNEL)
         waiting = [asyncio.create_task(place.dispatcher.take(consumer=f"c-{n}", timeout_s=60)) for n in range(6)]
         given = [(await place.request(f"e-{n}", f"m-{n}"))["order"] for n in range(6)]
-        taken = await asyncio.wait_for(asyncio.gather(*waiting), 30)
+        taken = await asyncio.wait_for(asyncio.gather(*waiting), slow(30))
         assert sorted(reply["order"]["id"] for reply in taken) == sorted(given)
         assert {row["attempts"] for row in await place.rows()} == {1}
 
@@ -192,7 +194,7 @@ def test_a_consumer_whose_wait_ends_as_the_order_comes_does_not_lose_it(url):
         for number in range(30):
             waiting = asyncio.create_task(place.dispatcher.take(consumer="c", timeout_s=0.002 * (number % 10)))
             order = (await place.request(f"e-{number}", f"m-{number}"))["order"]
-            taken = await asyncio.wait_for(waiting, 20)
+            taken = await asyncio.wait_for(waiting, slow(30))
             if taken["status"] == "none":
                 taken = await place.dispatcher.take(consumer="c", timeout_s=0)
             assert taken["order"]["id"] == order
@@ -249,11 +251,11 @@ def test_consumers_are_counted_before_they_wait_and_refused_beyond_a_limit(url, 
         await place.rows()
         gate, honest = threading.Event(), Leases.take
 
-        def slow(self, consumer, model, now):
-            gate.wait(10)  # the store is locked: nobody has come as far as waiting for an order
+        def locked(self, consumer, model, now):
+            gate.wait(slow(60))  # the store is locked: nobody has come as far as waiting for an order
             return honest(self, consumer, model, now)
 
-        monkeypatch.setattr(Leases, "take", slow)
+        monkeypatch.setattr(Leases, "take", locked)
         waiting = [asyncio.create_task(place.dispatcher.take(consumer=f"c-{n}", timeout_s=0)) for n in range(1200)]
         await asyncio.sleep(0)
         refused = [task.result() for task in waiting if task.done()]
@@ -274,14 +276,14 @@ def test_calls_beyond_what_the_actor_has_places_for_are_answered_at_once_while_t
         await place.rows()
         gate, honest = threading.Event(), Leases.renew
 
-        def slow(self, *arguments):
-            gate.wait(10)
+        def locked(self, *arguments):
+            gate.wait(slow(60))
             return honest(self, *arguments)
 
-        monkeypatch.setattr(Leases, "renew", slow)
+        monkeypatch.setattr(Leases, "renew", locked)
         calls = [asyncio.create_task(place.dispatcher.renew(order="o", token=1)) for _ in range(1500)]
         await asyncio.sleep(0)
-        assert (await asyncio.wait_for(place.dispatcher.hello(), 1))["actor"] == "dispatcher"
+        assert (await asyncio.wait_for(place.dispatcher.hello(), slow(5)))["actor"] == "dispatcher"
         refused = [task.result() for task in calls if task.done()]
         assert len(refused) == 600
         assert {reply["status"] for reply in refused} == {"unavailable"}
@@ -729,7 +731,8 @@ def test_a_version_is_promoted_by_its_own_handler_effectively_once_wherever_it_i
         place = make(url, PROMOTING)
         await place.request("e-1")  # a retrain under way holds up no promotion
         struck = world.die_at(monkeypatch, point) if point else ["buried"]
-        for _ in range(400):
+        deadline_s = time.monotonic() + slow(30)
+        while time.monotonic() < deadline_s:
             with contextlib.suppress(world.Killed):
                 await place.dispatcher.promoted(**PROMOTED)
             await asyncio.sleep(0.002)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from actors.retraining.dispatcher import RetrainDispatcher
 from actors.retraining.rules.delivery import Done, Launched, Outcome, Retry
 from actors.retraining.rules.orders import Order
 from actors.storage import Store
+from tests.speed import slow
 
 
 class Killed(BaseException):
@@ -129,7 +131,8 @@ class World:
 
     async def until(self, reached: Callable[[list[dict[str, Any]]], bool], what: str = "it") -> list[dict[str, Any]]:
         """Let the loop run until the history shows something; a bound, not a measurement."""
-        for _ in range(2000):
+        deadline_s = time.monotonic() + slow(30)
+        while time.monotonic() < deadline_s:
             rows = await self.rows()
             if reached(rows):
                 return rows

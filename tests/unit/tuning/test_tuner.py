@@ -13,6 +13,7 @@ import pytest
 
 from actors.tuning import staff
 from actors.tuning.tuner import MAX_IN_FLIGHT, MAX_WAITING, Tuner
+from tests.speed import slow
 
 PLAN: dict[str, Any] = {"name": "s", "space": {"x": [0.0, 1.0]}, "trials": 4, "seed": 1}
 
@@ -114,7 +115,7 @@ def test_hello_is_answered_while_the_store_is_locked_and_1500_calls_wait(
         locked = threading.Event()
         monkeypatch.setattr(tuner._state, "open", locked.wait)
         calls = [asyncio.ensure_future(tuner.study(name="s")) for _ in range(1500)]
-        hello = await asyncio.wait_for(tuner.hello(), 5)
+        hello = await asyncio.wait_for(tuner.hello(), slow(5))
         assert hello["epoch"] == 1
         refused: list[Any] = [call.result() for call in calls if call.done()]
         assert len(refused) == 1500 - MAX_IN_FLIGHT

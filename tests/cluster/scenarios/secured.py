@@ -84,7 +84,7 @@ def configuration(folder: str, url: str) -> dict[str, Any]:
         "storage": "${VISUTILITY_STORAGE}",
         "defaults": {"false_alarm_every": 10_000},
         "models": {
-            "job": {"handler": {"kind": "ray_job", "entrypoint": job}},
+            "job": {"handler": {"kind": "ray_job", "entrypoint": job}, "labels": {"team": "risk"}},
             "hook": {"handler": {"kind": "webhook", "url": "${HOOK_URL}", "secret_env": "HOOK_SECRET"}},
         },
     }
@@ -132,6 +132,7 @@ METRICS = [
     r'ray_visutility_last_event_timestamp_seconds\{.*model="job".*\} 1\.\d+e\+09',
     r'ray_visutility_cooldown_remaining_seconds\{.*model="job".*\} 1[0-8]\d\d',
     r'ray_visutility_model_info\{.*model="job".*version="v1".*\} 1\.0',
+    r'ray_visutility_model_label\{.*label="team".*model="job".*value="risk".*\} 1\.0',
     r"ray_visutility_build_info\{.*\} 1\.0",
     r"ray_visutility_running_trials\{.*\} 0\.0",
 ]

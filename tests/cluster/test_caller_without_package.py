@@ -28,7 +28,6 @@ except ModuleNotFoundError:
 else:
     raise SystemExit("the package can be imported: this proves nothing")
 import numpy, ray
-from tests.speed import slow
 ray.init(address={address!r}, logging_level="ERROR", log_to_driver=False)
 {body}
 """

@@ -30,6 +30,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "ui": "Show the system in a browser: models, episodes, orders, studies, and what a person can do about them.",
         "models": "List the models of a system or of a store, show one, or remove one.",
         "explain": "Tell the story of a drift episode, an order or a model.",
+        "report": "Write a report that a person can mail: what happened, what was decided, and what it earned.",
         "advise": "Propose a price or a budget for the retrains of a model, from its history.",
     },
     "Act": {

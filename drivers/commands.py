@@ -49,7 +49,8 @@ class Command(click.Command):
         """Make the command; `examples` are whole command lines."""
         super().__init__(*args, **settings)
         self.examples = tuple(examples)
-        self.params.append(_output_option())
+        if not any("-o" in each.opts for each in self.params):
+            self.params.append(_output_option())
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then what click writes."""
@@ -174,6 +175,19 @@ def labelled(act: Decorated) -> Decorated:
     return click.option("--label", "label", metavar="SELECTOR", multiple=True, help=text)(act)
 
 
+def written(default: str) -> Callable[[Decorated], Decorated]:
+    """Add `-o FILE` to a command that writes one, as `file`; `-o json` and `-o text` mean what they mean elsewhere."""
+
+    def remember(ctx: click.Context, parameter: click.Parameter, values: Sequence[str]) -> str:
+        files = [value for value in values if value not in _FORMS]
+        for form in set(values) - set(files):
+            _remember_form(ctx, parameter, form)
+        return files[-1] if files else default
+
+    text = f"Where to write it (default: {default}); `-o json`: also one value for a program to read."
+    return click.option("-o", "--output", "file", metavar="FILE", multiple=True, callback=remember, help=text)
+
+
 def signed(act: Decorated) -> Decorated:
     """Add `--by` and `--comment`: who does it and why, for the history."""
     by = click.option("--by", metavar="NAME", default=_this_user, show_default="you", help="Who does it, for the history.")
@@ -291,7 +305,7 @@ def _spelling(parameter: click.Parameter) -> str:
 def _output_option() -> click.Option:
     text = "json: one value for a program to read."
     return click.Option(
-        ["-o", "--output", "form"], type=click.Choice(["text", "json"]), help=text, expose_value=False, callback=_remember_form
+        ["-o", "--output", "form"], type=click.Choice(_FORMS), help=text, expose_value=False, callback=_remember_form
     )
 
 
@@ -301,6 +315,7 @@ def _remember_form(ctx: click.Context, _parameter: click.Parameter, value: str |
 
 
 _FORM: Final = "drivers.commands.form"
+_FORMS: Final = ("text", "json")
 
 
 def _form(ctx: click.Context) -> Format:

@@ -51,7 +51,7 @@ def check(*, file: str, model: tuple[str, ...], imports: bool, output: Output) -
         raise ValueError("\n".join(problems))
     for each in found:
         output.note(f"note: {each}")
-    models = {name: _told(settings.for_model(name)) for name in model or ["any other model"]}
+    models = {name: told_settings(settings.for_model(name)) for name in model or ["any other model"]}
     output.line(f"{file}: fine; {len(settings.models)} entries under models")
     for name, got in models.items():
         output.table(name, ("setting", "value"), list(got.items()))
@@ -59,7 +59,8 @@ def check(*, file: str, model: tuple[str, ...], imports: bool, output: Output) -
     return FINE
 
 
-def _told(got: ModelSettings) -> dict[str, Any]:
+def told_settings(got: ModelSettings) -> dict[str, Any]:
+    """Return what a model gets, as people write it."""
     from actors.config import Duration, format_duration  # noqa: PLC0415
 
     budget = got.false_alarm_every

@@ -186,6 +186,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
         "reference": ["--seed", "é"],
         "plugins": [],
         "ui": ["--storage", f"sqlite:///{folder}/nowhere é"],  # on a store that is there it serves until it is ended
+        "report": [NAME, "--storage", f"sqlite:///{folder}/nowhere é", "-o", str(folder / "é.html")],
         "completion": ["bash"],
     }
 

@@ -164,7 +164,7 @@ def test_completion_offers_commands_options_and_choices() -> None:
         complete = BashComplete(cli.ROOT, {}, "visutility", "_VISUTILITY_COMPLETE")
         return [each.value for each in complete.get_completions(words.split(), incomplete)]
 
-    assert offered("", "re") == ["reload", "retrains", "replay", "restore", "reference"]
+    assert offered("", "re") == ["reload", "report", "retrains", "replay", "restore", "reference"]
     assert offered("silence", "") == ["add", "ls", "expire"]
     assert "--duration" in offered("silence add", "--")
     assert offered("tune run --mode", "") == ["min", "max"]

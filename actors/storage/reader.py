@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 from actors.checks import redacted
 from actors.storage import schema, sqlite
 from actors.storage.schema import PartKind, SchemaError
-from actors.storage.store import Part, Snapshot, Store, StoreError, StoreLostError, folder_of, postgresql
+from actors.storage.store import Part, Store, StoreError, StoreLostError
 
 
 class _ReadPart(Part):
@@ -33,15 +33,11 @@ class StoreReader(Store):
 
     def __init__(self, url: str) -> None:
         """Open `url`. StoreError if there is no store, SchemaError if this build cannot read it."""
-        self.url = url
-        self.is_new = False
         self._shown = redacted(url)
-        self._parts: dict[str, Part] = {}
-        self._folder = folder_of(url)
-        self._snapshot = Snapshot()
-        self._shared = None if self._folder is not None else postgresql(url, reads_only=True)
-        self.system = self.part(schema.SYSTEM)
-        self.store_id = self._identity()
+        self._begin(url, reads_only=True)
+        with self._closed_where_it_fails():
+            self.system = self.part(schema.SYSTEM)
+            self.store_id = self._identity()
 
     def part(self, kind: PartKind, slot: int | None = None) -> Part:
         """Return the part of `kind`, an empty one if no process has written it yet."""
@@ -66,7 +62,7 @@ class StoreReader(Store):
             file = self._folder / f"{name}.db"
             if not file.is_file():
                 return None
-            part = _ReadPart(name, kind, sqlite.read_only(file), file)
+            part = _ReadPart(name, kind, self._engine(name, sqlite.read_only(file)), file)
         found = self._version(part)
         if found is None:
             return None

@@ -153,25 +153,39 @@ class Store:
             StoreError: It cannot be opened, or is not there.
             SchemaError: Another build wrote it, and this one cannot use it as it is.
         """
-        self.url = url
-        self._parts: dict[str, Part] = {}
-        self._folder = folder_of(url)
-        self._snapshot = Snapshot()
-        self._shared = None if self._folder is not None else postgresql(url)
-        self.is_new = False
+        self._begin(url)
         try:
             if self._folder is not None and makes:
                 sqlite.make_folder(self._folder)
             elif self._folder is not None and not (self._folder / "system.db").is_file():
                 raise StoreError(f"storage must be the store of a system, there is none (any more) at {self._folder}")
             # The system's part as it is: the one who starts reads who holds the store before it is brought forward.
-            self.system = self._opened(url)
-            self.store_id = self._identity()
+            with self._closed_where_it_fails():
+                self.system = self._opened(url)
+                self.store_id = self._identity()
         except OSError as error:
             raise StoreError(f"storage must be a folder that can be made, got {redacted(url)!r}: {error}") from None
         except (*UNAVAILABLE, DatabaseError) as error:
             problem = getattr(error, "orig", None) or error
             raise StoreError(f"storage {redacted(url)!r} cannot be opened: {problem}") from error
+
+    def _begin(self, url: str, *, reads_only: bool = False) -> None:
+        self.url = url
+        self.is_new = False
+        self._parts: dict[str, Part] = {}
+        self._engines: dict[str, Engine] = {}  # of the files that were opened, also of those that this build cannot use
+        self._folder = folder_of(url)
+        self._snapshot = Snapshot()
+        self._shared = None if self._folder is not None else postgresql(url, reads_only=reads_only)
+
+    @contextmanager
+    def _closed_where_it_fails(self) -> Iterator[None]:
+        """Leave no connection open in a constructor that raises: nobody holds the store who could close it."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def part(self, kind: PartKind, slot: int | None = None) -> Part:
         """Return the part of `kind`; its tables exist afterwards. `slot` is that of the process, if several have a part each.
@@ -256,8 +270,8 @@ class Store:
 
     def close(self) -> None:
         """Close every connection."""
-        for part in (self.system, *self._parts.values()):
-            part.engine.dispose()
+        for engine in (*self._engines.values(), *([] if self._shared is None else [self._shared])):
+            engine.dispose()
         self._parts.clear()
 
     def _migrated(self, kinds: Sequence[PartKind]) -> list[str]:
@@ -297,7 +311,14 @@ class Store:
             if name != schema.SYSTEM.name and name in self._made():
                 raise StoreError(f"storage {redacted(self.url)}: {file} is gone, and with it what was stored there")
             sqlite.make_file(file)
-        return Part(name, kind, sqlite.writable(file), file)
+        return Part(name, kind, self._engine(name, sqlite.writable(file)), file)
+
+    def _engine(self, name: str, engine: Engine) -> Engine:
+        """Keep the new engine of a file; the connections of the one before it, whose file may be another by now, are closed."""
+        if name in self._engines:
+            self._engines[name].dispose()
+        self._engines[name] = engine
+        return engine
 
     def _version(self, part: Part) -> int | None:
         # Read before anything is written: a part that is ready makes nobody wait for a writer, least of all for a frozen one.

@@ -1,10 +1,13 @@
-"""Unit tests start no Ray: whoever tries is told so at once."""
+"""Contract tests start no Ray, and leave no connection to a store open: a leak is an error."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from actors.storage import Store
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +19,18 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a unit test must not start Ray")
 
     monkeypatch.setattr(ray, "init", refused)
+
+
+@pytest.fixture(autouse=True)
+def stores_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close what a test leaves open where it stands for a process that was killed."""
+    begin, begun = Store._begin, list[Store]()
+
+    def noted(store: Store, *arguments: Any, **options: Any) -> None:
+        begin(store, *arguments, **options)
+        begun.append(store)
+
+    monkeypatch.setattr(Store, "_begin", noted)
+    yield
+    for store in begun:
+        store.close()

@@ -126,20 +126,13 @@ def rehearse(asked: Asked, output: Output) -> int:
 
         picture.draw(outcomes, values, asked.plot)
         output.line(f"picture: {asked.plot}")
-    output.result(
-        {
-            "source": source.what,
-            "rejected": source.rejected,
-            "models": {
-                model: {
-                    name: {"summary": each.summary(), "episodes": [asdict(seen) for seen in each.episodes]}
-                    for name, each in pair.items()
-                }
-                for model, pair in outcomes.items()
-            },
-        }
-    )
+    models = {model: {name: _told(each) for name, each in pair.items()} for model, pair in outcomes.items()}
+    output.result({"source": source.what, "rejected": source.rejected, "models": models})
     return FAILED if source.rejected else FINE
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    return {"summary": outcome.summary(), "episodes": [asdict(seen) for seen in outcome.episodes]}
 
 
 def _queue_of(settings: Settings) -> Timetable | None:

@@ -126,12 +126,12 @@ def rehearse(asked: Asked, output: Output) -> int:
 
         picture.draw(outcomes, values, asked.plot)
         output.line(f"picture: {asked.plot}")
-    models = {model: {name: _told(each) for name, each in pair.items()} for model, pair in outcomes.items()}
+    models = {model: {name: _in_json(each) for name, each in pair.items()} for model, pair in outcomes.items()}
     output.result({"source": source.what, "rejected": source.rejected, "models": models})
     return FAILED if source.rejected else FINE
 
 
-def _told(outcome: Outcome) -> dict[str, Any]:
+def _in_json(outcome: Outcome) -> dict[str, Any]:
     return {"summary": outcome.summary(), "episodes": [asdict(seen) for seen in outcome.episodes]}
 
 

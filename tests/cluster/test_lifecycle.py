@@ -80,7 +80,8 @@ class TestARunningSystem:
         self, running: System, cluster: str, tmp_path: Path
     ) -> None:
         shutil.copytree(ROOT / "actors", tmp_path / "actors", ignore=shutil.ignore_patterns("__pycache__"))
-        (tmp_path / "actors" / "build.py").open("a").write("# another build\n")
+        with (tmp_path / "actors" / "build.py").open("a") as source:
+            source.write("# another build\n")
         code = f"import actors; actors.start(namespace={running.namespace!r})"
         before = pids(running)
         done = subprocess.run(

@@ -31,7 +31,8 @@ python sum.py > sum.txt
 ```
 
 ```python
-assert number + 1 == int(open("sum.txt").read())
+with open("sum.txt") as file:
+    assert number + 1 == int(file.read())
 print("equal")
 ```
 

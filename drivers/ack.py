@@ -1,6 +1,6 @@
 """Record that a person has seen an episode.
 
-An episode that was flagged for a person no longer makes `visutility status` exit 1.
+A flagged episode then no longer makes `visutility status` exit 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Propose a price or a budget for the retrains of a model, from its history.
 
-Prices of 0.3% to 10% of the promise's rows, and budgets, are rehearsed on the stored events of MODEL besides the present
-configuration. Nothing is changed: what is proposed is a change of the configuration file, for a person to apply.
+Rehearses prices of 0.3% to 10% of the promise's rows, budgets, and the present configuration on the stored events of MODEL.
+Changes nothing: it proposes an edit of the configuration file, which you apply yourself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLUMNS: Final = ("configuration", "retrains", "errors lost", "first retrain", "
     "--retrains",
     type=click.IntRange(min=1),
     metavar="N",
-    help="As many over this history at most (default: what the present configuration orders).",
+    help="At most this many retrains over the history (default: as many as the present configuration orders).",
 )
 @click.option("--since", help="Leave out earlier events: 2026-11-23, 2026-11-23T14:00, or seconds since the epoch.")
 @click.option("--takes", default="0s", help="How long a rehearsed retrain takes (default: 0s).")

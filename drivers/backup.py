@@ -1,6 +1,6 @@
 """Copy the whole store of a system into a folder, while it runs.
 
-On SQLite it must run on the node that holds the store. `visutility restore` makes a store from the copy.
+On SQLite, run it on the node that holds the store. `visutility restore` creates a store from the copy.
 """
 
 from __future__ import annotations

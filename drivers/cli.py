@@ -17,20 +17,20 @@ from drivers.output import Output
 # The first sentence of each command's help, so that the list imports none of them.
 SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Run": {
-        "up": "Begin a Ray on this machine with the system in it.",
-        "down": "End the Ray that `visutility up` began, and the system in it.",
-        "start": "Start the system on a running Ray cluster, or attach to the one that runs there.",
-        "stop": "Stop the system; what was acknowledged stays in the store.",
-        "reload": "Give the running system a changed configuration; all state is kept.",
+        "up": "Start a Ray on this machine with the system in it.",
+        "down": "End the Ray that `visutility up` started, and the system in it.",
+        "start": "Start the system on a running Ray cluster, or attach to a running system.",
+        "stop": "Stop the system; the store keeps everything that was acknowledged.",
+        "reload": "Apply a changed configuration to the running system, which keeps all its state.",
         "config": "Check a configuration file.",
     },
     "Look": {
         "status": "Show the state of the system.",
         "watch": "Watch the system live.",
-        "ui": "Show the system in a browser: models, episodes, orders, studies, and what a person can do about them.",
+        "ui": "Show the system in a browser: models, episodes, orders and studies, with actions on them.",
         "models": "List the models of a system or of a store, show one, or remove one.",
-        "explain": "Tell the story of a drift episode, an order or a model.",
-        "report": "Write a report that a person can mail: what happened, what was decided, and what it earned.",
+        "explain": "Explain a drift episode, an order or a model.",
+        "report": "Write a report as one file to mail: what happened, what was decided, and what it earned.",
         "advise": "Propose a price or a budget for the retrains of a model, from its history.",
     },
     "Act": {
@@ -39,17 +39,17 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "versions": "List the versions of a model, promote one, or roll back.",
         "ack": "Record that a person has seen an episode.",
         "verdict": "Record whether an episode was a true or a false alarm.",
-        "replay": "Send a file of events through the system, or rehearse another configuration.",
+        "replay": "Log a file of events into the system, or rehearse another configuration.",
         "tune": "Search the parameters of an objective on the cluster.",
     },
     "Keep": {
         "backup": "Copy the whole store of a system into a folder, while it runs.",
-        "restore": "Make a store from a backup.",
+        "restore": "Create a store from a backup.",
     },
     "Try": {
-        "demo": "Go through a real year of flights: drift, retrains, tuning, and what they gain.",
+        "demo": "Replay a real year of flights: drift, retrains, tuning, and their gain.",
         "reference": "Run the reference scenario on the real actors.",
-        "plugins": "List what other installed packages add, and what of it cannot be used.",
+        "plugins": "List the plug-ins of other installed packages, and those that cannot be used.",
         "completion": "Print the completion script of a shell.",
     },
 }
@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 ROOT: Final = Modules(
     "visutility",
     sections=SECTIONS,
-    help="Watch models, find drift, retrain, tune: on your Ray cluster.",
-    epilog="`visutility NAME --help` says more; `-o json` is for programs; exit 0 fine, 1 firing or failed, 2 usage.",
+    help="Monitor models for drift, retrain them and tune them, on your Ray cluster.",
+    epilog="`visutility NAME --help` explains one; `-o json` prints JSON; exit 0: fine, 1: attention or failure, 2: usage.",
     examples=("visutility demo", "visutility up"),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
@@ -120,7 +120,7 @@ ROOT.params.append(
 
 def _moved(name: str, arguments: Sequence[str]) -> int:
     if not Path("tests", name, "__main__.py").is_file():
-        Output("text").error(f"{name} is no command of an installed visutility: in a checkout, python -m tests.{name}")
+        Output("text").error(f"{name} is not a command of an installed visutility; in a checkout run python -m tests.{name}")
         return USAGE
     return subprocess.run([sys.executable, "-m", f"tests.{name}", *arguments], check=False).returncode  # noqa: S603  no shell
 

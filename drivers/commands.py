@@ -159,19 +159,21 @@ def cluster(act: Decorated) -> Decorated:
         help="The Ray cluster (default: RAY_ADDRESS, else the Ray of `visutility up`, else any on this machine).",
     )
     namespace = click.option(
-        "--namespace", metavar="NAME", help="Where the system runs (default: the configuration's, else visutility)."
+        "--namespace",
+        metavar="NAME",
+        help="The Ray namespace of the system (default: that of the configuration, else visutility).",
     )
     return address(namespace(act))
 
 
 def stored(act: Decorated) -> Decorated:
     """Add `--storage`: read a store directly."""
-    return click.option("--storage", metavar="URL", help="Read this store, without any system running.")(act)
+    return click.option("--storage", metavar="URL", help="Read this store directly; needs no running system.")(act)
 
 
 def labelled(act: Decorated) -> Decorated:
     """Add `--label`: only models whose labels a selector matches."""
-    text = "Only models whose labels match, like team=risk,tier!=2; several must all match."
+    text = "Only models with matching labels, like team=risk,tier!=2; if given several times, all must match."
     return click.option("--label", "label", metavar="SELECTOR", multiple=True, help=text)(act)
 
 
@@ -184,14 +186,14 @@ def written(default: str) -> Callable[[Decorated], Decorated]:
             _remember_form(ctx, parameter, form)
         return files[-1] if files else default
 
-    text = f"Where to write it (default: {default}); `-o json`: also one value for a program to read."
+    text = f"File to write (default: {default}); `-o json` also prints one JSON value for programs."
     return click.option("-o", "--output", "file", metavar="FILE", multiple=True, callback=remember, help=text)
 
 
 def signed(act: Decorated) -> Decorated:
     """Add `--by` and `--comment`: who does it and why, for the history."""
-    by = click.option("--by", metavar="NAME", default=_this_user, show_default="you", help="Who does it, for the history.")
-    return by(click.option("--comment", help="What there is to say about it.")(act))
+    by = click.option("--by", metavar="NAME", default=_this_user, show_default="you", help="Your name, for the history.")
+    return by(click.option("--comment", help="A comment, for the history.")(act))
 
 
 def _this_user() -> str | None:
@@ -303,7 +305,7 @@ def _spelling(parameter: click.Parameter) -> str:
 
 
 def _output_option() -> click.Option:
-    text = "json: one value for a program to read."
+    text = "json: print one JSON value for programs."
     return click.Option(
         ["-o", "--output", "form"], type=click.Choice(_FORMS), help=text, expose_value=False, callback=_remember_form
     )

@@ -1,6 +1,7 @@
 """Check a configuration file.
 
-It finds what a launch would find: keys, values, search spaces, strategies, URLs, and with --import also modules. Needs no Ray.
+Finds the problems that a launch would find: in keys, values, search spaces, strategies, URLs and, with --import, modules. Needs
+no Ray.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ config = group("config", __doc__, examples=["visutility config check visutility.
     ],
 )
 @click.argument("file")
-@click.option("--model", multiple=True, help="Show what this model would get; may be given several times.")
+@click.option("--model", multiple=True, help="Show the settings of this model; may be given several times.")
 @click.option(
     "--import", "imports", is_flag=True, help="Also import the modules that FILE names, as handlers and workers would."
 )
 def check(*, file: str, model: tuple[str, ...], imports: bool, output: Output) -> int:
-    """Check FILE, and show what a model would get from it.
+    """Check FILE, and show the settings that a model gets from it.
 
-    What depends on where the system runs, such as a variable of its environment, is noted and is no error.
+    Prints a note, not an error, for values that depend on where the system runs, such as environment variables.
     """
     from actors.config import load  # noqa: PLC0415  0.7 s with the next line; help does without
     from actors.inspection import inspect  # noqa: PLC0415

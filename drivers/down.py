@@ -1,6 +1,6 @@
-"""End the Ray that `visutility up` began, and the system in it.
+"""End the Ray that `visutility up` started, and the system in it.
 
-No other Ray on this machine is touched.
+Every other Ray on this machine keeps running.
 """
 
 from __future__ import annotations

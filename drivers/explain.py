@@ -1,7 +1,7 @@
-"""Tell the story of a drift episode, an order or a model.
+"""Explain a drift episode, an order or a model.
 
-What was seen, how sure, since when, what was decided and what came of it. Give an id as `visutility status` or `visutility
-retrains ls` shows it, a model for its newest episode, or `last`.
+Prints what the detector saw, how certain it is, since when, what the system decided, and the outcome. Give an id from
+`visutility status` or `visutility retrains ls`, a model for its newest episode, or `last`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """List the models of a system or of a store, show one, or remove one.
 
-Exit 1 where one of those that are listed drifts, or has gone silent.
+Exits 1 if a listed model drifts or has gone silent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ models = group("models", __doc__, examples=["visutility models ls --state drifti
     ],
 )
 @click.option("--state", help="Only this state: learning, stable, drifting, no_data, unwatched, ...")
-@click.option("--silent", is_flag=True, help="Those that were silent longest first.")
+@click.option("--silent", is_flag=True, help="Sort by the last event, the oldest first.")
 @labelled
 @stored
 @cluster
@@ -65,7 +65,7 @@ def ls(
 @stored
 @cluster
 def show(*, model: str, storage: str | None, address: str | None, namespace: str | None, output: Output) -> int:
-    """Show what is known of MODEL: its versions, and each watched metric against its baseline."""
+    """Show MODEL: its versions, and each watched metric against its baseline."""
     told = status.read(address, namespace) if storage is None else status.read_store(storage)
     seen = status.one_of(told, model)
     plain = {name: value for name, value in seen.items() if name != "versions"}
@@ -81,13 +81,15 @@ def show(*, model: str, storage: str | None, address: str | None, namespace: str
 
 @models.command("rm", examples=["visutility models rm old-model", "visutility models rm old-model --purge"])
 @click.argument("model")
-@click.option("--purge", is_flag=True, help="Delete its episodes and its orders too.")
-@click.option("--force", is_flag=True, help="Also where it has logged within five minutes: what its jobs send makes it anew.")
+@click.option("--purge", is_flag=True, help="Also delete its episodes and orders.")
+@click.option(
+    "--force", is_flag=True, help="Remove it even if it has logged within the last five minutes; new events create it again."
+)
 @cluster
 def rm(*, model: str, purge: bool, force: bool, address: str | None, namespace: str | None, output: Output) -> int:
-    """Remove MODEL: its place, its counts and its log. Its episodes and orders stay for as long as the retention says.
+    """Remove MODEL: its process slot, counts and log. Its episodes and orders remain for the retention time.
 
-    Where this breaks off, the model takes no events until the same command has come through. No id of it is ever given again.
+    If the command is interrupted, the model accepts no events until you have run it again. Its ids are never used again.
     """
     arguments = {"model": model, "purge": purge, "force": force}
     reply = peers(address, namespace).call("broadcaster", "remove", arguments, timeout_s=_REMOVED_S)

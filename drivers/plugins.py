@@ -1,7 +1,7 @@
-"""List what other installed packages add, and what of it cannot be used.
+"""List the plug-ins of other installed packages, and those that cannot be used.
 
-Strategies, detectors, handlers and sources by entry points (`visutility.strategies`, ...), as this environment has them; the
-actors import them in theirs.
+Lists the strategies, detectors, handlers and sources from the entry points (`visutility.strategies`, ...) of this environment;
+the actors import them in their own.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ Received = queue.Queue[tuple[float, "RetrainOrder"]]
 
 
 @command("reference", help=__doc__, examples=["visutility reference", "visutility reference --seed 1"])
-@click.option("--seed", type=int, help="Of the first scenario's events (default: another every time).")
+@click.option("--seed", type=int, help="Seed of the first scenario's events (default: random).")
 @cluster
 def reference(*, seed: int | None, address: str | None, namespace: str | None, output: Output) -> int:
     """Run the scenario in a Ray of its own, or on the cluster that is named."""

@@ -1,6 +1,6 @@
-"""Give the running system a changed configuration; all state is kept.
+"""Apply a changed configuration to the running system, which keeps all its state.
 
-It lists what changes. Exit 1 where an actor has not read it yet.
+Lists the changes. Exits 1 if an actor has not read the configuration yet.
 """
 
 from __future__ import annotations

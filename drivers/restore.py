@@ -1,7 +1,7 @@
-"""Make a store from a backup.
+"""Create a store from a backup.
 
-There must be no store at the URL yet. The new store has an id of its own, so no order or study that is made from now on can
-be taken for one that was made after the backup and is lost. `visutility start` on it carries on.
+The URL must not hold a store yet. The new store gets a new id, so no new order or study has the id of one that was made after
+the backup and is lost. `visutility start` with the new store continues from the backup.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from drivers.output import Output
     "restore", help=__doc__, examples=["visutility restore backups/2026-11-27 --storage sqlite:////var/lib/visutility-restored"]
 )
 @click.argument("source", metavar="FROM", type=click.Path(path_type=Path))
-@click.option("--storage", metavar="URL", required=True, help="Where the new store is to be.")
+@click.option("--storage", metavar="URL", required=True, help="URL of the new store.")
 def restore(*, source: Path, storage: str, output: Output) -> int:
     """Make the store at --storage from the backup in the folder FROM."""
     from actors.storage import backup as copying  # noqa: PLC0415  imports the store, 0.4 s; help does without

@@ -54,8 +54,8 @@ _ORDER = click.argument("order")
 )
 @click.option("--model", help="Only this model.")
 @click.option("--state", help="Only this state: pending, running, done, failed, dead, skipped, ...")
-@click.option("--limit", type=int, default=50, help="So many of the newest (default: 50).")
-@click.option("--verdicts", is_flag=True, help="Only retrains of which it is known whether they paid, and their sum by model.")
+@click.option("--limit", type=int, default=50, help="Only this many of the newest (default: 50).")
+@click.option("--verdicts", is_flag=True, help="Only retrains with a verdict (paid or not), and the totals by model.")
 @labelled
 @stored
 @cluster
@@ -71,9 +71,9 @@ def ls(
     namespace: str | None,
     output: Output,
 ) -> int:
-    """List the orders and what was decided against, the oldest first, then the queue of those that wait.
+    """List the orders and the decisions against a retrain, the oldest first, then the queue.
 
-    Exit 1 where a dead letter is among them.
+    Exits 1 if there is a dead letter among them.
     """
     selects = str(selector(label)) or None
     if storage is not None:
@@ -94,7 +94,7 @@ def ls(
 @stored
 @cluster
 def show(*, order: str, storage: str | None, address: str | None, namespace: str | None, output: Output) -> int:
-    """Show an order: why it was given, every attempt, and what came of it."""
+    """Show an order: its reason, every attempt, and the outcome."""
     if storage is None:
         return _show(joined(address, namespace).retrains.show(order), output)
     from actors.retraining.offline import read_order  # noqa: PLC0415  imports the store, 0.4 s; help does without
@@ -109,14 +109,14 @@ def show(*, order: str, storage: str | None, address: str | None, namespace: str
 def retry(
     *, order: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
 ) -> int:
-    """Put a failed, dead or expired order back."""
+    """Queue a failed, dead or expired order again."""
     return _admitted(joined(address, namespace).retrains.retry(order, by=by, comment=comment), output)
 
 
 @retrains.command("trigger", examples=["visutility retrains trigger fraud --reason 'new labels'"])
 @click.argument("model")
 @click.option("--reason", required=True, help="Why, for the history.")
-@click.option("--version", help="The version that is to be replaced.")
+@click.option("--version", help="The version to replace.")
 @signed
 @cluster
 def trigger(
@@ -130,7 +130,7 @@ def trigger(
     namespace: str | None,
     output: Output,
 ) -> int:
-    """Ask for a retrain of MODEL; this passes a cooldown and a silence."""
+    """Order a retrain of MODEL; this overrides a cooldown and a silence."""
     return _admitted(joined(address, namespace).retrains.trigger(model, reason, version, by=by, comment=comment), output)
 
 
@@ -141,7 +141,7 @@ def trigger(
 def front(
     *, order: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
 ) -> int:
-    """Move an order that waits to the front of the queue."""
+    """Move a waiting order to the front of the queue."""
     joined(address, namespace).retrains.front(order, by=by, comment=comment)
     output.line(f"{order} is next")
     output.result({"order": order, "place": 1})
@@ -156,7 +156,7 @@ def front(
 def dismiss(
     *, order: str, reason: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
 ) -> int:
-    """Close a dead letter or a failed order that you have dealt with."""
+    """Close a dead letter or a failed order that you have handled yourself."""
     joined(address, namespace).retrains.dismiss(order, reason, by=by, comment=comment)
     output.line(f"{order} is dismissed")
     output.result({"order": order, "dismissed": True})
@@ -171,10 +171,12 @@ def dismiss(
     ],
 )
 @_ORDER
-@click.option("--new-version", help="The version that came of it.")
+@click.option("--new-version", help="The version that the retrain produced.")
 @click.option("--promise", type=float, help="Its cross-validated value of the model's metric, from 0 to 1.")
 @click.option("--promise-n", type=float, help="The number of training rows behind the promise.")
-@click.option("--hold-out", is_flag=True, help="The promise comes from a single hold-out: shown, and not used by the rule.")
+@click.option(
+    "--hold-out", is_flag=True, help="The promise comes from a single hold-out; it is shown, but the rule does not use it."
+)
 @click.option("--reason", help="A remark for the history.")
 @cluster
 def done(
@@ -189,7 +191,7 @@ def done(
     namespace: str | None,
     output: Output,
 ) -> int:
-    """Record that an order is done, whoever has it."""
+    """Record that an order is done, even if a consumer has it."""
     if (promise is None) != (promise_n is None):
         raise ValueError("--promise and --promise-n must be given together")
     ended = joined(address, namespace).retrains.done(
@@ -208,7 +210,7 @@ def done(
 @click.option("--reason", required=True, help="Why.")
 @cluster
 def failed(*, order: str, reason: str, address: str | None, namespace: str | None, output: Output) -> int:
-    """Record that an order failed, whoever has it."""
+    """Record that an order failed, even if a consumer has it."""
     return _finished(joined(address, namespace).retrains.failed(order, reason), output)
 
 

@@ -1,6 +1,6 @@
 """Hold back the retrains of a model, or of a pattern of models, for a while.
 
-Drift is still found, recorded and shown.
+The system still detects, records and shows drift.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ silence = group(
     ],
 )
 @click.argument("model", required=False)
-@click.option("--duration", required=True, help="Like 30m, 2h, 7d; from now on.")
+@click.option("--duration", required=True, help="How long, from now: 30m, 2h, 7d.")
 @signed
 @labelled
 @cluster
@@ -59,7 +59,7 @@ def add(
 @click.argument("model", required=False)
 @cluster
 def ls(*, model: str | None, address: str | None, namespace: str | None, output: Output) -> int:
-    """List the silences in force: all, or those that cover MODEL."""
+    """List the active silences: all, or those that cover MODEL."""
     rows = joined(address, namespace).retrains.silences(model)
     columns = ("id", "model", "label", "seconds left", "by", "comment")
     lines = [(row["id"], row["model"], row["label"], round(row["remaining_s"]), row["by"], row["comment"]) for row in rows]
@@ -72,7 +72,7 @@ def ls(*, model: str | None, address: str | None, namespace: str | None, output:
 @click.argument("silence_id", metavar="ID")
 @cluster
 def expire(*, silence_id: str, address: str | None, namespace: str | None, output: Output) -> int:
-    """End the silence ID before its time."""
+    """End the silence ID early."""
     joined(address, namespace).retrains.unsilence(silence_id)
     output.line(f"{silence_id} has ended")
     output.result({"silence": silence_id})

@@ -1,4 +1,4 @@
-"""Start the system on a running Ray cluster, or attach to the one that runs there."""
+"""Start the system on a running Ray cluster, or attach to a running system."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Show the state of the system.
 
-Exit 1 where something fires: drift, missing data, a dead letter, an actor that is down.
+Exits 1 if something needs attention: drift, missing data, a dead letter, an actor that is down.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Stop the system; what was acknowledged stays in the store.
+"""Stop the system; the store keeps everything that was acknowledged.
 
-Every actor ends. `visutility start` on the same store carries on from there.
+All actors end. `visutility start` with the same store continues from there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Search the parameters of an objective on the cluster.
 
-Studies are found by their names: run one and wait for it, or submit it and leave it to the cluster.
+A study has a name. `run` starts a study and waits for it; `submit` starts it and returns.
 """
 
 from __future__ import annotations
@@ -77,19 +77,31 @@ def _search(act: Decorated) -> Decorated:
     options = (
         click.argument("objective"),
         click.option("--space", required=True, help='A JSON file, or the JSON itself: {"lr": [1e-5, 1e-2, "log"], ...}.'),
-        click.option("--trials", type=int, required=True, help="How many."),
-        click.option("--name", help="Of the study; a study of that name is taken up where it stands."),
+        click.option("--trials", type=int, required=True, help="Number of trials."),
+        click.option("--name", help="Name of the study; an existing study of that name continues."),
         click.option(
-            "--strategy", default="random", help="random, grid, optuna:TPESampler, scipy:Sobol, module:Class, or JSON."
+            "--strategy",
+            default="random",
+            help="How to choose parameters: random, grid, optuna:TPESampler, scipy:Sobol, module:Class, or JSON.",
         ),
-        click.option("--mode", type=click.Choice(["min", "max"]), default="min", help="Which value is best (default: min)."),
-        click.option("--seed", type=int, help="Decides the parameters (default: a new one)."),
+        click.option(
+            "--mode",
+            type=click.Choice(["min", "max"]),
+            default="min",
+            help="Minimize or maximize the objective (default: min).",
+        ),
+        click.option("--seed", type=int, help="Seed of the parameters (default: random)."),
         click.option("--max-concurrent", type=int, help="Trials at once (default: what the cluster's CPUs allow)."),
         click.option("--timeout-s", type=float, help="Hard limit of one trial in seconds; runs it in a child process."),
-        click.option("--retries", type=int, default=0, help="Of a trial that raises (default: 0)."),
-        click.option("--executor", type=click.Choice(["auto", "inline", "child", "fork"]), default="auto", help="Of a trial."),
-        click.option("--resources", help='JSON, of one trial: {"cpu": 0.5, "gpu": 1, "memory_bytes": 2e9}.'),
-        click.option("--early-stopping", help="asha, median, or JSON."),
+        click.option("--retries", type=int, default=0, help="Retries of a trial that raises (default: 0)."),
+        click.option(
+            "--executor",
+            type=click.Choice(["auto", "inline", "child", "fork"]),
+            default="auto",
+            help="How to run a trial (default: auto).",
+        ),
+        click.option("--resources", help='Resources of one trial, as JSON: {"cpu": 0.5, "gpu": 1, "memory_bytes": 2e9}.'),
+        click.option("--early-stopping", help="How to stop bad trials early: asha, median, or JSON."),
     )
     for option in reversed(options):
         act = option(act)
@@ -105,7 +117,7 @@ def run_(*, objective: str, no_wait: bool, address: str | None, namespace: str |
     """Search for the best value of OBJECTIVE and wait for it.
 
     OBJECTIVE is module:function; it gets (params) or (params, trial) and returns a number. Ctrl-C stops the study; the same
-    command with its --name takes it up again.
+    command with its --name continues it.
     """
     files, settings = _files(given), _settings(**given)
     target = _objective(objective)
@@ -120,7 +132,7 @@ def run_(*, objective: str, no_wait: bool, address: str | None, namespace: str |
 @_exports
 @cluster
 def submit(*, objective: str, address: str | None, namespace: str | None, output: Output, **given: Any) -> int:
-    """Begin a study of OBJECTIVE (module:function) and leave it to the cluster."""
+    """Start a study of OBJECTIVE (module:function) and return at once."""
     files, settings = _files(given), _settings(**given)
     target = _objective(objective)
     return _shown(joined(address, namespace).tuner.submit(target, **settings), files, output, fine={"RUNNING", "DONE"})
@@ -151,7 +163,7 @@ def stop(
     output: Output,
     **given: Any,
 ) -> int:
-    """End the study NAME before its time; `tune resume` takes it up again."""
+    """End the study NAME early; `tune resume` continues it."""
     tuning = joined(address, namespace).tuner
     tuning.stop(name, by=by, comment=comment)
     return _shown(tuning.study(name), _files(given), output, fine={"STOPPED", "DONE"})
@@ -159,14 +171,14 @@ def stop(
 
 @tune.command("resume", examples=["visutility tune resume branin", "visutility tune resume branin --trials 400 --wait"])
 @click.argument("name")
-@click.option("--trials", type=int, help="How many in all (default: as many as before).")
+@click.option("--trials", type=int, help="Total number of trials (default: unchanged).")
 @click.option("--wait", is_flag=True, help="Wait until it ends, as `tune run` does.")
 @_exports
 @cluster
 def resume(
     *, name: str, trials: int | None, wait: bool, address: str | None, namespace: str | None, output: Output, **given: Any
 ) -> int:
-    """Take up the study NAME where it stands, with the objective and the settings that it was submitted with."""
+    """Continue the study NAME, with the objective and the settings with which it was submitted."""
     tuning = joined(address, namespace).tuner
     study = tuning.resume(name, trials=trials)
     if wait:
@@ -178,7 +190,7 @@ def resume(
 @click.argument("name")
 @cluster
 def delete(*, name: str, address: str | None, namespace: str | None, output: Output) -> int:
-    """Delete the study NAME, which has ended, with its trials."""
+    """Delete the study NAME and its trials; it must have ended."""
     joined(address, namespace).tuner.delete(name)
     output.line(f"{name} is deleted")
     output.result({"study": name, "deleted": True})
@@ -220,15 +232,15 @@ def show(*, name: str, storage: str | None, address: str | None, namespace: str 
 )
 @click.argument("name")
 @click.option("--optuna", "target", metavar="URL", required=True, help="Optuna's storage, such as sqlite:///optuna.db.")
-@click.option("--live", is_flag=True, help="Go on while the study runs.")
+@click.option("--live", is_flag=True, help="Keep exporting while the study runs.")
 @stored
 @cluster
 def export(
     *, name: str, target: str, live: bool, storage: str | None, address: str | None, namespace: str | None, output: Output
 ) -> int:
-    """Write the study NAME to a storage of Optuna's: its dashboard and its importances work on it.
+    """Write the study NAME to an Optuna storage, for Optuna's dashboard and importances.
 
-    Trials that have ended are written, each once: run it again for those that have ended since. Takes the extra `optuna`.
+    Writes each trial that has ended once. Run it again to add trials that have ended since. Needs the extra `optuna`.
     """
     if storage is None:
         study = joined(address, namespace).tuner.study(name)

@@ -1,6 +1,6 @@
-"""Show the system in a browser: models, episodes, orders, studies, and what a person can do about them.
+"""Show the system in a browser: models, episodes, orders and studies, with actions on them.
 
-Next to a running system, or read only on a store with `--storage`.
+Needs a running system; with `--storage` it shows a store read-only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from drivers.output import Output
 
 
 @command("ui", help=__doc__, examples=["visutility ui", "visutility ui --storage sqlite:///./visutility-data"])
-@click.option("--port", type=click.IntRange(1, 65535), help="Where to listen (default: the configuration's, 8420).")
-@click.option("--host", help="On which address (default: the configuration's, 127.0.0.1).")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on (default: that of the configuration, 8420).")
+@click.option("--host", help="Address to listen on (default: that of the configuration, 127.0.0.1).")
 @stored
 @cluster
 def ui(

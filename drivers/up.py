@@ -1,6 +1,6 @@
-"""Begin a Ray on this machine with the system in it.
+"""Start a Ray on this machine with the system in it.
 
-Both outlive the command, until `visutility down`.
+Both keep running after the command, until `visutility down`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _LOG_TAIL_LINES: Final = 12
 
 @command("up", help=__doc__, examples=["visutility up", "visutility up visutility.yaml --cpus 4 --dashboard"])
 @click.argument("file", required=False)
-@click.option("--cpus", type=int, help="How many CPUs the Ray may use (default: all).")
-@click.option("--dashboard", is_flag=True, help="Begin Ray's dashboard too (`ray job submit` needs it).")
+@click.option("--cpus", type=int, help="Number of CPUs for Ray (default: all).")
+@click.option("--dashboard", is_flag=True, help="Also start Ray's dashboard (`ray job submit` needs it).")
 @click.option("--hold", is_flag=True, hidden=True)  # this command itself, as the process that stays
 def up(*, file: str | None, cpus: int | None, dashboard: bool, hold: bool, output: Output) -> int:
     """Begin with the configuration FILE, by default with the defaults, stored in ./visutility-data."""

@@ -1,7 +1,7 @@
 """Record whether an episode was a true or a false alarm.
 
-The verdicts of a model are counted against the false alarms that its configuration allows: `visutility status` shows both. The
-last verdict on an episode counts.
+`visutility status` compares the verdicts of a model with the false alarms that its configuration allows. The last verdict on an
+episode counts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """List the versions of a model, promote one, or roll back.
 
-A decision is carried out by the model's `promotion.handler`.
+The model's `promotion.handler` carries out the decision.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def ls(*, model: str, address: str | None, namespace: str | None, output: Output
 def promote(
     *, model: str, version: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
 ) -> int:
-    """Make VERSION of MODEL the live one, whatever the gate says."""
+    """Make VERSION the live version of MODEL, regardless of the gate."""
     reply = joined(address, namespace).versions.promote(model, version, by=by, comment=comment)
     output.line(f"{model}: {version} is live ({reply['status']})")
     output.result(reply)
@@ -53,7 +53,7 @@ def promote(
 def rollback(
     *, model: str, by: str | None, comment: str | None, address: str | None, namespace: str | None, output: Output
 ) -> int:
-    """Make the version of MODEL that was live before the live one live again."""
+    """Make the previous live version of MODEL live again."""
     reply = joined(address, namespace).versions.rollback(model, by=by, comment=comment)
     output.line(f"{model}: rolled back" + (f" to {reply['version']}" if reply.get("version") else ""))
     output.result(reply)

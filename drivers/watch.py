@@ -1,6 +1,6 @@
 """Watch the system live.
 
-A table on a terminal, a line for each change elsewhere. Ends with Ctrl-C.
+Prints a table on a terminal, and one line per change elsewhere. Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     help=__doc__,
     examples=["visutility watch", "visutility watch --every 5 -o json", "visutility watch --label team=risk"],
 )
-@click.option("--every", type=float, default=1.0, metavar="SECONDS", help="How often to look (default: 1).")
-@click.option("--rounds", type=int, metavar="N", help="End after N looks.")
+@click.option("--every", type=float, default=1.0, metavar="SECONDS", help="Seconds between updates (default: 1).")
+@click.option("--rounds", type=int, metavar="N", help="End after N updates.")
 @labelled
 @cluster
 def watch(

@@ -81,7 +81,7 @@ class RetrainOrder:
         """Report that the retrain is through; `new_version` closes the episode. Waits until that is recorded.
 
         Args:
-            new_version: The version that came of it.
+            new_version: The version that the retrain produced.
             promise: What the new version promises: the cross-validated value of the model's metric on its training rows.
             promise_n: The number of those rows.
             promise_source: "hold_out" where the value comes from a single hold-out; it is shown, and not used by the rule.
@@ -222,7 +222,7 @@ class Retrains:
 
         Args:
             model: A name or a pattern.
-            duration: Like 30m, 2h, 7d; from now on.
+            duration: How long, from now: 30m, 2h, 7d.
             comment: Why, for those who see it.
             label: A selector like `team=risk,tier!=2`: of the models that the pattern matches, only those that it matches.
             by: Who asks for it.
@@ -293,7 +293,7 @@ class Retrains:
         return cast("OrderQueue", self._asked("queue", {}))["rows"]
 
     def front(self, order: str, *, by: str | None = None, comment: str | None = None) -> None:
-        """Move an order that waits to the front of the queue. KeyError: no such order; ValueError: it does not wait.
+        """Move a waiting order to the front of the queue. KeyError: no such order; ValueError: it does not wait.
 
         Example:
             system.retrains.front(system.retrains.queue()[-1]["id"])
@@ -325,7 +325,7 @@ class Retrains:
         return cast("OrderShown", self._asked("order", {"order": order}))
 
     def retry(self, order: str, *, by: str | None = None, comment: str | None = None) -> Admitted:
-        """Put a failed, dead or expired order back. KeyError: no such order; ValueError: it runs, or ended otherwise.
+        """Queue a failed, dead or expired order again. KeyError: no such order; ValueError: it runs, or ended otherwise.
 
         Example:
             system.retrains.retry(order)

@@ -67,7 +67,7 @@ class PeopleCalls(Calls):
         return await self._or_unavailable(act())
 
     async def retry(self, *, order: str, by: str | None = None, comment: str | None = None) -> Admitted | Unavailable:
-        """Put a failed, dead or expired order back. KeyError: no such order; ValueError: it is in another state."""
+        """Queue a failed, dead or expired order again. KeyError: no such order; ValueError: it is in another state."""
         signed = people.signature(by, comment)
 
         def put_back(state: RetrainingState, now: Instant) -> Admission:
@@ -84,7 +84,7 @@ class PeopleCalls(Calls):
         return await self._recorded(lambda state, now: state.dismiss(order, why, now, signed))
 
     async def front(self, *, order: str, by: str | None = None, comment: str | None = None) -> Recorded | Unavailable:
-        """Move an order that waits to the front of the queue. KeyError; ValueError: it does not wait."""
+        """Move a waiting order to the front of the queue. KeyError; ValueError: it does not wait."""
         signed = people.signature(by, comment)
         return await self._recorded(lambda state, now: state.front(order, now, signed))
 

@@ -237,7 +237,7 @@ class RetrainingState:
                 tables.put_act(connection, id_, "dismissed", signed, now)
 
     def front(self, id_: str, now: Instant, signed: Signature = NOBODY) -> None:
-        """Move an order that waits to the front of the queue. KeyError: no such order; ValueError: it does not wait."""
+        """Move a waiting order to the front of the queue. KeyError: no such order; ValueError: it does not wait."""
         with self.commits.write() as connection:
             order = tables.known_order(connection, id_)
             if order.state != orders.PENDING:

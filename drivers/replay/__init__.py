@@ -1,7 +1,7 @@
-"""Send a file of events through the system, or rehearse another configuration.
+"""Log a file of events into the system, or rehearse another configuration.
 
-FILE is CSV or JSONL, an event a line. With --dry-run or --what-if nothing is sent: the events, by default the stored history,
-go through the present configuration and the other one, and both are shown side by side.
+FILE is CSV or JSONL, one event per line. With --dry-run or --what-if the command logs nothing: it rehearses the events (by
+default the stored history) under the present configuration and the other one, and shows both side by side.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PATH = click.Path(path_type=Path)
     examples=["visutility replay events.csv --model fraud", "visutility replay --what-if other.yaml --plot what-if.png"],
 )
 @click.argument("file", required=False, type=_PATH)
-@click.option("--dry-run", is_flag=True, help="Send nothing: show what the configuration makes of FILE.")
+@click.option("--dry-run", is_flag=True, help="Log nothing: rehearse FILE under the configuration.")
 @click.option("--what-if", type=_PATH, metavar="OTHER", help="Rehearse this configuration alongside the present one.")
-@click.option("--config", type=_PATH, help="The present one (default: that of the running system or store).")
-@click.option("--model", help="Only this model; in FILE also the model of lines that name none.")
+@click.option("--config", type=_PATH, help="The present configuration (default: that of the running system or store).")
+@click.option("--model", help="Only this model; also the model of lines of FILE that name none.")
 @click.option("--version", help="The version of lines of FILE that name none.")
-@click.option("--n-column", metavar="NAME", help="The column of FILE that says how many predictions are behind an event.")
+@click.option("--n-column", metavar="NAME", help="The column of FILE with the number of predictions behind an event.")
 @click.option("--since", help="Leave out earlier events: 2026-11-23, 2026-11-23T14:00, or seconds since the epoch.")
 @click.option("--takes", default="0s", help="How long a rehearsed retrain takes (default: 0s).")
 @click.option("--plot", type=_PATH, help="Draw both to this file (PNG, SVG; needs the extra `plot`).")

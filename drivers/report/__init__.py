@@ -1,6 +1,6 @@
-"""Write a report that a person can mail: what happened, what was decided, and what it earned.
+"""Write a report as one file to mail: what happened, what was decided, and what it earned.
 
-One HTML file that needs no script and loads nothing. The period ends at the newest event.
+Writes one HTML file without scripts or external resources. The period ends at the newest event.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from drivers.output import Output
     ],
 )
 @click.argument("model", required=False, metavar="[MODEL]")
-@click.option("--since", metavar="DURATION", help="The period before the newest event, like 30d (default: all there is).")
+@click.option(
+    "--since", metavar="DURATION", help="Length of the period before the newest event, like 30d (default: the whole history)."
+)
 @written("report.html")
-@click.option("--pdf", type=click.Path(dir_okay=False), help="Also as PDF, by the Chromium or Chrome of this machine.")
+@click.option("--pdf", type=click.Path(dir_okay=False), help="Also write a PDF, with the Chromium or Chrome of this machine.")
 @labelled
 @stored
 @cluster

@@ -92,7 +92,7 @@ def test_benchmarks_and_chaos_are_run_in_a_checkout_and_named_elsewhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(["bench", "ingest"]) == USAGE
-    assert "in a checkout, python -m tests.bench" in capfd.readouterr().err
+    assert "in a checkout run python -m tests.bench" in capfd.readouterr().err
     monkeypatch.chdir(Path(__file__).parents[3])
     assert cli.main(["bench", "--help"]) == 0
     assert "python -m tests.bench" in capfd.readouterr().out

@@ -9,17 +9,17 @@ Each room writes its rows in the commit that makes them true: see `storage.happe
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from sqlalchemy import Table
+from sqlalchemy import Table, func, select
 
 from actors.detection import tables as detector_tables
 from actors.detection.tables import DETECTOR
 from actors.replies import NumberedHappening
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
-from actors.storage import Part, Store, happenings
+from actors.storage import Part, Store, happenings, is_local
 
 
 def newest(
@@ -42,28 +42,31 @@ def newest(
     found = [
         happenings.newest(part, table, model=model, since=since, before=before, limit=limit) for part, table in _sources(store)
     ]
-    merged = heapq.merge(*found, key=lambda row: (row["at"], row["id"]), reverse=True)
-    return list(islice(_once(merged), limit))
+    return list(islice(heapq.merge(*found, key=lambda row: (row["at"], row["id"]), reverse=True), limit))
 
 
 def after(store: Store, seen: Mapping[str, int], limit: int = 1000) -> list[NumberedHappening]:
     """Return what was written after the last number `seen` of each part, by its name; up to `limit` rows of each.
 
-    Rows of one part are in the order of their numbers. A part that is not in `seen` is read from its first row.
+    Rows of one part are in the order of their numbers, and none appears later with a smaller one. A part that is not in `seen`
+    is read from its first row.
     """
     return [row for part, table in _sources(store) for row in happenings.after(part, table, seen.get(part.name, 0), limit)]
 
 
+def last(store: Store) -> dict[str, int]:
+    """Return the number of the newest row of each part, by its name; 0 where there is none: where to go on from now."""
+    found = {}
+    for part, table in _sources(store):
+        with part.read() as connection:
+            found[part.name] = connection.execute(select(func.max(table.c.number))).scalar() or 0
+    return found
+
+
 def _sources(store: Store) -> Iterator[tuple[Part, Table]]:
+    yield store.system, happenings.of_system
+    if not is_local(store.url):
+        return  # PostgreSQL has one table for all parts
     yield store.part(DISPATCHER), dispatcher_tables.happened
     for slot in store.slots(DETECTOR):
         yield store.part(DETECTOR, slot), detector_tables.happened
-
-
-def _once(rows: Iterable[NumberedHappening]) -> Iterator[NumberedHappening]:
-    """Leave out what was seen: on PostgreSQL the parts share one table."""
-    seen: set[str] = set()
-    for row in rows:
-        if row["id"] not in seen:
-            seen.add(row["id"])
-            yield row

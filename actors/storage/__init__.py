@@ -1,6 +1,7 @@
 """The store: one URL, SQLite files for one node or PostgreSQL for a cluster, and the fence that guards every commit."""
 
 from actors.checks import redacted
+from actors.storage import happenings
 from actors.storage.fence import Fence, StaleEpochError
 from actors.storage.reader import StoreReader
 from actors.storage.schema import SCHEMA_VERSION, PartKind, SchemaError
@@ -19,6 +20,7 @@ __all__ = [
     "StoreLostError",
     "StoreReader",
     "folder_of",
+    "happenings",
     "is_local",
     "redacted",
 ]

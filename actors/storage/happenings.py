@@ -7,7 +7,11 @@
         happenings.record(connection, happened, [happening("alarm", episode, now.wall_s, model="fraud")])
 
 So a process that is killed leaves both the fact and its happening, or neither. On PostgreSQL, where the parts share a
-database, they share this table too: ids tell the rows apart, and whoever reads several parts drops what it has seen.
+database, they share this table too.
+
+Rows appear in the order of their numbers, so a reader that goes on after the last number it has seen misses none. SQLite has
+one writer a file. On PostgreSQL a number is taken before its transaction commits, and those of other processes may commit
+first: there a transaction holds a lock from its first number to its end.
 """
 
 from __future__ import annotations
@@ -16,13 +20,15 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
-from sqlalchemy import Column, Connection, Float, Index, Row, Select, String, Table, Text, delete, func, or_, select
+from sqlalchemy import Column, Connection, Float, Index, Row, Select, String, Table, Text, delete, func, or_, select, text
 
 from actors.replies import Happening, NumberedHappening
-from actors.storage.schema import BigInt, PartKind, insert_or_keep
-from actors.storage.store import Part
+from actors.storage.schema import SYSTEM, BigInt, PartKind, insert_or_keep
+from actors.storage.store import Part, Store
 
 _PRUNED: Final = 1000  # rows in one step, so that nobody waits long
+_SYSTEM_ROWS: Final = 10_000
+_ONE_AFTER_THE_OTHER: Final = text("SELECT pg_advisory_xact_lock(hashtext('visutility happenings'))")
 
 
 def table(kind: PartKind) -> Table:
@@ -48,11 +54,24 @@ def table(kind: PartKind) -> Table:
     )
 
 
+# What happens to the system itself: written by those who watch it, whose own parts may be what is in trouble.
+of_system: Final = table(SYSTEM)
+
+
 def record(connection: Connection, happened: Table, rows: Sequence[Happening]) -> None:
     """Write what happened; what is there already under its id stays as it is."""
     if rows:
+        if connection.dialect.name == "postgresql":
+            connection.execute(_ONE_AFTER_THE_OTHER)
         written = [{**row, "data": json.dumps(row["data"])} for row in rows]
         connection.execute(insert_or_keep(connection, happened), written)
+
+
+def record_of_system(store: Store, row: Happening) -> None:
+    """Write, in a transaction of its own, what happened to the system; of older rows the newest 10,000 stay."""
+    with store.system.write() as connection:
+        record(connection, of_system, [row])
+        prune(connection, of_system, keep_rows=_SYSTEM_ROWS, older_than_s=0.0)
 
 
 def prune(connection: Connection, happened: Table, *, keep_rows: int, older_than_s: float) -> None:

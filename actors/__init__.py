@@ -36,6 +36,7 @@ from actors.events import MetricObserver, MetricsEvent, RetrainEvent, RetrainHan
 if TYPE_CHECKING:
     from actors.drift import Alarm
     from actors.metrics.client import Metrics
+    from actors.notify.notification import Notification, Notifier, ReceiverError
     from actors.replies import Status
     from actors.retraining.client import RetrainOrder, Retrains
     from actors.system import System
@@ -51,6 +52,9 @@ __all__ = [
     "MetricsEvent",
     "NoSystemError",
     "NotConnectedError",
+    "Notification",
+    "Notifier",
+    "ReceiverError",
     "RetrainEvent",
     "RetrainHandler",
     "RetrainOrder",
@@ -72,6 +76,9 @@ __all__ = [
 _LAZY: Final = {
     "Alarm": "actors.drift",
     "Metrics": "actors.metrics.client",
+    "Notification": "actors.notify.notification",
+    "Notifier": "actors.notify.notification",
+    "ReceiverError": "actors.notify.notification",
     "RetrainOrder": "actors.retraining.client",
     "Retrains": "actors.retraining.client",
     "Status": "actors.replies",

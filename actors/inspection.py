@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from actors import config
+from actors import config, plugins
+from actors.config import notify_checks
+from actors.config.notify import RECEIVER_KINDS, AppriseSettings, CustomReceiverSettings, WebhookReceiverSettings
 from actors.config.ui import SHORTEST_TOKEN, UiSettings
 from actors.config.values import REFERENCE, expand
 from actors.storage import StoreError, is_local
 from actors.storage.store import folder_of
 from actors.tuning.rules import plan
 
-_METHODS: Final = {"handler": "on_retrain", "observer": "on_event"}
+_METHODS: Final = {"handler": "on_retrain", "observer": "on_event", "notifier": "send"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def inspect(settings: config.Settings, environment: Mapping[str, str], *, import
         imports: also import modules of the user's own, and look for what they should have.
     """
     look = _Look(environment, imports=imports)
-    found = [*look.storage(settings.storage), *look.page(settings.ui)]
+    found = [*look.storage(settings.storage), *look.page(settings.ui), *look.notifications(settings)]
     for name, target in settings.observers.items():
         found += look.target(f"observers.{name}", target, "observer")
     entries = {"defaults": settings.defaults, **{f"models.{name}": entry for name, entry in settings.models.items()}}
@@ -103,6 +105,30 @@ class _Look:
             yield from missing
             if not missing and len(expand(token, self._environment)) < SHORTEST_TOKEN:
                 yield Finding(f"ui.tokens.{name}", f"{token} must have at least {SHORTEST_TOKEN} characters")
+
+    def notifications(self, settings: config.Settings) -> Iterator[Finding]:
+        notify = settings.notify
+        for name, receiver in notify.receivers.items():
+            path = f"notify.receivers.{name}"
+            yield from self._missing(path, receiver.model_dump())
+            match receiver:
+                case CustomReceiverSettings() if ":" in receiver.kind:
+                    yield from self.target(path, receiver.kind, "notifier", receiver.options)
+                case CustomReceiverSettings() if receiver.kind not in plugins.names("notifiers"):
+                    known = ", ".join([*RECEIVER_KINDS, *plugins.names("notifiers")])
+                    yield Finding(f"{path}.kind", f"must be one of {known} or module:Class, got {receiver.kind!r}")
+                case WebhookReceiverSettings(secret_env=str(variable)) if variable not in self._environment:
+                    yield _not_set(f"{path}.secret_env", variable)
+                case AppriseSettings() if importlib.util.find_spec("apprise") is None:
+                    yield Finding(path, "needs where the system runs: pip install 'visutility[notify]'", problem=False)
+        for key, template in (("title", notify.title), ("text", notify.text)):
+            if template is not None:
+                try:
+                    notify_checks.compiled(template)
+                except ValueError as error:
+                    yield Finding(f"notify.{key}", str(error))
+        for path, why in notify_checks.idle(settings):
+            yield Finding(path, why, problem=False)
 
     def handler(self, path: str, handler: config.HandlerSettings) -> Iterator[Finding]:
         yield from self._missing(path, handler.model_dump(exclude={"then"}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-Kind = Literal["strategies", "detectors", "handlers", "sources"]
+Kind = Literal["strategies", "detectors", "handlers", "sources", "notifiers"]
 _GROUP: Final = "visutility."
 
 

@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from actors.config import Settings, settings
 from actors.config.handlers import CustomHandlerSettings
+from actors.config.notify import CustomReceiverSettings
 from actors.config.sources import CustomSourceSettings
 from drivers import cli
 
@@ -40,6 +41,8 @@ _WRITTEN = {
     "Name": "text",
     "Count": "number",
 }
+# What the kinds below a key are.
+_GROUPS = {"sources": "source", "receivers": "receiver"}
 # The same for Python's own types, by how they begin; anything else is a mapping.
 _PLAIN = {
     "str": "text",
@@ -75,9 +78,7 @@ def _walk(model: type[BaseModel], path: str, found: dict[type[BaseModel], str]) 
                 named = f"{key}.<{'metric' if name == 'watch' else 'name'}>" if _is_mapping(info) else key
                 _walk(
                     below,
-                    named.removeprefix("defaults.")
-                    if kind is None
-                    else f"{'source' if name == 'sources' else 'handler'}: {_kind(below)}",
+                    named.removeprefix("defaults.") if kind is None else f"{_GROUPS.get(name, 'handler')}: {_kind(below)}",
                     found,
                 )
 
@@ -94,7 +95,7 @@ def _is_mapping(info: FieldInfo) -> bool:
 
 
 def _kind(model: type[BaseModel]) -> str:
-    if model in {CustomHandlerSettings, CustomSourceSettings}:
+    if model in {CustomHandlerSettings, CustomSourceSettings, CustomReceiverSettings}:
         return "module:Class"
     kinds: tuple[str, ...] = get_args(model.model_fields["kind"].annotation)
     return kinds[0]

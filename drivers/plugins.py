@@ -1,7 +1,7 @@
 """List the plug-ins of other installed packages, and those that cannot be used.
 
-Lists the strategies, detectors, handlers and sources from the entry points (`visutility.strategies`, ...) of this environment;
-the actors import them in their own.
+Lists the strategies, detectors, handlers, sources and notifiers from the entry points (`visutility.strategies`, ...) of this
+environment; the actors import them in their own.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from actors.config.handlers import (
     WebhookHandlerSettings,
     kind_of,
 )
+from actors.config.notify import NOTIFY_SECTIONS
 from actors.config.retrain import OrderLimits, PromotionEntry, RetrainEntry
 from actors.config.settings import BUILT_IN, Delivery, Detectors, ModelEntry, Retention, Settings, merged_watch
 from actors.config.sources import (
@@ -128,8 +129,8 @@ def _leaves(settings: Settings) -> dict[str, Any]:
 
 
 def _may_hold_a_secret(path: str) -> bool:
-    """Tell of a source whether it is a URL, which may hold a password, or an option of a class of the user's own."""
-    return path.startswith("sources") and (path.endswith(".url") or ".options." in path)
+    """Tell of a source or receiver whether it is a URL, which may hold a password, or an option of a user's own class."""
+    return path.startswith(("sources", "notify.receivers")) and (path.endswith(".url") or ".options." in path)
 
 
 def _told(leaves: Mapping[str, Any], path: str) -> str:
@@ -194,6 +195,7 @@ def _is_tag(loc: tuple[Any, ...], index: int) -> bool:
         loc[index] == "[key]"
         or (index > 0 and loc[index - 1] in {"handler", "then"} and loc[index] in TAGS)
         or (index == 2 and loc[0] == "sources" and loc[2] in SOURCE_TAGS)
+        or (index == 3 and loc[0] == "notify" and loc[3] in NOTIFY_SECTIONS and loc[1] == "receivers")
     )
 
 
@@ -218,6 +220,7 @@ _SECTIONS: Final[Mapping[object, type[BaseModel]]] = {
     "mlflow": MlflowSettings,
     "custom": CustomSourceSettings,
     "columns": Columns,
+    **NOTIFY_SECTIONS,
 }
 
 
@@ -226,6 +229,11 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
     section: type[BaseModel] = Settings
     entry = {"defaults": 0, "models": 1}.get(loc[0], len(loc))  # where the keys of a model begin
     for index, part in enumerate(loc[:-1]):
-        if index in {0, entry + 1} or (loc[0] == "sources" and index > 2) or _is_tag(loc, index):
+        if (
+            index in {0, entry + 1}
+            or (loc[0] == "sources" and index > 2)
+            or (loc[0] == "notify" and index != 2)
+            or _is_tag(loc, index)
+        ):
             section = _SECTIONS.get(part, section)
     return [field.alias or name for name, field in section.model_fields.items()]

@@ -75,7 +75,7 @@ def parse_season(value: object) -> Season | int | None:
     if not isinstance(value, Mapping) or "period" not in value or value.keys() - {"period", "zone"}:
         raise ValueError(f"must be day, week, a mapping of period and zone, or a whole number of events, got {shown(value)}")
     zone = value.get("zone", _UTC)
-    _check_zone(zone)
+    check_zone(zone)
     return Season(_period_s(value["period"]), zone)
 
 
@@ -101,7 +101,8 @@ def _period_s(value: object) -> float:
     return period_s
 
 
-def _check_zone(zone: object) -> None:
+def check_zone(zone: object) -> None:
+    """Raise ValueError where this machine knows no such time zone."""
     try:
         if not isinstance(zone, str):
             raise TypeError(zone)

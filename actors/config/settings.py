@@ -30,6 +30,7 @@ from actors.config.fields import (
     Target,
 )
 from actors.config.handlers import ChannelHandlerSettings, HandlerSettings
+from actors.config.notify import NotifySettings
 from actors.config.retrain import OrderLimits, Promotion, PromotionEntry, RetrainEntry, RetrainRule
 from actors.config.seasons import Season, written_season
 from actors.config.sources import SourceSettings
@@ -148,6 +149,8 @@ class Settings(Section):
     """Classes that see every accepted event, by a name of your choice."""
     sources: dict[Name, SourceSettings] = Field(default_factory=dict)
     """Where metrics already are, by a name of your choice; how far each was read belongs to this name."""
+    notify: NotifySettings = Field(default_factory=NotifySettings)
+    """Who is told what happens."""
     ui: UiSettings = Field(default_factory=UiSettings)
     """The page."""
     defaults: ModelEntry = Field(default_factory=ModelEntry)

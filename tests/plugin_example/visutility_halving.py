@@ -1,10 +1,11 @@
-"""An example of plug-ins: a strategy, a detector, a handler and a source that another package brings along."""
+"""An example of plug-ins: a strategy, a detector, a handler, a source and a notifier that another package brings along."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from actors import Notification
 from actors.drift import SlidingWindowDriftDetector
 from actors.sources.interface import Answer, Row
 
@@ -43,3 +44,15 @@ class Coin:
         """Return one more."""
         tossed = (place or 0) + 1
         return Answer([Row("coin", "1", now_s, {"accuracy": tossed % 2})], tossed)
+
+
+class Notebook:
+    """Writes messages down; `send` that returns has delivered one."""
+
+    def __init__(self, *, path: str) -> None:
+        self._path = Path(path)
+
+    def send(self, notification: Notification) -> None:
+        """Append its id and its title."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{notification.id} {notification.title}\n")

@@ -74,7 +74,7 @@ class WebhookHandler:
         }
         try:
             status, retry_after = await self._surroundings.in_thread(
-                lambda: _post(settings.url, body, headers, settings.timeout_s),
+                lambda: post(settings.url, body, headers, settings.timeout_s),
                 timeout_s=settings.timeout_s + _BEYOND_TIMEOUT_S,
             )
         except TimeoutError:
@@ -149,11 +149,11 @@ def judged(status: int, retry_after: str | None, now_s: float) -> Outcome:
     if status == http.HTTPStatus.GONE:
         return Stop("HTTP 410: the receiver is gone for good")
     if status in {http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE}:
-        return Retry(f"HTTP {status}", after_s=_seconds(retry_after, now_s))
+        return Retry(f"HTTP {status}", after_s=seconds(retry_after, now_s))
     return Retry(f"HTTP {status}")
 
 
-def _seconds(retry_after: str | None, now_s: float) -> float | None:
+def seconds(retry_after: str | None, now_s: float) -> float | None:
     """Read Retry-After: seconds, or a date. At least a moment, since 0 would mean: ask again at once."""
     if retry_after is None:
         return None
@@ -168,7 +168,8 @@ def _seconds(retry_after: str | None, now_s: float) -> float | None:
 _MOMENT_S: Final = 0.001
 
 
-def _post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, str | None]:
+def post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, str | None]:
+    """Return the status and the Retry-After of the answer; TimeoutError once `timeout_s` have passed, however it drips."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     make = http.client.HTTPSConnection if secure else http.client.HTTPConnection

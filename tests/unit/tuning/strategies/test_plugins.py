@@ -32,7 +32,7 @@ def install(folder: Path, **points: str) -> None:
     found = project["entry-points"]["visutility.strategies"] | points
     lines = "".join(f"{name} = {target}\n" for name, target in found.items())
     others = ""
-    for kind in ("detectors", "handlers", "sources"):
+    for kind in ("detectors", "handlers", "sources", "notifiers"):
         given = project["entry-points"][f"visutility.{kind}"]
         others += f"[visutility.{kind}]\n" + "".join(f"{name} = {target}\n" for name, target in given.items())
     (metadata / "entry_points.txt").write_text(f"[visutility.strategies]\n{lines}{others}")

@@ -1,0 +1,1 @@
+"""Notifications: which happenings go to whom and when (`rules`), by which tools (`receivers`), and the actor."""

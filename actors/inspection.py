@@ -98,7 +98,8 @@ class _Look:
             yield Finding("storage", "needs a driver where the system runs: pip install 'visutility[postgres]'", problem=False)
 
     def page(self, ui: UiSettings) -> Iterator[Finding]:
-        for name, token in (("reader", ui.tokens.reader), ("operator", ui.tokens.operator)):
+        tokens = {"reader": ui.tokens.reader, "operator": ui.tokens.operator, "writer": ui.tokens.writer}
+        for name, token in tokens.items():
             if token is None:
                 continue
             missing = list(self._missing(f"ui.tokens.{name}", token))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -35,13 +36,22 @@ def _header(value: str) -> str:
     return value
 
 
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(f"must be the page's address like https://visutility.example.org, got {shown(value)}")
+    return value.rstrip("/")
+
+
 class UiTokens(Section):
-    """Who shows one of these may read, or read and act; references, since the configuration is kept in the store."""
+    """Who shows one of these may read, act too, or post events; references, since the configuration is kept in the store."""
 
     reader: Annotated[str, AfterValidator(_reference)] | None = None
     """The token that reads, as `${NAME}`: at least 16 characters."""
     operator: Annotated[str, AfterValidator(_reference)] | None = None
     """The token that reads and acts, as `${NAME}`: at least 16 characters."""
+    writer: Annotated[str, AfterValidator(_reference)] | None = None
+    """The token of jobs that post events to the API and do nothing else, as `${NAME}`: at least 16 characters."""
 
 
 class UiSettings(Section):
@@ -51,9 +61,13 @@ class UiSettings(Section):
     """The address that it listens on; any but loopback needs tokens or a trusted proxy."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8420
     """The port that it listens on."""
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    """Where people find the page, like `https://visutility.example.org`: notifications and metrics link to it."""
     tokens: UiTokens = Field(default_factory=UiTokens)
     """Tokens of those who may read, and of those who may act too."""
     trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(default_factory=list)
     """Addresses or networks of proxies that have checked who asks; their users may act."""
     user_header: Annotated[str, AfterValidator(_header)] = "X-Forwarded-User"
     """The header in which such a proxy names the user."""
+    max_events_per_s: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    """Events that each token (or user of a proxy) may post to the API in a second, on average over ten seconds."""

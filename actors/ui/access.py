@@ -22,7 +22,7 @@ from actors.config.ui import SHORTEST_TOKEN, UiSettings
 from actors.config.values import expand
 from actors.people import signature
 
-Role = Literal["reader", "operator"]
+Role = Literal["reader", "operator", "writer"]
 
 COOKIE: Final = "visutility"
 SESSION_S: Final = 12 * 3600.0
@@ -36,9 +36,19 @@ class Visitor:
     name: str | None = None
 
     @property
+    def may_read(self) -> bool:
+        """Tell whether it may see what the system knows: a job that posts events need not."""
+        return self.role != "writer"
+
+    @property
     def may_act(self) -> bool:
         """Tell whether it may change something."""
         return self.role == "operator"
+
+    @property
+    def may_log(self) -> bool:
+        """Tell whether it may post events."""
+        return self.role != "reader"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +99,10 @@ class Access:
         if not said or not hmac.compare_digest(seal.encode("utf-8", "replace"), self._seal(said).encode()):
             return None
         role, name, until = said.split(".")
-        if float(until) < now_s or role not in self.tokens:
+        if float(until) < now_s or role not in self.tokens or role == "writer":
             return None
         who = base64.urlsafe_b64decode(name).decode() or None
-        return Visitor("operator" if role == "operator" else "reader", who)
+        return Visitor("operator" if role == "operator" else "reader", who)  # nobody signs in as a job
 
     def _seal(self, said: str) -> str:
         # From the tokens: a new token ends every session, and no secret of the page's own has to be kept.
@@ -111,7 +121,11 @@ def from_settings(ui: UiSettings, environment: Mapping[str, str], *, host: str, 
         ValueError: a token is missing or too short, or `host` is not loopback and nobody would be checked.
     """
     tokens: dict[Role, str] = {}
-    written: tuple[tuple[Role, str | None], ...] = (("reader", ui.tokens.reader), ("operator", ui.tokens.operator))
+    written: tuple[tuple[Role, str | None], ...] = (
+        ("reader", ui.tokens.reader),
+        ("operator", ui.tokens.operator),
+        ("writer", ui.tokens.writer),
+    )
     for role, reference in written:
         if reference is None:
             continue
@@ -120,7 +134,7 @@ def from_settings(ui: UiSettings, environment: Mapping[str, str], *, host: str, 
             raise ValueError(f"ui.tokens.{role}: {reference} must have at least {SHORTEST_TOKEN} characters")
         tokens[role] = token
     if len(set(tokens.values())) < len(tokens):
-        raise ValueError("ui.tokens: reader and operator must differ, or everybody who reads could act")
+        raise ValueError("ui.tokens: reader, operator and writer must differ, or everybody who reads could act")
     access = Access(tokens, tuple(map(ipaddress.ip_network, ui.trusted_proxies)), ui.user_header, local_name)
     if access.loopback_only and not _is_loopback(host):
         raise ValueError(

@@ -120,7 +120,7 @@ class _Guard:
             length = connection.headers.get("content-length", "0")
             if not path.startswith("/api/") and (not length.isdigit() or int(length) > _MAX_BODY):
                 return PlainTextResponse(f"refused: the body must have at most {_MAX_BODY} bytes", 413)
-        if visitor is not None or path.startswith(_OPEN):
+        if path.startswith(_OPEN) or (visitor is not None and (visitor.may_read or path.startswith("/api/"))):
             return None
         if self._access.loopback_only:
             return PlainTextResponse("refused: without ui.tokens or ui.trusted_proxies only this machine is let in", 403)

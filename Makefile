@@ -2,6 +2,9 @@
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$each && break; done)
 BIN := .venv/bin
+# Files of tests run side by side: most of a test that starts a Ray is a wait. Each process has a Ray of its own.
+WORKERS ?= 3
+PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
 
 .PHONY: help demo test test-integrations test-ui coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
@@ -26,12 +29,12 @@ demo: .venv/.installed ## replay a year of flights with drift, retrains and tuni
 # Covers every suite, including the processes that the tests start.
 coverage: .venv/.installed ## branch coverage of actors/, including worker processes; takes as long as `make test`
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage run -m $(PYTEST)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
 test: .venv/.installed ## every test: unit, contracts, cluster
-	$(BIN)/python -m pytest
+	$(BIN)/python -m $(PYTEST)
 
 # torch is large; its CPU build: make test-integrations PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 test-integrations: .venv/.installed ## callbacks, sources and targets in the real tools: installs them (2 GB), three minutes

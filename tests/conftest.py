@@ -14,6 +14,12 @@ hypothesis.settings.register_profile("ours", deadline=None, derandomize="CI" in 
 hypothesis.settings.load_profile("ours")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the machine before the processes begin that share it (`pytest -n`); they inherit the factor."""
+    if workers := config.getoption("numprocesses", None):
+        speed.share(int(workers))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let a test that hangs be given up later where everything takes longer."""
     usual_s = float(config.getoption("timeout") or config.getini("timeout") or 0)

@@ -3,7 +3,8 @@
     eventually(lambda: found(), "it is found", within_s=slow(60.0))
 
 A deadline only says when to stop hoping. On a machine that is three times slower, or busy with something else, it comes three
-times later; it never comes earlier than it was written.
+times later; it never comes earlier than it was written. Where files of tests run side by side (`make test`), each gets a share
+of the machine only, and its deadlines come as many times later.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ def factor() -> float:
     if _KNOWN not in os.environ:
         os.environ[_KNOWN] = f"{_measured(min(_took_s() for _ in range(3))):.2f}"
     return float(os.environ[_KNOWN])
+
+
+def share(workers: int) -> None:
+    """Let every process that begins after this expect a share of the machine among `workers`."""
+    os.environ[_KNOWN] = f"{factor() * workers:.2f}"
 
 
 def slow(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""One real local Ray for the whole run; each system in a namespace and a store of its own."""
+"""One real local Ray for the whole run, or for each process of it; each system in a namespace and a store of its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-# Before Ray is imported anywhere: the folder in which a test arms failpoints, inherited by every worker.
-FAILPOINTS = Path(os.environ.setdefault("VISUTILITY_FAILPOINTS", f"/tmp/visutility-failpoints-{os.getpid()}"))
+# Before Ray is imported anywhere: the folder in which a test arms failpoints, inherited by every worker. Never that of another
+# process of tests: it would strike there.
+FAILPOINTS = Path(f"/tmp/visutility-failpoints-{os.getpid()}")
+os.environ["VISUTILITY_FAILPOINTS"] = str(FAILPOINTS)
 FAILPOINTS.mkdir(parents=True, exist_ok=True)
 # The folder in which the pages of the documentation run; their workers import what a page saves there.
 PAGES = Path(f"/tmp/visutility-pages-{os.getpid()}")

@@ -19,3 +19,9 @@ def test_it_is_measured_once_and_what_a_test_starts_is_told(monkeypatch: pytest.
     assert (speed.factor(), speed.slow(60.0)) == (2.5, 150.0)
     monkeypatch.setenv(speed._KNOWN, "4.00")
     assert speed.slow(60.0) == 240.0
+
+
+def test_who_shares_the_machine_with_two_others_gets_three_times_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(speed._KNOWN, "2.00")
+    speed.share(3)
+    assert speed.slow(10.0) == 60.0

@@ -194,6 +194,8 @@ def lines(folder: Path) -> dict[str, list[str]]:
 def main(report: Path, folder: Path) -> None:
     """Run each command as a person, for a program, and its help."""
     os.environ["XDG_STATE_HOME"] = str(folder)
+    # Those that nothing here answers for look for a Ray: never for one that happens to run on this machine.
+    os.environ["RAY_ADDRESS"] = "127.0.0.1:1"
     for module in (retrains, silence, tune, stop, versions, watch):
         vars(module)["joined"] = lambda *_: SYSTEM
     vars(status)["read"] = lambda *_: STATUS

@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m tests.chaos`."""
     parser = Parser("tests.chaos", __doc__ or "", example="python -m tests.chaos --seconds 60 --seed 1", program="python -m")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults strike (default 60)")
+    parser.add_argument("--kills", type=int, default=0, help="go on until so many actors were killed, on a slow machine too")
     parser.add_argument("--seed", type=int, default=1, help="decides which faults strike, and in which order")
     parser.add_argument(
         "--events", type=int, default=None, help="how many events are logged meanwhile (default: 5000 a second)"
@@ -82,6 +83,7 @@ def _chaos(arguments: argparse.Namespace, output: Output) -> int:
         keep=arguments.keep,
         crew=((*PRODUCERS, "crowd") if arguments.crowd else PRODUCERS, CONSUMERS),
         crowd=arguments.crowd,
+        kills=arguments.kills,
     )
     output.line(report.title())
     output.table("", COLUMNS, report.rows())

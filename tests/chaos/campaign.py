@@ -57,9 +57,9 @@ class Run:
         self.scenario, self.faults, self.zombies, self.receiver = scenario, faults, zombies, receiver
 
 
-def random_plan(seconds: float, *, nodes: bool, cut: Callable[[], None] | None) -> Plan:
-    """Do whatever the seed says for so many seconds."""
-    return lambda run: run.faults.until(time.monotonic() + seconds, nodes=nodes, cut=cut)
+def random_plan(seconds: float, *, nodes: bool, cut: Callable[[], None] | None, kills: int) -> Plan:
+    """Do whatever the seed says for so many seconds, and until so many actors were killed."""
+    return lambda run: run.faults.until(time.monotonic() + seconds, nodes=nodes, cut=cut, kills=kills)
 
 
 def campaign(
@@ -77,12 +77,14 @@ def campaign(
     late_s: float = 0.0,
     crew: tuple[tuple[str, ...], int] = (PRODUCERS, CONSUMERS),
     crowd: int = 0,
+    kills: int = 0,
 ) -> Report:
     """Run once against `storage` (a URL, or the word postgresql for a private server) and give what was found.
 
     `events` are logged over `seconds` by all producers together. Without a `plan`: random faults by the seed, and nodes where
     the store is a server. `controls` name protections that are taken away. `crew`: the kinds of producers, how many consumers.
     `cuts_every` and `late_s`: what the receiver of webhooks does to its answers. `crowd`: so many more producers of one model.
+    `kills`: random faults strike until at least so many actors were killed, however slow the machine is.
     """
     folder = Path(tempfile.mkdtemp(prefix="visutility-chaos-"))
     points = folder / "points"
@@ -116,7 +118,7 @@ def campaign(
             hook_port=receiver.port,
             crowd=crowd,
         )
-        chosen = plan or random_plan(seconds, nodes=spread, cut=cut if postgres else None)
+        chosen = plan or random_plan(seconds, nodes=spread, cut=cut if postgres else None, kills=kills)
         try:
             report = _run(scenario, machine, points, chosen, crew=Crew(scenario, *crew), receiver=receiver)
         finally:

@@ -56,7 +56,7 @@ RARE_BOUNDARIES: Final = (
 
 # What a fault does to the way from a producer to its acknowledgement; the table has a limit for each.
 ACTOR, NODE_KILL, FREEZE, OTHER = "actor kill", "node kill", "freeze", "other"
-_STRIKES_S: Final = 5.0  # a point that every batch passes
+_STRIKES_S: Final = slow(5.0)  # a point that every batch passes
 _AMBUSH_S: Final = slow(20.0)
 _RECOVERS_S: Final = slow(60.0)
 _PAIR_SHARE: Final = 0.15
@@ -82,15 +82,19 @@ class Faults:
         self._crew, self._zombies = crew, zombies
         self._random = np.random.default_rng([seed, 1])
         self.done: list[Fault] = []
-        self._ambushes: set[str] = set()
+        self._ambushes: list[threading.Thread] = []
+        self._calm = threading.Event()
         self.missed: list[str] = []  # boundaries that were armed in vain
 
     # --- the schedule
 
-    def until(self, end_s: float, *, nodes: bool, cut: Callable[[], None] | None) -> None:
-        """Do harm until the monotonic clock reads `end_s`; `cut` makes the database go away and come back."""
+    def until(self, end_s: float, *, nodes: bool, cut: Callable[[], None] | None, kills: int = 0) -> None:
+        """Do harm until the monotonic clock reads `end_s` and `kills` actors were killed.
+
+        `cut` makes the database go away and come back.
+        """
         rounds = self._rounds(nodes=nodes, cut=cut)
-        while time.monotonic() < end_s:
+        while time.monotonic() < end_s or counts(self.done).get(ACTOR, 0) < kills:
             pair = self._random.random() < _PAIR_SHARE
             next(rounds)()
             if pair:
@@ -175,32 +179,36 @@ class Faults:
 
     def ambush(self, point: str) -> Fault | None:
         """Arm a point and go on: whoever reaches it ends there, in the middle of whatever else is going on."""
-        self._ambushes.add(point)
-        threading.Thread(target=self._watch, args=(point,), daemon=True).start()
+        ambush = threading.Thread(target=self._watch, args=(point,), daemon=True)
+        ambush.start()
+        self._ambushes.append(ambush)
         return None
 
     def _watch(self, point: str) -> None:
         struck_s = self.strike(point, "exit", within_s=_AMBUSH_S)
-        self._ambushes.discard(point)
         if struck_s is None:
             self.missed.append(point)
         else:
             self._noted(ACTOR, point, struck_s)
 
     def calm(self) -> None:
-        """Wait until no ambush is left."""
-        while self._ambushes:
-            time.sleep(0.1)
+        """Call off the ambushes that nobody has walked into."""
+        self._calm.set()
+        for ambush in self._ambushes:
+            ambush.join()
 
     def strike(self, point: str, action: str, *, within_s: float = _STRIKES_S) -> float | None:
         """Arm a point and wait until somebody has reached it; give when, None where nobody came."""
         failpoints.arm(self._points, point, action)
         deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._calm.is_set():
             if not (self._points / point).exists():
                 return time.monotonic()
             time.sleep(0.005)
-        (self._points / point).unlink(missing_ok=True)
+        try:
+            (self._points / point).unlink()
+        except FileNotFoundError:  # just now
+            return time.monotonic()
         return None
 
     def freeze_actor(self) -> Fault | None:

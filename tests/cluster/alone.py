@@ -49,6 +49,29 @@ def alone(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def chaos(*arguments: str, timeout_s: float) -> dict[str, Any]:
+    """Run `python -m tests.chaos ARGUMENTS -o json`, which begins a Ray by itself, and give what it told."""
+    folder = tempfile.mkdtemp(prefix="vc-", dir="/tmp")
+    # What the tests of this process set for their own systems is not for that one; how slow the machine is is.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAY_", "VISUTILITY_")) or name == "VISUTILITY_TESTS_SLOWER"
+    }
+    settings = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.chaos", *arguments, "-o", "json"]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=inherited | settings, capture_output=True, text=True, timeout=slow(timeout_s), check=False
+        )
+        assert done.stdout, f"{arguments} broke off:\n{done.stderr[-4000:]}"
+        told: dict[str, Any] = json.loads(done.stdout)
+        assert "error" not in told, told["error"]
+        return told
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main(module: str, scenario: str, reply: str) -> None:
     import importlib
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ import ray  # noqa: E402
 
 import actors  # noqa: E402
 from actors.system import System  # noqa: E402
+from tests.docs.pages import ROOT  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +84,19 @@ def start(namespace: str, settings: dict[str, Any]) -> Callable[..., System]:
 def system(start: Callable[..., System]) -> System:
     """A system with its defaults, of this test alone."""
     return start()
+
+
+@pytest.fixture
+def work() -> Iterator[Path]:
+    """The folder in which a page's reader works; empty for each. Modules that workers import have names of their own."""
+    yield PAGES
+    for left in PAGES.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def pages_environment(folder: Path) -> dict[str, str]:
+    """Keep what `up` notes apart from that of the person who runs the tests."""
+    return {"XDG_STATE_HOME": str(folder / "state"), "PYTHONPATH": f"{PAGES}:{ROOT}"}
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,6 @@ class Runner:
         return done.stdout
 
 
-def pages() -> list[Path]:
-    """Return the pages whose blocks run: the README, the tutorial and the how-to guides."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("tutorial/*.md")), *sorted((ROOT / "docs").glob("how-to/*.md"))]
+# The pages whose blocks run: those that a reader follows on a laptop where nothing runs yet, and those that find a system.
+LAPTOP = [ROOT / "README.md", *sorted((ROOT / "docs").glob("tutorial/*.md"))]
+HOW_TO = sorted((ROOT / "docs").glob("how-to/*.md"))

@@ -1,4 +1,4 @@
-"""What runs the pages finds what is wrong in them; the pages themselves run in tests/cluster/test_pages.py."""
+"""What runs the pages finds what is wrong in them; the pages themselves run in tests/cluster/test_pages_*.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Runner, pages
+from tests.docs.pages import HOW_TO, LAPTOP, Runner
 
 
 def run(folder: Path, text: str) -> list[str]:
@@ -64,7 +64,7 @@ def test_what_is_skipped_says_why(tmp_path: Path) -> None:
     assert run(tmp_path, '<!-- skip: next "needs a cloud" -->\n\n```shell\nfalse\n```\n') == ["page.md:3: needs a cloud"]
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.name))
+@pytest.mark.parametrize("page", LAPTOP + HOW_TO, ids=lambda page: str(page.name))
 def test_a_page_has_no_block_that_nobody_knows_how_to_run(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     known = {"python", "shell", "yaml", "text", "json", "promql"}

@@ -5,8 +5,10 @@ import math
 import numpy as np
 
 from actors.drift.interface import Floats
+from actors.drift.moments import unit_of
 
 _SQUARES_WITHIN = 1e-140, 1e140  # sizes of a level whose squares a float64 can hold
+_FURTHEST = 1e145  # in the unit of the level: deviations beyond it count as it, so that the sum of their squares stays finite
 
 
 class LevelSums:
@@ -32,7 +34,8 @@ class LevelSums:
         self.origin = origin
         self.total = self.squares = 0.0
         extreme = origin != 0.0 and not _SQUARES_WITHIN[0] < abs(origin) < _SQUARES_WITHIN[1]
-        self._unit = math.ldexp(1.0, -math.frexp(origin)[1]) if extreme else 1.0
+        self._unit = unit_of(origin) if extreme else 1.0
+        self._furthest = _FURTHEST / self._unit
 
     def add(self, part: Floats) -> None:
         """Take the next values."""
@@ -42,20 +45,20 @@ class LevelSums:
         """Do what `add` does for one value, in plain floats."""
         deviation = value - self.origin
         self.total += deviation
-        deviation *= self._unit
+        deviation = min(max(deviation, -self._furthest), self._furthest) * self._unit
         self.squares += deviation * deviation
 
     def _after(self, part: Floats) -> tuple[float, float]:
         deviation = part - self.origin
         line = np.concatenate(([self.total], deviation))
-        deviation = deviation * self._unit
+        deviation = self._in_unit(deviation)
         squares = np.concatenate(([self.squares], deviation * deviation))
         return float(np.add.accumulate(line)[-1]), float(np.add.accumulate(squares)[-1])
 
     def after(self, part: Floats) -> "LevelSums":
         """Return the sums with more values, which are not taken."""
         later = LevelSums()
-        later.origin, later._unit = self.origin, self._unit
+        later.origin, later._unit, later._furthest = self.origin, self._unit, self._furthest
         later.total, later.squares = self._after(part)
         return later
 
@@ -68,9 +71,13 @@ class LevelSums:
         deviation = window - self.origin
         left = n - len(window)
         mean = (self.total - float(deviation.sum())) / left
-        deviation = deviation * self._unit
-        variance = (self.squares - float((deviation * deviation).sum())) / left - (mean * self._unit) ** 2
+        deviation = self._in_unit(deviation)
+        centre = min(max(mean, -self._furthest), self._furthest) * self._unit
+        variance = (self.squares - float((deviation * deviation).sum())) / left - centre * centre
         return self.origin + mean, math.sqrt(max(variance, 0.0)) / self._unit
+
+    def _in_unit(self, deviation: Floats) -> Floats:
+        return np.clip(deviation, -self._furthest, self._furthest) * self._unit
 
     def as_list(self) -> list[float]:
         """Return the numbers that `restore` needs."""

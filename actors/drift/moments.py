@@ -2,9 +2,20 @@
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
+
+_EXPONENT_MAX: Final = 1000  # of a unit, so that its products with small numbers stay finite too
 
 ROUNDING = 1e-9  # of a level: differences below it are taken for rounding
+
+
+def unit_of(size: float) -> float:
+    """Return the power of two that brings values of this size to about 1; the largest there is for 0.
+
+    >>> 0.5 <= 1e-300 * unit_of(1e-300) < 1.0
+    True
+    """
+    return math.ldexp(1.0, min(-math.frexp(size)[1], _EXPONENT_MAX) if size else _EXPONENT_MAX)
 
 
 @dataclass(slots=True)

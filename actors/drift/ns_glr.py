@@ -8,6 +8,7 @@ prewhitened; tied scores are judged by their own distribution. How it compares: 
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from actors.drift.interface import (
     unpack_state,
 )
 from actors.drift.level_sums import LevelSums
+from actors.drift.moments import ROUNDING
 from actors.drift.score_map import ORDER_MAX, ScoreMap
 from actors.drift.window_scan import LENGTHS, LONGEST, Excess, WindowScan
 
@@ -86,14 +88,16 @@ class _Channel:
 
     def fit(self, sample: Floats, *, inflation: float) -> None:
         """Learn from the whole sample, `float64[n]`; new values vary `inflation` times as much as those of it."""
+        level = float(np.median(sample))
         if self._fold:
-            self.centre = float(np.median(sample))
+            self.centre = level
         sample = self.folded(sample)
+        learn = partial(ScoreMap.fit, cap=self._cap, caution=self._caution, rounding=ROUNDING * abs(level))
         if inflation == 1.0:
-            learned, scores = ScoreMap.fit(sample, cap=self._cap, caution=self._caution)
+            learned, scores = learn(sample)
         else:
             middle = float(sample.mean())
-            learned, _ = ScoreMap.fit(middle + inflation * (sample - middle), cap=self._cap, caution=self._caution)
+            learned, _ = learn(middle + inflation * (sample - middle))
             scores = learned.raw_scores(sample)
         whitened = self._use(learned, scores)
         self._restart(learned, whitened, n=len(sample), total=float(whitened.sum()))

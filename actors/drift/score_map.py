@@ -8,14 +8,16 @@ alike; where values are tied, the scores' own distribution is handed on instead 
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from operator import mul
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from actors.drift.distinct import distinct
-from actors.drift.interface import Floats
+from actors.drift.interface import LARGEST, Floats
+from actors.drift.moments import unit_of
 from actors.drift.normal import normal_quantiles
 
 UNIT = 65536.0  # scores are whole multiples of 1 / UNIT, so that float64 sums of them are exact in any order
@@ -36,15 +38,19 @@ _TO_WHOLE = (
     1.5 * 2.0**52
 )  # a float64 of this size has no fraction: adding it rounds as numpy's rint does, in half of round's time
 _SORTED_FROM = 1024  # values looked up at once
-_ROUNDING = 1e-9  # relative difference to a constant below which a value is hardly another one
 _UNSEEN = 2.5  # score of a value that was never seen among about 100
+_SIZES = 1e-100, 1e100  # of samples whose differences a float64 can be divided by; others are learned in a unit of their size
+_CELL = 4.0  # times the rounding: values of one cell mean the same; the cells must leave room between their flat parts
+_GAP_MIN = 1e-200  # in that unit: nearer knots are a step, since no float64 is as steep as the line between them
+_WALL_OF_ZERO = 1e100  # slope beside a stream that was always 0: whatever is not 0 is as surprising as can be
 
 
 @dataclass(frozen=True)
 class ScoreMap:
     """A monotone map to normal scores y, then e_t = (y_t - sum_k phi_k y_{t-k}) / scale, bounded by `cap`.
 
-    Between knots it is linear, outside of them too, at the slope of the outer tenth of the sample.
+    Between knots it is linear, outside of them too, at the slope of the outer tenth of the sample. Values that differ from
+    one another by rounding only have one score: the map is flat around them.
     """
 
     x: Floats  # knots, strictly increasing
@@ -55,29 +61,40 @@ class ScoreMap:
     cap: float
     atoms: Floats | None  # with ties: float64[2, k], scores and their probabilities; else the scores are normal
     slope: Floats  # between knots, 0 in front and at the end
+    unit: float = 1.0  # what values are multiplied by before they are looked up, a power of two
 
     @classmethod
-    def fit(cls, sample: Floats, *, cap: float, caution: float) -> tuple[Self, Floats]:
+    def fit(cls, sample: Floats, *, cap: float, caution: float, rounding: float = 0.0) -> tuple[Self, Floats]:
         """Learn from `sample: float64[n]`, n >= 2, in the order of the stream; return the raw scores of the sample too.
 
         `caution` standard errors are added to the autocorrelation: one that is too small makes false alarms, one that
-        is too large only costs a little delay.
+        is too large only costs a little delay. Differences of at most `rounding` mean nothing.
         """
         n = len(sample)
-        values, counts = distinct(sample)
+        size = max(float(np.abs(sample).max()), rounding)
+        unit = 1.0 if _SIZES[0] < size < _SIZES[1] else unit_of(size)
+        rounding *= unit
+        values, counts = distinct(sample * unit)
+        width = 0.0
+        if _is_tied_by_rounding(values, counts, rounding):
+            values, counts = _rounded(values, counts, rounding)
+            width = rounding
         # p = mid-rank / (n + 1): the chance that a new value falls below, which the in-sample (r - 1/2) / n is not.
         rank = np.cumsum(counts) - 0.5 * counts + 0.5
         keep = _knot_positions(len(values))
         x = values[keep]
         untied, shrinkage = _scores_without_ties(n)
         y = untied if len(values) == n else normal_quantiles(rank[keep] / (n + 1))
-        tail = _outer_slopes(x, y)
-        scores = cls._build(x, y, tail=tail, cap=cap).raw_scores(sample)
+        tail = _outer_slopes(x, y, rounding)
+        if width and 2 * len(x) <= _KNOTS:  # more of them lie so far apart that rounding is nothing to them
+            x, y = np.stack((x - width, x + width), axis=1).ravel(), np.repeat(y, 2)
+        build = partial(cls._build, x, y, tail=tail, cap=cap, unit=unit)
+        scores = build().raw_scores(sample)
         phi, residual_sd, margin = _autoregression(scores, caution)
-        if float(np.sum(counts * (counts - 1.0))) > _TIED * n * (n - 1.0):
-            own = cls._build(x, y, tail=tail, cap=cap, phi=phi).whitened(scores)
-            return cls._build(x, y, tail=tail, cap=cap, phi=phi, atoms=_atoms(own * (margin / shrinkage))), scores
-        return cls._build(x, y, tail=tail, cap=cap, phi=phi, scale=max(residual_sd * margin / shrinkage, _SCALE_MIN)), scores
+        if _is_tied(counts):
+            own = build(phi=phi).whitened(scores)
+            return build(phi=phi, atoms=_atoms(own * (margin / shrinkage))), scores
+        return build(phi=phi, scale=max(residual_sd * margin / shrinkage, _SCALE_MIN)), scores
 
     @classmethod
     def _build(
@@ -90,35 +107,40 @@ class ScoreMap:
         phi: tuple[float, ...] = (),
         scale: float = 1.0,
         atoms: Floats | None = None,
+        unit: float = 1.0,
     ) -> Self:
-        slope = np.concatenate(([0.0], np.diff(y) / np.diff(x), [0.0]))
-        return cls(
-            x=x,
-            y=y,
-            tail=tail,
-            phi=phi,
-            scale=scale,
-            cap=cap,
-            atoms=atoms,
-            slope=slope,
-        )
+        slope = np.concatenate(([0.0], np.diff(y) / np.maximum(np.diff(x), _GAP_MIN), [0.0]))
+        return cls(x=x, y=y, tail=tail, phi=phi, scale=scale, cap=cap, atoms=atoms, slope=slope, unit=unit)
 
     @cached_property
     def _table(self) -> tuple[list[float], list[float], list[float]]:
         """x, y and slope again, for single values; batches never need it."""
         return self.x.tolist(), self.y.tolist(), self.slope.tolist()
 
+    @cached_property
+    def _reach(self) -> tuple[float, float]:
+        """How far from the outer knots scores come to the cap: whatever lies further counts as this, so no slope overflows."""
+        below, above = ((2.0 * self.cap + _UNSEEN) / slope if slope > 0.0 else LARGEST for slope in self.tail)
+        return below, above
+
+    @cached_property
+    def _largest(self) -> float:
+        """The largest value that can be multiplied by the unit."""
+        return LARGEST / max(self.unit, 1.0)
+
     def raw_scores(self, values: Floats) -> Floats:
         """Return the normal scores of `values: float64[n]`, bounded, not yet prewhitened."""
+        if self.unit != 1.0:
+            values = np.clip(values, -self._largest, self._largest) * self.unit
         i = _places(self.x, values)
         left = np.maximum(i - 1, 0)
         scores = self.y[left] + self.slope[i] * (values - self.x[left])
         low, high = self.x[0], self.x[-1]
         below, above = self.tail
         if values.min() < low:
-            scores = np.where(values < low, self.y[0] + below * (values - low), scores)
+            scores = np.where(values < low, self.y[0] + below * np.clip(values - low, -self._reach[0], 0.0), scores)
         if values.max() > high:
-            scores = np.where(values > high, self.y[-1] + above * (values - high), scores)
+            scores = np.where(values > high, self.y[-1] + above * np.clip(values - high, 0.0, self._reach[1]), scores)
         return np.clip(scores, -self.cap, self.cap)
 
     def whitened(self, scores: Floats, past: Floats | None = None) -> Floats:
@@ -136,6 +158,8 @@ class ScoreMap:
 
     def raw_score(self, value: float) -> float:
         """Do what `raw_scores` does for one value, operation by operation, in plain floats."""
+        if self.unit != 1.0:
+            value = min(max(value, -self._largest), self._largest) * self.unit
         x, y, slope = self._table
         i = bisect_right(x, value)
         left = i - 1 if i else 0
@@ -172,6 +196,7 @@ class ScoreMap:
             "scale": self.scale,
             "cap": self.cap,
             "atoms": None if self.atoms is None else self.atoms.tobytes(),
+            "unit": self.unit,
         }
 
     @classmethod
@@ -186,6 +211,7 @@ class ScoreMap:
             phi=tuple(saved["phi"]),
             scale=saved["scale"],
             atoms=None if saved["atoms"] is None else np.frombuffer(saved["atoms"], dtype=np.float64).reshape(2, -1),
+            unit=float(saved.get("unit", 1.0)),  # an earlier build had none
         )
 
 
@@ -219,14 +245,38 @@ def _knot_positions(n: int) -> np.typing.NDArray[np.intp]:
     return np.concatenate((np.arange(_TAIL_KNOTS), middle, np.arange(n - _TAIL_KNOTS, n)))
 
 
-def _outer_slopes(x: Floats, y: Floats) -> tuple[float, float]:
+def _is_tied(counts: npt.NDArray[np.intp]) -> bool:
+    """Return whether two values of a sample are equal so often that its scores are not normal."""
+    n = int(counts.sum())
+    return float(np.sum(counts * (counts - 1.0))) > _TIED * n * (n - 1.0)
+
+
+def _is_tied_by_rounding(values: Floats, counts: npt.NDArray[np.intp], rounding: float) -> bool:
+    """Return whether different values mean the same so often; a few near ones in a continuous sample are no ties."""
+    if rounding <= _GAP_MIN:
+        return False
+    if len(values) == 1:
+        return True
+    return float(np.diff(values).min()) <= _CELL * rounding and _is_tied(_rounded(values, counts, rounding)[1])
+
+
+def _rounded(values: Floats, counts: npt.NDArray[np.intp], rounding: float) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """Return the cells that the values lie in, one of them around the median, and how many values are in each."""
+    middle = float(values[np.searchsorted(np.cumsum(counts), 0.5 * counts.sum())])
+    cells = np.rint((values - middle) / (_CELL * rounding))
+    first = np.flatnonzero(np.concatenate(([True], cells[1:] != cells[:-1])))
+    return middle + cells[first] * (_CELL * rounding), np.add.reduceat(counts, first)
+
+
+def _outer_slopes(x: Floats, y: Floats, rounding: float) -> tuple[float, float]:
     if len(x) < 2:  # a constant stream: anything else is as surprising as can be, but for rounding
-        wall = _UNSEEN / max(_ROUNDING * abs(float(x[0])), 1e-100)
+        wall = _UNSEEN / rounding if rounding else _WALL_OF_ZERO
         return wall, wall
     # Not the last gap but the outer tenth: two close extremes must not make a wall.
     low = max(1, int(np.searchsorted(y, -1.28)))
     high = min(len(x) - 2, int(np.searchsorted(y, 1.28)))
-    return float((y[low] - y[0]) / (x[low] - x[0])), float((y[-1] - y[high]) / (x[-1] - x[high]))
+    left, right = max(float(x[low] - x[0]), _GAP_MIN), max(float(x[-1] - x[high]), _GAP_MIN)
+    return float(y[low] - y[0]) / left, float(y[-1] - y[high]) / right
 
 
 def _atoms(whitened: Floats) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -63,7 +65,7 @@ def test_the_default_finds_the_same_at_any_size(power: int, level: float, spread
     values = np.round(values * 4096.0) / 4096.0  # of so few bits that the smallest numbers there are can hold them
     # As few bits below the smallest number as there are: multiplying by a power of two is exact down to 2**-1074.
     with np.errstate(under="ignore"):
-        scaled = values * np.ldexp(1.0, power)
+        scaled = values * math.ldexp(1.0, power)
     assert alarms(scaled, spread=spread) == alarms(values, spread=spread) != []
 
 
@@ -90,8 +92,8 @@ def test_no_mixture_of_sizes_overflows_or_depends_on_the_cut(name: str, values: 
 @given(power=st.integers(-1000, 990), rounding=st.sampled_from([0.0, 1e-9]), ties=st.booleans())
 def test_one_score_is_the_score_of_a_batch_at_any_size(power: int, rounding: float, ties: bool) -> None:
     rng = np.random.default_rng(7)
-    sample = 1.0 + (rng.integers(0, 5, 300) * 1e-10 if ties else 0.1 * rng.standard_normal(300))
-    unit = float(np.ldexp(1.0, power))
+    sample: Floats = 1.0 + (rng.integers(0, 5, 300) * 1e-10 if ties else 0.1 * rng.standard_normal(300))
+    unit = math.ldexp(1.0, power)
     learned, scores = ScoreMap.fit(sample * unit, cap=4.0, caution=0.0, rounding=rounding * unit)
     some = np.concatenate((sample[:50], [0.0, -2.0, 1.0 + 3e-9, 1.05, 300.0])) * unit
     some = np.concatenate((some, [1e300, -1e300, 5e-324]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ SIZES = st.integers(-300, 299).map(lambda power: 10.0**power)
 SIGNS = st.sampled_from([-1.0, 1.0])
 
 
-def alarms(values: Floats, name: str = "default", *, parts: int = 7, **options: object) -> list[int]:
+def alarms(values: Floats, name: str = "default", *, parts: int = 7, **options: Any) -> list[int]:
     detector = create(name, **options)
     found, at = [], 0
     for part in np.array_split(values, parts):
@@ -92,7 +93,7 @@ def test_no_mixture_of_sizes_overflows_or_depends_on_the_cut(name: str, values: 
 @given(power=st.integers(-1000, 990), rounding=st.sampled_from([0.0, 1e-9]), ties=st.booleans())
 def test_one_score_is_the_score_of_a_batch_at_any_size(power: int, rounding: float, ties: bool) -> None:
     rng = np.random.default_rng(7)
-    sample: Floats = 1.0 + (rng.integers(0, 5, 300) * 1e-10 if ties else 0.1 * rng.standard_normal(300))
+    sample: Floats = 1.0 + (1e-10 * rng.integers(0, 5, 300).astype(np.float64) if ties else 0.1 * rng.standard_normal(300))
     unit = math.ldexp(1.0, power)
     learned, scores = ScoreMap.fit(sample * unit, cap=4.0, caution=0.0, rounding=rounding * unit)
     some = np.concatenate((sample[:50], [0.0, -2.0, 1.0 + 3e-9, 1.05, 300.0])) * unit

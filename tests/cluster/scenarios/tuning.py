@@ -17,6 +17,7 @@ from tests.cluster.waiting import eventually
 from tests.speed import slow
 
 NAMESPACE = "tuning-nodes"
+TRIALS = 500
 
 
 def come_and_go(folder: str) -> dict[str, Any]:
@@ -32,13 +33,14 @@ def come_and_go(folder: str) -> dict[str, Any]:
         enough = Path(folder) / "enough"
 
         def objective(params: dict[str, Any]) -> float:
-            time.sleep(0.0 if enough.exists() else 0.1)
+            for _ in range(20):  # a second, so that there are trials left when the last node has come
+                time.sleep(0.0 if enough.exists() else 0.05)
             return float(params["x"])
 
         def nodes() -> set[str]:
             return {trial.node for trial in tuning.study("nodes").trials if trial.state == "COMPLETED" and trial.node}
 
-        tuning.submit(objective, {"x": [0.0, 1.0]}, trials=1500, seed=1, name="nodes")
+        tuning.submit(objective, {"x": [0.0, 1.0]}, trials=TRIALS, seed=1, name="nodes")
         eventually(lambda: len(nodes()) == 2, "trials on two nodes")
         cluster.remove_node(leaving, allow_graceful=False)
         cluster.add_node(num_cpus=2)
@@ -46,7 +48,7 @@ def come_and_go(folder: str) -> dict[str, Any]:
         eventually(lambda: len(nodes()) == 4, "trials on the nodes that came")
         enough.touch()
         study = tuning.wait("nodes", timeout_s=slow(90))
-        expected = tuning.run(lambda params: float(params["x"]), {"x": [0.0, 1.0]}, trials=1500, seed=1)
+        expected = tuning.run(lambda params: float(params["x"]), {"x": [0.0, 1.0]}, trials=TRIALS, seed=1)
         return {
             "counts": study.counts(),
             "equal": [trial.params for trial in study.trials] == [trial.params for trial in expected.trials],

@@ -15,7 +15,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -143,7 +143,7 @@ class Retrains:
         self._leases = Leases(ask)
         self._process = os.getpid()
 
-    def stream(self, model: str | None = None, timeout_s: float | None = None) -> Iterator[RetrainOrder]:
+    def stream(self, model: str | None = None, timeout_s: float | None = None) -> Generator[RetrainOrder, None, None]:
         """Yield orders of the channel as they come, of `model` or of any.
 
         Waits while there is none, and reconnects while the system is unavailable; ends after `timeout_s` without an order.

@@ -41,6 +41,7 @@ from actors.retraining.rules import orders
 from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
 from actors.retraining.rules.orders import Order, Request
 from actors.storage import Store
+from tests.known import answered
 from tests.speed import slow
 
 MODEL = 'fraud/eu: "v2" $(touch pwned) ;\''  # a name that a careless template would hand to the shell
@@ -320,7 +321,7 @@ class Place:
         """Let life go on, hours if need be, until the order is in `state`."""
         deadline_s = time.monotonic() + slow(60)
         while time.monotonic() < deadline_s:
-            row = (await self.dispatcher.history())["rows"][-1]
+            row = answered(await self.dispatcher.history())["rows"][-1]
             if row["state"] == state:
                 return row
             await self.receiving.work(self.dispatcher)
@@ -388,7 +389,7 @@ def test_what_fails_for_ever_becomes_a_dead_letter_that_can_be_put_back(receivin
         assert row["reason"].startswith("given up after 4 failed attempts")
         assert receiving.launched == []
         receiving.failures = 0
-        assert (await place.dispatcher.retry(order=order))["order"] == order
+        assert answered(await place.dispatcher.retry(order=order))["order"] == order
         row = await place.until("done")
         assert row["attempts"] == 5
         assert receiving.launched == [order]
@@ -450,13 +451,13 @@ def test_an_error_that_quotes_a_secret_is_recorded_without_it(hook: Any, url: st
                 receiving.module.Pager = lambda **options: (_ for _ in ()).throw(RuntimeError(f"no such queue: {options}"))
             order = await place.request()
             deadline_s = time.monotonic() + slow(30)
-            shown = await place.dispatcher.order(order=order)
+            shown = answered(await place.dispatcher.order(order=order))
             while not any(each["reason"] for each in shown["attempt_log"]):
                 assert time.monotonic() < deadline_s, "no attempt has its reason on record"
                 place.dispatcher._launcher.follow_at.clear()
                 await place.dispatcher._launcher.round()
                 await asyncio.sleep(0.005)
-                shown = await place.dispatcher.order(order=order)
+                shown = answered(await place.dispatcher.order(order=order))
             assert shown["attempts"] >= 1
             assert shown["attempt_log"][0]["reason"]
             assert "s3cr3t" not in str(shown)

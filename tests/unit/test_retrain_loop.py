@@ -24,6 +24,7 @@ from actors.retraining.rules.orders import Order
 from actors.storage import Store
 from drivers.explain import in_words
 from drivers.status import rule_in_words
+from tests.known import answered
 from tests.speed import slow
 
 NOW = 1_795_000_000.0
@@ -188,14 +189,14 @@ def test_the_gate_promotes_what_has_won_and_a_person_rolls_back(
         deadline_s = time.monotonic() + slow(30)
         while time.monotonic() < deadline_s:
             await world.settle()
-            rows = (await world.dispatcher.promotions(model="m"))["rows"]
+            rows = answered(await world.dispatcher.promotions(model="m"))["rows"]
             if world.delivered == expected and all(row["state"] == "done" for row in rows):
                 return
             await asyncio.sleep(0.01)
         raise AssertionError(world.delivered)
 
     async def states() -> dict[str, str]:
-        return {row["version"]: row["state"] for row in (await world.detector.versions(model="m"))["rows"]}
+        return {row["version"]: row["state"] for row in answered(await world.detector.versions(model="m"))["rows"]}
 
     async def history() -> None:
         await world.log(170, version="v1")
@@ -206,7 +207,7 @@ def test_the_gate_promotes_what_has_won_and_a_person_rolls_back(
                 break
         assert await states() == {"v1": "former", "v2": "live"}
         await carried_out([("promoted", "v2")])
-        assert (await world.detector.rollback(model="m"))["version"] == "v1"
+        assert answered(await world.detector.rollback(model="m"))["version"] == "v1"
         assert await states() == {"v1": "live", "v2": "former"}
         await carried_out([("promoted", "v2"), ("rolled_back", "v1")])
         with pytest.raises(KeyError, match="has logged something, got 'v9'"):

@@ -16,6 +16,7 @@ from actors.config.stored import store_settings
 from actors.detection.detector import DriftDetector
 from actors.retraining.dispatcher import RetrainDispatcher
 from actors.storage import Store
+from tests.known import answered
 
 WALL_S = 1.8e9
 THEN_S = 1.36e9  # the events are of 2013
@@ -83,7 +84,7 @@ def test_a_skipped_episode_asks_again_when_the_events_have_passed_the_cooldown(u
             for i in range(8):
                 await logged(detector, 0.93 if i < 5 else 0.6, day + 0.1 * i, number, version)
                 number += 100
-            rows = (await peers.dispatcher.history(model="m"))["rows"]
+            rows = answered(await peers.dispatcher.history(model="m"))["rows"]
             if version == "v1":
                 await peers.dispatcher.finish(order=rows[-1]["id"], outcome="done", new_version="v2")
         for day in (9.0, 10.0, 11.0):  # no tick of the wall's clock in between
@@ -137,7 +138,7 @@ def test_a_silence_passes_with_the_events_and_a_lease_with_the_wall(url: str) ->
         dispatcher = dispatcher_of(url, wall)
         await dispatcher.silence(model="other", duration_s=DAY_S)
         await dispatcher.request(**request("e0", THEN_S))
-        taken = await dispatcher.take(consumer="c", timeout_s=0.0)
+        taken = answered(await dispatcher.take(consumer="c", timeout_s=0.0))
         await dispatcher.silence(model="m", duration_s=DAY_S)
         decisions = [(await dispatcher.request(**request(f"e{n}", THEN_S + n * 12 * DAY_S)))["reason"] for n in (1, 2)]
         return decisions, await dispatcher.renew(order=taken["order"]["id"], token=taken["token"])

@@ -20,6 +20,7 @@ from actors.people import Signature
 from actors.storage import Store
 from drivers import explain
 from drivers import status as driver
+from tests.known import answered
 
 NOW = 1_795_000_000.0
 POINTS = ("detector.before_commit", "detector.in_commit", "detector.after_commit")
@@ -94,7 +95,7 @@ def test_a_verdict_is_on_record_with_its_person_and_counted_against_the_budget(w
     async def act() -> str:
         detector = world.detector()
         episode = await world.drift(detector)
-        first = await detector.judge(episode=episode, verdict="false", by="ada", comment="a holiday")
+        first = answered(await detector.judge(episode=episode, verdict="false", by="ada", comment="a holiday"))
         again = await detector.judge(episode=episode, verdict="false", by="ada", comment="a holiday")
         assert (first["status"], first["changed"], again["changed"]) == ("recorded", True, False)
         return episode
@@ -122,7 +123,7 @@ def test_the_last_verdict_counts_also_of_an_episode_that_was_settled_before_a_re
             connection.exec_driver_sql("UPDATE episodes SET open = 0")  # settled long ago: the successor does not hold it
         store.close()
         successor = world.detector()
-        assert (await successor.judge(episode=episode, verdict="true", by="bob"))["changed"]
+        assert answered(await successor.judge(episode=episode, verdict="true", by="bob"))["changed"]
 
     asyncio.run(act())
     assert world.status()["models"]["m"]["judged"] == {"true": 1, "false": 0, "days": 90, "stated": "30d"}
@@ -178,7 +179,7 @@ def test_who_promoted_a_version_stands_with_it_and_goes_to_the_dispatcher(world:
             await detector.ingest(model="m", producer="p", sequence=10 * i, payload=wire.pack(batch))
         await detector.promote(model="m", version="v1", by="ada", comment="v2 is worse")
         await detector.tick()
-        return list((await detector.versions(model="m"))["rows"])
+        return list(answered(await detector.versions(model="m"))["rows"])
 
     rows = asyncio.run(act())
     assert [(row["version"], row["state"], row["by"], row["comment"]) for row in rows if row["state"] == "live"] == [

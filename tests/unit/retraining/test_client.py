@@ -10,7 +10,6 @@ import pytest
 
 from actors.cluster.peers import NotConnectedError, PeerUnavailableError
 from actors.errors import NoSystemError
-from actors.retraining import client as module
 from actors.retraining.client import Retrains
 from tests.speed import slow
 
@@ -38,7 +37,7 @@ class Script:
 
     def __init__(self, **replies: Any) -> None:
         self.replies = {name: list(given) for name, given in replies.items()}
-        self.asked = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
         self.lock = threading.Lock()
         self.called = threading.Condition(self.lock)
 
@@ -64,7 +63,7 @@ class Script:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
 
 
 def test_an_order_comes_with_its_event_and_is_finished_with_its_token() -> None:
@@ -96,8 +95,8 @@ def test_an_order_is_given_back_and_a_promise_goes_with_done() -> None:
 
 
 def test_a_full_house_is_asked_again_when_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited = []
-    monkeypatch.setattr(module.time, "sleep", waited.append)
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
     full = {"status": "unavailable", "reason": "500 consumers wait already", "retry_in_s": 7.0}
     next(Retrains(Script(take=[full, ORDER])).stream())
     assert waited == [7.0]

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from sqlalchemy import Integer, MetaData, Table, inspect, select, text
 
 from actors.clock import Instant
 from actors.retraining import tables
-from actors.retraining.admissions import Asked
+from actors.retraining.admissions import Admission, Asked
 from actors.retraining.commits import Plan
 from actors.retraining.promotions import PromotionPlan
 from actors.retraining.rows import receiver_of
 from actors.retraining.rules import orders
-from actors.retraining.rules.delivery import Backoff, Done, Failed, Promise, Retry
+from actors.retraining.rules.delivery import Backoff, Done, Failed, Outcome, Promise, Retry
 from actors.retraining.rules.orders import Request, Verdict
 from actors.retraining.rules.queue import Limits
 from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Fence, Store
 from tests.database import Postgres, free_port
+from tests.known import some
 
 DAY_S = 86_400.0
 NO_LIMITS = Limits()
 
 
 @pytest.fixture(scope="module")
-def database():
+def database() -> Iterator[Postgres]:
     server = Postgres("127.0.0.1", free_port(), "secret")
     yield server
     server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/store"
         return
@@ -47,18 +52,24 @@ def url(request, tmp_path):
 
 
 @pytest.fixture
-def store(url):
+def store(url: str) -> Iterator[Store]:
     opened = Store(url)
     yield opened
     opened.close()
 
 
-def at(seconds, boot="boot"):
+def at(seconds: float, boot: str = "boot") -> Instant:
     return Instant(1.8e9 + seconds, 900 + seconds, boot)
 
 
-def a_state(store, *, limits=NO_LIMITS, max_failures=3, **plan):
-    settled = {"cooldown_s": 100.0, "dry_run": False, "handler": "webhook", "handler_settings": {}, "lease_s": 60.0} | plan
+def a_state(store: Store, *, limits: Limits = NO_LIMITS, max_failures: int = 3, **plan: Any) -> RetrainingState:
+    settled: dict[str, Any] = {
+        "cooldown_s": 100.0,
+        "dry_run": False,
+        "handler": "webhook",
+        "handler_settings": {},
+        "lease_s": 60.0,
+    } | plan
     fence = Fence.raise_epoch(store.part(DISPATCHER), "dispatcher")
     state = RetrainingState(
         fence,
@@ -71,28 +82,28 @@ def a_state(store, *, limits=NO_LIMITS, max_failures=3, **plan):
     return state
 
 
-def shortfall(model="fraud", ordinal=1, lost=260.0, price=250.0, version="1"):
+def shortfall(model: str = "fraud", ordinal: int = 1, lost: float = 260.0, price: float = 250.0, version: str = "1") -> Asked:
     told = {"cause": "shortfall", "lost": lost, "price": price}
     asked = Request(model, version, "accuracy", 4.2, 1.8e9, "", told, "shortfall", ordinal, lost, price)
     return Asked(asked, f"key-{model}-{version}-{ordinal}")
 
 
-def ask(state, asked, now):
+def ask(state: RetrainingState, asked: Asked, now: Instant) -> Admission:
     return state.admissions.request_all([asked], now)[0].admission
 
 
-def run_to_the_end(state, id_, outcome, now):
-    begun = state.begin(id_, now)
+def run_to_the_end(state: RetrainingState, id_: str, outcome: Outcome, now: Instant) -> None:
+    begun = some(state.begin(id_, now))
     assert state.settle(id_, begun.attempts, outcome, now) is not None
 
 
-def test_a_request_of_any_cause_has_one_order_for_its_key_and_all_promises_hold(store):
+def test_a_request_of_any_cause_has_one_order_for_its_key_and_all_promises_hold(store: Store) -> None:
     state = a_state(store)
     first = ask(state, shortfall(), at(0))
     assert first.decision == "pending"
     assert ask(state, shortfall(), at(1)) == first
     assert ask(state, shortfall(ordinal=2), at(1)).reason == f"order {first.order} of this model is not finished"
-    run_to_the_end(state, first.order, Done(), at(5))
+    run_to_the_end(state, some(first.order), Done(), at(5))
     assert ask(state, shortfall(), at(6)).order == first.order, "the same key never makes a second order"
     assert ask(state, shortfall(ordinal=2), at(6)).reason.startswith("cooling down")
     second = ask(state, shortfall(ordinal=2), at(106))
@@ -106,9 +117,9 @@ def test_a_request_of_any_cause_has_one_order_for_its_key_and_all_promises_hold(
     }
 
 
-def test_a_promise_stays_due_until_it_has_been_passed_on_whatever_is_restarted(store):
+def test_a_promise_stays_due_until_it_has_been_passed_on_whatever_is_restarted(store: Store) -> None:
     state = a_state(store, metric="accuracy")
-    order = ask(state, shortfall(), at(0)).order
+    order = some(ask(state, shortfall(), at(0)).order)
     run_to_the_end(state, order, Done("2", promise=Promise(0.91, 2500.0)), at(5))
     for _ in range(2):
         state = a_state(store, metric="auc")
@@ -119,9 +130,9 @@ def test_a_promise_stays_due_until_it_has_been_passed_on_whatever_is_restarted(s
     assert state.queries.order(order)[0].promise == Promise(0.91, 2500.0)
 
 
-def test_a_second_ending_that_says_something_else_is_stale_and_one_that_says_more_is_recorded(store):
+def test_a_second_ending_that_says_something_else_is_stale_and_one_that_says_more_is_recorded(store: Store) -> None:
     state = a_state(store, handler="channel")
-    order = ask(state, shortfall(), at(0)).order
+    order = some(ask(state, shortfall(), at(0)).order)
     assert state.leases.finish(order, None, Done(), at(1)).status == "recorded"
     assert state.leases.finish(order, None, Done("2"), at(2)).status == "recorded"
     assert state.leases.finish(order, None, Done("2", promise=Promise(0.9, 10.0)), at(3)).status == "recorded"
@@ -133,37 +144,37 @@ def test_a_second_ending_that_says_something_else_is_stale_and_one_that_says_mor
     assert [each.id for each, _metric in state.promises_due()] == [order]
 
 
-def test_the_age_of_a_version_asks_for_a_retrain_also_of_a_model_that_has_gone_silent(store):
+def test_the_age_of_a_version_asks_for_a_retrain_also_of_a_model_that_has_gone_silent(store: Store) -> None:
     state = a_state(store, max_age_s=30 * DAY_S)
     state.deployed("fraud", "1", 1.8e9 - 10 * DAY_S, at(0))
     state.deployed("fraud", "1", 1.8e9 + 5 * DAY_S, at(3))  # the same version again: nothing changes
     assert state.age_all(at(20 * DAY_S - 60)) == []
     state = a_state(store, max_age_s=30 * DAY_S)
     ((deployed, admission),) = state.age_all(at(20 * DAY_S))
-    order = state.queries.order(admission.order)[0]
+    order = state.queries.order(some(admission.order))[0]
     assert (deployed.version, order.request.cause, order.request.version, order.request.ordinal) == ("1", "age", "1", 0)
     assert order.request.explanation["age_s"] == pytest.approx(30 * DAY_S)
     assert state.age_all(at(20 * DAY_S + 1)) == []
     run_to_the_end(state, order.id, Done(), at(20 * DAY_S + 5))
     assert state.age_all(at(50 * DAY_S - 60)) == [], "done without a new version: its age counts anew"
     ((_, again),) = state.age_all(at(50 * DAY_S))
-    assert state.queries.order(again.order)[0].request.ordinal == 1
+    assert state.queries.order(some(again.order))[0].request.ordinal == 1
 
 
-def test_a_version_that_comes_back_after_a_rollback_asks_for_its_age_again(store):
+def test_a_version_that_comes_back_after_a_rollback_asks_for_its_age_again(store: Store) -> None:
     state = a_state(store, max_age_s=30 * DAY_S)
     state.deployed("fraud", "1", 1.8e9, at(0))
     ((_, first),) = state.age_all(at(31 * DAY_S))
-    run_to_the_end(state, first.order, Done("2"), at(31 * DAY_S))
+    run_to_the_end(state, some(first.order), Done("2"), at(31 * DAY_S))
     state.deployed("fraud", "2", 1.8e9 + 31 * DAY_S, at(31 * DAY_S))
     state.deployed("fraud", "1", 1.8e9 + 32 * DAY_S, at(32 * DAY_S))
     assert state.age_all(at(61 * DAY_S)) == []
     ((_, again),) = state.age_all(at(63 * DAY_S))
     assert again.order not in {None, first.order}
-    assert state.queries.order(again.order)[0].state == "pending"
+    assert state.queries.order(some(again.order))[0].state == "pending"
 
 
-def test_no_turn_of_the_store_s_thread_does_more_than_a_hundred_commits_however_many_models_come_of_age(store):
+def test_no_turn_of_the_store_s_thread_does_more_than_a_hundred_commits_however_many_models_come_of_age(store: Store) -> None:
     state = a_state(store, max_age_s=30 * DAY_S)
     for number in range(250):
         state.deployed(f"m{number}", "1", 1.8e9, at(0))
@@ -174,10 +185,10 @@ def test_no_turn_of_the_store_s_thread_does_more_than_a_hundred_commits_however_
     assert len(state.queries.history(None, 1000, "pending")) == 250
 
 
-def test_age_obeys_cooldown_and_silence_and_a_new_version(store):
+def test_age_obeys_cooldown_and_silence_and_a_new_version(store: Store) -> None:
     state = a_state(store, max_age_s=1000.0, cooldown_s=500.0)
     state.deployed("fraud", "1", 1.8e9, at(0))
-    run_to_the_end(state, ask(state, shortfall(), at(800)).order, Done(), at(800))
+    run_to_the_end(state, some(ask(state, shortfall(), at(800)).order), Done(), at(800))
     ((_, refused),) = state.age_all(at(1000))
     assert refused.reason.startswith("cooling down")
     assert state.age_all(at(1100)) == [], "not asked again before the cooldown is over"
@@ -191,13 +202,13 @@ def test_age_obeys_cooldown_and_silence_and_a_new_version(store):
 
 
 @pytest.mark.parametrize("how", ["failed", "dead", "did not pay"])
-def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_a_person_does(store, how):
+def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_a_person_does(store: Store, how: str) -> None:
     state = a_state(store, give_up=3, cooldown_s=0.0, max_failures=1)
     for number in range(3):
         assert state.queries.gave_up() == {}
-        order = ask(state, shortfall(ordinal=number), at(number)).order
-        outcome = {"failed": Failed("oom"), "dead": Retry("HTTP 500"), "did not pay": Done("2")}[how]
-        run_to_the_end(state, order, outcome, at(number))
+        order = some(ask(state, shortfall(ordinal=number), at(number)).order)
+        outcomes: dict[str, Outcome] = {"failed": Failed("oom"), "dead": Retry("HTTP 500"), "did not pay": Done("2")}
+        run_to_the_end(state, order, outcomes[how], at(number))
         if how == "did not pay":
             state.verdict(order, Verdict("did not pay", -3.0, 2.0, 1.8e9), at(0))
             state.verdict(order, Verdict("did not pay", -3.0, 2.0, 1.8e9), at(0))  # sent again
@@ -208,32 +219,32 @@ def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_
     assert refused.reason.startswith("gave up: 3 retrains in a row did not pay, failed or died")
     by_hand = state.admissions.trigger(shortfall().request, "key", at(10), reason="manual: look")
     assert "passes 3 retrains that came to nothing" in by_hand.reason
-    run_to_the_end(state, by_hand.order, Done("3"), at(11))
+    run_to_the_end(state, some(by_hand.order), Done("3"), at(11))
     assert ask(state, shortfall(ordinal=10), at(12)).decision == "pending"
 
 
-def test_a_verdict_of_an_order_that_retention_has_removed_is_moot_and_not_sent_for_ever(store):
+def test_a_verdict_of_an_order_that_retention_has_removed_is_moot_and_not_sent_for_ever(store: Store) -> None:
     state = a_state(store, give_up=1)
     state.verdict("gone", Verdict("did not pay", -3.0, 2.0, 1.8e9), at(0))
     assert state.queries.gave_up() == {}
 
 
-def test_one_that_paid_or_a_reload_begins_the_count_anew(store):
+def test_one_that_paid_or_a_reload_begins_the_count_anew(store: Store) -> None:
     state = a_state(store, give_up=2, cooldown_s=0.0)
     for number, word in enumerate(["did not pay", "paid", "did not pay"]):
-        order = ask(state, shortfall(ordinal=number), at(number)).order
+        order = some(ask(state, shortfall(ordinal=number), at(number)).order)
         run_to_the_end(state, order, Done(str(number)), at(number))
         state.verdict(order, Verdict(word, 1.0, 1.0, 1.8e9), at(0))
     assert state.queries.gave_up() == {}
-    run_to_the_end(state, ask(state, shortfall(ordinal=7), at(7)).order, Failed("oom"), at(7))
+    run_to_the_end(state, some(ask(state, shortfall(ordinal=7), at(7)).order), Failed("oom"), at(7))
     assert state.queries.gave_up() == {"fraud": 2}
     state.begin_anew()
     assert ask(state, shortfall(ordinal=8), at(8)).decision == "pending"
     judged = state.queries.history(None, 10, None, judged=True)
-    assert [order.verdict.word for order in judged] == ["did not pay", "paid", "did not pay"]
+    assert [some(order.verdict).word for order in judged] == ["did not pay", "paid", "did not pay"]
 
 
-def test_five_hundred_orders_queue_and_the_dearest_goes_first(store):
+def test_five_hundred_orders_queue_and_the_dearest_goes_first(store: Store) -> None:
     state = a_state(store, limits=Limits(max_running=2))
     asked = [shortfall(f"m-{n}", lost=100.0 + n, price=100.0) for n in range(500)]
     state.admissions.request_all(asked, at(0))
@@ -254,7 +265,7 @@ def test_five_hundred_orders_queue_and_the_dearest_goes_first(store):
     assert [order.model for order in state.due(at(5))] == ["m-7"]
 
 
-def test_nobody_starves_in_the_store_either(store):
+def test_nobody_starves_in_the_store_either(store: Store) -> None:
     state = a_state(store, limits=Limits(max_running=1))
     ask(state, shortfall("poor", lost=1.0, price=1.0), at(0))
     started = []
@@ -266,7 +277,7 @@ def test_nobody_starves_in_the_store_either(store):
     assert "poor" in started[:4]
 
 
-def test_an_hour_has_room_for_so_many_starts_whatever_is_restarted_and_wherever_the_wall_is_stepped(store):
+def test_an_hour_has_room_for_so_many_starts_whatever_is_restarted_and_wherever_the_wall_is_stepped(store: Store) -> None:
     state = a_state(store, limits=Limits(max_per_hour=2), cooldown_s=0.0)
     for number in range(4):
         ask(state, shortfall(f"m-{number}"), at(number))
@@ -281,21 +292,21 @@ def test_an_hour_has_room_for_so_many_starts_whatever_is_restarted_and_wherever_
     assert state.queries.queue(at(20))[0][1] == "2 orders were started in the last hour, max_per_hour is 2"
 
 
-def test_consumers_of_the_channel_obey_the_queue_too(store):
+def test_consumers_of_the_channel_obey_the_queue_too(store: Store) -> None:
     state = a_state(store, handler="channel", limits=Limits(max_running=1))
     state.admissions.request_all([shortfall("cheap", lost=1.0, price=1.0), shortfall("dear", lost=9.0, price=1.0)], at(0))
     assert {order.dispatched_at for order in state.queries.history(None, 9, None)} == {None}
-    taken = state.leases.take("c", None, at(1))
+    taken = some(state.leases.take("c", None, at(1)))
     assert taken.order.model == "dear"
     assert state.leases.take("d", None, at(2)) is None
     state.leases.finish(taken.order.id, 1, Done(), at(3))
-    assert state.leases.take("d", None, at(4)).order.model == "cheap"
+    assert some(state.leases.take("d", None, at(4))).order.model == "cheap"
 
 
-def test_an_order_that_runs_for_too_long_is_fenced_before_the_model_is_free(store):
+def test_an_order_that_runs_for_too_long_is_fenced_before_the_model_is_free(store: Store) -> None:
     state = a_state(store, handler="channel", limits=Limits(timeout_s=50.0))
-    order = ask(state, shortfall(), at(0)).order
-    token = state.leases.take("c", None, at(1)).order.attempts
+    order = some(ask(state, shortfall(), at(0)).order)
+    token = some(state.leases.take("c", None, at(1))).order.attempts
     for second in range(2, 50, 4):
         assert state.leases.renew(order, token, at(second)) is not None
         assert state.leases.overdue(at(second)) == []
@@ -305,9 +316,9 @@ def test_an_order_that_runs_for_too_long_is_fenced_before_the_model_is_free(stor
     assert state.leases.finish(order, token, Done("2"), at(53)).status == "stale"
 
 
-def test_an_order_that_a_consumer_gives_back_goes_to_the_next_after_a_pause(store):
+def test_an_order_that_a_consumer_gives_back_goes_to_the_next_after_a_pause(store: Store) -> None:
     state = a_state(store, handler="channel")
-    order = ask(state, shortfall(), at(0)).order
+    order = some(ask(state, shortfall(), at(0)).order)
     state.leases.take("c", None, at(1))
     assert state.leases.release(order, 2, "no GPU here", at(2)).status == "stale"
     assert state.leases.release(order, 1, "no GPU here", at(2)).status == "recorded"
@@ -316,9 +327,9 @@ def test_an_order_that_a_consumer_gives_back_goes_to_the_next_after_a_pause(stor
     assert "given back by c: no GPU here" in found.reason
 
 
-def test_a_dead_letter_is_dismissed_with_a_reason_and_is_gone_from_the_dead(store):
+def test_a_dead_letter_is_dismissed_with_a_reason_and_is_gone_from_the_dead(store: Store) -> None:
     state = a_state(store, max_failures=1)
-    order = ask(state, shortfall(), at(0)).order
+    order = some(ask(state, shortfall(), at(0)).order)
     with pytest.raises(ValueError, match="must be failed or dead to be dismissed, got 'pending'"):
         state.dismiss(order, "fixed", at(0))
     run_to_the_end(state, order, Retry("HTTP 500"), at(1))
@@ -333,7 +344,7 @@ def test_a_dead_letter_is_dismissed_with_a_reason_and_is_gone_from_the_dead(stor
         assert tables.read_status(connection)["dead"] == 0
 
 
-def test_decisions_about_versions_are_kept_within_the_retention(store):
+def test_decisions_about_versions_are_kept_within_the_retention(store: Store) -> None:
     webhook = PromotionPlan("webhook", {"kind": "webhook", "url": "http://127.0.0.1:9/"})
     state = a_state(store, promotion=PromotionPlan())
     for number in range(9):
@@ -347,11 +358,11 @@ def test_decisions_about_versions_are_kept_within_the_retention(store):
     assert [order.request.version for order in state.queries.promotions(None, 99)] == ["x"], "what is under way stays"
 
 
-def test_orders_for_one_receiver_do_not_hide_those_for_another(store):
+def test_orders_for_one_receiver_do_not_hide_those_for_another(store: Store) -> None:
     state = a_state(store, handler_settings={"kind": "webhook", "url": "https://u:p@slow.example/x"})
     state.admissions.request_all([shortfall(f"m-{n}") for n in range(400)], at(0))
     state = a_state(store, handler_settings={"kind": "webhook", "url": "https://quick.example/x"})
-    quick = ask(state, shortfall("other"), at(1)).order
+    quick = some(ask(state, shortfall("other"), at(1)).order)
     due = state.due(at(2))
     assert quick in {order.id for order in due}
     assert {receiver_of(order) for order in due} == {"webhook https://slow.example", "webhook https://quick.example"}
@@ -379,7 +390,7 @@ LATER = {
 }
 
 
-def test_a_store_of_schema_1_is_brought_forward_with_its_orders(url):
+def test_a_store_of_schema_1_is_brought_forward_with_its_orders(url: str) -> None:
     """As a build before 0.2 wrote it: the columns that came later are left out, and its rows."""
     before = MetaData()
     for name, table in DISPATCHER.metadata.tables.items():
@@ -417,7 +428,7 @@ def test_a_store_of_schema_1_is_brought_forward_with_its_orders(url):
         assert {"retrain_promises_due", "retrains_started"} <= names
         assert connection.execute(select(tables.deployments)).all() == []
     state = a_state(store)
-    order = ask(state, shortfall("m-0"), at(0)).order
+    order = some(ask(state, shortfall("m-0"), at(0)).order)
     run_to_the_end(state, order, Done("2", promise=Promise(0.9, 100.0)), at(1))
     assert [each.id for each, _metric in state.promises_due()] == [order]
     assert orders.DISMISSED not in {each.state for each in state.queries.history(None, 9, None)}

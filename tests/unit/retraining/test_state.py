@@ -29,6 +29,7 @@ from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Fence, StaleEpochError, Store
 from tests.database import Postgres, free_port
+from tests.known import some
 
 COOLDOWN_S = 1800.0
 KIND = {"queued": "channel", "hooked": "webhook"}
@@ -284,7 +285,7 @@ def test_a_skip_is_on_record_once_for_each_cause_however_often_it_is_asked(store
     for seconds in (1, 2, 3):
         skipped = book.admissions.request(request("queued", "e-2"), at(seconds))
         assert (skipped.decision, skipped.order, skipped.retry_in_s) == ("skipped", None, 60.0)
-    book.leases.finish(first.order, None, Done(), at(10))
+    book.leases.finish(some(first.order), None, Done(), at(10))
     assert book.admissions.request(request("queued", "e-2"), at(20)).retry_in_s == pytest.approx(COOLDOWN_S - 10)
     skips = book.queries.history("queued", 100, orders.SKIPPED)
     assert [skip.reason for skip in skips] == [
@@ -297,7 +298,7 @@ def test_a_skip_is_on_record_once_for_each_cause_however_often_it_is_asked(store
 def test_the_cooldown_is_armed_again_when_a_consumer_takes_the_order_the_first_time_only(store: Any) -> None:
     book = a_book(store)
     book.admissions.request(request("queued"), at(0))
-    order = book.leases.take("c", None, at(1700)).order
+    order = some(book.leases.take("c", None, at(1700))).order
     assert book.queries.cooldowns(at(1700)) == {"queued": COOLDOWN_S}
     sweep(book, 1700, 1720)
     book.leases.take("c", None, at(1730))
@@ -350,7 +351,7 @@ def test_the_history_of_a_selector_is_the_newest_of_its_models(store: Any) -> No
 def test_a_late_word_of_a_consumer_that_lost_its_order_changes_nothing(store: Any) -> None:
     book = a_book(store)
     book.admissions.request(request("queued"), at(0))
-    order = book.leases.take("first", None, at(1)).order
+    order = some(book.leases.take("first", None, at(1))).order
     sweep(book, 1, 20)
     book.leases.take("second", None, at(21))
     assert book.leases.finish(order.id, 1, Done("2"), at(22))[0] == "stale"
@@ -364,20 +365,20 @@ def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_
     book = a_book(store)
     book.admissions.request(request("queued"), at(0))
     for start in (0, 14, 28):
-        order = book.leases.take("c", None, at(start)).order
+        order = some(book.leases.take("c", None, at(start))).order
         sweep(book, start, start + 12)
     dead, attempts = book.queries.order(order.id)
     assert (dead.state, len(attempts)) == (orders.DEAD, 3)
     assert book.leases.take("c", None, at(300)) is None
     assert book.retry(order.id, at(400)).order == order.id
-    assert book.leases.take("c", None, at(401)).order.attempts == 4
+    assert some(book.leases.take("c", None, at(401))).order.attempts == 4
     with pytest.raises(ValueError, match="must be one of failed, dead, expired to be put back, got 'running'"):
         book.retry(order.id, at(402))
 
 
 def test_putting_back_waits_for_another_order_of_the_model(store: Any) -> None:
     book = a_book(store)
-    failed = book.admissions.request(request("queued"), at(0)).order
+    failed = some(book.admissions.request(request("queued"), at(0)).order)
     book.leases.finish(failed, None, Failed("oom"), at(1))
     book.admissions.trigger(request("queued", ""), "key", at(2), reason="manual")
     assert book.retry(failed, at(3)).decision == "skipped"
@@ -386,12 +387,12 @@ def test_putting_back_waits_for_another_order_of_the_model(store: Any) -> None:
 def test_retention_keeps_active_orders_and_the_newest_rows(store: Any) -> None:
     book = a_book(store, plan=lambda _model: Plan(0.0, False, "channel", {}, 60.0))
     for number in range(30):
-        order = book.admissions.request(request("queued", f"e-{number}"), at(number)).order
+        order = some(book.admissions.request(request("queued", f"e-{number}"), at(number)).order)
         if number:
             book.leases.finish(order, None, Done(), at(number))
         else:
             book.leases.finish(order, None, Failed("x"), at(number))
-    active = book.admissions.request(request("hooked", "e-99"), at(40)).order
+    active = some(book.admissions.request(request("hooked", "e-99"), at(40)).order)
     book.keep_house(at(50), keep_rows=10, keep_s=1e9)
     kept = book.queries.history(None, 100, None)
     assert len(kept) == 10
@@ -402,7 +403,7 @@ def test_retention_keeps_active_orders_and_the_newest_rows(store: Any) -> None:
 
 def test_status_counts_orders_by_state(store: Any) -> None:
     book = a_book(store)
-    order = book.admissions.request(request("queued", "e-1"), at(0)).order
+    order = some(book.admissions.request(request("queued", "e-1"), at(0)).order)
     book.admissions.request(request("queued", "e-2"), at(1))
     book.leases.finish(order, None, Done(), at(2))
     with store.part(DISPATCHER).read() as connection:
@@ -420,7 +421,7 @@ def test_the_database_itself_refuses_a_second_active_order_of_a_model(store: Any
 
 def test_a_word_about_an_attempt_that_is_not_the_present_one_changes_nothing(store: Any) -> None:
     book = a_book(store)
-    id_ = book.admissions.request(request("hooked"), at(0)).order
+    id_ = some(book.admissions.request(request("hooked"), at(0)).order)
     book.begin(id_, at(1))
     book.settle(id_, 1, Retry("unknown", 0), at(2))
     book.begin(id_, at(3))
@@ -430,7 +431,7 @@ def test_a_word_about_an_attempt_that_is_not_the_present_one_changes_nothing(sto
 
 def test_every_column_survives_the_store(store: Any) -> None:
     book = a_book(store)
-    id_ = book.admissions.request(request("hooked"), at(0)).order
+    id_ = some(book.admissions.request(request("hooked"), at(0)).order)
     book.begin(id_, at(1))
     before = book.queries.order(id_)[0]
     changed = replace(
@@ -458,7 +459,7 @@ def test_every_column_survives_the_store(store: Any) -> None:
 def test_the_store_finds_due_what_the_rule_calls_due(store: Any) -> None:
     book = a_book(store, max_failures=9)
     for number, model in enumerate(["hooked", "queued"]):
-        id_ = book.admissions.request(request(model, f"e-{number}"), at(0)).order
+        id_ = some(book.admissions.request(request(model, f"e-{number}"), at(0)).order)
         if model == "hooked":
             book.begin(id_, at(0))
             book.settle(id_, 1, Retry("HTTP 500"), at(0))
@@ -478,7 +479,7 @@ def test_consumers_that_live_keep_their_orders_through_an_outage_longer_than_the
     book = a_book(store)
     book.start(at(0))
     book.admissions.request(request("queued"), at(0))
-    order = book.leases.take("c", None, at(0)).order
+    order = some(book.leases.take("c", None, at(0))).order
     book.leases.lapse(at(1))
     if outage == "restart":
         book = a_book(store)

@@ -9,13 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from actors import config, failpoints
 from actors.clock import Instant
+from actors.cluster.peers import Peers
 from actors.config.stored import store_settings
+from actors.replies import Unavailable
+from actors.replies.retraining import Admitted, OrderRow
 from actors.retraining.dispatcher import RetrainDispatcher
 from actors.retraining.rules.delivery import Done, Launched, Outcome, Retry
 from actors.retraining.rules.orders import Order
 from actors.storage import Store
+from tests.known import answered
 from tests.speed import slow
 
 
@@ -81,10 +87,10 @@ class World:
     """One store and what comes and goes around it."""
 
     def __init__(
-        self, url: str, document: dict[str, Any] | None = None, *, receiver: Receiver | None = None, peers: Any = None
+        self, url: str, document: dict[str, Any] | None = None, *, receiver: Receiver | None = None, peers: Peers | None = None
     ) -> None:
         self.url = url
-        self.peers = peers or NoPeers()
+        self.peers = peers if peers is not None else NoPeers()
         self.clock = receiver.clock if receiver else FakeClock()
         self.receiver = receiver or Receiver(self.clock)
         self.configure(document or {"defaults": {"handler": {"kind": "webhook", "url": "http://127.0.0.1:9/"}}})
@@ -114,8 +120,11 @@ class World:
             task.cancel()
         self.dispatcher._thread._thread._thread.shutdown(wait=True, cancel_futures=True)
 
-    async def request(self, episode: str, model: str = "fraud", **changes: Any) -> dict[str, Any]:
-        asked = {
+    async def request(self, episode: str, model: str = "fraud", **changes: Any) -> Admitted:
+        return answered(await self.ask(episode, model, **changes))
+
+    async def ask(self, episode: str, model: str = "fraud", **changes: Any) -> Admitted | Unavailable:
+        asked: dict[str, Any] = {
             "episode": episode,
             "model": model,
             "version": "1",
@@ -126,10 +135,10 @@ class World:
         }
         return await self.dispatcher.request(**(asked | changes))
 
-    async def rows(self) -> list[dict[str, Any]]:
-        return (await self.dispatcher.history())["rows"]
+    async def rows(self) -> list[OrderRow]:
+        return answered(await self.dispatcher.history())["rows"]
 
-    async def until(self, reached: Callable[[list[dict[str, Any]]], bool], what: str = "it") -> list[dict[str, Any]]:
+    async def until(self, reached: Callable[[list[OrderRow]], object], what: str = "it") -> list[OrderRow]:
         """Let the loop run until the history shows something; a bound, not a measurement."""
         deadline_s = time.monotonic() + slow(30)
         while time.monotonic() < deadline_s:
@@ -142,11 +151,11 @@ class World:
 
 
 class NoPeers:
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         raise AssertionError(f"{name}.{method} must not be called")
 
 
-def die_at(monkeypatch: Any, point: str) -> list[str]:
+def die_at(monkeypatch: pytest.MonkeyPatch, point: str) -> list[str]:
     """Kill whoever reaches `point` first; gives the list that then holds it."""
     struck: list[str] = []
 

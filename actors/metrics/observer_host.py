@@ -128,7 +128,7 @@ def register(namespace: str, observer: object, *, name: str) -> None:
         raise ValueError(f"name must be a text of 1 to 100 characters, got {shown(name)}")
     # A name of its own each time: Ray takes a moment to give the name of a killed actor free.
     actor = f"observer:{name}:{uuid.uuid4().hex[:8]}"
-    pickled = cloudpickle.dumps(observer)  # type: ignore[no-untyped-call]
+    pickled = cloudpickle.dumps(observer)
     handle = deployment.spawn_observer(actor, namespace=namespace, detached=False, pickled=pickled)
     ray.get(handle.check.remote(), timeout=_REGISTER_S)
     arguments = {"name": name, "observer": actor}

@@ -91,7 +91,7 @@ def simulated(storage: str | None) -> Iterator[Stage]:
         yield Stage(cluster, folder, storage)
     finally:
         ray.shutdown()
-        cluster.shutdown()  # type: ignore[no-untyped-call]
+        cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 

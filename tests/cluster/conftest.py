@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import uuid
@@ -41,7 +42,7 @@ def cluster() -> Iterator[str]:
         include_dashboard=False,
         object_store_memory=150 * 2**20,
         namespace=f"tests-{uuid.uuid4().hex[:6]}",
-        logging_level="WARNING",
+        logging_level=logging.WARNING,
         log_to_driver=False,
     )
     yield ray.get_runtime_context().gcs_address

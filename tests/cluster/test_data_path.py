@@ -17,6 +17,7 @@ from actors import MetricsEvent
 from actors import failpoints as points
 from actors.metrics.client import Metrics
 from actors.system import System
+from tests.known import some
 from tests.speed import slow
 
 
@@ -37,7 +38,7 @@ def until(true: Callable[[], Any], timeout_s: float = 30.0) -> Any:
 def kill(system: System, actor: str) -> None:
     """End the process of an actor like a crash does."""
     pid = system.status()["actors"][actor]["pid"]
-    os.kill(pid, signal.SIGKILL)
+    os.kill(some(pid), signal.SIGKILL)
 
 
 def counted(metrics: Metrics, timeout_s: float = 60.0) -> int:
@@ -114,7 +115,7 @@ def test_an_episode_whose_process_ends_while_it_asks_gets_one_order(shared_syste
 def test_raw_events_are_answered_with_what_became_of_each(shared_system: System) -> None:
     broadcaster = ray.get_actor("broadcaster", namespace=shared_system.namespace)
     good = {"model_name": "raw", "model_version": "7", "accuracy": 0.91}
-    reply = ray.get(broadcaster.broadcast.remote(events=[good, {**good, "accuracy": 1.2}, {**good, "model_name": "raw2"}]))
+    reply: Any = ray.get(broadcaster.broadcast.remote(events=[good, {**good, "accuracy": 1.2}, {**good, "model_name": "raw2"}]))
     assert reply["accepted"] == 2
     assert [(r["index"], r["field"], r["rule"]) for r in reply["rejected"]] == [(1, "accuracy", "must be a number from 0 to 1")]
     numbered = {"events": [good, {**good, "accuracy": 7}, good], "producer": "job", "sequence": 0}

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from actors import failpoints as points
 from actors.cluster.peers import BlockingPeers, PeerUnavailableError
 from actors.system import System
 from tests.cluster.waiting import eventually
+from tests.known import some
 from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +102,10 @@ def requested(peers: BlockingPeers, model: str, episode: str) -> dict[str, Any]:
     return dict(eventually(recorded, f"{episode} is recorded"))
 
 
+def gone(path: Path) -> bool:
+    return not path.exists()
+
+
 def second_order(peers: BlockingPeers, model: str) -> None:
     """Ask for another order until the cooldown lets one through."""
     eventually(lambda: requested(peers, model, f"{model}-2")["decision"] != "skipped", f"the second order of {model}")
@@ -115,7 +121,7 @@ def test_killed_at_every_boundary_no_order_is_lost_launched_twice_or_inside_a_co
     for point in LAUNCHING:
         points.arm(failpoints, f"dispatcher.{point}", "exit")
         orders[point] = requested(peers, point, f"{point}-1")["order"]
-        eventually(lambda point=point: not (failpoints / f"dispatcher.{point}").exists(), f"{point} strikes")
+        eventually(partial(gone, failpoints / f"dispatcher.{point}"), f"{point} strikes")
         threads.append(threading.Thread(target=second_order, args=(peers, point)))
         threads[-1].start()
     for thread in threads:
@@ -150,7 +156,7 @@ def test_killed_while_handing_over_every_order_is_done_once(start: Callable[...,
     for point in HANDING_OVER:
         points.arm(failpoints, f"dispatcher.{point}", "exit")
         given.append(requested(peers, point, f"{point}-1")["order"])
-        eventually(lambda point=point: not (failpoints / f"dispatcher.{point}").exists(), f"{point} strikes")
+        eventually(partial(gone, failpoints / f"dispatcher.{point}"), f"{point} strikes")
         eventually(lambda: all(row["state"] == "done" for row in system.retrains.history()), f"the order of {point} is done")
     consumer.join()
     assert sorted(done) == sorted(given)
@@ -182,7 +188,7 @@ def test_the_order_of_a_killed_consumer_goes_to_the_next_with_its_id_and_a_raise
     second = next(system.retrains.stream(model="leased", timeout_s=slow(30)))
     assert (second.id, second.attempt) == (order, 2)
     assert second.done(new_version="2")
-    shown = system.retrains.show(order)
+    shown = system.retrains.show(some(order))
     assert [log["outcome"] for log in shown["attempt_log"]] == ["retry", "done"]
 
 

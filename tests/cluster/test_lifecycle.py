@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from actors.storage import StoreError
 from actors.system import System
 from tests.cluster.alone import alone
 from tests.cluster.waiting import eventually
+from tests.known import some
 from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
 
 
 def pids(system: System) -> dict[str, int]:
-    return {name: actor["pid"] for name, actor in system.status()["actors"].items()}
+    return {name: some(actor["pid"]) for name, actor in system.status()["actors"].items()}
 
 
 def log_one(system: System, model: str) -> None:
@@ -38,7 +40,7 @@ def log_one(system: System, model: str) -> None:
 
     def taken() -> bool:
         broadcaster = ray.get_actor("broadcaster", namespace=system.namespace)
-        reply = ray.get(broadcaster.broadcast.remote(events=[{"model_name": model, "accuracy": 0.9}]), timeout=slow(60))
+        reply: Any = ray.get(broadcaster.broadcast.remote(events=[{"model_name": model, "accuracy": 0.9}]), timeout=slow(60))
         assert reply["rejected"] == []
         return bool(reply["accepted"] == 1)
 
@@ -166,7 +168,7 @@ class TestAStartThatFails:
             def hello(self) -> str:
                 return "not yours"
 
-        held = ray.remote(Tuner).options(name=taken, namespace=namespace, num_cpus=0).remote()
+        held: Any = ray.remote(Tuner).options(name=taken, namespace=namespace, num_cpus=0).remote()
         assert ray.get(held.hello.remote()) == "not yours"
         with pytest.raises(ConflictError, match=f"'{taken}' is taken by an actor of class .*Tuner, which is none of ours"):
             actors.start(settings, namespace=namespace)
@@ -260,7 +262,7 @@ def test_status_tells_of_actors_that_are_frozen_or_dead_and_the_watch_brings_the
         assert told["actors"]["tuner"]["pid"] == before["tuner"], "the pid of a frozen process, for a person to look at"
         # The broadcaster replaces the dispatcher, the new dispatcher replaces the tuner, Ray restarts the detector.
         for name in ("dispatcher", "tuner", "detector:m"):
-            eventually(lambda name=name: is_new(system, name, before), f"another process is {name}", within_s=120.0)
+            eventually(partial(is_new, system, name, before), f"another process is {name}", within_s=120.0)
     finally:
         for name in ("tuner", "dispatcher"):
             if connection.alive(before[name]):

@@ -12,6 +12,7 @@ import pytest
 
 from actors.system import System
 from drivers import tune
+from tests.known import some
 from tests.speed import slow
 
 SPACE = {"x": [0.0, 1.0]}
@@ -26,7 +27,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> 
 
 
 def test_a_retrain_order_runs_a_study_and_hands_its_best_parameters_on(start: Callable[..., System]) -> None:
-    handler = {
+    handler: dict[str, Any] = {
         "kind": "tune",
         "objective": "drivers.objectives:branin",
         "space": {"x": [-5, 10], "y": [0, 15]},
@@ -39,13 +40,14 @@ def test_a_retrain_order_runs_a_study_and_hands_its_best_parameters_on(start: Ca
     system.retrains.trigger("tuned", reason="try")
     order = next(iter(system.retrains.stream(model="tuned", timeout_s=slow(60))))
     order.done(new_version="v2")
-    found = order.event.explanation["tuning"]
+    found: Any = order.event.explanation["tuning"]
     assert found["name"] == order.event.id
     study = system.tuner.study(order.event.id)
     assert study.state == "DONE"
     assert study.trials[0].params == {"x": 0.0, "y": 0.0} == found["current_params"]
-    assert (study.best.id, study.best.params, study.best.value) == (found["trial"], found["params"], found["value"])
-    assert found["improvement"] == pytest.approx(study.trials[0].value - study.best.value)
+    best, current = some(study.best), some(study.trials[0].value)
+    assert (best.id, best.params, some(best.value)) == (found["trial"], found["params"], found["value"])
+    assert found["improvement"] == pytest.approx(current - some(best.value))
     # The next order starts from what this one found, and random search will hardly improve on it by so much again.
     time.sleep(1.1)
     system.retrains.trigger("tuned", reason="again")

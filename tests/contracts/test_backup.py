@@ -18,7 +18,7 @@ from sqlalchemy import text
 from actors.detection.tables import DETECTOR
 from actors.retraining.rules.orders import order_id
 from actors.retraining.tables import DISPATCHER
-from actors.storage import Store, StoreError, StoreReader, backup, schema
+from actors.storage import Store, StoreError, StoreReader, backup, schema, sqlite
 from actors.storage.schema import SYSTEM
 from actors.tuning.tables import TUNER
 from drivers import cli
@@ -139,12 +139,12 @@ class _Slow:
 
 def test_snapshots_that_are_opened_slowly_are_of_one_moment_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:///{tmp_path}/store"
-    connected = backup.sqlite.connected
+    connected = sqlite.connected
 
     def opened(file: Path, how: str) -> Any:
         return _Slow(connected(file, how)) if how == "mode=ro" else connected(file, how)
 
-    slow = SimpleNamespace(**{**vars(backup.sqlite), "connected": opened})
+    slow = SimpleNamespace(**{**vars(sqlite), "connected": opened})
     monkeypatch.setattr(backup, "sqlite", slow)
     test_a_backup_under_load_is_of_one_moment_in_all_parts(url, tmp_path)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors.drift import Alarm, check, create, describe, names
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "default, one side": {"direction": "down"},
     "default, with season": {"season": 12},

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import standardwebhooks
@@ -33,6 +33,7 @@ from actors import config
 from actors.clock import Instant
 from actors.cluster.peers import PeerUnavailableError
 from actors.config.stored import store_settings
+from actors.replies import OrderRow
 from actors.retraining import handlers
 from actors.retraining.dispatcher import RetrainDispatcher
 from actors.retraining.handlers import ray_job, webhook
@@ -41,7 +42,7 @@ from actors.retraining.rules import orders
 from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
 from actors.retraining.rules.orders import Order, Request
 from actors.storage import Store
-from tests.known import answered
+from tests.known import answered, some
 from tests.speed import slow
 
 MODEL = 'fraud/eu: "v2" $(touch pwned) ;\''  # a name that a careless template would hand to the shell
@@ -64,7 +65,7 @@ class FakeClock:
 class Receiving:
     """What stands at the other end of a handler. `launched` holds the id of each retrain that really began."""
 
-    document: ClassVar[dict[str, Any]]
+    document: dict[str, Any]
 
     def __init__(self) -> None:
         self.launched: list[str] = []
@@ -75,7 +76,7 @@ class Receiving:
     async def work(self, dispatcher: RetrainDispatcher) -> None:
         """Do what happens by itself in life."""
 
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         raise AssertionError(f"{name}.{method} must not be called")
 
     def close(self) -> None:
@@ -85,13 +86,15 @@ class Receiving:
 class Consuming(Receiving):
     """`channel`: a consumer that takes and finishes; failing, it drops the order and never renews."""
 
-    document: ClassVar[dict[str, Any]] = {"kind": "channel"}
+    def __init__(self) -> None:
+        super().__init__()
+        self.document = {"kind": "channel"}
 
     async def work(self, dispatcher: RetrainDispatcher) -> None:
         taken = await dispatcher.take(consumer="c", timeout_s=0)
         if taken["status"] != "order":
             return
-        self.seen.append(taken["order"]["event"])
+        self.seen.append(dict(taken["order"]["event"]))
         if self.failures:
             self.failures -= 1
             return
@@ -106,7 +109,7 @@ class FakeRunner(Receiving):
         super().__init__()
         self.tasks: dict[str, dict[str, Any]] = {}
         self.module = types.ModuleType("retrain_targets")
-        self.module.train = self.train  # type: ignore[attr-defined]
+        vars(self.module)["train"] = self.train
         receiving = self
 
         class Pager:
@@ -117,7 +120,7 @@ class FakeRunner(Receiving):
                 assert self.queue == "q1"
                 receiving.train(event)
 
-        self.module.Pager = Pager  # type: ignore[attr-defined]
+        vars(self.module)["Pager"] = Pager
         sys.modules["retrain_targets"] = self.module
 
     def train(self, event: Any) -> dict[str, str]:
@@ -128,7 +131,7 @@ class FakeRunner(Receiving):
         self.launched.append(event.id)
         return {"new_version": "v3"}
 
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         assert name == "runner"
         if self.away:
             raise PeerUnavailableError("runner: away")
@@ -157,24 +160,27 @@ class FakeRunner(Receiving):
 
 
 class Tasks(FakeRunner):
-    document: ClassVar[dict[str, Any]] = {"kind": "task", "target": "retrain_targets:train"}
+    def __init__(self) -> None:
+        super().__init__()
+        self.document = {"kind": "task", "target": "retrain_targets:train"}
 
 
 class Customs(FakeRunner):
-    document: ClassVar[dict[str, Any]] = {"kind": "retrain_targets:Pager", "options": {"queue": "${QUEUE}"}}
+    def __init__(self) -> None:
+        super().__init__()
+        self.document = {"kind": "retrain_targets:Pager", "options": {"queue": "${QUEUE}"}}
 
 
 class FakeJobs(Receiving):
     """`ray_job`: a Jobs API that refuses a second job of one id, as Ray's does; a job succeeds when it is asked after."""
 
-    document: ClassVar[dict[str, Any]] = {
-        "kind": "ray_job",
-        "entrypoint": "python train.py --model {model} {{x}}",
-        "runtime_env": {"env_vars": {"A": "${QUEUE}"}},
-    }
-
     def __init__(self) -> None:
         super().__init__()
+        self.document = {
+            "kind": "ray_job",
+            "entrypoint": "python train.py --model {model} {{x}}",
+            "runtime_env": {"env_vars": {"A": "${QUEUE}"}},
+        }
         self.jobs: dict[str, SimpleNamespace] = {}
 
     def get_job_info(self, job_id: str) -> Any:
@@ -196,7 +202,7 @@ class FakeJobs(Receiving):
         )
         self.jobs[id_] = SimpleNamespace(status="RUNNING", message="", metadata=job["metadata"])
         self.launched.append(id_)
-        return id_
+        return str(id_)
 
     def delete_job(self, job_id: str) -> bool:
         del self.jobs[job_id]
@@ -245,20 +251,20 @@ class Hooked(Receiving):
             request.end_headers()
             return
         answer = self.script.pop(0) if self.script else (200, {})
-        if answer == "hang":
+        if not isinstance(answer, str):
+            self._answered(request, event["id"], *answer)
+        elif answer == "hang":
             self.release.wait(slow(60))
-            return
-        if answer == "drip":
+        elif answer == "drip":
             request.wfile.write(b"HTTP/1.1 200 OK\r\n")
             while not self.release.wait(0.05):
                 request.wfile.write(b"X-Slow: 1\r\n")
-            return
-        if answer == "drop":
+        elif answer == "drop":
             request.connection.close()
-            return
-        status, headers = answer
-        if 200 <= status < 300 and event["id"] not in self.launched:  # this receiver keeps the ids it has seen
-            self.launched.append(event["id"])
+
+    def _answered(self, request: Any, id_: str, status: int, headers: dict[str, str]) -> None:
+        if 200 <= status < 300 and id_ not in self.launched:  # this receiver keeps the ids it has seen
+            self.launched.append(id_)
         request.send_response(status)
         for name, value in headers.items():
             request.send_header(name, value)
@@ -297,7 +303,7 @@ class Place:
         return self.dispatcher
 
     async def restart(self) -> None:
-        self.dispatcher._loop_task.cancel()
+        some(self.dispatcher._loop_task).cancel()
         for task in list(self.dispatcher._launcher.attempts.values()):
             task.cancel()
         # A process that ends takes its threads along.
@@ -315,9 +321,9 @@ class Place:
             triggered_at=1.8e9,
             explanation={"baseline": {"n": 500, "mean": 0.93}},
         )
-        return reply["order"]
+        return some(answered(reply)["order"])
 
-    async def until(self, state: str) -> dict[str, Any]:
+    async def until(self, state: str) -> OrderRow:
         """Let life go on, hours if need be, until the order is in `state`."""
         deadline_s = time.monotonic() + slow(60)
         while time.monotonic() < deadline_s:
@@ -437,18 +443,23 @@ def test_no_secret_shows_in_history_or_attempts(receiving: Any, url: str) -> Non
     asyncio.run(story())
 
 
+def unheard_of(**options: object) -> object:
+    raise RuntimeError(f"no such queue: {options}")
+
+
 @pytest.mark.parametrize("secret", ["s3cr3t-token", "line\nbreak-s3cr3t", 'quote\'d "s3cr3t"'])
 def test_an_error_that_quotes_a_secret_is_recorded_without_it(hook: Any, url: str, secret: Any) -> None:
     async def story() -> None:
-        for receiving, document in (
+        cases: list[tuple[Receiving, dict[str, Any]]] = [
             (hook, hook.document | {"headers": {"Authorization": "${TOKEN}"}}),
             (Customs(), {"kind": "retrain_targets:Pager", "options": {"${TOKEN}": 1} | {"queue": "${TOKEN}"}}),
-        ):
+        ]
+        for receiving, document in cases:
             receiving.document = document
             place = Place(receiving, url + receiving.document["kind"][:3], environment={"TOKEN": secret, "HOOK_SECRET": SECRET})
             hook.failures = 1
             if isinstance(receiving, Customs):
-                receiving.module.Pager = lambda **options: (_ for _ in ()).throw(RuntimeError(f"no such queue: {options}"))
+                vars(receiving.module)["Pager"] = unheard_of
             order = await place.request()
             deadline_s = time.monotonic() + slow(30)
             shown = answered(await place.dispatcher.order(order=order))
@@ -482,8 +493,19 @@ def surroundings(peers: Any = None, environment: Any = None) -> Surroundings:
     return Surroundings("contracts", peers, secrets, ThreadPoolExecutor(4), none_in_force)
 
 
+def settings_of(document: dict[str, Any]) -> config.HandlerSettings:
+    return config.load({"defaults": {"handler": document}}).defaults.handler
+
+
+def job_settings(**more: object) -> config.RayJobHandlerSettings:
+    settings = settings_of({"kind": "ray_job", "entrypoint": "true", **more})
+    assert isinstance(settings, config.RayJobHandlerSettings)
+    return settings
+
+
 def hooked(hook: Any, **changes: Any) -> Any:
-    settings = config.load({"defaults": {"handler": hook.document | changes}}).defaults.handler
+    settings = settings_of(hook.document | changes)
+    assert isinstance(settings, config.WebhookHandlerSettings)
     return webhook.WebhookHandler(settings, surroundings())
 
 
@@ -604,7 +626,8 @@ def test_a_lost_connection_and_a_closed_port_are_tried_again(hook: Any) -> None:
 
 
 def test_a_webhook_without_its_secret_sends_nothing(hook: Any) -> None:
-    settings = config.load({"defaults": {"handler": hook.document}}).defaults.handler
+    settings = settings_of(hook.document)
+    assert isinstance(settings, config.WebhookHandlerSettings)
     handler = webhook.WebhookHandler(settings, surroundings(environment={}))
     with pytest.raises(ValueError, match="has no HOOK_SECRET"):
         asyncio.run(handler.launch(an_order()))
@@ -630,7 +653,7 @@ def test_values_in_an_entrypoint_are_quoted_for_the_shell(tmp_path: Path) -> Non
 
 
 def job_handler(jobs: Any) -> Any:
-    settings = config.load({"defaults": {"handler": {"kind": "ray_job", "entrypoint": "true"}}}).defaults.handler
+    settings = job_settings()
     return ray_job.RayJobHandler(settings, surroundings(), connect=lambda _address: jobs)
 
 
@@ -666,15 +689,14 @@ def test_putting_back_an_order_makes_room_for_a_new_job_of_its_id() -> None:
 def test_a_job_event_that_is_too_large_for_the_environment_comes_without_its_explanation() -> None:
     asked = Request("m", "1", "accuracy", 1.0, 1.8e9, "e-1", {"text": "x" * 200_000})
     order = Order("s-r-2", asked, orders.RUNNING, "", "ray_job", {}, 1.8e9, attempts=1)
-    settings = config.load({"defaults": {"handler": {"kind": "ray_job", "entrypoint": "true"}}}).defaults.handler
+    settings = job_settings()
     event = json.loads(ray_job.job_of(settings, order)["runtime_env"]["env_vars"]["VISUTILITY_EVENT"])
     assert (event["id"], event["explanation"]) == ("s-r-2", {})
 
 
 def test_the_resources_of_a_job_are_those_of_its_entrypoint() -> None:
     resources = {"num_cpus": 2.0, "num_gpus": 0.5, "memory": 1e9, "tpu": 1.0}
-    document: ClassVar[dict[str, Any]] = {"kind": "ray_job", "entrypoint": "true", "resources": resources}
-    job = ray_job.job_of(config.load({"defaults": {"handler": document}}).defaults.handler, an_order())
+    job = ray_job.job_of(job_settings(resources=resources), an_order())
     assert {name: value for name, value in job.items() if name.startswith("entrypoint_")} == {
         "entrypoint_num_cpus": 2.0,
         "entrypoint_num_gpus": 0.5,

@@ -21,6 +21,7 @@ from actors import wire
 from actors.clock import Instant
 from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
+from actors.detection.rows import Changes
 from actors.detection.state import DetectionState, Ingest, UnavailableError
 from actors.detection.stored import detector_parts
 from actors.detection.tables import DETECTOR
@@ -28,6 +29,7 @@ from actors.storage import UNAVAILABLE, Fence, PartKind, SchemaError, StaleEpoch
 from actors.storage.schema import SYSTEM
 from actors.tuning.tables import TUNER
 from tests.database import Postgres, free_port
+from tests.known import some
 from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +142,7 @@ print("committed", flush=True)
 def test_a_holder_that_is_frozen_inside_its_commit_loses_it(url: str, store: Store) -> None:
     store.part(DETECTOR, 0)
     holder = _python(_FROZEN, url)
-    assert holder.stdout.readline() == "held\n"
+    assert some(holder.stdout).readline() == "held\n"
     began = time.monotonic()
     fence = Fence.raise_epoch(store.part(DETECTOR, 0), "owner")
     assert time.monotonic() - began < slow(10)
@@ -159,7 +161,7 @@ def test_a_frozen_holder_of_a_file_makes_its_successor_wait_until_it_is_killed(
     monkeypatch.setattr("actors.storage.sqlite.LOCK_WAIT_S", 0.2)
     part = store.part(DETECTOR, 0)
     holder = _python(_FROZEN, url)
-    assert holder.stdout.readline() == "held\n"
+    assert some(holder.stdout).readline() == "held\n"
     with pytest.raises(UNAVAILABLE, match="locked"):
         Fence.raise_epoch(part, "owner")
     holder.kill()  # what the watchdog does
@@ -184,8 +186,8 @@ def _python(script: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def _changes(model: str, sequence: int, n: int = 1) -> detector_tables.Changes:
-    changes = detector_tables.Changes()
+def _changes(model: str, sequence: int, n: int = 1) -> Changes:
+    changes = Changes()
     memory = detector_tables.pack({"versions": {}, "state": "learning"})
     changes.models.append(
         {

@@ -152,7 +152,8 @@ def until(true: Any, what: str, deadline_s: float) -> None:
 
 def status(timeout_s: float = 60) -> dict[str, Any]:
     told = step('ray exec cluster.yaml "visutility status -o json" 2>/dev/null', timeout_s=timeout_s)
-    return json.loads(told[told.index("{") : told.rindex("}") + 1])
+    found: dict[str, Any] = json.loads(told[told.index("{") : told.rindex("}") + 1])
+    return found
 
 
 @contextmanager

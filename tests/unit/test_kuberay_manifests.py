@@ -75,7 +75,14 @@ def strict(value: Any, schema: dict[str, Any], path: str) -> list[str]:
         return []
     if schema.get("x-kubernetes-int-or-string"):
         return [] if isinstance(value, (int, str)) else [f"{path}: must be a number or a text"]
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "number": (int, float)}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "boolean": bool,
+        "number": (int, float),
+    }
     kind = schema.get("type")
     if kind and (not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "boolean")):
         return [f"{path}: must be {kind}, got {value!r}"]

@@ -77,7 +77,7 @@ class World:
 
     def restart(self) -> None:
         """Both processes begin as after a kill -9."""
-        made = {"namespace": "test", "storage": self.url, "clock": self.clock, "peers": self.peers}
+        made: dict[str, Any] = {"namespace": "test", "storage": self.url, "clock": self.clock, "peers": self.peers}
         self.detector = DriftDetector(name="detector:m", slot=0, **made)
         self.dispatcher = RetrainDispatcher(name="dispatcher", make_handler=lambda *_: Delivery(self.delivered), **made)
         self.peers.actors = {"broadcaster": self.detector, "dispatcher": self.dispatcher}

@@ -11,6 +11,7 @@ import pytest
 
 from actors import config, status
 from actors.config.stored import store_settings
+from actors.replies import ActorStatus
 from actors.retraining import model_tables
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store
@@ -42,9 +43,10 @@ def test_an_empty_store_has_a_whole_status(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer_is_named_and_the_rest_is_told() -> None:
-    told = status.joined(TimeoutError("no answer within 1 s"), {"tuner": {"alive": True}}, namespace="n")
+    tuner: ActorStatus = {"alive": True, "pid": 7, "node": "n", "epoch": 1}
+    told = status.joined(TimeoutError("no answer within 1 s"), {"tuner": tuner}, namespace="n")
     assert told["store_problem"] == "TimeoutError: no answer within 1 s"
-    assert told["actors"] == {"tuner": {"alive": True}}
+    assert told["actors"] == {"tuner": tuner}
     assert told["models"] == {}
 
 
@@ -53,8 +55,9 @@ class TestPending:
         assert status.Pending(lambda: 5).answer(60.0) == 5
 
     def test_what_was_raised_is_raised(self) -> None:
+        nothing: dict[str, int] = {}
         with pytest.raises(KeyError, match="x"):
-            status.Pending(lambda: {}["x"]).answer(60.0)
+            status.Pending(lambda: nothing["x"]).answer(60.0)
 
     def test_nobody_waits_longer_than_he_said(self) -> None:
         never = threading.Event()

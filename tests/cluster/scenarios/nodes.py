@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 import time
@@ -18,13 +19,15 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import actors
+from actors.metrics.buffer import Counts
 from actors.system import System
 from tests.cluster.waiting import eventually
+from tests.known import some
 from tests.speed import slow
 
 _LAUNCHED = yaml.safe_load((Path(__file__).parents[3] / "cluster.yaml").read_text())
 # As in cluster.yaml: a node that is gone is noticed within 2 s.
-HEALTH = json.loads(re.search("--system-config='(.*)'", " ".join(_LAUNCHED["head_start_ray_commands"]))[1])
+HEALTH = json.loads(some(re.search("--system-config='(.*)'", " ".join(_LAUNCHED["head_start_ray_commands"])))[1])
 MODELS = [f"model-{number}" for number in range(6)]
 
 
@@ -36,7 +39,7 @@ def cluster_of(workers: int, **head: Any) -> Iterator[Cluster]:
     )
     for _ in range(workers):
         made.add_node(num_cpus=2)
-    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield made
     finally:
@@ -45,7 +48,8 @@ def cluster_of(workers: int, **head: Any) -> Iterator[Cluster]:
 
 
 def nodes_of(system: System, prefix: str) -> dict[str, str]:
-    return {name: each["node"] for name, each in system.status()["actors"].items() if name.startswith(prefix) and each["alive"]}
+    alive = {name: each for name, each in system.status()["actors"].items() if name.startswith(prefix) and each["alive"]}
+    return {name: some(each["node"]) for name, each in alive.items()}
 
 
 def events_of(system: System) -> dict[str, int]:
@@ -53,13 +57,12 @@ def events_of(system: System) -> dict[str, int]:
 
 
 @ray.remote(num_cpus=0)
-def a_job(model: str, events: int) -> dict[str, int]:
+def a_job(model: str, events: int) -> Counts:
     """What a training job does, on whatever node it runs."""
     system = actors.connect()
     for _ in range(events):
         system.metrics.log({"accuracy": 0.93}, model=model, version="v1")
-    told = system.metrics.flush(timeout_s=slow(60))
-    return dict(told)
+    return system.metrics.flush(timeout_s=slow(60))
 
 
 def on_every_node(model: str, events: int) -> int:
@@ -85,7 +88,7 @@ def run_trials_on(system: System, wanted: set[str]) -> None:
     for seed in range(6):
         study = system.tuner.run(loss, {"x": [-1.0, 1.0]}, trials=8, seed=seed, max_concurrent=4)
         assert {trial.state for trial in study.trials} == {"COMPLETED"}
-        seen |= {trial.node for trial in study.trials}
+        seen |= {some(trial.node) for trial in study.trials}
         if wanted <= seen:
             return
     raise AssertionError(f"trials ran on {seen}, never on {wanted - seen}")
@@ -111,10 +114,10 @@ class Producer(threading.Thread):
             self.longest_s = max(self.longest_s, time.monotonic() - began)
             time.sleep(0.02)
 
-    def end(self) -> dict[str, int]:
+    def end(self) -> Counts:
         self._over.set()
         self.join()
-        return dict(self._system.metrics.flush(timeout_s=slow(60)))
+        return self._system.metrics.flush(timeout_s=slow(60))
 
 
 def postgresql(url: str) -> dict[str, Any]:
@@ -163,7 +166,7 @@ def postgresql(url: str) -> dict[str, Any]:
 
         # The head goes without a word. The actors on its worker nodes live on beside those of the next cluster.
         ray.shutdown()
-        cluster.remove_node(cluster.head_node, allow_graceful=False)
+        cluster.remove_node(some(cluster.head_node), allow_graceful=False)
         with cluster_of(1):
             began = time.monotonic()
             system = actors.start({"storage": url, "detectors": {"max_processes": 12}})

@@ -14,6 +14,7 @@ from actors import failpoints
 from actors.system import System
 from tests.cluster.scenarios.nodes import cluster_of
 from tests.database import free_port
+from tests.known import some
 from tests.speed import slow
 
 TARGETS = """
@@ -84,7 +85,7 @@ def _launched(place: Path, armed: Path) -> dict[str, Any]:
     given = {model: system.retrains.trigger(model, "test")["order"] for model in system.settings().models}
     struck = _eventually(lambda: not (armed / "dispatcher.after_effect").exists())
     _eventually((place / "task").exists)
-    os.kill(system.status()["actors"]["dispatcher"]["pid"], signal.SIGKILL)
+    os.kill(some(system.status()["actors"]["dispatcher"]["pid"]), signal.SIGKILL)
     assert _eventually(lambda: not _unfinished(system), within_s=150), system.retrains.history()
     rows = {row["model"]: row for row in system.retrains.history()}
     told = {
@@ -96,10 +97,10 @@ def _launched(place: Path, armed: Path) -> dict[str, Any]:
         "seen": {name: (place / name).read_text().splitlines() for name in ("task", "fragile", "class", "job")},
     }
     # A person puts the failed job back: it runs again under the same id.
-    told["put back"] = system.retrains.retry(given["broken job"])["decision"]
+    told["put back"] = system.retrains.retry(some(given["broken job"]))["decision"]
     _eventually(lambda: not _unfinished(system))
-    told["after putting back"] = system.retrains.show(given["broken job"])["state"]
-    told["attempts"] = [log["outcome"] for log in system.retrains.show(given["broken job"])["attempt_log"]]
+    told["after putting back"] = system.retrains.show(some(given["broken job"]))["state"]
+    told["attempts"] = [log["outcome"] for log in system.retrains.show(some(given["broken job"]))["attempt_log"]]
     system.stop()
     return told
 

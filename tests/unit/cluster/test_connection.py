@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import ray
 
 from actors import config, system
 from actors.cluster import build, connection, places
@@ -36,7 +37,7 @@ def test_where_no_ray_runs_one_sentence_says_how_to_begin_one(monkeypatch: pytes
     def nowhere(**_options: object) -> None:
         raise ConnectionError("Could not find any running Ray instance. Please specify the one to connect to")
 
-    monkeypatch.setattr(connection.ray, "init", nowhere)
+    monkeypatch.setattr(ray, "init", nowhere)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ConnectionError, match=r"^no Ray runs on this machine: begin one .*\(--address, RAY_ADDRESS\)$"):
@@ -139,7 +140,7 @@ def test_a_changed_source_is_another_build(tmp_path: Path) -> None:
 
 def test_a_fork_has_no_connection_of_its_own_until_it_makes_one(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[object] = [object()]
-    monkeypatch.setattr(connection.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(connection, "worker", lambda: held[-1])
     assert connection.is_own()
     read, write = os.pipe()

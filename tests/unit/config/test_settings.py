@@ -258,7 +258,9 @@ class TestWhatAModelGets:
             "models: {m: {handler: {kind: 'a.b:C', options: {x: 1}}}}"
         )
         assert settings.for_model("m").handler == CustomHandlerSettings(kind="a.b:C", options={"x": 1})
-        assert settings.for_model("o").handler == WebhookHandlerSettings(kind="webhook", url="http://x", timeout="3s")
+        assert settings.for_model("o").handler == WebhookHandlerSettings.model_validate(
+            {"kind": "webhook", "url": "http://x", "timeout": "3s"}
+        )
 
     def test_a_budget_may_be_a_duration(self) -> None:
         assert read("defaults: {false_alarm_every: 90d}").for_model("m").false_alarm_every == Duration(90 * 86400.0)
@@ -276,7 +278,7 @@ class TestWhatAModelGets:
             },
         }
         settings = config.load({"models": {name: {"handler": handler} for name, handler in handlers.items()}})
-        assert settings.for_model("channel").handler == ChannelHandlerSettings(lease="5m")
+        assert settings.for_model("channel").handler == ChannelHandlerSettings.model_validate({"lease": "5m"})
         assert isinstance(settings.for_model("task").handler, TaskHandlerSettings)
         tune = settings.for_model("tune").handler
         assert isinstance(tune, TuneHandlerSettings)

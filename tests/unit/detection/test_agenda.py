@@ -27,7 +27,7 @@ NOW = 1_795_000_000.0
 
 
 class Nobody:
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         raise AssertionError(f"nobody is asked, got {name}.{method}")
 
 

@@ -263,7 +263,7 @@ class Asked:
     def __init__(self) -> None:
         self.parts: list[list[str]] = []
 
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         self.parts.append(arguments["episodes"])
         return {}
 

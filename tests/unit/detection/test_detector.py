@@ -49,7 +49,7 @@ class FakeDispatcher:
         }
         self.order: dict[str, Any] | None = None
 
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         assert name == "dispatcher"
         self.asked.append((method, arguments))
         if self.silent:
@@ -861,7 +861,7 @@ def test_a_model_whose_row_cannot_be_read_is_not_written_over_and_others_go_on(w
     run(story())
     store = Store(world.url)
     with store.part(DETECTOR, 0).read() as connection:
-        events = dict(connection.exec_driver_sql("SELECT model, events FROM models").all())
+        events = dict(tuple(row) for row in connection.exec_driver_sql("SELECT model, events FROM models"))
     store.close()
     assert events == {"broken": 10, "sound": 20}
     assert world.count("quarantine") == 0

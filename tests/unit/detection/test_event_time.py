@@ -40,7 +40,7 @@ class Peers:
         self.dispatcher = dispatcher
         self.decisions: list[tuple[float, str]] = []
 
-    async def call(self, _name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, _name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         del timeout_s
         reply = await getattr(self.dispatcher, method)(**arguments)
         if method == "request":

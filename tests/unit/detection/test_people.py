@@ -17,6 +17,7 @@ from actors.detection.detector import DriftDetector
 from actors.detection.state import DetectionState
 from actors.detection.tables import DETECTOR
 from actors.people import Signature
+from actors.replies import VersionShown
 from actors.storage import Store
 from drivers import explain
 from drivers import status as driver
@@ -36,7 +37,7 @@ class Dispatcher:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         del name, timeout_s
         self.asked.append((method, arguments))
         return {"status": "recorded", "decision": "dispatched", "order": "o-1", "reason": "", "retry_in_s": None}
@@ -72,7 +73,7 @@ class World:
             batch = wire.batch_of_columns({"accuracy": values}, version="v1", timestamps=None, now_s=NOW)
             await detector.ingest(model="m", producer="p", sequence=100 * i, payload=wire.pack(batch))
         await detector.tick()
-        return next(arguments["episode"] for method, arguments in self.dispatcher.asked if method == "request")
+        return next(str(arguments["episode"]) for method, arguments in self.dispatcher.asked if method == "request")
 
     def status(self) -> dict[str, Any]:
         store = Store(self.url)
@@ -96,7 +97,7 @@ def test_a_verdict_is_on_record_with_its_person_and_counted_against_the_budget(w
         detector = world.detector()
         episode = await world.drift(detector)
         first = answered(await detector.judge(episode=episode, verdict="false", by="ada", comment="a holiday"))
-        again = await detector.judge(episode=episode, verdict="false", by="ada", comment="a holiday")
+        again = answered(await detector.judge(episode=episode, verdict="false", by="ada", comment="a holiday"))
         assert (first["status"], first["changed"], again["changed"]) == ("recorded", True, False)
         return episode
 
@@ -172,14 +173,14 @@ def test_who_has_seen_an_episode_is_on_record(world: World) -> None:
 
 
 def test_who_promoted_a_version_stands_with_it_and_goes_to_the_dispatcher(world: World) -> None:
-    async def act() -> list[dict[str, Any]]:
+    async def act() -> list[VersionShown]:
         detector = world.detector()
         for i, version in enumerate(["v1", "v2"]):
             batch = wire.batch_of_columns({"accuracy": np.full(10, 0.9)}, version=version, timestamps=None, now_s=NOW)
             await detector.ingest(model="m", producer="p", sequence=10 * i, payload=wire.pack(batch))
         await detector.promote(model="m", version="v1", by="ada", comment="v2 is worse")
         await detector.tick()
-        return list(answered(await detector.versions(model="m"))["rows"])
+        return answered(await detector.versions(model="m"))["rows"]
 
     rows = asyncio.run(act())
     assert [(row["version"], row["state"], row["by"], row["comment"]) for row in rows if row["state"] == "live"] == [

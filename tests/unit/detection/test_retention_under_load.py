@@ -21,6 +21,7 @@ from actors.detection import tables as detector_tables
 from actors.detection.state import DetectionState, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR
 from actors.storage import Store
+from tests.known import some
 
 NOW = 1_795_000_000.0
 ROWS = 4  # batches that the log may keep
@@ -80,7 +81,7 @@ def test_whatever_happens_beside_retention_each_event_is_counted_once(steps: lis
             found = detector_stored.read_status(connection)["m"]
             kept = connection.execute(select(func.count()).select_from(detector_tables.log)).scalar()
         assert found["events"] == found["versions"]["v1"]["events"] == sent + 1
-        assert kept <= ROWS + SNAPSHOTS
+        assert some(kept) <= ROWS + SNAPSHOTS
         store.close()
 
 

@@ -32,7 +32,7 @@ class FakeDispatcher:
         self.reply: dict[str, Any] = DISPATCHED
         self.order: dict[str, Any] | None = None
 
-    async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
+    async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         self.asked.append((method, arguments))
         if method == "orders":
             return {} if self.order is None else dict.fromkeys(arguments["episodes"], self.order)

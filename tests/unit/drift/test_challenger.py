@@ -126,7 +126,7 @@ def test_a_period_of_one_version_says_nothing() -> None:
     test.update(hits_a=0, n_a=0, hits_b=90, n_b=100)
     test.update(hits_a=10, n_a=100, hits_b=0, n_b=0)
     found = test.comparison()
-    assert (found.for_better, found.for_worse) == (pytest.approx(1), pytest.approx(1))
+    assert [found.for_better, found.for_worse] == pytest.approx([1, 1])
     assert found.difference == pytest.approx(0.8)
     assert ChallengerTest().comparison().difference is None
 

@@ -156,7 +156,7 @@ def test_the_reference_is_its_definition_for_huge_values_too() -> None:
 
 @pytest.mark.parametrize("name", [*CHARTS, "threshold"])
 def test_a_state_that_kept_squares_is_still_read(name: str) -> None:
-    options = {"lower": -9.0} if name == "threshold" else {}
+    options: dict[str, Any] = {"lower": -9.0} if name == "threshold" else {}
     values = np.random.default_rng(5).standard_normal(300)
     detector, again = create(name, **options), create(name, **options)
     detector.update(values)

@@ -202,8 +202,8 @@ def test_the_spread_channel_sees_a_wider_and_a_narrower_stream_of_the_same_mean(
         assert alarms
         assert alarms[0].extra["what"] == "spread"
         assert alarms[0].direction == direction
-        ratio = alarms[0].extra["window_spread"] / alarms[0].extra["baseline_spread"]
-        assert (ratio > 1.3) == (direction == "up")
+        spreads = [float(alarms[0].extra[name]) for name in ("window_spread", "baseline_spread")]
+        assert (spreads[0] / spreads[1] > 1.3) == (direction == "up")
 
 
 def test_the_change_is_dated_and_described_in_raw_units() -> None:

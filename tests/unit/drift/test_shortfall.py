@@ -6,6 +6,7 @@ import doctest
 import importlib
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from actors.drift import BudgetPrice, Shortfall, whole_hits
 
-PROMISE = {"promised": 0.87, "promised_n": 2500, "price": 25.0}
+PROMISE: dict[str, Any] = {"promised": 0.87, "promised_n": 2500, "price": 25.0}
 
 
 def plain_lost(windows: list[tuple[int, int]], promised: float, promised_n: float, z: float = 2.0) -> float:
@@ -222,7 +223,7 @@ def test_the_price_may_change_at_any_time() -> None:
         ({"z": -1}, "z"),
     ],
 )
-def test_bad_options_are_named(change: dict[str, object], field: str) -> None:
+def test_bad_options_are_named(change: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field} must be"):
         Shortfall(**PROMISE | change)
 
@@ -247,12 +248,12 @@ def test_bad_options_are_named(change: dict[str, object], field: str) -> None:
         (None, 50, "hits"),
     ],
 )
-def test_bad_windows_are_named_and_change_nothing(hits: object, n: object, field: str) -> None:
+def test_bad_windows_are_named_and_change_nothing(hits: Any, n: Any, field: str) -> None:
     rule = Shortfall(**PROMISE)
     rule.update(40, 50)
     before = rule.state()
     with pytest.raises(ValueError, match=f"^{field} must be"):
-        rule.update(hits, n)  # type: ignore[arg-type]
+        rule.update(hits, n)
     if n is not True:  # a column of numbers holds no truth values
         with pytest.raises(ValueError, match=r"^(hits|n) "):
             rule.update_many([40, hits], [50, n])
@@ -262,9 +263,10 @@ def test_bad_windows_are_named_and_change_nothing(hits: object, n: object, field
 def test_bad_times_are_named_and_change_nothing() -> None:
     rule = Shortfall(**PROMISE)
     before = rule.state()
-    for bad in (math.nan, "now", True):
+    wrong: list[Any] = [math.nan, "now", True]
+    for bad in wrong:
         with pytest.raises(ValueError, match=r"^at must be"):
-            rule.update(1, 2, at=bad)  # type: ignore[arg-type]
+            rule.update(1, 2, at=bad)
     for column in ([1.0], [1.0, math.inf], ["a", "b"], 3.0):
         with pytest.raises(ValueError, match=r"^at must be a column of 2"):
             rule.update_many([1, 1], [2, 2], at=column)
@@ -283,14 +285,16 @@ def test_numbers_of_every_kind_are_taken(kind: type) -> None:
     rule, plain = Shortfall(**PROMISE), Shortfall(**PROMISE)
     assert rule.update(kind(40), kind(50)) == plain.update(40, 50)
     assert rule.state() == plain.state()
-    Shortfall(promised=np.float32(0.87), promised_n=np.int64(2500), price=np.float64(3))  # type: ignore[arg-type]
+    numbers: dict[str, Any] = {"promised": np.float32(0.87), "promised_n": np.int64(2500), "price": np.float64(3)}
+    Shortfall(**numbers)
 
 
 def test_a_proportion_is_turned_into_whole_hits() -> None:
     for n in (1, 7, 200, 12_345, 10**6, 10**12):
         for hits in {0, 1, n // 3, n}:
             assert whole_hits(hits / n, n) == hits
-    assert whole_hits(np.float32(166 / 200), 200) == 166
+    single: Any = np.float32(166 / 200)  # a number of numpy, as a column has them
+    assert whole_hits(single, 200) == 166
     assert whole_hits(0.8333, 6) == 5
     for value, n in ((0.333, 100), (1.2, 10), (0.5, 0), (0.5, 1), (math.nan, 10)):
         with pytest.raises(ValueError, match=r"^(value|hits|n) must be"):

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,7 +65,7 @@ ORDER: dict[str, Any] = {
 }
 ADMITTED = {"decision": "dispatched", "order": NAME, "reason": "ü"}
 RECORDED = {"status": "recorded", "reason": "ü"}
-SUMMARY = {
+SUMMARY: Any = {
     "study": "s",
     "name": NAME,
     "state": "DONE",
@@ -79,7 +80,7 @@ SUMMARY = {
     "counts": {},
     "workers": 0,
 }
-TRIAL = {
+TRIAL: Any = {
     "id": 0,
     "params": {"é": 1.0},
     "value": 1.0,
@@ -94,7 +95,7 @@ STUDIES = [{"name": NAME, "state": "DONE", "created_at": 1e9, "error": "é"}]
 
 
 def study(*_: Any, **__: Any) -> Study:
-    return Study(lambda: dict(SUMMARY), lambda: [dict(TRIAL)])
+    return Study(lambda: copy(SUMMARY), lambda: [copy(TRIAL)])
 
 
 SYSTEM: Any = SimpleNamespace(
@@ -201,7 +202,7 @@ def main(report: Path, folder: Path) -> None:
     vars(status)["read"] = lambda *_: STATUS
     for module in (ack, verdict):
         vars(module)["peers"] = lambda *_: SimpleNamespace(call=lambda *_, **__: {"status": "unavailable", "reason": "é"})
-    card.read = lambda _namespace: None
+    vars(card)["read"] = lambda _namespace: None
     codes: dict[str, Any] = {}
     for path, arguments in lines(folder).items():
         for form in ([], ["-o", "json"], ["--help"]):

@@ -33,16 +33,20 @@ ROW: dict[str, Any] = {
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
-    judged = [
+    judged_rows = [
         ROW | {"verdict": "paid", "saved": 400.0, "saved_error": 30.0},
         ROW | {"verdict": "did not pay", "saved": -20.0, "saved_error": 30.0},
     ]
+
+    def done(*words: object, **more: object) -> dict[str, str]:
+        asked.append((words, more))
+        return {"status": "recorded", "reason": ""}
+
     orders = SimpleNamespace(
         history=lambda *_, judged=False, **__: judged_rows if judged else [ROW, ROW | {"id": "o-2", "state": "done"}],
         queue=lambda: [ROW | {"place": 1, "why": "2 of 2 retrains run"}],
-        done=lambda *words, **more: asked.append((words, more)) or {"status": "recorded", "reason": ""},
+        done=done,
     )
-    judged_rows = judged
     monkeypatch.setattr(retrains, "joined", lambda *_: SimpleNamespace(retrains=orders))
     return asked
 

@@ -11,7 +11,7 @@ from actors.cluster import connection, peers
 from actors.cluster.peers import PeerUnavailableError
 from drivers import status
 
-TOLD = {"models": {}}
+TOLD: dict[str, Any] = {"models": {}}
 
 
 @pytest.mark.parametrize("problem", [PeerUnavailableError("frozen"), AttributeError("of an older build")])

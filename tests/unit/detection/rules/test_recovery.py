@@ -78,7 +78,7 @@ def test_noise_and_autocorrelation_ask_for_more_events() -> None:
 
 
 def test_level_like_is_sure_only_with_enough_events() -> None:
-    reference = {"reference_mean": 0.9, "reference_sd": 0.03, "reference_n": 1000, "margin": 0.01}
+    reference: dict[str, Any] = {"reference_mean": 0.9, "reference_sd": 0.03, "reference_n": 1000, "margin": 0.01}
     assert level_like(noise(500), **reference)
     assert not level_like(noise(20), **reference)
     assert not level_like(noise(500, level=0.88), **reference)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.detection.rules.versions import MAX_VERSIONS, Decision, Versions
+from actors.detection.rules.versions import MAX_VERSIONS, Decision, OnWorse, Versions
 
 
 def side_by_side(versions: Versions, *, a: tuple[str, float], b: tuple[str, float], seed: int = 0) -> list[Decision]:
@@ -51,7 +51,8 @@ def test_a_version_that_is_known_appears_once() -> None:
 
 
 def test_a_worse_version_is_flagged_or_rolled_back_as_configured() -> None:
-    for on_worse, kind, live in (("flag", "flagged", "2"), ("rollback", "rolled back", "1")):
+    cases: list[tuple[OnWorse, str, str]] = [("flag", "flagged", "2"), ("rollback", "rolled back", "1")]
+    for on_worse, kind, live in cases:
         versions = Versions(on_worse=on_worse)
         versions.appeared("1", at=0.0)
         versions.appeared("2", at=1.0)

@@ -29,11 +29,11 @@ _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _YAML_WORDS: Final = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
 LIMITS: Final = (
-    "A retrain that never happened has no data: the events stay as they were logged, so what it would have gained is unknown.",
-    "A version that stays bad is asked for again and again, where a real retrain might have ended it.",
-    "So a price orders rather too many retrains here, and what is proposed is rather too dear than too cheap.",
-    "No verdict is passed on such a retrain, and give_up is left out; so are silences and the limits over all models (orders).",
-    "Errors lost are those beyond the promise and beyond chance. Each retrain begins that count anew: a difference is no gain.",
+    "There is no data on a retrain that never happened: the events stay as they were logged, so its gain is unknown.",
+    "The rule requests a retrain of a bad version again and again, while a real retrain might have replaced it.",
+    "So a price orders too many retrains here rather than too few, and the proposed price is too high rather than too low.",
+    "Such a retrain gets no verdict. The rehearsal ignores give_up, silences and the limits over all models (orders).",
+    "Errors lost are those beyond the promise and beyond chance. Each retrain resets the count, so a difference is not a gain.",
 )
 
 

@@ -84,7 +84,7 @@ def times(name: str, values: Any) -> Floats:
         values = np.asarray(values, dtype="datetime64[ns]")  # pandas gives UTC
     array, present = _array(name, values)
     if present is not None and not present.all():
-        raise ValueError(f"{name} must have a time in each row, got {int((~present).sum())} without")
+        raise ValueError(f"{name} must have a time in every row, got {int((~present).sum())} without")
     if array.dtype.kind == "M":
         return _of_datetimes(array)
     if array.dtype.kind == "O":

@@ -69,12 +69,12 @@ def inspect(settings: config.Settings, environment: Mapping[str, str], *, import
         found += look.handler(f"{path}.handler", entry.handler)
         if entry.promotion.handler is not None:
             if isinstance(entry.promotion.handler, config.ChannelHandlerSettings):
-                why = "must be one that is launched, got channel: no consumer is handed a decision"
+                why = "must be a handler that launches something, got channel: consumers get no decisions"
                 found.append(Finding(f"{path}.promotion.handler", why))
             found += look.handler(f"{path}.promotion.handler", entry.promotion.handler)
         rule = config.RetrainRule.of_layers([settings.defaults.retrain, entry.retrain])
         if rule.when == "shortfall":
-            needed = f"needs `n` with the events and a cross-validated promise of {rule.metric}; without, alarms order retrains"
+            needed = f"needs events with `n`, and a cross-validated promise of {rule.metric}; without, alarms order retrains"
             found.append(Finding(f"{path}.retrain", needed, problem=False))
     return sorted(dict.fromkeys(found), key=lambda each: not each.problem)
 
@@ -187,15 +187,15 @@ class _Look:
         for name in quoted_placeholders(handler.entrypoint):
             yield Finding(
                 f"{path}.entrypoint",
-                f"{{{name}}} must stand outside quotes: it is quoted where it is put in, and inside other quotes a name like "
-                "'; rm -rf ~' would run",
+                f"{{{name}}} must stand outside quotes: the handler quotes it, and inside other quotes a name like '; rm -rf ~' "
+                "would run",
             )
         where = read_twice(handler.entrypoint)
         if where is not None:
             yield Finding(
                 f"{path}.entrypoint",
-                f"placeholders must not stand in {where}: a shell reads what is there a second time, or as it is, so a name "
-                "like '$(rm -rf ~)' would run; hand them to a script as arguments",
+                f"placeholders must not stand in {where}: a shell evaluates that part again, or without quotes, so a name "
+                "like '$(rm -rf ~)' would run; pass them to a script as arguments",
             )
 
     def _url(self, path: str, written: str) -> Iterator[Finding]:
@@ -206,7 +206,7 @@ class _Look:
         elif "@" in urlsplit(written).netloc and not REFERENCE.search(urlsplit(written).netloc.rpartition("@")[0]):
             yield Finding(
                 path,
-                "must not hold a password: the configuration is kept in the store. Write it as ${NAME}, from the environment",
+                "must not contain a password, because the store keeps the configuration: write ${NAME}, from the environment",
             )
 
     def _study(self, path: str, handler: config.TuneHandlerSettings) -> Iterator[Finding]:

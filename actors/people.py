@@ -36,7 +36,7 @@ def _text(field: str, value: object, longest: int) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= longest or _CONTROL.search(value):
-        raise ValueError(f"{field} must be a text of 1 to {longest} characters, none a control character, got {shown(value)}")
+        raise ValueError(f"{field} must be a string of 1 to {longest} characters, none a control character, got {shown(value)}")
     return value
 
 
@@ -50,7 +50,7 @@ def verdict(value: object) -> Literal["true", "false"]:
         return "true"
     if value == "false":
         return "false"
-    raise ValueError(f"verdict must be 'true' or 'false', whether the alarm was one, got {shown(value)}")
+    raise ValueError(f"verdict must be 'true' or 'false', got {shown(value)}")
 
 
 def told(what: str, signed: Signature) -> str | None:

@@ -47,9 +47,7 @@ def cross_validated(estimator: Any, X: Any, y: Any, *, blocks: int = 4) -> Promi
         from sklearn.utils.multiclass import type_of_target  # noqa: PLC0415
         from sklearn.utils.validation import _num_samples  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a promise by cross-validation needs scikit-learn: pip install 'visutility[promise]'"
-        ) from error
+        raise ModuleNotFoundError("a cross-validated promise needs scikit-learn: pip install 'visutility[promise]'") from error
     features, classes = indexable(X, y)
     n = int(_num_samples(features))
     if isinstance(blocks, bool) or not isinstance(blocks, int) or not 2 <= blocks <= n:

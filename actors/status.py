@@ -122,7 +122,7 @@ def _alias(producer: str) -> str:
 def read_url(url: str, now_s: float, store_id: str = "") -> dict[str, Any]:
     """Return the same for a store that is opened for this one time; runs as a task on the node that holds a SQLite store.
 
-    `store_problem` is there where the store is not whole: a file of it is gone or may not be written, or the store is another
+    `store_problem` is there where the store is not whole: a file of it is gone or is read-only, or the store is another
     than `store_id`.
     """
     store = StoreReader(url)

@@ -56,24 +56,24 @@ STATES: Final = {"learning": 0, "stable": 1, "warning": 2, "drifting": 3, "no_da
 
 NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_events_total": ("Events by outcome: accepted, duplicate, rejected", ("model", "outcome")),
-    "visutility_refused_events_total": ("Events that no model counts: they name none that is known", ()),
+    "visutility_refused_events_total": ("Events that count for no model, because they name no known model", ()),
     "visutility_drift_state": (f"State of the newest version: {STATES}", ("model",)),
-    "visutility_drift_detections_total": ("Drift episodes on record, by the metric that opened them", ("model", "metric")),
-    "visutility_retrains_total": ("Retrain orders and decisions on record, by state", ("model", "outcome")),
+    "visutility_drift_detections_total": ("Recorded drift episodes, by the metric that opened them", ("model", "metric")),
+    "visutility_retrains_total": ("Recorded retrain orders and decisions, by state", ("model", "outcome")),
     "visutility_last_event_timestamp_seconds": ("When the last batch was received", ("model",)),
-    "visutility_cooldown_remaining_seconds": ("0: the next order is dispatched at once", ("model",)),
+    "visutility_cooldown_remaining_seconds": ("Remaining cooldown; with 0 the next order starts at once", ("model",)),
     "visutility_errors_lost": ("Errors of the live version beyond its promise, beyond chance, since deployment", ("model",)),
     "visutility_retrain_price": ("Errors lost at which a retrain pays", ("model",)),
-    "visutility_retrains_gave_up": ("Retrains in a row that came to nothing, where no more are asked for", ("model",)),
-    "visutility_model_info": ("1, with the version seen last", ("model", "version")),
+    "visutility_retrains_gave_up": ("Unsuccessful retrains in a row, of a model that requests no more", ("model",)),
+    "visutility_model_info": ("1 for the newest version", ("model", "version")),
     LABEL: ("1 for each label that the configuration gives the model", ("model", "label", "value")),
     "visutility_source_up": ("1 while a source can be read, 0 while it fails", ("source",)),
     "visutility_source_rows_total": ("Rows of a source by outcome: read, refused, rejected", ("source", "outcome")),
-    "visutility_source_last_success_timestamp_seconds": ("When a source was read last", ("source",)),
-    "visutility_running_trials": ("Trials that run now", ()),
-    "visutility_build_info": ("1, with the build that runs", ("build",)),
-    STORE_UP: ("1 while the store can be read, is whole and may be written, 0 otherwise", ()),
-    SKIPPED: ("Series that the last export had to leave out; the log names them", ()),
+    "visutility_source_last_success_timestamp_seconds": ("When the source was read last", ("source",)),
+    "visutility_running_trials": ("Running trials", ()),
+    "visutility_build_info": ("1 for the running build", ("build",)),
+    STORE_UP: ("1 while the store is readable, intact and writable, 0 otherwise", ()),
+    SKIPPED: ("Series that the last export left out; the log names them", ()),
 }
 
 # What a label's value cannot hold as it is: anything but printable ASCII, and the sign of the escape itself.
@@ -238,7 +238,7 @@ class Reader:
         self._unreadable = 0
 
     def check(self) -> None:
-        """Raise StoreLostError where a file of the store is gone, is another, or may not be written."""
+        """Raise StoreLostError where a file of the store is gone, is another, or is read-only."""
         self._store.check()
 
     def read(self, now: Instant) -> Facts:
@@ -315,7 +315,7 @@ class Gauges:
 async def export(store: Callable[[], Store], clock: Clock, *, build: str, period_s: float = PERIOD_S) -> None:
     """Export until cancelled; run by the dispatcher, in its event loop. A store that is unavailable is opened again next time.
 
-    `visutility_store_up` is exported whatever the store does: 0 where it cannot be read, is not whole or may not be written.
+    `visutility_store_up` is exported whatever the store does: 0 where it cannot be read, is not whole or is read-only.
     """
     telemetry, gauges = Telemetry(build=build), Gauges()
     reader: Reader | None = None
@@ -333,7 +333,7 @@ async def export(store: Callable[[], Store], clock: Clock, *, build: str, period
             logger.warning("the store is unavailable, its metrics are not exported: %s", brief(error))
         except Exception:
             reader = None
-            logger.exception("one export of metrics failed; the next is in %.0f s", period_s)
+            logger.exception("an export of metrics failed; the next one is in %.0f s", period_s)
         gauges.store_is_up(is_up=is_up)
         # With very many models reading takes long: no more than a tenth of the time, and still before gauges are forgotten.
         took_s = clock.now().boot_s - began

@@ -41,7 +41,7 @@ def down(*, output: Output) -> int:
                 break
             time.sleep(0.05)
     connection.note().unlink(missing_ok=True)
-    output.line(f"ended the Ray at {known['address']}" if ours else "what was up has ended already")
+    output.line(f"ended the Ray at {known['address']}" if ours else "the Ray of `visutility up` has ended already")
     output.result({"ended": ours, "address": known["address"]})
     return FINE
 

@@ -93,7 +93,7 @@ def _order(order: Mapping[str, Any]) -> Iterator[str]:
     """Tell of an order that no episode asked for."""
     yield f"order {order['id']}: {order['model']} {order['version']}, {order['state']}{_verdict(order)}"
     yield ""
-    yield f"  {_at(order['requested_at'])}  asked for: {order['reason'] or 'no reason is on record'}"
+    yield f"  {_at(order['requested_at'])}  asked for: {order['reason'] or 'no reason is recorded'}"
     for act in order.get("acts", ()):
         yield f"  {_at(act['at'])}  {told_act(act)}"
     for attempt in order["attempt_log"]:

@@ -94,7 +94,7 @@ def rm(*, model: str, purge: bool, force: bool, address: str | None, namespace: 
     arguments = {"model": model, "purge": purge, "force": force}
     reply = peers(address, namespace).call("broadcaster", "remove", arguments, timeout_s=_REMOVED_S)
     if reply["status"] == "unavailable":
-        raise ConnectionError(f"{model} is not removed yet, say it again: {reply['reason']}")
+        raise ConnectionError(f"{model} is not removed yet, run the command again: {reply['reason']}")
     output.line(f"{model}: removed" + (", with its episodes and orders" if purge else ""))
     output.result(reply)
     return FINE

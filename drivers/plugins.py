@@ -23,7 +23,7 @@ def plugins(*, output: Output) -> int:
         rows = [(each.kind, each.name, each.target, each.package, each.problem or "fine") for each in found]
         output.table("plug-ins", ["kind", "name", "target", "package", "state"], rows)
     else:
-        output.line("no installed package adds anything")
+        output.line("no installed package has plug-ins")
     output.result([each._asdict() for each in found])
     return FAILED if any(each.problem for each in found) else FINE
 

@@ -48,7 +48,7 @@ def add(
     """Hold back the retrains of MODEL, a name or a pattern like 'fraud-*', or of the models that --label selects."""
     selects = str(selector(label)) or None
     if model is None and selects is None:
-        raise ValueError("MODEL or --label must say which models are silenced, got neither")
+        raise ValueError("give MODEL or --label to select the models to silence, got neither")
     made = joined(address, namespace).retrains.silence(model or "*", duration, comment or "", label=selects, by=by)
     output.line(made)
     output.result({"silence": made})

@@ -58,7 +58,7 @@ def status(
     system = "no system asked" if storage else f"namespace {told['namespace']}, build {told['build']}"
     output.line(f"{system}, storage {told['storage']}")
     if told["pinned_to"]:
-        output.line(f"the store lies on node {told['pinned_to'][:8]}: the stateful actors are pinned to it")
+        output.line(f"the store is on node {told['pinned_to'][:8]}: the stateful actors are pinned to it")
     if "store_problem" in told:
         output.line(f"the store does not answer: {told['store_problem']}")
     output.table("models", MODEL_COLUMNS, list(model_rows(told)))
@@ -225,7 +225,7 @@ def _problems_of(model: str, seen: Mapping[str, Any]) -> Iterator[str]:
     if seen["state"] in FIRING:
         yield f"{model}: {seen['state']}"
     for version, metric, why in errors(seen):
-        yield f"{model} {version}: {metric} is watched no more, its detector cannot take it: {why}"
+        yield f"{model} {version}: {metric} is no longer watched, because its detector cannot process it: {why}"
     if seen.get("clock_ahead"):
         yield f"{model}: the clock of a sender is {seen['clock_ahead']['s']:.0f} s ahead"
     if seen.get("damaged"):
@@ -233,7 +233,7 @@ def _problems_of(model: str, seen: Mapping[str, Any]) -> Iterator[str]:
     if seen.get("flagged"):
         yield f"{model}: has not recovered after its retrain"
     if seen.get("gave_up"):
-        yield f"{model}: {seen['gave_up']} retrains in a row came to nothing, it asks for no more until one is triggered"
+        yield f"{model}: {seen['gave_up']} retrains in a row did not succeed, it requests no more until you trigger one"
 
 
 def _reason(last: Mapping[str, Any]) -> str:

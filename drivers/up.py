@@ -85,14 +85,14 @@ def _begin(command_line: list[str], output: Output, note: Path) -> dict[str, Any
 
 def _wait(holder: subprocess.Popen[bytes], output: Output, note: Path, log: Path) -> dict[str, Any]:
     deadline = time.monotonic() + _READY_S
-    with output.progress("beginning Ray and the system", None):
+    with output.progress("starting Ray and the system", None):
         while time.monotonic() < deadline:
             if note.exists():
                 known: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
                 return known
             if holder.poll() is not None:
                 tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:])
-                raise RuntimeError(f"the system could not be brought up ({log}):\n{tail}")
+                raise RuntimeError(f"the system could not be started ({log}):\n{tail}")
             time.sleep(0.1)
     raise TimeoutError(f"not up within {_READY_S:g} s; see {log}")
 

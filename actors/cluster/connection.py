@@ -51,7 +51,7 @@ def attach(address: str | None, *, otherwise: Otherwise, dashboard: bool = False
         return False
     _connect(
         "auto",
-        "no Ray runs on this machine: begin one with `visutility up` (a laptop) or `ray start --head`, or give its address "
+        "no Ray runs on this machine: start one with `visutility up` (a laptop) or `ray start --head`, or give its address "
         "(--address, RAY_ADDRESS)",
     )
     return False
@@ -176,7 +176,7 @@ def _connect(address: str, problem: str) -> None:
     except (OSError, RuntimeError) as error:
         if address == "auto" and isinstance(error, ConnectionError):
             raise ConnectionError(problem) from None  # Ray's own message names options that we do not have
-        hint = "" if "RAY_AUTH_MODE" in os.environ else "; if that Ray wants a token: RAY_AUTH_MODE=token"
+        hint = "" if "RAY_AUTH_MODE" in os.environ else "; if that Ray requires a token, set RAY_AUTH_MODE=token"
         raise ConnectionError(f"{problem} ({error}{hint})") from None
 
 
@@ -204,4 +204,4 @@ def _refuse_other(address: str | None) -> None:
         return
     connected = ray.get_runtime_context().gcs_address
     if address != connected:
-        raise ValueError(f"address must be {connected!r}, to which this process is connected already, got {address!r}")
+        raise ValueError(f"address must be {connected!r}, to which this process is already connected, got {address!r}")

@@ -209,8 +209,8 @@ def refuse_foreign(name: str, handle: ActorHandle[Any]) -> None:
     found = f"{made_by.module_name}:{made_by.class_name}"
     if found != (_OBSERVER if name.startswith("observer:") else _CLASSES[role(name)]):
         raise ConflictError(
-            f"the name {name!r} is taken by an actor of class {found}, which is none of ours: "
-            "end it, or start with another namespace"
+            f"the name {name!r} is taken by an actor of class {found}, which is not part of the system: "
+            "end it, or start in another namespace"
         )
 
 

@@ -68,7 +68,7 @@ def start(namespace: str, settings: config.Settings | None, storage: str | None,
                 _take(namespace, known)
                 _bring_up(namespace, known)
             except BaseException:
-                logger.warning("the start did not succeed: what was started is ended again")
+                logger.warning("the start failed: ending what it had started")
                 stop(namespace)
                 raise
             return
@@ -113,7 +113,7 @@ def _new_card(namespace: str, settings: config.Settings | None, url: str, kinds:
         _refuse_held(_holder(store), redacted(url), namespace)
         migrated = store.migrate(kinds)
         if migrated:
-            logger.warning("storage %s was brought forward: %s", redacted(url), ", ".join(migrated))
+            logger.warning("storage %s was migrated: %s", redacted(url), ", ".join(migrated))
         if settings is None:
             settings = load_stored(store)
         node = ray.get_runtime_context().get_node_id() if is_local(url) else None
@@ -141,7 +141,7 @@ def _take(namespace: str, mine: Card) -> None:
         with store.part(schema.SYSTEM).write() as connected:
             found = connected.execute(select(notes.c.value).where(notes.c.name == "holder")).scalar()
             if found != before:
-                raise ConflictError(f"storage {redacted(mine.storage)} was taken by another start this moment: try again")
+                raise ConflictError(f"storage {redacted(mine.storage)} was just taken by another start: try again")
             row = {"name": "holder", "value": json.dumps(asdict(holder)).encode()}
             connected.execute(schema.upsert(connected, notes, "value").values(**row))
         store_settings(store, running_settings(mine), SystemClock().now().wall_s)
@@ -188,14 +188,14 @@ def _bring_up(namespace: str, known: Card) -> None:
             elif isinstance(reply, RayActorError) and deployment.record(waiting[name])["state"] == "DEAD":
                 raise RuntimeError(_could_not_start(name, reply))
             elif isinstance(reply, AttributeError):
-                raise ConflictError(f"the name {name!r} is taken by an actor that is none of ours: {reply}")
+                raise ConflictError(f"the name {name!r} is taken by an actor that is not part of the system: {reply}")
         if waiting and time.monotonic() > deadline:
             raise TimeoutError(f"no answer within {_START_S:g} s from: {', '.join(waiting)}")
 
 
 def _could_not_start(name: str, error: Exception) -> str:
     return (
-        f"{name} could not be made: {error}\nIf an import failed: install visutility on every node, or ship it by "
+        f"{name} could not be created: {error}\nIf an import failed: install visutility on every node, or ship it by "
         "py_modules; and a package `actors` in the job's own working directory shadows ours"
     )
 

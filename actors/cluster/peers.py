@@ -24,8 +24,8 @@ class NotConnectedError(PeerUnavailableError, errors.NotConnectedError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what}: this process has no connection to a Ray cluster of its own (a fork and a spawned process begin without "
-            "one): call actors.connect() or ray.init() here first"
+            f"{what}: this process has no Ray connection of its own (a forked or spawned process starts without one): "
+            "call actors.connect() or ray.init() here first"
         )
 
 

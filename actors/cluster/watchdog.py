@@ -119,7 +119,7 @@ async def watch(
             await _round(watchdog, hands, names, expected, now_s=now_s, period_s=period_s)
         except Exception:
             rounds = 0
-            logger.exception("one round of the watch failed; the next is in %.0f s", period_s)
+            logger.exception("a round of the watch failed; the next one is in %.0f s", period_s)
             await asyncio.sleep(period_s)
 
 
@@ -141,10 +141,10 @@ async def _round(
     for name, outcome in heard.items():
         match watchdog.decide(name, outcome, now_s()):
             case "replace":
-                logger.warning("%s has not answered %d pings in a row: it is replaced", name, MISSES)
+                logger.warning("%s has not answered %d pings in a row: replacing it", name, MISSES)
                 await hands.replace(name)
             case "spawn":
-                logger.warning("%s is gone: it is made again", name)
+                logger.warning("%s has ended: creating it again", name)
                 await hands.spawn(name, names[name])
             case "leave":
                 pass

@@ -108,4 +108,4 @@ def check_zone(zone: object) -> None:
             raise TypeError(zone)
         ZoneInfo(zone)
     except (TypeError, ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError; a folder's name is an OSError
-        raise ValueError(f"zone must be a time zone that this machine knows, like Europe/Berlin, got {shown(zone)}") from None
+        raise ValueError(f"zone must be a time zone known to this machine, like Europe/Berlin, got {shown(zone)}") from None

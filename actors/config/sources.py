@@ -15,7 +15,7 @@ from actors.config.values import expand
 
 def _absolute(value: str) -> str:
     if not (value.startswith(("/", "${")) or "://" in value):
-        raise ValueError(f"must be an absolute path or a URL, since an actor reads it, got {shown(value)}")
+        raise ValueError(f"must be an absolute path or a URL, because an actor reads it, got {shown(value)}")
     return value
 
 

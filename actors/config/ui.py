@@ -18,7 +18,7 @@ SHORTEST_TOKEN: Final = 16
 
 def _reference(value: str) -> str:
     if not REFERENCE.fullmatch(value):
-        raise ValueError("must be a reference like ${NAME} to the environment: the configuration is kept in the store")
+        raise ValueError("must be a reference to the environment like ${NAME}, because the store keeps the configuration")
     return value
 
 

@@ -51,7 +51,7 @@ class _Reader:
     def value(self, node: yaml.Node, path: tuple[str, ...]) -> Any:
         self._nodes += 1
         if self._nodes > _MAX_NODES or id(node) in self._open:
-            raise self._error(node, path, "aliases unfold without end")
+            raise self._error(node, path, "aliases expand without end")
         self._open.add(id(node))
         try:
             match node:
@@ -72,9 +72,9 @@ class _Reader:
             key = self.value(key_node, path) if key_node.tag in _SCALARS else None
             if not isinstance(key, str):
                 text = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a collection"
-                raise self._error(key_node, path, f"keys must be text, got {text}: quote it")
+                raise self._error(key_node, path, f"keys must be strings, got {text}: quote it")
             if key in values:
-                raise self._error(key_node, (*path, key), "this key stands twice")
+                raise self._error(key_node, (*path, key), "this key occurs twice")
             values[key] = self.value(value_node, (*path, key))
         return values
 

@@ -284,9 +284,9 @@ class DriftDetector:
                     sweep_at = began + _SWEEP_S if sweep else sweep_at
                     await self._sweeper.sweep(everything=sweep)
             except (StaleEpochError, UnavailableError, *STORE_ERRORS) as error:
-                logger.warning("the store is unavailable, trying again: %s", error)
+                logger.warning("the store is unavailable, retrying: %s", error)
             except Exception:
-                logger.exception("a tick failed; the next one follows in %.0f s", _TICK_S)
+                logger.exception("a tick failed; the next one is in %.0f s", _TICK_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stirred.wait(), max(wait_s, _TICK_S))
             await asyncio.sleep(max(began + _TICK_S - loop.time(), 0.0))

@@ -67,9 +67,9 @@ class Errands:
                 return
             await self._queue().replied(Change(model, _recorded(id_, method, reply), sent=id_))
         except PeerUnavailableError as error:
-            logger.info("the dispatcher did not answer, %s is sent again: %s", id_, error)
+            logger.info("the dispatcher did not answer, resending %s: %s", id_, error)
         except Exception:
-            logger.exception("%s could not be sent; it is sent again", id_)
+            logger.exception("%s could not be sent; resending it", id_)
         finally:
             self._sending.discard(id_)
 

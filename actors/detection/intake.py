@@ -124,7 +124,9 @@ def _feed(model: Model, batch: wire.Batch, ok: wire.Bools | None, skip: int, now
     model.has_logged(now)
     effects.decided(model, model.retrain.take(batch, ok, skip), before, now)
     for version, metric, reason in taken.errors:
-        logger.error("%s %s: %s is watched no more, its detector cannot take it: %s", model.name, version, metric, reason)
+        logger.error(
+            "%s %s: %s is no longer watched, because its detector cannot process it: %s", model.name, version, metric, reason
+        )
     for feed in taken.feeds:
         model.effects += model.book.feed(feed, now, model.retrain.informs(feed.version))
     model.dropped += taken.dropped_versions

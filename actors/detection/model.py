@@ -176,7 +176,7 @@ class Model:
             self.no_data = True
             silent_s, expected_s = now.seconds_since(self.last_seen), self.settings.expect_every_s
             self._tell_silence("no_data", "warning", now, {"silent_s": silent_s, "expected_s": expected_s})
-            logger.warning("%s: no data for %.0f s, one is expected every %.0f s", self.name, silent_s, expected_s)
+            logger.warning("%s: no data for %.0f s, an event is expected every %.0f s", self.name, silent_s, expected_s)
         self.effects += self.book.tick(now, self.pace(now), pays=self.retrain.pays)
 
     def has_logged(self, now: Instant) -> None:

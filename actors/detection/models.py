@@ -166,7 +166,7 @@ class Models:
             found = removals.read(connection, new)
             for name, removal in found.items():
                 if removal.under_way:
-                    raise RefusedError(f"{name}: the model is being removed; say it again if that has broken off")
+                    raise RefusedError(f"{name}: the model is being removed; if the removal was interrupted, run it again")
                 place = connection.execute(select(placements.c.process).where(placements.c.model == name)).scalar()
                 if place != self._process:
                     raise RefusedError(f"{name}: the model was removed and has no place in {self._process}")
@@ -205,7 +205,7 @@ class Models:
             if model is not None and damage not in known:
                 known[damage] = None
                 model.ask_for(damage)
-                logger.error("%s: a row of the store cannot be read and is set aside: %s", damage.model, damage)
+                logger.error("%s: a row of the store cannot be read; setting it aside: %s", damage.model, damage)
 
     def damaged(self) -> list[str]:
         """Return the models of which rows wait to be set aside."""

@@ -53,5 +53,5 @@ class Quarantine:
         rule = f"was set aside after {CRASHES} failures: {reason}"[:REASON]
         rejection: Rejection = {"index": skip, "field": "batch", "value": rows - skip, "rule": rule}
         model.reject(rows - skip, rejection, now)
-        logger.error("a batch of %s (%s, sequence %d) is set aside: %s", model.name, work.producer, work.sequence, reason)
+        logger.error("setting aside a batch of %s (%s, sequence %d): %s", model.name, work.producer, work.sequence, reason)
         return ingested("accepted", duplicates=skip, rejected=[rejection], high_water=high, epoch=self._epoch)

@@ -96,7 +96,7 @@ class CommitQueue:
                 logger.warning("the store is unavailable: %s", error)
                 replies = [ingested("unavailable", epoch=self._epoch, reason=str(error), retry_in_s=RETRY_S)] * len(works)
             except Exception as error:
-                logger.exception("a commit failed; its callers are asked to send again")
+                logger.exception("a commit failed; its callers must resend")
                 reason = f"{type(error).__name__}: {error}"
                 replies = [ingested("unavailable", epoch=self._epoch, reason=reason, retry_in_s=RETRY_S)] * len(works)
             for (_, future), reply in zip(group, replies, strict=True):

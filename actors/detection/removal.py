@@ -42,7 +42,7 @@ class Removals:
                 )
             if waiting:
                 raise ValueError(
-                    f"model must have no call that the dispatcher has not confirmed, got {name!r} with {len(waiting)}"
+                    f"model must have no call that awaits the dispatcher's confirmation, got {name!r} with {len(waiting)}"
                 )
         with self._fence.part.read() as connection:
             ordinal, number = tables.last_numbers(connection, name)

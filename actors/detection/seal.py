@@ -26,5 +26,5 @@ def unseal(stored: bytes) -> bytes:
         return stored
     content = stored[_SEAL.size :]
     if zlib.crc32(content) != _SEAL.unpack_from(stored)[1]:
-        raise ValueError("its checksum does not match: bytes of it have changed since it was written")
+        raise ValueError("its checksum does not match: its bytes have changed since they were written")
     return content

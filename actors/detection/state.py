@@ -128,7 +128,7 @@ class DetectionState:
         if tries and len(works) > 1:  # one of them may end the process: each by itself, so that no other counts as tried
             return [reply for work in works for reply in self.commit([work], now)]
         if tries >= CRASHES:
-            return [self._set_aside(works[0], "it ended its process each time", now)]
+            return [self._set_aside(works[0], "it ended its process every time", now)]
         changes = Changes(now.wall_s)
         answers = [self._carry_out(work, changes, now) for work in works]
         changes.tried += self._attempts.noted(works)

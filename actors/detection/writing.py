@@ -94,4 +94,4 @@ def _warn_unwatched(model: Model) -> None:
     if model.events and not model.warned and not model.monitor.watched:
         model.warned = True
         watched = ", ".join(model.settings.watch) or "none"
-        logger.warning("%s logs nothing that is watched (%s): it shows as unwatched", model.name, watched)
+        logger.warning("%s logs no watched metric (%s): it shows as unwatched", model.name, watched)

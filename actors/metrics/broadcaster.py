@@ -137,7 +137,7 @@ class MetricBroadcaster:
             except ValueError as error:
                 replies[index] = ingested("refused", reason=str(error))
         if not self._has_room(size, len(batches)):
-            return [reply or ingested("busy", reason="too much is in flight", retry_in_s=_BUSY_S) for reply in replies]
+            return [reply or ingested("busy", reason="too many bytes are in flight", retry_in_s=_BUSY_S) for reply in replies]
         self._bytes, self._batches, self._calls = self._bytes + size, self._batches + len(batches), self._calls + 1
         try:
             done = await self._routed(batches, replies)
@@ -311,7 +311,7 @@ class MetricBroadcaster:
             settings = await self._store.do(lambda placements: placements.settings)
             await self._make_observers(settings)
         except STORE_ERRORS as error:
-            logger.warning("the store cannot be opened, trying again when asked: %s", error)
+            logger.warning("the store cannot be opened; retrying at the next call: %s", error)
         await self._routes.read()
         await watchdog.watch(
             lambda: {"dispatcher": None},
@@ -329,7 +329,7 @@ class MetricBroadcaster:
                 made = await asyncio.to_thread(observer_host.spawn, self._namespace, name, target)
                 self._observers.add(name, made, pinned=True)
             except Exception:
-                logger.exception("the observer %s (%s) could not be made", name, target)
+                logger.exception("the observer %s (%s) could not be created", name, target)
         for name, counts in self._observers.counts().items():
             if counts["pinned"] and name not in settings.observers:
                 self._observers.remove(name)

@@ -299,7 +299,7 @@ def _as_dict(metrics: object) -> dict[str, Any]:
 def _check_cell(metrics: dict[str, Any], name: object, value: Any) -> int:
     """Read a value that is no plain number, in its place; return the length of a text, else 0. WrongTypeError for the rest."""
     if not isinstance(name, str):
-        _refuse("metric name", name, "must be a text")
+        _refuse("metric name", name, "must be a string")
     if isinstance(value, str) and name not in wire.NAMED:
         return len(value)
     if reading.is_absent(value):

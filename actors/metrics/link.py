@@ -98,7 +98,7 @@ class RayLink:
         self._look_at_s = 0.0
         handle = self._found()
         if not ray.is_initialized():
-            raise NotConnectedError("this process is connected to no Ray cluster: ray.init() or actors.connect() comes first")
+            raise NotConnectedError("this process is not connected to a Ray cluster: call ray.init() or actors.connect() first")
         if handle is None:
             raise NotConnectedError(f"no broadcaster is running in namespace {self._namespace!r}")
         try:

@@ -125,7 +125,7 @@ def register(namespace: str, observer: object, *, name: str) -> None:
     """Let `observer` see every accepted event in an actor of its own that ends with this driver. TypeError, ValueError."""
     check_observer(observer)
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
-        raise ValueError(f"name must be a text of 1 to 100 characters, got {shown(name)}")
+        raise ValueError(f"name must be a string of 1 to 100 characters, got {shown(name)}")
     # A name of its own each time: Ray takes a moment to give the name of a killed actor free.
     actor = f"observer:{name}:{uuid.uuid4().hex[:8]}"
     pickled = cloudpickle.dumps(observer)

@@ -58,7 +58,7 @@ class Observers:
         """Register, or register again with another actor. ValueError for a bad name."""
         for field, value in (("name", name), ("observer", actor)):
             if not isinstance(value, str) or not 1 <= len(value) <= 200:
-                raise ValueError(f"{field} must be a text of 1 to 200 characters, got {shown(value)}")
+                raise ValueError(f"{field} must be a string of 1 to 200 characters, got {shown(value)}")
         known = self._queues.get(name)
         if known is not None:
             known.actor, known.pinned = actor, pinned
@@ -116,7 +116,7 @@ class Observers:
                 queue.dropped += events  # perhaps it has seen them: an observer sees each event once at most
                 queue.silent += 1
                 if queue.silent >= _AWAY and not queue.pinned:
-                    logger.warning("observer %s is gone and taken out: %s", name, error)
+                    logger.warning("observer %s has ended and is unregistered: %s", name, error)
                     if self._queues.get(name) is queue:
                         self.remove(name)
                     return

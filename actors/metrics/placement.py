@@ -37,7 +37,7 @@ class BeingRemovedError(RuntimeError):
 
     def __init__(self, model: str) -> None:
         super().__init__(
-            f"model {shown(model)} is being removed; if that has broken off, `visutility models rm` again carries it on"
+            f"model {shown(model)} is being removed; if the removal was interrupted, run `visutility models rm` again"
         )
 
 
@@ -60,7 +60,7 @@ class Places:
         """Place a new model. TooManyModelsError names the setting."""
         if self._models >= self._max_models:
             raise TooManyModelsError(
-                f"model_name must be one of the {self._models} models that are known: detectors.max_models is "
+                f"model_name must be one of the {self._models} models known models: detectors.max_models is "
                 f"{self._max_models}, got {model!r}; raise the setting to watch more"
             )
         if self._own < self._max_own:

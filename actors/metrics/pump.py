@@ -96,7 +96,7 @@ class Pump:
             try:
                 pause_s = self._step()
             except Exception:
-                logger.exception("logging goes on in a moment")
+                logger.exception("logging continues in a moment")
                 pause_s = 0.5
             if self._ends and not self.buffer.owes:
                 with self._starting:  # an event that is logged from now on starts another thread
@@ -145,7 +145,7 @@ class Pump:
     def _message(self, part: Part, client: dict[str, int], schema: int) -> Message:
         payload = part.packed.payload
         if part.packed.has_weights and schema < 2:
-            self._settle([Warn("weights", "the system is of a build that does not know n: it is left out until it does")])
+            self._settle([Warn("weights", "the system runs a build without n: leaving n out until it is upgraded")])
             payload = sealing.without_weights(payload)
         message: Message = {
             "model": part.model,

@@ -81,7 +81,7 @@ def _row_of_event(event: object, now_s: float) -> tuple[str, Row, int]:  # noqa:
     for key in event:
         if key not in wire.FIELDS:
             raise _BadEventError(
-                str(stand_in(key)), event[key], "is not a field of an event; an own number goes into extras", size
+                str(stand_in(key)), event[key], "is not a field of an event; put other numbers into extras", size
             )
     model, version = event.get("model_name"), event.get("model_version", wire.UNVERSIONED)
     rule = wire.model_rule(model)
@@ -118,7 +118,7 @@ def _row_of_event(event: object, now_s: float) -> tuple[str, Row, int]:  # noqa:
 
 def _take_extras(extras: object, metrics: dict[str, Any], size: int) -> int:
     if not isinstance(extras, Mapping):
-        raise _BadEventError("extras", extras, "must be a mapping of names to numbers and texts", size)
+        raise _BadEventError("extras", extras, "must be a mapping of names to numbers and strings", size)
     used = 0
     for name, value in extras.items():
         rule = wire.metric_rule(name) if name not in wire.NAMED else "must not be the name of a field"
@@ -136,7 +136,7 @@ def _take_extras(extras: object, metrics: dict[str, Any], size: int) -> int:
             number = _number(value)
             if number is None:
                 used += len(value) if isinstance(value, bytes | list | tuple | dict) else 0
-                raise _BadEventError(f"extras.{name}", value, "must be a number or a text, not nested", size + used)
+                raise _BadEventError(f"extras.{name}", value, "must be a number or a string, not nested", size + used)
             value = number  # noqa: PLW2901  a scalar of another library is stored as its number
         metrics[name] = value
     if used > wire.MAX_EXTRAS_BYTES:

@@ -58,6 +58,6 @@ class RefusalCounter:
                 await self._store.do(lambda placements: refusals.write(placements.part, events, last))  # noqa: B023  awaited at once
             except STORE_ERRORS as error:
                 self._events += events
-                logger.warning("refused events are not on record yet, the store is unavailable: %s", brief(error))
+                logger.warning("refused events are not recorded yet, the store is unavailable: %s", brief(error))
                 return
             await asyncio.sleep(NOTE_S)

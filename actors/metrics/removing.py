@@ -90,7 +90,7 @@ class Removing:
             raise _NoReplyError(reply["reason"])
         if reply["status"] == "refused":
             raise ValueError(
-                f"model must have no order under way to be removed, got {shown(model)} with {reply['order']}: finish it first"
+                f"model must have no unfinished order to be removed, got {shown(model)} with {reply['order']}: finish it first"
             )
 
     async def _noted(self, model: str, place: Place, *, force: bool) -> None:

@@ -105,7 +105,7 @@ class Routes:
     async def _bounded(self, question: Coroutine[Any, Any, Json]) -> Json:
         if self._questions >= MAX_QUESTIONS:
             question.close()
-            return dict(_unavailable(f"{self._questions} questions are under way"))
+            return dict(_unavailable(f"{self._questions} questions are in flight"))
         self._questions += 1
         try:
             return await question
@@ -172,7 +172,7 @@ class Routes:
         if not found:
             return ""
         last_at, model = min(found)
-        return f"; {shown(model)} was silent longest: since {datetime.fromtimestamp(last_at, UTC):%Y-%m-%d %H:%M:%SZ}"
+        return f"; {shown(model)} has been silent longest: since {datetime.fromtimestamp(last_at, UTC):%Y-%m-%d %H:%M:%SZ}"
 
     async def _answer(self, place: Place, method: str, **arguments: Any) -> Json:
         answer = await self._call(place, method, **arguments)
@@ -198,8 +198,8 @@ class Routes:
             try:
                 await asyncio.to_thread(self._spawn, place.process, place.slot)
             except Exception as error:
-                logger.exception("%s could not be made", place.process)
-                return f"{place.process} could not be made: {error}"
+                logger.exception("%s could not be created", place.process)
+                return f"{place.process} could not be created: {error}"
             self._alive.add(place.process)
             return None
 

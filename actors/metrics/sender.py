@@ -294,16 +294,18 @@ class Sender:
         if stream.next_sequence is not None and high > stream.next_sequence and batch.sent == 1 and duplicate:
             # We never numbered so many events, and sent these for the first time: somebody else sends under our name, and
             # what the system takes for duplicates is not counted. As somebody new we lose nothing.
-            text = f"{stream.model}: another sender uses our producer id (event {high} is known, we are at {batch.end})"
+            text = (
+                f"{stream.model}: another sender uses this producer id (event {high} is known, this client is at {batch.end})"
+            )
             self._become_new(now_s)
-            return [Warn("producer", f"{text}: going on as a new producer")]
+            return [Warn("producer", f"{text}: continuing as a new producer")]
         rejected = batch.packed.rows - accepted - duplicate
         bad_values = int(reply.get("bad_values", 0))
         outcomes: list[Outcome] = []  # warnings first: they are written before `flush` returns
         if rejected and reply["rejected"] and batch.packed.emptied is None:
             outcomes.append(rejection_warning(stream.model, "events are rejected and counted", reply["rejected"][0]))
         if reply.get("bad_value"):
-            outcomes.append(rejection_warning(stream.model, "bad values are left out and counted", reply["bad_value"]))
+            outcomes.append(rejection_warning(stream.model, "bad values are dropped and counted", reply["bad_value"]))
         settled = self._gone(stream, batch, accepted=accepted, duplicate=duplicate, rejected=rejected, bad_values=bad_values)
         return [*outcomes, settled]
 
@@ -316,7 +318,7 @@ class Sender:
         # The store knows less than it has acknowledged to us: another store, or one that has forgotten this producer.
         # As somebody new we lose nothing and count nothing twice: none of what waits in this stream can have been taken. What
         # other streams wait for perhaps was, under the producer that the store may well know there: they keep it.
-        text = f"{stream.model}: the store expects event {high}, we are at {batch.sequence}"
+        text = f"{stream.model}: the store expects event {high}, this client is at {batch.sequence}"
         before = stream.producer
         if before not in self._successors:
             self._successors[before] = self._new_producer()
@@ -325,7 +327,7 @@ class Sender:
             self.producer, self._resumes = stream.producer, False
         stream.epoch = 0
         stream.renumber(0)
-        return [Warn(f"gap {before}", f"{text}: going on as a new producer")]
+        return [Warn(f"gap {before}", f"{text}: continuing as a new producer")]
 
     def _become_new(self, now_s: float) -> None:
         self.producer = self._new_producer()

@@ -32,4 +32,4 @@ class Hello(TypedDict):
     pid: int
     node: str
     boot_id: str
-    store_problem: NotRequired[str]  # a file that it has open was deleted or replaced, or may not be written any more
+    store_problem: NotRequired[str]  # a file that it has open was deleted or replaced, or became read-only

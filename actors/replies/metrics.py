@@ -48,7 +48,7 @@ def ingested(
 ) -> Ingested:
     """Return the reply to one packed batch.
 
-    >>> ingested("busy", reason="too much is in flight", retry_in_s=0.05)["accepted"]
+    >>> ingested("busy", reason="too many bytes are in flight", retry_in_s=0.05)["accepted"]
     0
     """
     reply: Ingested = {

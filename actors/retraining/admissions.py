@@ -153,7 +153,7 @@ class Admissions:
             case AlreadyActive(order=other, retry_in_s=retry_in_s):
                 why, because = f"order {other} of this model is not finished", f"active {other}"
             case GivenUp(in_a_row=in_a_row):
-                why = f"gave up: {in_a_row} retrains in a row did not pay, failed or died; a trigger or a reload begins anew"
+                why = f"gave up: {in_a_row} retrains in a row did not pay, failed or died; a trigger or a reload starts again"
                 because, retry_in_s = f"gave up {in_a_row}", None
         skipped = orders.skip_id(self._commits.store_id, key, because)
         ground.put(replace(order, id=skipped, state=orders.SKIPPED, reason=why, finished_at=now.wall_s))

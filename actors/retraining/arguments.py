@@ -24,7 +24,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 def text(field: str, value: object, longest: int = 200) -> str:
     """Return a text of 1 to `longest` characters, none a control character."""
     if not isinstance(value, str) or not 1 <= len(value) <= longest or _CONTROL.search(value):
-        raise ValueError(f"{field} must be a text of 1 to {longest} characters, none a control character, got {shown(value)}")
+        raise ValueError(f"{field} must be a string of 1 to {longest} characters, none a control character, got {shown(value)}")
     return value
 
 
@@ -100,7 +100,7 @@ def ending_of(
     version = None if new_version is None else text("new_version", new_version)
     promised = promise_of(promise, promise_n, promise_source)
     if promised is not None and version is None:
-        raise ValueError("promise must come with the new_version that makes it, got no new_version")
+        raise ValueError("promise must come with its new_version, got no new_version")
     match outcome:
         case "done":
             return Done(version, why, promised)

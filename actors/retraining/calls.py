@@ -68,7 +68,7 @@ class Calls:
     async def _or_unavailable(self, work: Coroutine[Any, Any, T]) -> T | Unavailable:
         if self._calls >= _MAX_CALLS:
             work.close()
-            return {"status": "unavailable", "reason": f"{_MAX_CALLS} calls are under way", "retry_in_s": STORE_RETRY_S}
+            return {"status": "unavailable", "reason": f"{_MAX_CALLS} calls are in flight", "retry_in_s": STORE_RETRY_S}
         self._calls += 1
         try:
             return await work

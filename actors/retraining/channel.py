@@ -114,7 +114,7 @@ class ChannelRetrainHandler:
         """Keep an order; "lost" where somebody else has it, or it has ended."""
         lease_s = await self._in_store(lambda state, now: state.leases.renew(order, token, now))
         if lease_s is None:
-            return {"status": "lost", "reason": "the lease ran out and the order was handed on, or it has ended"}
+            return {"status": "lost", "reason": "the lease ran out and another consumer has the order, or the order has ended"}
         return {"status": "renewed", "lease_s": lease_s}
 
     async def finish(self, *, order: str, token: int | None, ending: Done | Failed) -> Said:

@@ -184,7 +184,7 @@ class Retrains:
                     quiet_since = time.monotonic()
                     continue
                 case "unavailable":
-                    logger.info("retrain orders: %s; trying again", reply["reason"])
+                    logger.info("retrain orders: %s; retrying", reply["reason"])
                     rest_s = max(pause_s, reply.get("retry_in_s", 0.0))
                     time.sleep(rest_s if timeout_s is None else min(rest_s, max(left_s, 0.0)))
                     pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

@@ -104,7 +104,7 @@ class Launcher:
                 await asyncio.sleep(STORE_RETRY_S)
                 continue
             except Exception:
-                logger.exception("a round of deliveries failed; the next one follows in %.0f s", _ROUND_S)
+                logger.exception("a round of deliveries failed; the next one is in %.0f s", _ROUND_S)
             with contextlib.suppress(TimeoutError):
                 # Not wait_for: before Python 3.12 it can swallow the cancellation of this loop.
                 async with asyncio.timeout(_ROUND_S):
@@ -115,7 +115,7 @@ class Launcher:
         found = await self._in_store(_look)
         self._idle = found.idle
         for order in found.came_back:
-            logger.warning("order %s of %s came back: %s", order.id, order.model, order.reason)
+            logger.warning("order %s of %s was given back: %s", order.id, order.model, order.reason)
         for order in found.timed_out:
             logger.warning("order %s of %s: %s", order.id, order.model, order.reason)
         if found.came_back or found.timed_out:
@@ -169,7 +169,7 @@ class Launcher:
                 del self._at[receiver]
             self.wake()  # there is room at this receiver, and one more place
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("order %s: the attempt broke off, its outcome is looked for", id_, exc_info=error)
+            logger.error("order %s: the attempt was interrupted; looking for its outcome", id_, exc_info=error)
 
     async def _attempt(self, order: Order) -> None:
         def begin(state: RetrainingState, now: Instant) -> Order | None:
@@ -194,7 +194,7 @@ class Launcher:
         if not (isinstance(outcome, Retry) and outcome.silent):
             self._circuits.heard(receiver)
         elif self._circuits.silent(receiver, asyncio.get_running_loop().time()):
-            logger.warning("%s does not answer: its orders wait, and one at a time tries it", receiver)
+            logger.warning("%s does not answer: its orders wait and try it one at a time", receiver)
 
     async def _follow(self, order: Order) -> None:
         overdue = await self._in_store(lambda state, now: state.overdue(order, now))
@@ -208,7 +208,7 @@ class Launcher:
                 outcome = await self._handler(order).follow(order)
         except Exception as error:  # noqa: BLE001  the attempt may go on all the same: a second one must not begin now
             unknown = handlers.without_secrets(Retry(_named(error)), order, self._environment)
-            logger.warning("order %s: nobody can tell how it goes, asking again: %s", order.id, unknown)
+            logger.warning("order %s: its state is unknown, retrying: %s", order.id, unknown)
             return
         if not (isinstance(outcome, Launched) and order.launched):
             await self._settle(order, outcome)
@@ -250,7 +250,7 @@ class Launcher:
         try:
             await self._handler(order).forget(order)
         except Exception as error:  # noqa: BLE001  what is not cleared up costs room, no order
-            logger.info("order %s: not cleared up: %s", order.id, error)
+            logger.info("order %s: not cleaned up: %s", order.id, error)
 
     async def _pass_on(self, promises: list[tuple[Order, str]]) -> None:
         """Hand the promises of new versions to their detectors; what is not acknowledged stays on record and goes again."""
@@ -270,13 +270,13 @@ class Launcher:
                     source=promise.source,
                 )
             except PeerUnavailableError as error:
-                logger.info("the promise of order %s is passed on later: %s", order.id, error)
+                logger.info("the promise of order %s will be passed on later: %s", order.id, error)
                 continue
             except ValueError as error:
                 logger.warning("the promise of order %s is refused and not used: %s", order.id, error)
                 reply = {"status": "recorded"}
             except Exception:
-                logger.exception("the promise of order %s could not be passed on; trying again", order.id)
+                logger.exception("the promise of order %s could not be passed on; retrying", order.id)
                 continue
             if reply.get("status") == "recorded":
                 await self._in_store(_passed_on(order.id))

@@ -86,7 +86,7 @@ class Leases:
                     tables.put(connection, again)
                 return Said("recorded", f"the order was {order.state} already")
             if token is not None and not lease.holds(order, token):
-                return Said("stale", f"attempt {order.attempts} has been handed to another consumer")
+                return Said("stale", f"attempt {order.attempts} was given to another consumer")
             self._commits.settle(connection, order, ending, now)
             return Said("recorded", "")
 

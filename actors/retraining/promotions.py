@@ -118,7 +118,7 @@ def put_back(connection: Connection, id_: str) -> Order | None:
     order = read(connection, id_)
     if order is None:
         return None
-    again = orders.put_back(order, f"put back by hand; it was {order.state}: {order.reason}")
+    again = orders.put_back(order, f"retried by hand; it was {order.state}: {order.reason}")
     _put(connection, again)
     return again
 

@@ -88,7 +88,9 @@ class Leases:
                 del self._renew_at[order, token]
                 if (order, token) not in self._finishing:
                     self._lost.add((order, token))
-                    logger.warning("order %s is lost to this process: handed on, or ended by somebody else", order)
+                    logger.warning(
+                        "order %s is lost to this process: another consumer has it, or somebody else has ended it", order
+                    )
 
     def _renewed(self, order: str, token: int) -> float | None:
         """Renew once; return the seconds until the next time, None where the order is lost."""
@@ -97,7 +99,7 @@ class Leases:
         except (PeerUnavailableError, NoSystemError):
             return 1.0
         except Exception:
-            logger.exception("the lease of order %s could not be renewed; trying again", order)
+            logger.exception("the lease of order %s could not be renewed; retrying", order)
             return 1.0
         match reply["status"]:
             case "renewed":
@@ -127,6 +129,6 @@ def until_answered(
             return reply
         if give_up_at is not None and time.monotonic() >= give_up_at:
             raise PeerUnavailableError(f"retrains.{method}: {reply['reason']}")
-        logger.warning("retrains.%s: %s; trying again", method, reply["reason"])
+        logger.warning("retrains.%s: %s; retrying", method, reply["reason"])
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

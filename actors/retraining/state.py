@@ -259,8 +259,8 @@ class RetrainingState:
                 return admission_of(decision)
             order = tables.known_order(connection, id_)
             if order.state == orders.PENDING and order.rounds:
-                return Admission("pending", id_, "the order has been put back already")
-            again = orders.put_back(order, f"put back by hand; it was {order.state}: {order.reason}")
+                return Admission("pending", id_, "the order has already been retried")
+            again = orders.put_back(order, f"retried by hand; it was {order.state}: {order.reason}")
             active = tables.active_order(connection, order.model)
             if active is not None:
                 return Admission("skipped", None, f"order {active.id} of this model is not finished", gate.ASK_AGAIN_S)

@@ -101,7 +101,7 @@ def _run(feed: Feed, ends: threading.Event) -> None:
         except StaleEpochError as error:
             end_stale_process(error)
         except Exception:
-            logger.exception("source %s: the step failed; it goes on in %g s", feed.name, _AFTER_ERROR_S)
+            logger.exception("source %s: the step failed; the next one is in %g s", feed.name, _AFTER_ERROR_S)
             pause_s = _AFTER_ERROR_S
         ends.wait(pause_s)
 

@@ -59,9 +59,7 @@ class Files:
                     known[path] = at
                     continue
                 if at["size"] > sizes[path]:
-                    raise ValueError(
-                        f"has become shorter, from {at['size']} to {sizes[path]} bytes: nothing more of it is read"
-                    )
+                    raise ValueError(f"has become shorter, from {at['size']} to {sizes[path]} bytes: it is not read further")
                 found = list(self._new_rows(path, at, sizes[path]))
                 has_more = has_more or at.pop("moved", False)
                 known[path] = at
@@ -175,7 +173,7 @@ def _parquet(file: Any) -> Iterator[dict[str, Any] | str]:
     try:
         yield from parquet.read_table(file).to_pylist()
     except ArrowInvalid as error:  # it may be that it is still being written
-        raise ValueError(f"is no Parquet file (yet): {brief(error)}") from None
+        raise ValueError(f"is not a Parquet file (yet): {brief(error)}") from None
 
 
 class _Local:

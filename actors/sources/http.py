@@ -58,7 +58,7 @@ class Http:
         try:
             found = json.loads(content or b"{}")
         except ValueError:
-            raise SourceError(f"{where} answered what is no JSON: {content[:80]!r}") from None
+            raise SourceError(f"{where} did not answer with JSON: {content[:80]!r}") from None
         if not isinstance(found, dict):
-            raise SourceError(f"{where} answered no JSON object")
+            raise SourceError(f"{where} did not answer with a JSON object")
         return found

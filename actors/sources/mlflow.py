@@ -79,7 +79,7 @@ class Mlflow:
             reply = self._http.post(f"{_API}/runs/search", body)
             found = reply.get("runs", [])
             if not isinstance(found, list):
-                raise SourceError("MLflow answered no list of runs")
+                raise SourceError("MLflow did not answer with a list of runs")
             runs += found
             if not reply.get("next_page_token"):
                 return runs, False

@@ -66,7 +66,7 @@ class Prometheus:
         reply = self._http.get("/api/v1/query_range", asked)
         data = reply.get("data")
         if reply.get("status") != "success" or not isinstance(data, dict) or data.get("resultType") != "matrix":
-            raise SourceError(f"Prometheus answered no matrix: {shown(reply)}")
+            raise SourceError(f"Prometheus did not answer with a matrix: {shown(reply)}")
         found: Series = {}
         for series in data.get("result", ()):
             self._add(series, found, refusals)

@@ -198,7 +198,7 @@ class SourcesState:
                 # Another store, or one that has forgotten this producer: as somebody new nothing is lost or counted twice,
                 # since nothing of what waits can have been taken under the name that nobody knows.
                 self._renumber(connection, source, batch.model, 0, producer=f"source-{uuid.uuid4().hex}")
-                return f"{batch.model}: going on as a new producer"
+                return f"{batch.model}: continuing as a new producer"
             case status:
                 return reply.get("reason") or status
 

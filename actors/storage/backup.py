@@ -67,7 +67,7 @@ def take(url: str, to: Path, kinds: Sequence[PartKind], *, now_s: float) -> Mani
     StoreError where there is no store, where it cannot be locked for a moment, or where `to` is there.
     """
     if to.exists():
-        raise StoreError(f"a backup goes into a folder of its own, {to} is there already")
+        raise StoreError(f"a backup needs a new folder, {to} exists already")
     from actors.storage.reader import StoreReader  # noqa: PLC0415  the reader is a store itself
 
     with contextlib.closing(StoreReader(url)) as store:
@@ -126,7 +126,7 @@ def _copy_files(folder: Path, to: Path) -> Iterator[str]:
                 source.backup(target)
                 problem = target.execute("PRAGMA quick_check").fetchone()[0]
             if problem != "ok":
-                raise StoreError(f"{file} is damaged, its copy is of no use: {problem}")
+                raise StoreError(f"{file} is damaged, so its copy would be useless: {problem}")
             yield file.name
 
 
@@ -161,7 +161,7 @@ def _lock(files: Iterable[Path], locks: contextlib.ExitStack) -> None:
 
 def _restore_files(source: Path, manifest: Manifest, folder: Path) -> str:
     if folder.exists() and any(folder.iterdir()):
-        raise StoreError(f"a store is restored where none is, {folder} is not empty: move it away first")
+        raise StoreError(f"restore needs a URL without a store, but {folder} is not empty: move it elsewhere first")
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
@@ -214,7 +214,7 @@ def _restore_tables(source: Path, manifest: Manifest, url: str, kinds: Sequence[
     try:
         with engine.connect() as connection:
             if set(inspect(connection).get_table_names()) & {table.name for table in _tables(kinds)}:
-                raise StoreError(f"a store is restored where none is, {redacted(url)} holds one")
+                raise StoreError(f"restore needs a URL without a store, but {redacted(url)} holds one")
         with engine.begin() as connection:
             for kind in kinds:
                 kind.metadata.create_all(connection, checkfirst=True)
@@ -268,7 +268,7 @@ def _begin_timeline(connection: Connection, manifest: Manifest) -> str:
     store_id = uuid.uuid4().hex[:8]
     identity, notes = schema.identity, schema.notes
     if connection.execute(select(identity.c.store_id)).scalar() != manifest["store_id"]:
-        raise StoreError(f"the backup's manifest is of store {manifest['store_id']}, its files are of another")
+        raise StoreError(f"the backup's manifest is of store {manifest['store_id']}, but its files are of another")
     connection.execute(identity.update().values(store_id=store_id))
     connection.execute(notes.delete().where(notes.c.name == "holder"))
     origin = json.dumps({"restored_from": manifest["store_id"], "taken_at": manifest["taken_at"]}).encode()
@@ -281,14 +281,14 @@ def _checked(source: Path) -> Manifest:
         manifest: Manifest = json.loads((source / _MANIFEST).read_text(encoding="utf-8"))
         known = manifest["format"] == _FORMAT
     except (OSError, ValueError, KeyError, TypeError):
-        raise StoreError(f"{source} is no whole backup: {_MANIFEST} cannot be read") from None
+        raise StoreError(f"{source} is not a complete backup: {_MANIFEST} cannot be read") from None
     if not known:
         raise StoreError(f"the backup {source} has format {manifest['format']}, this build reads {_FORMAT}: use a newer build")
     for name, described in manifest["files"].items():
         if Path(name).name != name or not (source / name).is_file():
             raise StoreError(f"the backup {source} is damaged: {name} is not there")
         if _described(source / name) != described:
-            raise StoreError(f"the backup {source} is damaged: {name} is not what was written")
+            raise StoreError(f"the backup {source} is damaged: {name} differs from what was written")
     return manifest
 
 

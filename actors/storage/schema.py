@@ -167,7 +167,7 @@ def other_version(what: str, found: int, version: int = SCHEMA_VERSION) -> str:
     """Return what is to be done about a part of another version than this build's."""
     if found > version:
         return f"{what}: its schema must be at most {version} for this build, got {found}: use a newer build"
-    return f"{what}: its schema must be {version} for this build, got {found}: `visutility start` brings it forward"
+    return f"{what}: its schema must be {version} for this build, got {found}: `visutility start` migrates it"
 
 
 def prepare(connection: Connection, kind: PartKind, *, version: int = SCHEMA_VERSION) -> None:

@@ -159,7 +159,7 @@ def give_back(engine: Engine, file: Path) -> bool:
                 if pages == copied and _size(file.with_name(f"{file.name}-wal")) > _LOG_BYTES:
                     cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.OperationalError as error:  # locked, or the disk is full: the next commit says so
-            logger.debug("%s: no pages are given back now: %s", file, error)
+            logger.debug("%s: no pages are freed now: %s", file, error)
             return False
         else:
             return more

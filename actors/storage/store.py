@@ -41,7 +41,7 @@ class StoreError(ValueError):
 
 
 class StoreLostError(RuntimeError):
-    """A file of the store was deleted, replaced or damaged, or may not be written any more; the message names it."""
+    """A file of the store was deleted, replaced or damaged, or became read-only; the message names it."""
 
 
 # What a database raises that is full, read-only, locked or gone; the caller may try again later. PostgreSQL raises
@@ -74,8 +74,9 @@ class Part:
     def write(self) -> Iterator[Connection]:
         """Open a transaction that may write; commits at the end, rolls back on an exception.
 
-        StoreLostError where the file was deleted or replaced meanwhile, so that nobody finds again what SQLite would commit;
-        and where it may not be written any more: SQLite, which has it open, still can, but whoever opens it next cannot.
+        Raises:
+            StoreLostError: The file was deleted or replaced, so that a commit would be lost; or it became read-only: SQLite
+                has it open and could still write, but the next process could not.
         """
         with self._whole(), self.engine.begin() as connection:
             yield connection
@@ -97,10 +98,10 @@ class Part:
             yield connection
 
     def check(self) -> None:
-        """Raise StoreLostError where the part's file was deleted, replaced or may not be written."""
+        """Raise StoreLostError where the part's file was deleted, replaced or is read-only."""
         self._look(writes=True)
         if self._file is not None and not os.access(self._file.parent, os.W_OK):
-            raise StoreLostError(f"{self._file.parent} may not be written")
+            raise StoreLostError(f"{self._file.parent} is read-only")
 
     def give_back(self) -> bool:
         """Give what was deleted back to the file system, in one short step; True where there is more.
@@ -122,7 +123,7 @@ class Part:
             happened = "was deleted" if found is None else "was replaced by another file"
             raise StoreLostError(f"{self._file} {happened} while the system runs: stop the system, then start it")
         if writes and not os.access(self._file, os.W_OK):
-            raise StoreLostError(f"{self._file} may not be written")
+            raise StoreLostError(f"{self._file} is read-only")
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -130,12 +131,12 @@ class Part:
         try:
             yield
         except DatabaseError as error:
-            # SQLite's own word for it is the class itself; what is locked, full or a caller's mistake has a class below it.
+            # SQLite reports damage with this class itself; a lock, a full disk or a caller's mistake has a subclass.
             if self._file is None or type(error) is not DatabaseError:
                 raise
             raise StoreLostError(
-                f"{self._file} is damaged ({error.orig}): put the file of a copy in its place while no system runs, "
-                "or let `visutility restore` make a new store of a backup"
+                f"{self._file} is damaged ({error.orig}): replace it by the file of a copy while no system runs, "
+                "or create a new store from a backup with `visutility restore`"
             ) from error
 
 
@@ -164,7 +165,7 @@ class Store:
                 self.system = self._opened(url)
                 self.store_id = self._identity()
         except OSError as error:
-            raise StoreError(f"storage must be a folder that can be made, got {redacted(url)!r}: {error}") from None
+            raise StoreError(f"storage must be a folder that can be created, got {redacted(url)!r}: {error}") from None
         except (*UNAVAILABLE, DatabaseError) as error:
             problem = getattr(error, "orig", None) or error
             raise StoreError(f"storage {redacted(url)!r} cannot be opened: {problem}") from error
@@ -235,7 +236,7 @@ class Store:
                 self._snapshot.connection = None
 
     def check(self) -> None:
-        """Raise StoreLostError where a file of the store is gone, is another, or may not be written."""
+        """Raise StoreLostError where a file of the store is gone, is another, or is read-only."""
         for part in list(self._parts.values()):
             part.check()
         if self._folder is not None:
@@ -244,7 +245,7 @@ class Store:
                 raise StoreLostError(f"{self._folder / missing[0]}.db was deleted")
 
     def problem(self) -> str | None:
-        """Say which file that this process uses is gone, is another, or may not be written; None where all is well.
+        """Say which file that this process uses is gone, is another, or is read-only; None where all is well.
 
         A few microseconds a file: it reads nothing, and waits for nobody.
         """
@@ -309,7 +310,7 @@ class Store:
         file = self._folder / f"{name}.db"
         if not file.exists():
             if name != schema.SYSTEM.name and name in self._made():
-                raise StoreError(f"storage {redacted(self.url)}: {file} is gone, and with it what was stored there")
+                raise StoreError(f"storage {redacted(self.url)}: {file} is missing, and the data in it are lost")
             sqlite.make_file(file)
         return Part(name, kind, self._engine(name, sqlite.writable(file)), file)
 
@@ -392,7 +393,7 @@ def checked(url: str) -> URL:
         parsed = make_url(url)
     except ArgumentError:
         raise StoreError(
-            "storage must be a URL like 'sqlite:///./visutility-data' or 'postgresql://...', got another text"
+            "storage must be a URL like 'sqlite:///./visutility-data' or 'postgresql://...', got something else"
         ) from None
     if parsed.get_backend_name() != "postgresql":
         raise StoreError(f"storage must be a sqlite or postgresql URL, got {redacted(url)!r}")

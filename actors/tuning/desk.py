@@ -133,7 +133,7 @@ class Desk:
                 return [(job, None, unavailable) for job in jobs]
             if len(jobs) > 1:
                 return [answer for job in jobs for answer in self._served([job])]
-            logger.exception("the tuner cannot store what a job changed")
+            logger.exception("the tuner cannot store the changes of a call")
             return [(jobs[0], None, self._failed(jobs[0], error))]
         else:
             return answers
@@ -141,10 +141,10 @@ class Desk:
     def _failed(self, job: _Job, cause: Exception) -> Exception:
         reason = f"{type(cause).__name__}: {brief(cause)}"
         if job.study is None:
-            return UnstorableError(f"what was asked cannot be stored: {reason}")
+            return UnstorableError(f"the request cannot be stored: {reason}")
         try:
             self._state.open()
-            self._state.fail(job.study, f"what a worker said cannot be stored: {reason}")
+            self._state.fail(job.study, f"the message of a worker cannot be stored: {reason}")
         except Exception as error:  # noqa: BLE001  it is tried again with the job, which is sent again
             self._state.drop()
             return DeskUnavailableError(f"{type(error).__name__}: {brief(error)}")

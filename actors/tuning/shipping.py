@@ -166,7 +166,7 @@ def _sources(used: Iterable[str], *, but: Sequence[str] = ()) -> list[Shipped]:
 def _shipped(name: str, place: str) -> Shipped:
     file = Path(place)
     if file.suffix != ".py":
-        raise ValueError(f"objective uses the local module {name!r}, which has no source to travel as ({file}): install it")
+        raise ValueError(f"objective uses the local module {name!r}, which has no source to ship ({file}): install it")
     if file.name == "__init__.py" and not file.exists():
         return (name, "", place, True)  # a namespace, which has no file
     try:
@@ -180,7 +180,7 @@ def _imported_in(shipped: Shipped) -> Iterator[str]:
     try:
         tree = ast.parse(text, file)
     except SyntaxError as error:
-        raise ValueError(f"objective uses the local module {name!r}, which is no Python: {error}") from None
+        raise ValueError(f"objective uses the local module {name!r}, which is not Python: {error}") from None
     package = name if is_package else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -89,7 +89,7 @@ class Staff:
             except (PeerUnavailableError, DeskUnavailableError) as error:
                 logger.warning("workers cannot be launched now: %s", error)
             except Exception:
-                logger.exception("launching workers failed; it is tried again in %g s", _TICK_S)
+                logger.exception("launching workers failed; retrying in %g s", _TICK_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), None if idle else _TICK_S)
 
@@ -179,7 +179,7 @@ class Staff:
                 wait_s = 0.0  # to learn at once who answers next
                 await asyncio.sleep(_RETRY_S)
             except Exception:
-                logger.exception("watching the workers failed; it is tried again")
+                logger.exception("watching the workers failed; retrying")
                 wait_s = 0.0
                 await asyncio.sleep(_RETRY_S)
 

@@ -152,7 +152,7 @@ class TuningState:
         """Delete a study that has ended, with its trials; ValueError while it runs, KeyError where there is none."""
         study = str(self._row(name).study)
         if study in self._ledgers:
-            raise ValueError(f"study must have ended to be deleted, got {name!r}, which runs: stop it first")
+            raise ValueError(f"study must have ended to be deleted, got {name!r}, which is running: stop it first")
         self._writes.append(lambda connection: tuner_tables.forget_study(connection, study))
         self.untidy = True
         return {"status": "deleted"}

@@ -286,7 +286,7 @@ class Tuner:
         except DeskUnavailableError:
             self._state.untidy = True
         except Exception:
-            logger.exception("the rows of deleted studies could not be deleted; it is tried again with the next study")
+            logger.exception("the rows of deleted studies could not be deleted; retrying with the next study")
         finally:
             self._sweeping = None
 

@@ -134,7 +134,7 @@ def from_settings(ui: UiSettings, environment: Mapping[str, str], *, host: str, 
             raise ValueError(f"ui.tokens.{role}: {reference} must have at least {SHORTEST_TOKEN} characters")
         tokens[role] = token
     if len(set(tokens.values())) < len(tokens):
-        raise ValueError("ui.tokens: reader, operator and writer must differ, or everybody who reads could act")
+        raise ValueError("ui.tokens: reader, operator and writer must differ, or every reader could act")
     access = Access(tokens, tuple(map(ipaddress.ip_network, ui.trusted_proxies)), ui.user_header, local_name)
     if access.loopback_only and not _is_loopback(host):
         raise ValueError(

@@ -123,9 +123,9 @@ class _Guard:
         if path.startswith(_OPEN) or (visitor is not None and (visitor.may_read or path.startswith("/api/"))):
             return None
         if self._access.loopback_only:
-            return PlainTextResponse("refused: without ui.tokens or ui.trusted_proxies only this machine is let in", 403)
+            return PlainTextResponse("refused: without ui.tokens or ui.trusted_proxies only this machine may connect", 403)
         if path.startswith("/api/") or path == "/events" or scope["method"] not in {"GET", "HEAD"}:
-            return PlainTextResponse("refused: a token is needed", 401, headers={"www-authenticate": "Bearer"})
+            return PlainTextResponse("refused: a token is required", 401, headers={"www-authenticate": "Bearer"})
         return RedirectResponse("/sign-in", 303)
 
 

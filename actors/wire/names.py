@@ -15,9 +15,9 @@ FIELDS: Final = frozenset({"model_name", "model_version", "timestamp", "extras",
 RESERVED: Final = FIELDS - {*NAMED, "n"}  # a metric of such a name would look like the field; `n` has a place of its own
 MAX_NAME: Final = 200
 _UNWANTED: Final = (  # categories of characters that no name may hold
-    *((kind, "must not hold a control character") for kind in ("Cc", "Zl", "Zp")),
+    *((kind, "must not contain a control character") for kind in ("Cc", "Zl", "Zp")),
     ("Cs", "must be encodable as UTF-8"),
-    ("Cf", "must not hold a character that cannot be seen (zero width, direction, format)"),
+    ("Cf", "must not contain an invisible character (zero width, direction, format)"),
 )
 
 
@@ -47,7 +47,7 @@ def metric_rule(name: object) -> str | None:
 def text_rule(value: object) -> str | None:
     """Say what is wrong with a name, None if nothing is."""
     if not isinstance(value, str):
-        return "must be a text"
+        return "must be a string"
     if not 1 <= len(value) <= MAX_NAME:
         return f"must have 1 to {MAX_NAME} characters"
     if value.isascii() and value.isprintable():
@@ -58,7 +58,7 @@ def text_rule(value: object) -> str | None:
 
 def stored_rule(value: object) -> str | None:
     """Say what is wrong with a name in the store, where names lie that earlier builds took."""
-    return None if isinstance(value, str) and 1 <= len(value) <= MAX_NAME else f"must be a text of 1 to {MAX_NAME} characters"
+    return None if isinstance(value, str) and 1 <= len(value) <= MAX_NAME else f"must be a string of 1 to {MAX_NAME} characters"
 
 
 def is_model(name: object) -> TypeGuard[str]:
@@ -70,5 +70,5 @@ def model_rule(value: object) -> str | None:
     """Say what is wrong with a model's name, None if nothing is."""
     rule = text_rule(value)
     if rule is None and any(c in "*?[" for c in str(value)):
-        return "must not hold one of * ? ["
+        return "must not contain * ? or ["
     return rule

@@ -118,7 +118,7 @@ def _year(started: System, settings: Mapping[str, Any], days: int, out: Path, ou
 
 def _told(version: Version) -> str:
     if version.order is None:
-        return f"{version.name} is live, the model that is never retrained is a copy of it"
+        return f"{version.name} is live, the model without retrains is a copy of it"
     seen = version.order["explanation"]
     return (
         f"{version.name} is live: {seen['metric']} had gone from {seen['baseline_mean']:.3f} to {seen['window_mean']:.3f} "

@@ -1,4 +1,4 @@
-"""The data path on a real Ray: whatever is killed, an acknowledged event is counted once and an episode asks for one order."""
+"""The data path on a real Ray: whatever is killed, an acknowledged event is counted once and an episode requests one order."""
 
 from __future__ import annotations
 

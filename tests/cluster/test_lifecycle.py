@@ -170,7 +170,9 @@ class TestAStartThatFails:
 
         held: Any = ray.remote(Tuner).options(name=taken, namespace=namespace, num_cpus=0).remote()
         assert ray.get(held.hello.remote()) == "not yours"
-        with pytest.raises(ConflictError, match=f"'{taken}' is taken by an actor of class .*Tuner, which is none of ours"):
+        with pytest.raises(
+            ConflictError, match=f"'{taken}' is taken by an actor of class .*Tuner, which is not part of the system"
+        ):
             actors.start(settings, namespace=namespace)
         assert deployment.names(namespace) == [taken]
         assert card.read(namespace) is None

@@ -247,4 +247,4 @@ def test_the_commands_copy_and_restore(tmp_path: Path, capsys: pytest.CaptureFix
     assert made["restored_from"] == taken["store_id"] != made["store_id"]
     assert cli.main(["status", "--storage", restored]) == 0
     assert cli.main(["restore", str(copy), "--storage", restored]) == 2
-    assert "is not empty: move it away first" in capsys.readouterr().err
+    assert "is not empty: move it elsewhere first" in capsys.readouterr().err

@@ -551,7 +551,7 @@ def test_a_secret_that_is_written_as_standard_webhooks_writes_it_is_read_as_base
     secret = "whsec_" + base64.b64encode(b"raw bytes of the key").decode()
     headers = webhook.standard_signature(secret, "s-r-1", int(time.time()), b"{}")
     assert standardwebhooks.Webhook(secret).verify(b"{}", headers) == {}
-    with pytest.raises(ValueError, match="secret_env: a secret that begins with whsec_ must go on in base64"):
+    with pytest.raises(ValueError, match="secret_env: a secret that begins with whsec_ must continue in base64"):
         webhook.standard_signature("whsec_no base64!", "s-r-1", 1, b"{}")
 
 

@@ -69,7 +69,7 @@ class TestDeletedOrReplaced:
         with pytest.raises(UNAVAILABLE), part.write():
             pass
         assert not (folder / "detector-0.db").exists()
-        with pytest.raises(StoreError, match=r"detector-0\.db is gone, and with it what was stored there"):
+        with pytest.raises(StoreError, match=r"detector-0\.db is missing, and the data in it are lost"):
             Store(store.url).part(DETECTOR, 0)
         with pytest.raises(StoreError, match="there is none"):
             Store(f"sqlite:///{folder}-2", makes=False)
@@ -88,14 +88,14 @@ class TestDeletedOrReplaced:
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
     def test_a_file_that_may_not_be_written_is_named(self, store: Store, folder: Path) -> None:
         (folder / "system.db").chmod(0o400)
-        with pytest.raises(StoreLostError, match=r"system\.db may not be written"):
+        with pytest.raises(StoreLostError, match=r"system\.db is read-only"):
             store.check()
 
     def test_a_file_that_may_not_be_written_is_named_whoever_asks(
         self, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("system.db"))
-        with pytest.raises(StoreLostError, match=r"system\.db may not be written"):
+        with pytest.raises(StoreLostError, match=r"system\.db is read-only"):
             store.check()
 
     def test_nothing_is_committed_into_a_file_that_may_not_be_written_any_more(
@@ -104,9 +104,9 @@ class TestDeletedOrReplaced:
         fence = Fence.raise_epoch(store.part(DETECTOR, 0), "owner")  # SQLite has the file open, and could still write it
         assert store.problem() is None
         monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("detector-0.db"))
-        with pytest.raises(StoreLostError, match=r"detector-0\.db may not be written"), fence.write():
+        with pytest.raises(StoreLostError, match=r"detector-0\.db is read-only"), fence.write():
             pass
-        assert str(store.problem()).endswith("detector-0.db may not be written")
+        assert str(store.problem()).endswith("detector-0.db is read-only")
 
     def test_an_actor_says_in_its_hello_that_its_file_was_replaced(self, store: Store, folder: Path) -> None:
         store.part(DETECTOR, 0)
@@ -196,9 +196,9 @@ class TestMigration:
     def test_only_migrate_brings_a_part_forward_and_a_copy_is_kept(self, folder: Path) -> None:
         _older(folder)
         store, kind = Store(f"sqlite:///{folder}"), _things(SCHEMA_VERSION)
-        with pytest.raises(SchemaError, match=rf"things: its schema must be {SCHEMA_VERSION} .* brings it forward"):
+        with pytest.raises(SchemaError, match=rf"things: its schema must be {SCHEMA_VERSION} .* migrates it"):
             store.part(kind)
-        with pytest.raises(SchemaError, match="brings it forward"):
+        with pytest.raises(SchemaError, match="migrates it"):
             StoreReader(store.url).part(kind)
         assert store.migrate([kind]) == ["things"]
         with store.part(kind).read() as connection:
@@ -240,7 +240,7 @@ class TestMigration:
             connection.execute(text(f"UPDATE schema_versions SET version = {SCHEMA_VERSION - 1}"))
         older = Store(store.url)
         assert older.store_id == store.store_id
-        with pytest.raises(SchemaError, match="brings it forward"):
+        with pytest.raises(SchemaError, match="migrates it"):
             older.part(SYSTEM)
         assert older.migrate([]) == ["system"]
         older.part(SYSTEM)

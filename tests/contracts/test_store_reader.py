@@ -110,9 +110,7 @@ def test_nothing_is_written_through_it(url: str) -> None:
     reader.close()
 
 
-@pytest.mark.parametrize(
-    ("version", "way_out"), [(SCHEMA_VERSION - 1, "brings it forward"), (SCHEMA_VERSION + 1, "newer build")]
-)
+@pytest.mark.parametrize(("version", "way_out"), [(SCHEMA_VERSION - 1, "migrates it"), (SCHEMA_VERSION + 1, "newer build")])
 def test_a_store_of_another_schema_is_refused_and_not_migrated(url: str, version: int, way_out: str) -> None:
     written(url)
     store = Store(url)

@@ -38,7 +38,7 @@ def test_the_defaults_and_a_whole_configuration_are_fine() -> None:
 
 def test_a_promotion_handler_that_waits_for_consumers_is_a_problem() -> None:
     assert found(models={"fraud-*": {"promotion": {"handler": {"kind": "channel"}}}})[0] == [
-        "models.fraud-*.promotion.handler: must be one that is launched, got channel: no consumer is handed a decision"
+        "models.fraud-*.promotion.handler: must be a handler that launches something, got channel: consumers get no decisions"
     ]
 
 
@@ -103,7 +103,7 @@ def test_what_the_environment_of_the_system_must_have_is_a_note() -> None:
 def test_what_the_rule_shortfall_needs_is_a_note() -> None:
     _, notes = found(defaults={"retrain": {"price": "1%"}})
     assert notes == [
-        "defaults.retrain: needs `n` with the events and a cross-validated promise of accuracy; without, alarms order retrains"
+        "defaults.retrain: needs events with `n`, and a cross-validated promise of accuracy; without, alarms order retrains"
     ]
 
 

@@ -208,9 +208,9 @@ def columns(metrics: dict[str, Any], **more: Any) -> wire.Batch:
         ({}, {}, "at least one"),
         ([0.5], {}, "mapping of names to columns"),
         ({"timestamp": [1.0]}, {}, "must not be the name of a field"),
-        ({7: [1.0]}, {}, "metric name must be a text"),
+        ({7: [1.0]}, {}, "metric name must be a string"),
         ({"accuracy": []}, {}, "accuracy must have 1 to"),
-        ({"accuracy": [0.5]}, {"version": 7}, "model_version must be a text"),
+        ({"accuracy": [0.5]}, {"version": 7}, "model_version must be a string"),
         ({"accuracy": [0.5]}, {"timestamps": [NOW, NOW]}, "timestamps must have as many rows"),
     ],
 )

@@ -92,7 +92,7 @@ class EpisodeBook(Shelf):
             record = self._opened(version, metric, alarm, time, now)
             effects.append(Tell("opened", record["id"], in_words(self._model, version, metric, alarm.as_dict())))
             if informs is None:
-                self._decide(record, "ask", "an episode asks for one order", now)
+                self._decide(record, "ask", "an episode requests one order", now)
                 effects.append(Ask(record["id"]))
             else:
                 record["request"] |= {"state": "informed", "reason": informs, "asks": 0}
@@ -218,7 +218,7 @@ class EpisodeBook(Shelf):
                 effects.append(Retrained(record["version"], told["order"], told["new_version"], record.get("shortfall")))
                 effects += self._done(record, told["new_version"], now)
             elif told["state"] == "expired":
-                effects += self._close(record, "expired", "the order expired before anybody had begun it", now)
+                effects += self._close(record, "expired", "the order expired before anybody started it", now)
             elif told["state"] in {"failed", "dead"} and record["closed_at"] is None:
                 effects.append(self._flag(record, f"the retrain {told['state']}: {told['reason']}", now, dict(told)))
                 if is_shortfall(record):  # what goes on losing asks again
@@ -258,11 +258,11 @@ class EpisodeBook(Shelf):
             request, wait = record["request"], record["request"]["skipped"]
             if wait is not None and is_due(record, pace or now):
                 if is_shortfall(record) and not pays:
-                    effects += self._close(record, "recovery", "a retrain does not pay any more", now)
+                    effects += self._close(record, "recovery", "a retrain no longer pays", now)
                     continue
                 due_at = wait["wall_s"] + wait["s"]
                 request |= {"state": "asking", "skipped": None, "asks": request["asks"] + 1, "due_at": due_at}
-                self._decide(record, "ask again", f"the wait has ended: {request['reason']}", now)
+                self._decide(record, "ask again", f"the wait is over: {request['reason']}", now)
                 self._dirty[record["id"]] = record
                 effects.append(Ask(record["id"]))
         return effects

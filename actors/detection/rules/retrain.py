@@ -114,12 +114,12 @@ class RetrainWatch:
     def informs(self, version: str) -> str | None:
         """Return why an alarm of this version asks for no order; None where it does."""
         if self.versions.state_of(version) == "candidate":
-            return f"version {version} is a candidate: nothing is ordered before it is live"
+            return f"version {version} is a candidate: no orders before it is live"
         if self._rule.when == "never":
-            return "retrain.when is never: an alarm informs"
+            return "retrain.when is never: an alarm only informs"
         if self._rule.when == "shortfall" and not self.missing:
             lost, price = (0.0, 0.0) if self._shortfall is None else (self._shortfall.lost, self._shortfall.price)
-            return f"retrain.when is shortfall: {max(lost, 0.0):.0f} of {price:.0f} errors lost, an alarm informs"
+            return f"retrain.when is shortfall: {max(lost, 0.0):.0f} of {price:.0f} errors lost, an alarm only informs"
         return None
 
     def shown(self) -> RetrainShown:

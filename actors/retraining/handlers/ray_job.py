@@ -108,7 +108,7 @@ class RayJobHandler:
         if known is None:
             return Retry("the cluster has no job of this order", after_s=0)
         if known.status in _ENDED and not _of_this_round(known, order):
-            return Retry("only the job of an earlier round is there", after_s=0)
+            return Retry("only the job of an earlier round exists", after_s=0)
         return _outcome(known)
 
 

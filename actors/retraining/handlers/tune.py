@@ -39,12 +39,12 @@ class TuneHandler:
                 try:
                     reply = await self._submitted(order, dict(in_force))
                 except ValueError as error:  # they were found in a space that has been narrowed since
-                    logger.warning("order %s: the parameters in force are left out: %s", order.id, error)
+                    logger.warning("order %s: leaving out the current parameters: %s", order.id, error)
                     reply = await self._submitted(order, self._settings.current)
         except PeerUnavailableError as error:
             return Retry(f"the tuner does not answer: {error}")
         except ValueError as error:  # the configuration is wrong; another attempt says the same
-            return Stop(f"the study cannot begin: {error}")
+            return Stop(f"the study cannot start: {error}")
         return Retry(f"the tuner's store: {reply['reason']}") if reply["status"] == "unavailable" else Launched()
 
     async def _submitted(self, order: Order, current: Mapping[str, Any] | None) -> Any:
@@ -78,7 +78,7 @@ class TuneHandler:
         except PeerUnavailableError:
             return Launched()
         except KeyError:
-            return Retry("the study never began", after_s=0)
+            return Retry("the study never started", after_s=0)
         if summary["state"] == "DONE":
             return Failed(f"study {order.id}: none of its {summary['done']} trials completed")
         return Failed(f"study {order.id}: {summary['state'].lower()}: {summary['error'] or 'by a person'}")

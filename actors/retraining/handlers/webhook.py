@@ -86,7 +86,7 @@ class WebhookHandler:
 
     async def follow(self, order: Order) -> Outcome:
         """Nobody knows what an attempt came to whose process died; the id makes it safe to send again."""
-        return Retry(f"the outcome of attempt {order.attempts} is unknown: sent again with the same id", after_s=0)
+        return Retry(f"the outcome of attempt {order.attempts} is unknown: resending with the same id", after_s=0)
 
     async def stop(self, order: Order) -> bool:  # noqa: ARG002
         """Nothing runs here: an attempt ends with its time-out."""
@@ -118,7 +118,7 @@ def standard_signature(secret: str, id_: str, at_s: int, body: bytes) -> dict[st
         key = base64.b64decode(written, validate=True) if written != secret else secret.encode()
         signer = Webhook(key)
     except (ValueError, EmptyWebhookSecretError):
-        raise ValueError(f"secret_env: a secret that begins with {_PREFIX} must go on in base64") from None
+        raise ValueError(f"secret_env: a secret that begins with {_PREFIX} must continue in base64") from None
     return {
         "webhook-id": id_,
         "webhook-timestamp": str(at_s),

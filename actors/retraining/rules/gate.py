@@ -105,7 +105,7 @@ def admit(
 ) -> Decision:
     """Decide on a request for `model`.
 
-    `active` is the id of its pending or running order; `in_a_row` counts the retrains that came to nothing, and `give_up` of
+    `active` is the id of its pending or running order; `in_a_row` counts the unsuccessful retrains, and `give_up` of
     them are enough. A person's request (`manual`) passes all but an active order. A dry run stands last: it records exactly
     what would have been launched.
     """
@@ -115,7 +115,7 @@ def admit(
     if give_up is not None and in_a_row >= give_up:
         if not manual:
             return GivenUp(in_a_row)
-        passed.append(f"{in_a_row} retrains that came to nothing")
+        passed.append(f"{in_a_row} unsuccessful retrains")
     silence = next((silence for silence in silences if silence.covers(model, now, labels)), None)
     if silence is not None:
         if not manual:

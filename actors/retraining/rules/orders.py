@@ -264,7 +264,7 @@ def dismissed(order: Order, reason: str) -> Order:
 def put_back(order: Order, reason: str) -> Order:
     """Make a failed, dead or expired order pending again, with a fresh delivery schedule."""
     if order.state not in RETRYABLE:
-        raise ValueError(f"order {order.id!r} must be one of {', '.join(RETRYABLE)} to be put back, got {order.state!r}")
+        raise ValueError(f"order {order.id!r} must be one of {', '.join(RETRYABLE)} to be retried, got {order.state!r}")
     return replace(
         order,
         state=PENDING,

@@ -89,7 +89,7 @@ class RunningTrial:
             raise ValueError(f"value must be a number, got {shown(value)}")  # noqa: TRY004  ValueError is the rule for bad input
         with self._reporting:
             if self._ended:
-                raise RuntimeError(f"trial {self.id} has ended and reports nothing any more")
+                raise RuntimeError(f"trial {self.id} has ended and can no longer report")
             if not self._reported(at, _as_float(number)):
                 self.stopped = True
         return not self.stopped

@@ -30,7 +30,7 @@ def _plain(name: object, value: Any) -> Any:  # noqa: PLR0911  one for each kind
     match _library(value), type(value).__name__:
         case "optuna", "FloatDistribution" | "IntDistribution" as kind:
             if value.step not in {None, 1} or (kind == "FloatDistribution" and value.step is not None):
-                raise ValueError(f"space[{name!r}]: a distribution with a step has no equal here, got step {value.step}")
+                raise ValueError(f"space[{name!r}]: a distribution with a step has no equivalent here, got step {value.step}")
             return _range(value.low, value.high, whole=kind == "IntDistribution", log=value.log)
         case "optuna", "CategoricalDistribution":
             return {"choices": list(value.choices)}
@@ -45,7 +45,7 @@ def _plain(name: object, value: Any) -> Any:  # noqa: PLR0911  one for each kind
         case "ConfigSpace", "Constant":
             return {"choices": [value.value]}
         case (("optuna" | "ConfigSpace"), kind):
-            raise ValueError(f"space[{name!r}]: {kind} has no equal here, got {shown(value)}")
+            raise ValueError(f"space[{name!r}]: {kind} has no equivalent here, got {shown(value)}")
         case _:
             return value
 

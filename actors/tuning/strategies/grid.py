@@ -39,7 +39,7 @@ class GridTuner:
     def next_params(self) -> Json:
         """Return the next point; ExhaustedError after the last."""
         if self._next >= self.size:
-            raise ExhaustedError(f"the grid has {self.size} points, and all have been given")
+            raise ExhaustedError(f"the grid has {self.size} points, and all have been used")
         rest, params = self._next, {}
         for parameter, axis in zip(reversed(self.space.parameters), reversed(self._axes), strict=True):
             rest, place = divmod(rest, len(axis))

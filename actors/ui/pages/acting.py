@@ -29,7 +29,7 @@ def _acknowledge(system: System, form: Form, by: str | None, comment: str | None
 
 def _judge(system: System, form: Form, by: str | None, comment: str | None) -> str:
     system.verdict(form["subject"], form["verdict"], by=by, comment=comment)
-    return f"episode {form['subject']} is on record as a {form['verdict']} alarm"
+    return f"episode {form['subject']} is recorded as a {form['verdict']} alarm"
 
 
 def _silence(system: System, form: Form, by: str | None, comment: str | None) -> str:
@@ -43,7 +43,7 @@ def _unsilence(system: System, form: Form, by: str | None, comment: str | None) 
 
 
 def _trigger(system: System, form: Form, by: str | None, comment: str | None) -> str:
-    told = system.retrains.trigger(form["subject"], reason=comment or "asked for on the page", by=by, comment=comment)
+    told = system.retrains.trigger(form["subject"], reason=comment or "ordered on the page", by=by, comment=comment)
     return f"retrain of {form['subject']}: {told['decision']} {told['order'] or told['reason']}"
 
 
@@ -98,9 +98,9 @@ async def act(request: Request) -> Response:
     system = render.backend(request).system
     do = _ACTS[request.path_params["what"]]
     if not visitor.may_act:
-        return _said(request, 403, "this needs the operator's token: yours only reads", refused=True)
+        return _said(request, 403, "this needs the operator's token: your token is for reading", refused=True)
     if system is None:
-        return _said(request, 409, "this page reads a store; acts need a running system", refused=True)
+        return _said(request, 409, "this page reads a store; actions need a running system", refused=True)
     form = {name: str(value) for name, value in (await request.form()).items()}
     try:
         signed = signature(visitor.name or form.get("by") or None, form.get("comment", "").strip() or None)

@@ -23,7 +23,7 @@ async def sign_in(request: Request) -> Response:
         try:
             who = signature(str(form.get("name", "")).strip()).by
         except ValueError:
-            who, problem = None, "name must be a text of 1 to 200 characters"
+            who, problem = None, "name must be a string of 1 to 200 characters"
         if role is not None and who is not None:
             done = RedirectResponse("/", 303)
             cookie = access.cookie(Visitor(role, who), time.time())

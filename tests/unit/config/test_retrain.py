@@ -139,7 +139,7 @@ models:
         ),
         (
             "promotion: {handler: {kind: tune, objective: 'a:b', space: {x: [0, 1]}}}",
-            "promotion.handler: a promotion is delivered, not tuned: kind must be another than tune, got 'tune'",
+            "promotion.handler: kind must not be tune for a promotion, got 'tune'",
         ),
         ("labels: {team: 3}", "labels.team: must be a valid string, got 3"),
     ],

@@ -67,7 +67,7 @@ def test_what_is_written_is_read_again() -> None:
         ({"period": 0}, "period must be from 10m to 31d, got 0"),
         ({"zone": "UTC"}, "must be day, week, a mapping of period and zone, or a whole number of events"),
         ({"period": "day", "phase": 3}, "must be day, week, a mapping"),
-        ({"period": "day", "zone": "Europe/Bärlin"}, "zone must be a time zone that this machine knows, like Europe/Berlin"),
+        ({"period": "day", "zone": "Europe/Bärlin"}, "zone must be a time zone known to this machine, like Europe/Berlin"),
         ({"period": "day", "zone": "../../etc/passwd"}, "zone must be a time zone"),
         ({"period": "day", "zone": "Europe"}, "zone must be a time zone"),
         ({"period": "day", "zone": 2}, "zone must be a time zone"),

@@ -194,8 +194,8 @@ def test_who_promoted_a_version_stands_with_it_and_goes_to_the_dispatcher(world:
     ("wrong", "message"),
     [
         ({"verdict": "maybe"}, "verdict must be 'true' or 'false'"),
-        ({"verdict": "true", "by": ""}, "by must be a text of 1 to 200 characters"),
-        ({"verdict": "true", "comment": "x" * 1001}, "comment must be a text of 1 to 1000 characters"),
+        ({"verdict": "true", "by": ""}, "by must be a string of 1 to 200 characters"),
+        ({"verdict": "true", "comment": "x" * 1001}, "comment must be a string of 1 to 1000 characters"),
     ],
 )
 def test_a_verdict_that_is_none_changes_nothing(world: World, wrong: dict[str, Any], message: str) -> None:

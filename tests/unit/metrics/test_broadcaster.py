@@ -187,13 +187,13 @@ def test_one_model_too_many_is_told_who_was_silent_longest(world: World, run: An
     async def story(broadcaster: MetricBroadcaster) -> Any:
         await broadcaster.broadcast(events=[event(name) for name in "abcdef"])
         replies = [await broadcaster.broadcast(events=[event(name)]) for name in ("g", "h")]
-        with pytest.raises(ValueError, match="'e' was silent longest: since 2026-11-18"):
+        with pytest.raises(ValueError, match="'e' has been silent longest: since 2026-11-18"):
             await broadcaster.baseline(model="i", version="v1", values={"accuracy": [0.9]})
         return replies
 
     rules = [reply["rejected"][0]["rule"] for reply in run(story(world.broadcaster()))]
     assert [rule.split("; ")[-1] for rule in rules] == [rules[0].split("; ")[-1]] * 2
-    assert rules[0].endswith("raise the setting to watch more; 'e' was silent longest: since 2026-11-18 10:06:40Z")
+    assert rules[0].endswith("raise the setting to watch more; 'e' has been silent longest: since 2026-11-18 10:06:40Z")
     assert len([method for method, _ in world.detectors.asked if method == "quietest"]) == 4, "asked once for all refusals"
 
 
@@ -398,7 +398,7 @@ def test_one_question_too_many_is_told_when_to_ask_again(world: World, run: Any,
             broadcaster.promise(model="m", version="1", values={"accuracy": 0.9}, n=10),
         ):
             refused = await asked
-            assert (refused["status"], refused["reason"]) == ("unavailable", "3 questions are under way")
+            assert (refused["status"], refused["reason"]) == ("unavailable", "3 questions are in flight")
             assert refused["retry_in_s"] > 0
         world.detectors.hang_questions.set()
         assert [(await each)["status"] for each in waiting] == ["versions"] * 3

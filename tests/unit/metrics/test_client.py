@@ -301,15 +301,15 @@ def test_a_wrong_type_raises_at_once_and_logs_nothing(made: Any, value: Any) -> 
     ("arguments", "message"),
     [
         ({"metrics": [0.9]}, "metrics must be a mapping"),
-        ({"metrics": {7: 0.9}}, "metric name must be a text"),
+        ({"metrics": {7: 0.9}}, "metric name must be a string"),
         ({"metrics": {"": 0.9}}, "metric name must have 1 to 200"),
         ({"metrics": {"timestamp": 0.9}}, "must not be the name of a field"),
         ({"model": ""}, "model_name must have 1 to 200"),
         ({"model": "x" * 10_000}, "model_name must have 1 to 200"),
         ({"model": "a\0"}, "control character"),
-        ({"model": 7}, "model_name must be a text"),
-        ({"version": 7}, "model_version must be a text"),
-        ({"version": None}, "model_version must be a text"),
+        ({"model": 7}, "model_name must be a string"),
+        ({"version": 7}, "model_version must be a string"),
+        ({"version": None}, "model_version must be a string"),
         ({"timestamp": "now"}, "timestamp must be seconds"),
         ({"timestamp": True}, "timestamp must be seconds"),
         ({"timestamp": 10**400}, "timestamp must be seconds"),
@@ -624,7 +624,7 @@ def test_a_promise_is_checked_and_sent(made: Any) -> None:
         ({"n": float("inf")}, "n must be a number above 0"),
         ({"source": "guess"}, "source must be one of cross_validation, hold_out, got 'guess'"),
         ({"model": "a*"}, "model_name must not hold"),
-        ({"version": None}, "model_version must be a text"),
+        ({"version": None}, "model_version must be a string"),
     ],
 )
 def test_a_bad_promise_raises_and_names_the_rule(made: Any, changes: dict[str, Any], rule: str) -> None:

@@ -152,7 +152,7 @@ def test_a_mark_that_runs_ahead_of_its_owner_is_reported_and_nothing_is_lost() -
     (send,) = sends(sender, 0.0)
     outcomes = sender.replied(send.call, [accepted(3, 1000, duplicates=3)], 0.1)
     assert [type(outcome) for outcome in outcomes] == [Warn]
-    assert "another sender uses our producer id" in outcomes[0].text  # type: ignore[union-attr]
+    assert "another sender uses this producer id" in outcomes[0].text  # type: ignore[union-attr]
     (again,) = sends(sender, 2.0)
     assert (producer(again), parts(again)) == ("new-0", [("a", 0, 3)])
 
@@ -211,7 +211,7 @@ def test_bad_values_are_counted_and_warned_about() -> None:
     assert isinstance(settled, Settled)
     assert (settled.accepted, settled.bad_values) == (3, 2)
     assert isinstance(warning, Warn)
-    assert "bad values are left out and counted: loss must be a finite number" in warning.text
+    assert "bad values are dropped and counted: loss must be a finite number" in warning.text
 
 
 class Store:

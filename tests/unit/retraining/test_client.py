@@ -145,7 +145,7 @@ def test_an_order_that_is_lost_says_so_and_its_word_is_not_recorded() -> None:
     script = Script(
         take=[ORDER],
         renew=[{"status": "lost", "reason": "handed on"}],
-        finish=[{"status": "stale", "reason": "attempt 2 has been handed to another consumer"}],
+        finish=[{"status": "stale", "reason": "attempt 2 was given to another consumer"}],
     )
     order = next(Retrains(script).stream())
     script.wait_for("renew")

@@ -727,7 +727,7 @@ def test_who_did_what_with_an_order_is_in_its_history_once(url: str) -> None:
             ("dismissed", "ada", None),
         ]
         assert answered(await place.dispatcher.order(order=order))["acts"] == row["acts"]
-        with pytest.raises(ValueError, match="by must be a text of 1 to 200 characters"):
+        with pytest.raises(ValueError, match="by must be a string of 1 to 200 characters"):
             await place.dispatcher.retry(order=order, by="x" * 201)
         with pytest.raises(KeyError, match="known retrain order, got 'nobody'"):
             await place.dispatcher.dismiss(order="nobody", reason="x", by="ada")
@@ -832,29 +832,29 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("finish", DONE | {"promise": 1.5, "promise_n": 9}, "promise must be from 0 to 1"),
     ("finish", DONE | {"promise": 0.9}, "promise and promise_n must be given together"),
     ("finish", DONE | {"promise": 0.9, "promise_n": 0}, "promise_n must be above 0"),
-    ("finish", DONE | {"promise": 0.9, "promise_n": 9, "new_version": None}, "promise must come with the new_version"),
+    ("finish", DONE | {"promise": 0.9, "promise_n": 9, "new_version": None}, "promise must come with its new_version"),
     ("finish", DONE | {"promise": 0.9, "promise_n": 9, "outcome": "failed"}, "promise must come with outcome 'done'"),
     ("verdict", JUDGED | {"verdict": "maybe"}, "verdict must be one of paid, did not pay"),
     ("promoted", PROMOTED | {"kind": "went live"}, "kind must be one of promoted, rolled_back, got 'went live'"),
     ("deployed", {"model": "m", "version": "1", "at": float("nan")}, "at must be a finite number"),
     ("trigger", {"model": "fraud-*", "reason": "x"}, "model must be the name of one model, not a pattern"),
     ("silence", {"model": "fraud-[", "duration_s": 1}, "that a name can match, got 'fraud-\\['"),
-    ("dismiss", {"order": "x", "reason": ""}, "reason must be a text"),
-    ("request", {"model": ""}, "model must be a text of 1 to 200 characters"),
-    ("request", {"model": "m" * 201}, "model must be a text"),
-    ("request", {"version": 7}, "version must be a text .* got 7"),
+    ("dismiss", {"order": "x", "reason": ""}, "reason must be a string"),
+    ("request", {"model": ""}, "model must be a string of 1 to 200 characters"),
+    ("request", {"model": "m" * 201}, "model must be a string"),
+    ("request", {"version": 7}, "version must be a string .* got 7"),
     ("request", {"triggered_at": float("nan")}, "triggered_at must be a finite number, got nan"),
     ("request", {"triggered_at": True}, "triggered_at must be a finite number, got True"),
     ("request", {"explanation": []}, "explanation must be a mapping"),
     ("request", {"explanation": {"x": "y" * 300_000}}, "explanation must have at most"),
-    ("request", {"episode": "a\nb"}, "episode must be a text"),
-    ("request", {"version": "v\udc80"}, r"version must be a text .* got 'v\\udc80'"),
-    ("take", {"consumer": "", "timeout_s": 0}, "consumer must be a text"),
+    ("request", {"episode": "a\nb"}, "episode must be a string"),
+    ("request", {"version": "v\udc80"}, r"version must be a string .* got 'v\\udc80'"),
+    ("take", {"consumer": "", "timeout_s": 0}, "consumer must be a string"),
     ("take", {"consumer": "c", "timeout_s": 1e6}, "timeout_s must be from 0 to 300"),
     ("finish", {"order": "x", "outcome": "perhaps"}, "outcome must be 'done' or 'failed', got 'perhaps'"),
     ("silence", {"model": "m", "duration_s": 0}, "duration_s must be above 0"),
     ("silence", {"model": "m", "duration_s": float("inf")}, "duration_s must be a finite number"),
-    ("trigger", {"model": "m", "reason": ""}, "reason must be a text"),
+    ("trigger", {"model": "m", "reason": ""}, "reason must be a string"),
     ("history", {"limit": 0}, "limit must be from 1"),
     ("history", {"state": "lost"}, "state must be one of"),
     ("orders", {"episodes": "e-1"}, "episodes must be a list"),

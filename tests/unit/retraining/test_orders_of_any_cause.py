@@ -218,7 +218,7 @@ def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_
     assert (refused.decision, refused.retry_in_s) == ("skipped", None)
     assert refused.reason.startswith("gave up: 3 retrains in a row did not pay, failed or died")
     by_hand = state.admissions.trigger(shortfall().request, "key", at(10), reason="manual: look")
-    assert "passes 3 retrains that came to nothing" in by_hand.reason
+    assert "passes 3 unsuccessful retrains" in by_hand.reason
     run_to_the_end(state, some(by_hand.order), Done("3"), at(11))
     assert ask(state, shortfall(ordinal=10), at(12)).decision == "pending"
 

@@ -372,7 +372,7 @@ def test_an_order_that_consumers_keep_dropping_becomes_a_dead_letter_and_can_be_
     assert book.leases.take("c", None, at(300)) is None
     assert book.retry(order.id, at(400)).order == order.id
     assert some(book.leases.take("c", None, at(401))).order.attempts == 4
-    with pytest.raises(ValueError, match="must be one of failed, dead, expired to be put back, got 'running'"):
+    with pytest.raises(ValueError, match="must be one of failed, dead, expired to be retried, got 'running'"):
         book.retry(order.id, at(402))
 
 

@@ -163,7 +163,7 @@ def test_a_study_that_failed_was_stopped_or_found_nothing_fails_the_order() -> N
 
 def test_a_tuner_that_does_not_answer_is_asked_again_and_a_wrong_study_is_given_up() -> None:
     played = Played()
-    assert run(played, "follow") == Retry("the study never began", after_s=0)
+    assert run(played, "follow") == Retry("the study never started", after_s=0)
     played.problem = PeerUnavailableError("away")
     assert isinstance(run(played, "launch"), Retry)
     assert run(played, "follow") == Launched()

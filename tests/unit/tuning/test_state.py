@@ -288,7 +288,7 @@ def test_the_oldest_studies_are_forgotten_beyond_the_bound(storage: str, monkeyp
 def test_a_deleted_study_leaves_nothing_and_its_name_is_free(storage: str) -> None:
     async def act(kept: Kept) -> None:
         study, _ = await kept.begun()
-        with pytest.raises(ValueError, match="must have ended to be deleted, got 's', which runs: stop it first"):
+        with pytest.raises(ValueError, match="must have ended to be deleted, got 's', which is running: stop it first"):
             await kept.do(lambda: kept.state.delete("s"))
         await kept.do(lambda: kept.state.stop("s"))
         await finish(kept, name="t", trials=5)

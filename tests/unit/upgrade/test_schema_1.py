@@ -70,9 +70,9 @@ def url(old: str) -> str:
 def test_nobody_but_the_start_brings_it_forward(old: str) -> None:
     with closing(Store(old)) as store:
         assert (store.is_new, store.store_id) == (False, "1f8b541d")
-        with pytest.raises(SchemaError, match="`visutility start` brings it forward"):
+        with pytest.raises(SchemaError, match="`visutility start` migrates it"):
             store.part(DETECTOR, 0)
-        with pytest.raises(SchemaError, match="`visutility start` brings it forward"):
+        with pytest.raises(SchemaError, match="`visutility start` migrates it"):
             StoreReader(old)
         migrated = store.migrate((DISPATCHER, TUNER, DETECTOR))
         assert sorted(migrated) == sorted(WRITTEN["parts"])

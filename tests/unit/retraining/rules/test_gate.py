@@ -104,7 +104,7 @@ def test_a_model_whose_retrains_came_to_nothing_asks_no_more_until_a_person_does
     assert admit("m", **asked, in_a_row=2, give_up=3) == Dispatch()
     assert admit("m", **asked, in_a_row=3, give_up=3) == GivenUp(3)
     assert admit("m", **asked, in_a_row=9, give_up=None) == Dispatch()
-    assert admit("m", **asked, in_a_row=3, give_up=3, manual=True) == Dispatch(("3 retrains that came to nothing",))
+    assert admit("m", **asked, in_a_row=3, give_up=3, manual=True) == Dispatch(("3 unsuccessful retrains",))
 
 
 @pytest.mark.parametrize(

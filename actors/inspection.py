@@ -187,7 +187,7 @@ class _Look:
         for name in quoted_placeholders(handler.entrypoint):
             yield Finding(
                 f"{path}.entrypoint",
-                f"{{{name}}} must stand outside quotes: the handler quotes it, and inside other quotes a name like '; rm -rf ~' "
+                f"{{{name}}} must stand outside quotes: it is quoted already, and inside other quotes a name like '; rm -rf ~' "
                 "would run",
             )
         where = read_twice(handler.entrypoint)

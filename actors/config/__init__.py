@@ -1,4 +1,4 @@
-"""The configuration: one document, checked once, and what a model gets from it. It reads no store: `stored` does."""
+"""The configuration: one document, checked once, and the settings of each model. Only `stored` reads the store."""
 
 from actors.config.handlers import (
     ChannelHandlerSettings,

@@ -1,4 +1,4 @@
-"""The types of the schema's values: each checks what was written, and writes it out again in the same form."""
+"""The types of the schema's values: each checks its input, and writes it out again in the same form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the configuration says of handlers: one class for each kind, and their union `HandlerSettings`."""
+"""The configuration of handlers: one class for each kind, and their union `HandlerSettings`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def _target_or_name(value: str) -> str:
 
 
 class _Handler(Section):
-    """What every handler can do."""
+    """The methods of every handler's settings."""
 
     def expanded(self, environment: Mapping[str, str]) -> Self:
-        """Return the same with every `${NAME}` expanded; only to be held as long as the launch takes."""
+        """Return the same with every `${NAME}` expanded; do not keep it longer than the launch takes."""
         return self.model_copy(
             update={name: expand(getattr(self, name), environment) for name in type(self).model_fields if name != "then"}
         )
@@ -51,7 +51,7 @@ class ChannelHandlerSettings(_Handler):
 
     kind: Literal["channel"] = "channel"
     lease_s: PositiveSeconds = Field(default=60.0, alias="lease")
-    """How long an order stays with a consumer that shows no sign of life."""
+    """How long an order stays with a consumer that does not renew it."""
 
 
 class TaskHandlerSettings(_Handler):
@@ -61,7 +61,7 @@ class TaskHandlerSettings(_Handler):
     target: Target
     """The function; it gets the RetrainEvent and may return `{"new_version": ...}`."""
     resources: dict[str, float] = Field(default_factory=dict)
-    """What the task needs: `num_cpus`, `num_gpus`, `memory` in bytes, and custom resources by name."""
+    """The resources of the task: `num_cpus`, `num_gpus`, `memory` in bytes, and custom resources by name."""
 
 
 class RayJobHandlerSettings(_Handler):
@@ -71,13 +71,13 @@ class RayJobHandlerSettings(_Handler):
 
     kind: Literal["ray_job"]
     entrypoint: Annotated[str, Field(min_length=1), AfterValidator(_template)]
-    """The command, with `{model}`, `{version}`, `{order}`, `{metric}`, quoted for the shell; a literal brace is doubled."""
+    """The command, with `{model}`, `{version}`, `{order}`, `{metric}` (quoted for the shell); double a literal brace."""
     runtime_env: dict[str, Any] = Field(default_factory=dict)
     """Ray's runtime environment of the job."""
     metadata: dict[str, str] = Field(default_factory=dict)
-    """Texts that the dashboard shows with the job."""
+    """Strings that the dashboard shows with the job."""
     resources: dict[str, float] = Field(default_factory=dict)
-    """What the entrypoint needs, as for `task`."""
+    """The resources of the entrypoint, as for `task`."""
     address: str | None = None
     """The address of the dashboard, `http://...`. `null`: the cluster's own."""
 
@@ -87,7 +87,7 @@ class WebhookHandlerSettings(_Handler):
 
     kind: Literal["webhook"]
     url: Annotated[str, AfterValidator(checked_url)]
-    """Where the order is posted; a redirect is not followed."""
+    """The URL that gets the order; redirects are not followed."""
     secret_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The variable of the environment that holds the signing secret. `null`: the body is not signed."""
     timeout_s: PositiveSeconds = Field(default=10.0, alias="timeout")
@@ -97,40 +97,40 @@ class WebhookHandlerSettings(_Handler):
 
 
 class TuneHandlerSettings(_Handler):
-    """Runs a study, then hands the best parameters to the handler under `then`."""
+    """Runs a study, then passes the best parameters to the handler under `then`."""
 
     kind: Literal["tune"]
     objective: Target
-    """The function whose value is searched; the event is its `trial.context`."""
+    """The objective; the event is its `trial.context`."""
     space: dict[str, Any] = Field(min_length=1)
-    """The parameters, as for `visutility tune`."""
+    """The search space, as for `visutility tune`."""
     trials: Count = 20
     """How many."""
     strategy: str = "random"
-    """Who proposes parameters."""
+    """The strategy that proposes parameters."""
     mode: Literal["min", "max"] = "min"
-    """Whether the smallest or the largest value is best."""
+    """Whether to minimize or maximize the objective."""
     seed: int | None = None
-    """Decides the parameters. `null`: a new one for each order."""
+    """The seed of the parameters. `null`: a new one for each order."""
     max_concurrent: Count | None = None
     """Trials at once. `null`: what the cluster's CPUs allow."""
     timeout_s: OptionalSeconds = Field(default=None, alias="timeout")
     """The hard limit of one trial."""
     retries: Annotated[int, Field(ge=0)] = 0
-    """Attempts after a trial raised."""
+    """Further attempts after a trial raised."""
     current: dict[str, Any] | None = None
-    """The parameters in force until a study has found better ones; those in force are trial 0 of every study."""
+    """The current parameters until a study has found better ones; trial 0 of every study uses the current ones."""
     min_improvement: Annotated[float, Field(ge=0)] | None = None
-    """By how much the best must beat the parameters in force to be handed on. `null`: always hand on."""
+    """How much the best parameters must improve on the current ones to be used. `null`: always use them."""
     then: HandlerSettings = Field(default_factory=ChannelHandlerSettings)
     """The handler that gets the best parameters."""
 
 
 class CustomHandlerSettings(_Handler):
-    """A RetrainHandler of the user's own, `module:Class`, made with `options` as keyword arguments."""
+    """The user's own RetrainHandler, `module:Class`, created with `options` as keyword arguments."""
 
     kind: Annotated[str, AfterValidator(_target_or_name)]
-    """The class, or the name that a package gives it under the entry point `visutility.handlers`."""
+    """The class, or its name under the entry point `visutility.handlers`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Its keyword arguments."""
 
@@ -139,7 +139,7 @@ KINDS: Final = ("channel", "task", "ray_job", "webhook", "tune")
 
 
 def kind_of(value: Any) -> str:
-    """Return the kind that a handler is written with; `module:Class` for every class of the user's own."""
+    """Return the kind of a handler as written; `module:Class` for every class of the user."""
     kind = value.get("kind", "channel") if isinstance(value, Mapping) else getattr(value, "kind", "")
     is_custom = isinstance(kind, str) and (":" in kind or (kind not in KINDS and kind in plugins.names("handlers")))
     return "module:Class" if is_custom else str(kind)
@@ -159,7 +159,7 @@ _ANY_HANDLER: Final[TypeAdapter[HandlerSettings]] = TypeAdapter(HandlerSettings)
 
 
 def handler_document(handler: HandlerSettings) -> dict[str, object]:
-    """Return a handler's settings as plain JSON values, to stand with an order; `${NAME}` stays a reference."""
+    """Return a handler's settings as plain JSON values, to store with an order; `${NAME}` stays a reference."""
     said: dict[str, object] = json.loads(json.dumps(handler.model_dump(exclude_unset=True, by_alias=True)))
     return {"kind": handler.kind, **said}
 

@@ -148,7 +148,7 @@ class AlertmanagerSettings(_Receiver):
     after five minutes at least.
     """
     headers: dict[str, str] = Field(default_factory=dict)
-    """Further headers, say `Authorization: Bearer ${TOKEN}`."""
+    """Further headers, such as `Authorization: Bearer ${TOKEN}`."""
 
 
 class AppriseSettings(_Receiver):

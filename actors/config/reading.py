@@ -38,15 +38,15 @@ from actors.config.sources import (
 )
 from actors.config.yaml import dotted, read_yaml
 
-# A file of this size is no configuration; it also bounds what aliases can unfold to.
+# A larger file is not a configuration; the limit also bounds the expansion of aliases.
 _MAX_FILE_BYTES: Final = 2**20
 
 
 def load(source: str | Path | Mapping[str, Any] | None = None) -> Settings:
     """Read a YAML file, the same as a mapping, or nothing (the defaults).
 
-    `storage` stays as it is written (see `anchored`). ValueError lists everything that is wrong, one line each, with the
-    key's path; FileNotFoundError where there is no such file.
+    `storage` stays as written (see `anchored`). ValueError lists all errors, one per line, with the path of the key;
+    FileNotFoundError: there is no such file.
     """
     if source is None:
         return Settings()
@@ -59,7 +59,7 @@ def load(source: str | Path | Mapping[str, Any] | None = None) -> Settings:
 
 
 def parse(document: object, source: str) -> Settings:
-    """Check a document that was read from `source`. ValueError lists everything that is wrong."""
+    """Check a document that was read from `source`. ValueError lists all errors."""
     if document is None:
         document = {}
     try:
@@ -86,16 +86,16 @@ def is_relative(storage: str) -> bool:
 
 
 def document(settings: Settings) -> str:
-    """Return the text that is kept in the store: what was said, without the store's own URL and the namespace.
+    """Return the text for the store: the configuration without the store's own URL and the namespace.
 
-    References stay references. A store that is moved, or taken up under another namespace, keeps its configuration.
+    References stay references. A store keeps its configuration when it is moved or used under another namespace.
     """
     said = settings.model_dump(exclude={"storage", "namespace"}, exclude_unset=True, by_alias=True)
     return json.dumps(said, sort_keys=True, ensure_ascii=False)
 
 
 def needs_jobs(settings: Settings) -> bool:
-    """Return whether a handler submits Ray jobs: then the cluster needs its dashboard, which has the Jobs API."""
+    """Return whether a handler submits Ray jobs; the cluster then needs its dashboard, which has the Jobs API."""
     entries = (settings.defaults, *settings.models.values())
     handlers = [each for entry in entries for each in (entry.handler, entry.promotion.handler)]
     while any(isinstance(handler, TuneHandlerSettings) for handler in handlers):
@@ -104,7 +104,7 @@ def needs_jobs(settings: Settings) -> bool:
 
 
 def differences(old: Settings, new: Settings) -> list[str]:
-    """Return one readable line for each value that differs; what may hold a secret is named, not shown."""
+    """Return one readable line for each value that differs; name values that may be secret, but do not show them."""
     before, after = _leaves(old), _leaves(new)
     lines = []
     for path in sorted(before.keys() | after.keys()):
@@ -123,7 +123,7 @@ def _leaves(settings: Settings) -> dict[str, Any]:
     said["defaults"]["watch"] = {
         metric: watch.written() for metric, watch in merged_watch([BUILT_IN, settings.defaults]).items()
     }
-    # Of `models` only what was said counts: the rest of an entry comes from the layers below.
+    # In `models` only the given keys count: the others come from the layers below.
     said["models"] = {name: entry.model_dump(by_alias=True, exclude_unset=True) for name, entry in settings.models.items()}
     return dict(_flattened(said, ()))
 
@@ -146,7 +146,7 @@ def _flattened(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_detectors(settings: Settings, source: str) -> None:
-    """Let every detector see its options, at the entry that says them."""
+    """Let every detector check its options, at the entry that has them."""
     for path, name in [(("defaults",), ""), *((("models", name), name) for name in settings.models)]:
         for metric, watch in settings.for_model(name).watch.items():
             try:
@@ -168,7 +168,7 @@ def _plain_copy(value: Any, source: str, path: tuple[str, ...] = ()) -> Any:
 
 
 def _explained(source: str, details: Any) -> str:
-    """Return a pydantic error as our message: where, which rule, which value."""
+    """Return a pydantic error as our message: path, rule, value."""
     path = tuple(str(part) for index, part in enumerate(details["loc"]) if not _is_tag(details["loc"], index))
     match details["type"]:
         case "extra_forbidden":
@@ -190,7 +190,7 @@ def _explained(source: str, details: Any) -> str:
 
 
 def _is_tag(loc: tuple[Any, ...], index: int) -> bool:
-    """Pydantic puts the chosen kind, and for a key `[key]`, into the path; neither stands in the document."""
+    """Pydantic puts the chosen kind, and `[key]` for a key, into the path; neither is in the document."""
     return (
         loc[index] == "[key]"
         or (index > 0 and loc[index - 1] in {"handler", "then"} and loc[index] in TAGS)

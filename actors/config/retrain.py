@@ -1,7 +1,7 @@
-"""What the configuration says of retrains: when one is ordered, how many at once, and how a new version goes live.
+"""The configuration of retrains: when one is ordered, how many run at once, and how a new version goes live.
 
 `retrain` and `promotion` are merged key by key over the layers of a model, `price` and `budget` as one: each selects the rule
-`shortfall`, and whichever a more specific entry writes replaces the other. `when` in a more specific entry sets both aside.
+`shortfall`, and the one in a more specific entry replaces the other. `when` in a more specific entry removes both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OnWorse = Literal["flag", "rollback"]
 _USUAL_PRICE: Final = Price(share=0.01)
 _USUAL_METRIC: Final = "accuracy"
 _USUAL_GIVE_UP: Final = 3
-# Shares of other rows than the n of an event: of what was predicted positive, and of what is.
+# Shares of other rows than the n of an event: of the predicted positives, and of the actual ones.
 _NO_PROPORTIONS: Final = frozenset({"precision", "recall"})
 
 
@@ -48,22 +48,22 @@ _OptionalBudget = Annotated[Budget | None, PlainValidator(_optional_budget), Pla
 
 
 class RetrainEntry(Section):
-    """What an entry says of the retrain rule; what is left out comes from the layer below."""
+    """The retrain rule in an entry; a missing key takes its value from the layer below."""
 
     when: When = "alarm"
-    """`alarm`: at each drift episode. `shortfall`: when the errors beyond the promise reach the price. `never`: by `max_age`
-    and people only.
+    """`alarm`: retrain at each drift episode. `shortfall`: when the errors beyond the promise reach the price. `never`: only by
+    `max_age` and by people.
     """
     metric: Name = _USUAL_METRIC
-    """The proportion of `n` that the rule judges: accuracy, or a share of errors."""
+    """The metric that the rule judges, a proportion of `n`: accuracy, or a share of errors."""
     price: _OptionalPrice = None
-    """What a retrain costs, in errors, or as a share like `1%` of the rows behind the promise. Selects `shortfall`."""
+    """The price of a retrain in errors, or as a share like `1%` of the promise's rows. Selects `shortfall`."""
     budget: _OptionalBudget = None
-    """About so many retrains in a time, like `1 per 30d`: the price follows that plan. Selects `shortfall`."""
+    """The planned number of retrains, like `1 per 30d`: the price follows the plan. Selects `shortfall`."""
     max_age_s: OptionalSeconds = Field(default=None, alias="max_age")
-    """A retrain is ordered when the live version is older than this. `null`: no limit."""
+    """Order a retrain when the live version is older than this. `null`: no limit."""
     give_up: Annotated[int, Field(ge=1, le=1000)] = _USUAL_GIVE_UP
-    """After this many retrains in a row that did not pay, failed or died, nothing more is asked until a person acts."""
+    """After this number of retrains in a row that did not pay, failed or died, request no more until a person acts."""
 
     @field_validator("metric")
     @classmethod
@@ -96,7 +96,7 @@ class RetrainRule:
 
     @classmethod
     def of_layers(cls, layers: Iterable[RetrainEntry]) -> RetrainRule:
-        """Return the rule that `layers` make, the least specific first."""
+        """Return the rule that results from `layers`, the least specific first."""
         when: When | None = None
         price, budget = None, None
         metric, max_age_s, give_up = _USUAL_METRIC, None, _USUAL_GIVE_UP
@@ -105,7 +105,7 @@ class RetrainRule:
             if "when" in said:
                 when, price, budget = layer.when, None, None
             if {"price", "budget"} & said:
-                # A null takes away only what it names; a value replaces whichever of the two was there.
+                # A null removes only the key that it names; a value replaces either of the two.
                 price = layer.price or (None if "price" in said or layer.budget else price)
                 budget = layer.budget or (None if "budget" in said or layer.price else budget)
             metric = layer.metric if "metric" in said else metric
@@ -119,14 +119,14 @@ class RetrainRule:
 
 
 class PromotionEntry(Section):
-    """What an entry says of how a new version goes live; what is left out comes from the layer below."""
+    """How a new version goes live, in an entry; a missing key takes its value from the layer below."""
 
     gate: Literal["challenger"] | None = None
-    """`null`: a new version is live from its first event. `challenger`: once it has beaten the live one."""
+    """`null`: a new version is live from its first event. `challenger`: it goes live once it has beaten the live one."""
     handler: HandlerSettings | None = None
     """The handler that delivers promotions and rollbacks."""
     on_worse: OnWorse = "flag"
-    """What happens when a promoted version turns out to be worse: `flag` it for a person, or `rollback`."""
+    """The reaction to a promoted version that turns out to be worse: `flag` it for a person, or `rollback`."""
 
     @field_validator("handler")
     @classmethod
@@ -138,7 +138,7 @@ class PromotionEntry(Section):
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """How a new version goes live: from its first event, or once it has beaten the one that is."""
+    """How a new version goes live: with its first event, or once it has beaten the live one."""
 
     gate: Literal["challenger"] | None = None
     handler: HandlerSettings | None = None
@@ -146,16 +146,16 @@ class Promotion:
 
     @classmethod
     def of_layers(cls, layers: Iterable[PromotionEntry]) -> Promotion:
-        """Return what `layers` make, key by key, the least specific first."""
+        """Return the result of `layers`, key by key, the least specific first."""
         return cls(**{name: getattr(layer, name) for layer in layers for name in layer.model_fields_set})
 
 
 class OrderLimits(Section):
-    """How many orders of all models run at once and begin in an hour, and how long one may run; null is no limit."""
+    """How many orders of all models run at once and start per hour, and how long one may run; null: no limit."""
 
     max_running: Count | None = None
     """Orders that run at once."""
     max_per_hour: Count | None = None
-    """Orders that begin in an hour."""
+    """Orders that start within an hour."""
     timeout_s: OptionalSeconds = Field(default=None, alias="timeout")
-    """A running order is ended after this time."""
+    """End a running order after this time."""

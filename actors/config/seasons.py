@@ -1,4 +1,4 @@
-"""Seasons by the calendar: `season: day`, and at which point of its period, by the clocks of which zone, an event stands."""
+"""Seasons by the calendar: the schema of `season`, and the phase of an event within its period, by the clocks of a zone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the configuration says of sources: where metrics already are, and how they are read from there."""
+"""The configuration of sources: other systems that hold metrics, and how to read them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HttpUrl = Annotated[str, AfterValidator(checked_url)]
 
 
 class _Source(Section):
-    """What every source has."""
+    """The keys of every source."""
 
     every_s: PositiveSeconds = Field(default=60.0, alias="every")
-    """How often it is asked."""
+    """The time between two polls."""
     max_models: Count = 100
-    """Rows of further models are refused: most likely a column or a label is the wrong one."""
+    """The largest number of models; rows of further models are refused, because most likely a column or a label is wrong."""
 
     def expanded(self, environment: Mapping[str, str]) -> Self:
         """Return the same with every `${NAME}` expanded."""
@@ -36,69 +36,69 @@ class _Source(Section):
 
 
 class Columns(Section):
-    """Which column of a row holds what."""
+    """The columns of a row."""
 
     model: Name = "model"
-    """The model's name."""
+    """The column with the model's name."""
     version: Name = "version"
-    """The version; a source without this column is of version `unversioned`."""
+    """The column with the version; without it, the version is `unversioned`."""
     time: Name = "time"
-    """The event's own time: seconds since the epoch, or a date with a time zone (without one it is UTC)."""
+    """The column with the event's own time: seconds since the epoch, or a date with a time zone (default: UTC)."""
     n: Name = "n"
-    """The number of predictions behind the row."""
+    """The column with the number of predictions behind the row."""
 
 
 class _Table(_Source):
-    """What a source of rows has."""
+    """The keys of a source of rows."""
 
     model: Name | None = None
-    """The model of all rows, where no column says it."""
+    """The model of all rows, if no column holds it."""
     columns: Columns = Field(default_factory=Columns)
-    """The names of the columns that are no metrics."""
+    """The names of the columns other than metrics."""
     metrics: dict[Name, Name] = Field(default_factory=dict)
-    """Columns that are metrics, each with the name of the metric. Unless given: every other column that holds a number."""
+    """The columns with metrics, each with the metric's name. Default: every other column that holds a number."""
 
 
 class PrometheusSettings(_Source):
-    """A PromQL query, asked for every step since the last answer."""
+    """A PromQL query, evaluated at every step since the last answer."""
 
     kind: Literal["prometheus"]
     url: _HttpUrl
-    """Where Prometheus is, without `/api/v1`."""
+    """The URL of Prometheus, without `/api/v1`."""
     query: Annotated[str, Field(min_length=1)]
-    """An instant vector; each of its series is a model and a version by its labels."""
+    """A query that returns an instant vector; the labels of each series name its model and version."""
     metric: Name = "accuracy"
-    """What its values are."""
+    """The metric of the query's values."""
     n: str | None = None
-    """A second query, by the same labels: the number of predictions behind each value."""
+    """A second query with the same labels, for the number of predictions behind each value."""
     model: Name | None = None
-    """The model of all series, where no label says it."""
+    """The model of all series, if no label names it."""
     model_label: Name = "model"
     """The label that names the model."""
     version_label: Name = "version"
-    """The label that names the version; a series without it is of version `unversioned`."""
+    """The label that names the version; without it, the version is `unversioned`."""
     step_s: PositiveSeconds = Field(default=60.0, alias="step")
     """The time between two values."""
     delay_s: Seconds = Field(default=0.0, alias="delay")
-    """How long a value may still change: the newest values are read so much later."""
+    """How long a value may still change; values are read after this delay."""
     backfill_s: Seconds = Field(default=0.0, alias="backfill")
     """How far back the first query reaches."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """Further headers, say `Authorization: Bearer ${TOKEN}`."""
+    """Further headers, such as `Authorization: Bearer ${TOKEN}`."""
     timeout_s: PositiveSeconds = Field(default=30.0, alias="timeout")
     """How long to wait for an answer."""
 
 
 class SqlSettings(_Table):
-    """A query of a database, read on by a column that only grows."""
+    """A database query, read incrementally by a column that only grows."""
 
     kind: Literal["sql"]
     url: Annotated[str, Field(min_length=1)]
-    """Of SQLAlchemy; put the password into the environment: `postgresql+psycopg://reader:${PASSWORD}@host/db`."""
+    """The SQLAlchemy URL; put the password into the environment: `postgresql+psycopg://reader:${PASSWORD}@host/db`."""
     query: Annotated[str, Field(min_length=1)]
     """A SELECT, without ORDER BY and LIMIT."""
     watermark: Name
-    """A column of it that never goes back, say a serial number or the time of insertion. Ties are handled."""
+    """A column of the query that never decreases, such as a serial number or the time of insertion. Ties are handled."""
 
 
 class FilesSettings(_Table):
@@ -106,9 +106,9 @@ class FilesSettings(_Table):
 
     kind: Literal["files"]
     path: Annotated[str, AfterValidator(_absolute)]
-    """A folder or a pattern like `/data/*.jsonl`; also a URL that fsspec knows, like `s3://bucket/metrics/*.csv`."""
+    """A folder, a pattern like `/data/*.jsonl`, or an fsspec URL like `s3://bucket/metrics/*.csv`."""
     format: Literal["jsonl", "csv", "parquet"] | None = None
-    """`null`: by the end of the file's name; others are left alone."""
+    """The format. `null`: by the file's extension; other files are ignored."""
 
 
 class MlflowSettings(_Source):
@@ -116,27 +116,27 @@ class MlflowSettings(_Source):
 
     kind: Literal["mlflow"]
     url: _HttpUrl
-    """Where the tracking server is."""
+    """The URL of the tracking server."""
     experiments: Annotated[list[Name], Field(min_length=1)]
     """The names of the experiments."""
     model: Name | None = None
     """The model of all runs. `null`: the tag `model` of a run, else the name of its experiment."""
     version: Literal["run_id", "run_name", "registered"] = "run_id"
-    """What a version is. `registered`: the version under which the run's model is registered, else the run's id."""
+    """The version. `registered`: the version under which the run's model is registered, else the run's id."""
     metrics: dict[Name, Name] = Field(default_factory=dict)
-    """The runs' metrics that are read, each with its name here. Unless given: all, under their own names."""
+    """The metrics of the runs to read, each with its name here. Default: all, under their own names."""
     promise: Name | None = None
-    """A metric of the runs that is recorded, at the end of a run, as the hold-out promise of the version's accuracy."""
+    """A metric of the runs to record, at the end of a run, as the hold-out promise of the version's accuracy."""
     promise_n: Name = "n"
-    """The metric or parameter of the run that holds the number of rows behind the promise."""
+    """The metric or parameter of the run with the number of rows behind the promise."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """Further headers, say `Authorization: Bearer ${TOKEN}`."""
+    """Further headers, such as `Authorization: Bearer ${TOKEN}`."""
     timeout_s: PositiveSeconds = Field(default=30.0, alias="timeout")
     """How long to wait for an answer."""
 
 
 class CustomSourceSettings(_Source):
-    """A source of the user's own: `module:Class`, or the name that a package gives it under `visutility.sources`."""
+    """The user's own source: `module:Class`, or a name under the entry point `visutility.sources`."""
 
     kind: Annotated[str, Field(min_length=1)]
     """The class."""
@@ -148,7 +148,7 @@ SOURCE_KINDS: Final = ("prometheus", "sql", "files", "mlflow")
 
 
 def source_kind_of(value: Any) -> str:
-    """Return the kind that a source is written with; `custom` for every class of others."""
+    """Return the kind of a source as written; `custom` for every class of the user."""
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", "")
     return str(kind) if kind in SOURCE_KINDS else "custom"
 

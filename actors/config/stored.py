@@ -14,7 +14,7 @@ from actors.storage.schema import SYSTEM
 
 
 def load_stored(store: Store) -> Settings:
-    """Return the settings that the running system was given last, or the defaults if it was given none."""
+    """Return the newest settings in the store, or the defaults if there are none."""
     with store.part(SYSTEM).read() as connection:
         newest = select(schema.settings.c.document).order_by(schema.settings.c.version.desc()).limit(1)
         text = connection.execute(newest).scalar()
@@ -22,7 +22,7 @@ def load_stored(store: Store) -> Settings:
 
 
 def store_settings(store: Store, settings: Settings, now_s: float) -> int:
-    """Keep `settings` as the newest of the store, unless they are already; give their version."""
+    """Store `settings` as the newest, unless they already are; return their version."""
     text = document(settings)
     table = schema.settings
     with store.part(SYSTEM).write() as connection:
@@ -34,7 +34,7 @@ def store_settings(store: Store, settings: Settings, now_s: float) -> int:
         return version
 
 
-# Settings never change once made, and a status that is read every second finds the same text: 20 ms for a large one.
+# Settings are immutable, and a status that is read every second finds the same text: parsing a large one takes 20 ms.
 @functools.lru_cache(maxsize=4)
 def _parsed(text: str) -> Settings:
     return parse(json.loads(text), "stored configuration")

@@ -1,4 +1,4 @@
-"""What the configuration says of the page: where it listens, and who may read and act."""
+"""The configuration of the page: where it listens, and who may read and act."""
 
 from __future__ import annotations
 
@@ -44,30 +44,30 @@ def _url(value: str) -> str:
 
 
 class UiTokens(Section):
-    """Who shows one of these may read, act too, or post events; references, since the configuration is kept in the store."""
+    """Tokens for reading, for acting, or for posting events; references, because the store keeps the configuration."""
 
     reader: Annotated[str, AfterValidator(_reference)] | None = None
-    """The token that reads, as `${NAME}`: at least 16 characters."""
+    """The token for reading, as `${NAME}`: at least 16 characters."""
     operator: Annotated[str, AfterValidator(_reference)] | None = None
-    """The token that reads and acts, as `${NAME}`: at least 16 characters."""
+    """The token for reading and acting, as `${NAME}`: at least 16 characters."""
     writer: Annotated[str, AfterValidator(_reference)] | None = None
-    """The token of jobs that post events to the API and do nothing else, as `${NAME}`: at least 16 characters."""
+    """The token for jobs that only post events to the API, as `${NAME}`: at least 16 characters."""
 
 
 class UiSettings(Section):
     """The page: where it listens, who may read and who may act."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    """The address that it listens on; any but loopback needs tokens or a trusted proxy."""
+    """The address to listen on; any other than loopback needs tokens or a trusted proxy."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8420
-    """The port that it listens on."""
+    """The port to listen on."""
     url: Annotated[str, AfterValidator(_url)] | None = None
-    """Where people find the page, like `https://visutility.example.org`: notifications and metrics link to it."""
+    """The public URL of the page, like `https://visutility.example.org`; notifications and metrics link to it."""
     tokens: UiTokens = Field(default_factory=UiTokens)
-    """Tokens of those who may read, and of those who may act too."""
+    """The tokens for readers, and for operators."""
     trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(default_factory=list)
-    """Addresses or networks of proxies that have checked who asks; their users may act."""
+    """Addresses or networks of proxies that authenticate their users; these users may act."""
     user_header: Annotated[str, AfterValidator(_header)] = "X-Forwarded-User"
-    """The header in which such a proxy names the user."""
+    """The header in which the proxy names the user."""
     max_events_per_s: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
     """Events that each token (or user of a proxy) may post to the API in a second, on average over ten seconds."""

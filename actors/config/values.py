@@ -1,8 +1,8 @@
-"""The values that a configuration is written in: durations, and references to the environment.
+"""The value types of a configuration: durations, and references to the environment.
 
-Durations are written with their unit (`30m`, `6h`, `90d`, `1h30m`) and are seconds inside. `${NAME}` in a text stands for a
-variable of the environment. It stays a reference in the settings and in the store, and is expanded only where the value is
-used (`expand`), so no secret is in a stored text, a status or a history.
+Durations are written with their unit (`30m`, `6h`, `90d`, `1h30m`) and are seconds inside. `${NAME}` in a string refers to an
+environment variable. It stays a reference in the settings and in the store; `expand` replaces it only where the value is used,
+so no stored text, status or history contains a secret.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A span of time, where a plain number would mean something else: `false_alarm_every: 90d` against `10000` events."""
+    """A span of time, for keys in which a plain number means something else: `false_alarm_every: 90d` or `10000` events."""
 
     seconds: float
 
 
 def parse_duration(value: object) -> float:
-    """Return the seconds of a text like `30m`, `6h`, `90d`, `1h30m`; 0 stands for itself. ValueError otherwise."""
+    """Return the seconds of a string like `30m`, `6h`, `90d`, `1h30m`, or of 0. ValueError otherwise."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0:
         return 0.0
     if not isinstance(value, str) or not _DURATION.fullmatch(value.replace(" ", "")):
@@ -53,13 +53,13 @@ def format_duration(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a retrain costs: a number of errors, or a share of the rows that a version's promise was made on."""
+    """The price of a retrain: a number of errors, or a share of the rows behind a version's promise."""
 
     errors: float | None = None
     share: float | None = None
 
     def in_errors(self, promised_n: float | None) -> float | None:
-        """Return the price in errors; None for a share without a promise to take it of."""
+        """Return the price in errors; None for a share if there is no promise."""
         if self.errors is not None:
             return self.errors
         return None if promised_n is None or self.share is None else self.share * promised_n
@@ -112,7 +112,7 @@ def format_budget(budget: Budget) -> str:
 
 
 def expand(value: Any, environment: Mapping[str, str]) -> Any:
-    """Put the environment's values in the place of `${NAME}`, in texts however deep. ValueError names a missing one."""
+    """Replace `${NAME}` by the environment's value in strings at any depth. ValueError names a missing variable."""
 
     def found(match: re.Match[str]) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Reads YAML as plain values: version 1.2's scalars, no duplicate keys, no tags, no aliases that unfold without end."""
+"""Reads YAML as plain values: version 1.2's scalars, no duplicate keys, no tags, no aliases that expand without end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def dotted(path: tuple[str, ...]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the plain values of version 1.2: `1e-5` is a number, `no` and `12:30` are texts."""
+    """YAML with the plain values of version 1.2: `1e-5` is a number, `no` and `12:30` are strings."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 so declared in the base
 
@@ -89,7 +89,10 @@ class _Reader:
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """Return the plain values of a YAML text. ValueError for a duplicate key, a tag, a key that is no text, a broken text."""
+    """Return the plain values of a YAML text.
+
+    ValueError for a duplicate key, a tag, a key that is not a string, or malformed YAML.
+    """
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:

@@ -59,7 +59,7 @@ def test_a_promotion_handler_that_waits_for_consumers_is_a_problem() -> None:
         ({"kind": "webhook", "url": "https://host:70000/"}, "models.fraud-*.handler.url: must be an http or https URL: Port"),
         ({"kind": "webhook", "url": "https://host:0/"}, "models.fraud-*.handler.url: must have a port from 1"),
         ({"kind": "webhook", "url": "${BAD}"}, "models.fraud-*.handler.url: must be an http or https URL with a host"),
-        ({"kind": "webhook", "url": "https://me:secret@host/"}, "models.fraud-*.handler.url: must not hold a password"),
+        ({"kind": "webhook", "url": "https://me:secret@host/"}, "models.fraud-*.handler.url: must not contain a password"),
         ({"kind": "ray_job", "entrypoint": "t.py", "address": "https://me:x@host"}, "models.fraud-*.handler.address: must not"),
         ({"kind": "ray_job", "entrypoint": "train '{model}'"}, "models.fraud-*.handler.entrypoint: {model} must stand outside"),
         ({"kind": "ray_job", "entrypoint": "t", "resources": {"num_cpus": -1}}, "models.fraud-*.handler.resources: num_cpus"),

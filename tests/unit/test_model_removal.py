@@ -263,7 +263,7 @@ def test_a_model_with_an_order_under_way_stays_as_it_is(world: World, run: Any) 
     async def story() -> None:
         await world.lose()
         (order,) = [id_ for id_ in world.ids() if "-r-" in id_]
-        with pytest.raises(ValueError, match=f"no order under way to be removed, got 'm' with {order}"):
+        with pytest.raises(ValueError, match=f"no unfinished order to be removed, got 'm' with {order}"):
             await world.remove()
         assert (await world.log(180))["status"] == "accepted"
 

@@ -40,7 +40,7 @@ def test_where_no_ray_runs_one_sentence_says_how_to_begin_one(monkeypatch: pytes
     monkeypatch.setattr(ray, "init", nowhere)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ConnectionError, match=r"^no Ray runs on this machine: begin one .*\(--address, RAY_ADDRESS\)$"):
+    with pytest.raises(ConnectionError, match=r"^no Ray runs on this machine: start one .*\(--address, RAY_ADDRESS\)$"):
         connection.attach(None, otherwise="look")
 
 

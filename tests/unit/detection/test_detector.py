@@ -509,7 +509,7 @@ def test_a_model_that_logs_nothing_watched_shows_as_unwatched(world: World, run:
 
     run(story())
     assert world.status()["m"]["state"] == "unwatched"
-    assert len([r for r in caplog.records if "nothing that is watched" in r.message]) == 1
+    assert len([r for r in caplog.records if "logs no watched metric" in r.message]) == 1
 
 
 def test_late_events_are_counted_and_a_version_that_comes_back_goes_on(world: World, run: Any) -> None:
@@ -723,7 +723,7 @@ def test_a_metric_that_its_detector_cannot_take_is_in_error_and_the_event_counts
     assert metrics["accuracy"]["seen"] == 20
     assert world.status()["m"]["versions"]["v1"]["metrics"]["loss"]["state"] == "learning"
     told = {"models": {"m": found}, "retrains": {}, "actors": {}}
-    assert "loss is watched no more" in next(line for line in problems(told) if "loss" in line)
+    assert "loss is no longer watched" in next(line for line in problems(told) if "loss" in line)
 
 
 def test_a_batch_that_kills_its_process_is_set_aside(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -840,7 +840,7 @@ def test_an_unreadable_row_of_the_log_is_skipped_and_the_model_goes_on(
 
     run(story())
     assert world.status()["m"]["events"] == 40
-    assert "a row of the store cannot be read and is set aside: log 2" in caplog.text
+    assert "a row of the store cannot be read; setting it aside: log 2" in caplog.text
     assert world.status()["m"]["damaged"]["rows"] == 1
 
 

@@ -525,7 +525,7 @@ def test_a_value_that_is_no_finite_number_is_left_out_alone_counted_and_warned_a
         metrics.log({"accuracy": 0.9, "loss": float("nan"), "norm": float("inf")}, model="m")
     assert metrics.flush() == {"accepted": 3, "duplicate": 0, "rejected": 0, "dropped": 0, "bad_values": 6, "pending": 0}
     assert [cells for *_, cells in system.events] == [{"accuracy": 0.9}] * 3
-    assert len([record for record in caplog.records if "bad values are left out" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "bad values are dropped" in record.getMessage()]) == 1
 
 
 def test_n_travels_with_its_events_and_is_absent_where_it_was_left_out(system: FakeSystem, made: Any) -> None:
@@ -571,7 +571,7 @@ def test_a_system_that_does_not_know_n_gets_the_events_without_it_and_one_warnin
         metrics.log({"accuracy": 0.9}, model="m", n=200)
         metrics.flush()
     assert (metrics.counts()["accepted"], system.weights, system.refused) == (3, [None] * 3, [])
-    assert len([record for record in caplog.records if "does not know n" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "runs a build without n" in record.getMessage()]) == 1
     system.known_schema = 2  # it is upgraded
     metrics.log({"accuracy": 0.9}, model="m", n=200)
     assert metrics.flush()["accepted"] == 4
@@ -623,7 +623,7 @@ def test_a_promise_is_checked_and_sent(made: Any) -> None:
         ({"n": None}, "n must be a number above 0"),
         ({"n": float("inf")}, "n must be a number above 0"),
         ({"source": "guess"}, "source must be one of cross_validation, hold_out, got 'guess'"),
-        ({"model": "a*"}, "model_name must not hold"),
+        ({"model": "a*"}, "model_name must not contain"),
         ({"version": None}, "model_version must be a string"),
     ],
 )

@@ -67,6 +67,8 @@ def inspect(settings: config.Settings, environment: Mapping[str, str], *, import
     entries = {"defaults": settings.defaults, **{f"models.{name}": entry for name, entry in settings.models.items()}}
     for path, entry in entries.items():
         found += look.handler(f"{path}.handler", entry.handler)
+        if isinstance(entry.handler, config.MlflowAliasHandlerSettings):
+            found.append(Finding(f"{path}.handler", "mlflow_alias carries out promotions: name it under promotion.handler"))
         if entry.promotion.handler is not None:
             if isinstance(entry.promotion.handler, config.ChannelHandlerSettings):
                 why = "must be a handler that launches something, got channel: consumers get no decisions"

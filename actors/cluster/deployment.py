@@ -111,7 +111,7 @@ def _home(name: str, slot: int | None) -> str:
 
 def needed(settings: Settings) -> tuple[str, ...]:
     """Return the actors that a system of this configuration always has; the watchers last."""
-    return (*(("sources",) if settings.sources else ()), *CORE)
+    return (*(("sources",) if settings.sources or settings.registry.mlflow else ()), *CORE)
 
 
 def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:

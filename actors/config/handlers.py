@@ -126,6 +126,25 @@ class TuneHandlerSettings(_Handler):
     """The handler that gets the best parameters."""
 
 
+class MlflowAliasHandlerSettings(_Handler):
+    """Moves an alias of a registered model of MLflow to the version that went live: for `promotion.handler` only.
+
+    `registry.mlflow` adds it by itself.
+    """
+
+    kind: Literal["mlflow_alias"]
+    url: Annotated[str, AfterValidator(checked_url)]
+    """Where the server is."""
+    name: Annotated[str, Field(min_length=1)]
+    """The name of the registered model."""
+    alias: Annotated[str, Field(min_length=1)] = "champion"
+    """The alias."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Further headers."""
+    timeout_s: PositiveSeconds = Field(default=30.0, alias="timeout")
+    """How long to wait for an answer."""
+
+
 class CustomHandlerSettings(_Handler):
     """The user's own RetrainHandler, `module:Class`, created with `options` as keyword arguments."""
 
@@ -135,7 +154,7 @@ class CustomHandlerSettings(_Handler):
     """Its keyword arguments."""
 
 
-KINDS: Final = ("channel", "task", "ray_job", "webhook", "tune")
+KINDS: Final = ("channel", "task", "ray_job", "webhook", "tune", "mlflow_alias")
 
 
 def kind_of(value: Any) -> str:
@@ -151,6 +170,7 @@ HandlerSettings = Annotated[
     | Annotated[RayJobHandlerSettings, Tag("ray_job")]
     | Annotated[WebhookHandlerSettings, Tag("webhook")]
     | Annotated[TuneHandlerSettings, Tag("tune")]
+    | Annotated[MlflowAliasHandlerSettings, Tag("mlflow_alias")]
     | Annotated[CustomHandlerSettings, Tag("module:Class")],
     Discriminator(kind_of),
 ]

@@ -17,6 +17,7 @@ from actors.config.handlers import (
     TAGS,
     ChannelHandlerSettings,
     CustomHandlerSettings,
+    MlflowAliasHandlerSettings,
     RayJobHandlerSettings,
     TaskHandlerSettings,
     TuneHandlerSettings,
@@ -24,6 +25,7 @@ from actors.config.handlers import (
     kind_of,
 )
 from actors.config.notify import NOTIFY_SECTIONS
+from actors.config.registry import MlflowRegistrySettings, RegistrySettings
 from actors.config.retrain import OrderLimits, PromotionEntry, RetrainEntry
 from actors.config.settings import BUILT_IN, Delivery, Detectors, ModelEntry, Retention, Settings, merged_watch
 from actors.config.sources import (
@@ -129,8 +131,8 @@ def _leaves(settings: Settings) -> dict[str, Any]:
 
 
 def _may_hold_a_secret(path: str) -> bool:
-    """Tell of a source or receiver whether it is a URL, which may hold a password, or an option of a user's own class."""
-    return path.startswith(("sources", "notify.receivers")) and (path.endswith(".url") or ".options." in path)
+    """Tell whether a value is a URL, which may hold a password, or an option of a class of the user's own."""
+    return path.startswith(("sources", "notify.receivers", "registry")) and (path.endswith(".url") or ".options." in path)
 
 
 def _told(leaves: Mapping[str, Any], path: str) -> str:
@@ -213,7 +215,9 @@ _SECTIONS: Final[Mapping[object, type[BaseModel]]] = {
     "ray_job": RayJobHandlerSettings,
     "webhook": WebhookHandlerSettings,
     "tune": TuneHandlerSettings,
+    "mlflow_alias": MlflowAliasHandlerSettings,
     "module:Class": CustomHandlerSettings,
+    "registry": RegistrySettings,
     "prometheus": PrometheusSettings,
     "sql": SqlSettings,
     "files": FilesSettings,
@@ -229,7 +233,9 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
     section: type[BaseModel] = Settings
     entry = {"defaults": 0, "models": 1}.get(loc[0], len(loc))  # where the keys of a model begin
     for index, part in enumerate(loc[:-1]):
-        if (
+        if index == 1 and loc[0] == "registry":
+            section = MlflowRegistrySettings
+        elif (
             index in {0, entry + 1}
             or (loc[0] == "sources" and index > 2)
             or (loc[0] == "notify" and index != 2)

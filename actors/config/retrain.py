@@ -14,11 +14,12 @@ from pydantic import Field, PlainSerializer, PlainValidator, field_validator, mo
 
 from actors.checks import shown
 from actors.config.fields import Count, Name, OptionalSeconds, Section
-from actors.config.handlers import HandlerSettings, TuneHandlerSettings
+from actors.config.handlers import HandlerSettings, MlflowAliasHandlerSettings, TuneHandlerSettings
 from actors.config.values import Budget, Price, format_budget, format_price, parse_budget, parse_price
 
 When = Literal["alarm", "shortfall", "never"]
 OnWorse = Literal["flag", "rollback"]
+Gate = Literal["challenger", "registry"] | None
 
 _USUAL_PRICE: Final = Price(share=0.01)
 _USUAL_METRIC: Final = "accuracy"
@@ -121,8 +122,10 @@ class RetrainRule:
 class PromotionEntry(Section):
     """How a new version goes live, in an entry; a missing key takes its value from the layer below."""
 
-    gate: Literal["challenger"] | None = None
-    """`null`: a new version is live from its first event. `challenger`: it goes live once it has beaten the live one."""
+    gate: Gate = None
+    """`null`: a new version is live from its first event. `challenger`: once it has beaten the live one. `registry`:
+    once the alias of the registry points to it, or a person promotes it.
+    """
     handler: HandlerSettings | None = None
     """The handler that delivers promotions and rollbacks."""
     on_worse: OnWorse = "flag"
@@ -140,9 +143,15 @@ class PromotionEntry(Section):
 class Promotion:
     """How a new version goes live: with its first event, or once it has beaten the live one."""
 
-    gate: Literal["challenger"] | None = None
+    gate: Gate = None
     handler: HandlerSettings | None = None
     on_worse: OnWorse = "flag"
+    registry: MlflowAliasHandlerSettings | None = None  # by `registry` of the configuration, besides `handler`
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether a decision goes anywhere."""
+        return self.handler is not None or self.registry is not None
 
     @classmethod
     def of_layers(cls, layers: Iterable[PromotionEntry]) -> Promotion:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,6 +31,7 @@ from actors.config.fields import (
 )
 from actors.config.handlers import ChannelHandlerSettings, HandlerSettings
 from actors.config.notify import NotifySettings
+from actors.config.registry import RegistrySettings
 from actors.config.retrain import OrderLimits, Promotion, PromotionEntry, RetrainEntry, RetrainRule
 from actors.config.seasons import Season, written_season
 from actors.config.sources import SourceSettings
@@ -150,6 +151,8 @@ class Settings(Section):
     """Other systems to read metrics from, by a name of your choice; the read position belongs to this name."""
     notify: NotifySettings = Field(default_factory=NotifySettings)
     """Who gets which notifications."""
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    """Where versions are registered."""
     ui: UiSettings = Field(default_factory=UiSettings)
     """The page."""
     defaults: ModelEntry = Field(default_factory=ModelEntry)
@@ -171,7 +174,9 @@ class Settings(Section):
             handler=merged.handler,
             dry_run=merged.dry_run,
             retrain=RetrainRule.of_layers(layer.retrain for layer in layers),
-            promotion=Promotion.of_layers(layer.promotion for layer in layers),
+            promotion=replace(
+                Promotion.of_layers(layer.promotion for layer in layers), registry=self.registry.sets_alias(model)
+            ),
             labels=self.labels_of(model),
         )
 

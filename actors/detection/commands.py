@@ -73,6 +73,18 @@ def promise(name: str, promised: Promise) -> Change:
     return Change(name, make, creates=True)
 
 
+def announce(name: str, version: str, signed: Signature = NOBODY, *, live: bool) -> Change:
+    """Take a version that a registry has; it is live where the registry's alias points there. Safe to repeat."""
+
+    def make(model: Model, now: Instant) -> replies.VersionAnnounced:
+        outcomes = model.retrain.announce(version, model.pace(now).wall_s, signed, live=live)
+        model.last_seen = model.last_seen or now
+        effects.decided(model, outcomes, list(model.monitor.versions), now)
+        return {"status": "recorded", "live": model.retrain.versions.live}
+
+    return Change(name, make, creates=True)
+
+
 def promote(name: str, version: str, signed: Signature = NOBODY) -> Change:
     """Make a version live because a person says so. KeyError: it has never logged; ValueError: it is live already."""
     return _moved(name, "promoted", lambda model, at: model.retrain.promote(version, at, signed))

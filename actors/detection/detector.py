@@ -141,6 +141,17 @@ class DriftDetector:
         promise = Promise(version, checked, rows, "hold_out" if source == "hold_out" else "cross_validation")
         return await self._changed(lambda _state: commands.promise(model, promise), replies.PromiseRecorded)
 
+    async def announce(
+        self, *, model: str, version: str, live: bool = False, by: str | None = None, comment: str | None = None
+    ) -> replies.VersionAnnounced | replies.Unavailable:
+        """Take a version that a registry has; `live`: its alias points there. The same said again changes nothing."""
+        wire.check_model(model)
+        wire.check_version(version)
+        signed = people.signature(by, comment)
+        return await self._changed(
+            lambda _state: commands.announce(model, version, signed, live=live), replies.VersionAnnounced
+        )
+
     async def promote(
         self, *, model: str, version: str, by: str | None = None, comment: str | None = None
     ) -> replies.VersionChanged | replies.Unavailable:

@@ -129,7 +129,7 @@ def _version(model: Model, decision: Decision, known: list[str], now: Instant) -
                 data={"over": decision.over},
             )
         )
-    if decision.kind == "went live" or model.settings.promotion.handler is None:
+    if decision.kind == "went live" or not model.settings.promotion.is_delivered:
         return
     kind = decision.kind.replace(" ", "_")
     model.book.ordinal += 1  # so that the same version may be promoted more than once

@@ -216,6 +216,19 @@ class MetricBroadcaster:
         """Compare every version of a model with the baseline of this one from now on; None ends that."""
         return await self._routes.ask(model, "pin", version=version)
 
+    async def announce(
+        self, *, model: str, version: str, live: bool = False, by: str | None = None, comment: str | None = None
+    ) -> Json:
+        """Take a version that a registry has, logged or not; `live`: its alias points there. Safe to repeat.
+
+        ray.get(broadcaster.announce.remote(model="fraud", version="8", live=True, by="mlflow"))
+        """
+        wire.check_model(model)
+        wire.check_version(version)
+        if not isinstance(live, bool):
+            raise ValueError(f"live must be true or false, got {shown(live)}")  # noqa: TRY004  a value of the caller
+        return await self._routes.ask_or_place(model, "announce", version=version, live=live, **_signed(by, comment))
+
     async def promote(self, *, model: str, version: str, by: str | None = None, comment: str | None = None) -> Json:
         """Make a candidate version the live one. KeyError for an unknown model or version."""
         return await self._routes.ask(model, "promote", version=version, **_signed(by, comment))

@@ -181,6 +181,13 @@ class PromiseRecorded(TypedDict):
     status: Literal["recorded"]
 
 
+class VersionAnnounced(TypedDict):
+    """The reply to a version that a registry has announced."""
+
+    status: Literal["recorded"]
+    live: str | None  # the live version now
+
+
 class VersionChanged(TypedDict):
     """A version is live because a person has said so; `over` was live before."""
 

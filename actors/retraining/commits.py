@@ -41,6 +41,7 @@ class Plan:
     max_age_s: float | None = None
     give_up: int | None = None
     promotion: PromotionPlan = field(default_factory=PromotionPlan)
+    in_registry: PromotionPlan = field(default_factory=PromotionPlan)
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -23,6 +23,7 @@ from actors.retraining.tables import promotions
 
 _MOST_DUE: Final = 64
 NO_HANDLER: Final = "none"
+MLFLOW_ALIAS: Final = "mlflow_alias"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,24 @@ def history(connection: Connection, model: str | None, limit: int) -> list[Order
     if model is not None:
         wanted = wanted.where(promotions.c.model == model)
     return [order_of(row) for row in reversed(connection.execute(wanted).all())]
+
+
+def in_registry(connection: Connection, model: str) -> list[tuple[int, str, bool, bool, str | None]]:
+    """Return the newest decisions that move an alias: number, version, is it under way, was it done, why it is dead."""
+    table = promotions.c
+    columns = select(table.seq, table.version, table.state, table.new_version, table.reason)
+    wanted = columns.where(promotions.c.model == model, promotions.c.handler == MLFLOW_ALIAS)
+    found = connection.execute(wanted.order_by(promotions.c.seq.desc()).limit(_MOST_DUE))
+    return [
+        (
+            int(row.seq),
+            str(row.version),
+            row.state in orders.ACTIVE,
+            row.state == orders.DONE and row.new_version is not None,
+            str(row.reason) if row.state == orders.DEAD else None,
+        )
+        for row in found
+    ]
 
 
 def due(connection: Connection, now: Instant) -> list[Order]:

@@ -150,11 +150,17 @@ class RetrainingState:
     def promoted(self, key: str, asked: Request, now: Instant, signed: Signature = NOBODY) -> Order:
         """Put a decision about versions on record, once for its `key`; the promotion handler carries it out."""
         with self.commits.write() as connection:
-            plan = self.commits.plan_of(asked.model).promotion
+            plan = self.commits.plan_of(asked.model)
+            own, in_registry = plan.promotion, plan.in_registry
             id_ = orders.promotion_id(self.commits.store_id, key)
+            if own.handler == promotions.NO_HANDLER:
+                own = in_registry
+            elif in_registry.handler != promotions.NO_HANDLER:  # first: a receiver finds the alias where it belongs
+                also = orders.promotion_id(self.commits.store_id, f"{key}-registry")
+                promotions.record(connection, also, asked, in_registry, now)
             if signed != NOBODY and promotions.read(connection, id_) is None:
                 tables.put_act(connection, id_, asked.cause, signed, now)
-            return promotions.record(connection, id_, asked, plan, now)
+            return promotions.record(connection, id_, asked, own, now)
 
     def promotions_under_way(self, now: Instant) -> tuple[list[Order], list[Order]]:
         """Return the decisions that have been begun, and those that are to be begun now."""

@@ -154,6 +154,7 @@ class StateThread:
             max_age_s=rule.max_age_s,
             give_up=rule.give_up,
             promotion=_promotion_plan(settings.promotion.handler),
+            in_registry=_promotion_plan(settings.promotion.registry),
             labels=settings.labels,
         )
         if len(self._plans) >= _MAX_PLANS:

@@ -7,6 +7,7 @@ goes on there. A predecessor that still runs is fenced off before its first comm
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 from typing import Any, Final
@@ -21,8 +22,11 @@ from actors.config.sources import SourceSettings
 from actors.config.stored import load_stored
 from actors.metrics.link import RayLink
 from actors.replies import Hello, Reloaded, Unavailable
+from actors.retraining import promotions
+from actors.retraining.tables import DISPATCHER
 from actors.sources import kinds
 from actors.sources.feed import Feed
+from actors.sources.mlflow_registry import Decided
 from actors.sources.state import SourcesState
 from actors.storage import StaleEpochError, Store
 
@@ -76,7 +80,17 @@ class Sources:
     def _configured(self) -> dict[str, Any]:
         store = self._thread.store
         settings = config.Settings() if store is None else load_stored(store)
-        return dict(settings.sources)
+        registry = settings.registry.mlflow
+        return dict(settings.sources) | ({} if registry is None else {kinds.REGISTRY: registry})
+
+    def _decisions(self, model: str) -> list[Decided]:
+        """Return what this system has decided about a model's versions, as far as its registry is concerned."""
+        store = self._thread.store
+        if store is None:  # a feed runs only once the store is open
+            return []
+        with store.part(DISPATCHER).read() as connection:
+            found = promotions.in_registry(connection, model)
+        return [Decided(*each) for each in found]
 
     def _begin(self, state: SourcesState, configured: dict[str, Any]) -> None:
         for name, (settings, ends) in list(self._running.items()):
@@ -88,7 +102,9 @@ class Sources:
             if name not in self._running:
                 ends = threading.Event()
                 self._running[name] = settings, ends
-                feed = Feed(name, settings, state, RayLink(self._namespace), kinds.make)
+                feed = Feed(
+                    name, settings, state, RayLink(self._namespace), functools.partial(kinds.make, decisions=self._decisions)
+                )
                 threading.Thread(target=_run, args=(feed, ends), name=f"source {name}", daemon=True).start()
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from actors import failpoints, wire
 from actors.checks import brief
@@ -15,7 +15,7 @@ from actors.messages import Message
 from actors.metrics.link import Link
 from actors.sources.interface import Answer, Row, Source
 from actors.sources.rules import pause_s
-from actors.sources.state import Known, Pending, SourcesState
+from actors.sources.state import VERSION, Known, Pending, SourcesState
 from actors.storage import UNAVAILABLE
 
 logger = logging.getLogger(__name__)
@@ -68,25 +68,26 @@ class Feed:
         failpoints.reach("sources.read")
         self._state.took(self.name, answer, now_s)
         failpoints.reach("sources.committed")
-        return 0.0 if answer.has_more or answer.rows or answer.promises else self._settings.every_s
+        return 0.0 if answer.has_more or answer.rows or answer.promises or answer.announced else self._settings.every_s
 
     def _send(self, waiting: list[Pending]) -> float:
         events = [each for each in waiting if each.kind == "events"]
         if events:
             return self._send_events(events)
         for each in waiting:
-            version, value, n = json.loads(each.payload)
-            arguments = {"model": each.model, "version": version, "values": {"accuracy": value}, "n": n, "source": "hold_out"}
+            method, arguments = _call_of(each)
             try:
-                reply = self._link.call("promise", REPLY_S, **arguments)
+                reply = self._link.call(method, REPLY_S, model=each.model, **arguments)
             except ConnectionError:
                 return AGAIN_S
             except (ValueError, KeyError) as error:
-                self._state.refuse_promise(self.name, each.number, f"{each.model} {version}: {brief(error)}")
+                self._state.refuse(self.name, each.number, f"{each.model} {arguments['version']}: {brief(error)}")
                 continue
             if reply["status"] in {"unavailable", "busy"}:
                 return AGAIN_S
-            self._state.promised(each.number)
+            failpoints.reach("sources.sent")
+            self._state.told(each.number)
+            failpoints.reach("sources.settled")
         return 0.0
 
     def _send_events(self, events: list[Pending]) -> float:
@@ -113,6 +114,15 @@ def _bounded(answer: Answer, known: Known, most: int) -> Answer:
         return answer
     problem = answer.problem or f"rows of more than {most} models (max_models) are refused"
     return replace(answer, rows=rows, refused=answer.refused + beyond, problem=problem)
+
+
+def _call_of(each: Pending) -> tuple[str, dict[str, Any]]:
+    """Return the method and the arguments of what is no batch of events; the model comes besides."""
+    if each.kind == VERSION:
+        version, live, by = json.loads(each.payload)
+        return "announce", {"version": version, "live": live, "by": by}
+    version, value, n = json.loads(each.payload)
+    return "promise", {"version": version, "values": {"accuracy": value}, "n": n, "source": "hold_out"}
 
 
 def _message(each: Pending) -> Message:

@@ -33,19 +33,31 @@ class Promised(NamedTuple):
     n: float
 
 
+class Announced(NamedTuple):
+    """A version that a registry has; `live`: its alias points there."""
+
+    model: str
+    version: str
+    live: bool
+    by: str
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a source has after a place.
 
     `refused` counts what was there and is no event, and `problem` says why for the first. `has_more`: ask again at once.
+    `is_whole`: the source looks at everything each time, so without a problem there is none any more.
     """
 
     rows: Sequence[Row]
     place: Place
     promises: Sequence[Promised] = ()
+    announced: Sequence[Announced] = ()
     refused: int = 0
     problem: str | None = None
     has_more: bool = False
+    is_whole: bool = False
 
 
 @dataclass(slots=True)

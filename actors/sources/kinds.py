@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from actors import plugins
+from actors.config.registry import MlflowRegistrySettings
 from actors.config.sources import (
     CustomSourceSettings,
     FilesSettings,
@@ -17,9 +18,18 @@ from actors.config.sources import (
     SqlSettings,
 )
 from actors.sources.interface import Source, SourceError
+from actors.sources.mlflow_registry import Decisions, MlflowRegistry
+
+# What `status` calls the registry among the sources.
+REGISTRY: Final = "registry.mlflow"
 
 
-def make(settings: SourceSettings, environment: Mapping[str, str] | None = None) -> Source:
+def make(
+    settings: SourceSettings | MlflowRegistrySettings,
+    environment: Mapping[str, str] | None = None,
+    *,
+    decisions: Decisions = lambda _model: (),
+) -> Source:
     """Return the source that `settings` names, with `${NAME}` taken from the environment of this process.
 
     Raises:
@@ -47,6 +57,8 @@ def make(settings: SourceSettings, environment: Mapping[str, str] | None = None)
             from actors.sources.mlflow import Mlflow  # noqa: PLC0415
 
             return Mlflow(said)
+        case MlflowRegistrySettings():
+            return MlflowRegistry(said, decisions)
         case CustomSourceSettings():
             source: Source = _class(said.kind)(**said.options)
             return source

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from actors.checks import finite
 from actors.config.sources import MlflowSettings
-from actors.sources.http import Http
+from actors.http_json import Http
 from actors.sources.interface import Answer, Place, Promised, Refusals, Row, SourceError
 from actors.sources.rules import checked, fingerprint, unseen
 
@@ -57,7 +57,12 @@ class Mlflow:
         kept = {run["info"]["run_id"] for run in runs if int(run["info"]["start_time"]) >= since}
         new = {"since": since, "runs": {run_id: state for run_id, state in left.items() if run_id in kept}}
         return Answer(
-            rows, new, promises, refusals.count, refusals.problem, has_more=has_more and new["since"] > known["since"]
+            rows,
+            new,
+            promises,
+            refused=refusals.count,
+            problem=refusals.problem,
+            has_more=has_more and new["since"] > known["since"],
         )
 
     def _experiments(self) -> dict[str, str]:
@@ -129,8 +134,8 @@ class Mlflow:
         if self._settings.version == "registered":
             query = {"filter": f"run_id='{info['run_id']}'"}
             versions = self._http.get(f"{_API}/model-versions/search", query).get("model_versions", ())
-            if versions:
-                return str(versions[0]["version"]), model
+            if versions:  # a run that is registered twice keeps its first version, however the answer is ordered
+                return str(min(int(each["version"]) for each in versions)), model
         return info["run_id"], model
 
     def _promised(self, run: dict[str, Any], model: str, version: str) -> list[Promised]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from actors import wire
 from actors.checks import finite, shown
 from actors.config.sources import PrometheusSettings
-from actors.sources.http import Http
+from actors.http_json import Http
 from actors.sources.interface import Answer, Place, Refusals, Row, SourceError
 from actors.sources.rules import checked
 

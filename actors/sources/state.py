@@ -26,6 +26,7 @@ from actors.storage.sources import SOURCES, source_outbox, source_streams, sourc
 OWNER: Final = "sources"
 _EVENTS: Final = "events"
 _PROMISE: Final = "promise"
+VERSION: Final = "version"
 _AT_ONCE: Final = 64
 _PROBLEM: Final = 500
 
@@ -91,16 +92,17 @@ class SourcesState:
                 for batch in batches:
                     self._put(connection, source, model, batch.rows, batch.payload)
             for promise in answer.promises:
-                said = json.dumps([promise.version, promise.value, promise.n]).encode()
-                values = {"source": source, "model": promise.model, "kind": _PROMISE, "sequence": 0, "rows": 0, "payload": said}
-                connection.execute(source_outbox.insert().values(**values))
+                said = json.dumps([promise.version, promise.value, promise.n])
+                _put_call(connection, source, promise.model, _PROMISE, said)
+            for each in answer.announced:
+                _put_call(connection, source, each.model, VERSION, json.dumps([each.version, each.live, each.by]))
             _set(
                 connection,
                 source,
                 place=json.dumps(answer.place),
                 problem=_problem(before.problem, answer, is_back=bool(before.failures)),
                 failures=0,
-                read=before.read + len(answer.rows),
+                read=before.read + len(answer.rows) + len(answer.announced),
                 refused=before.refused + answer.refused,
                 last_at=now_s,
             )
@@ -143,13 +145,13 @@ class SourcesState:
             failpoints.reach("sources.settled")
         return again
 
-    def promised(self, number: int) -> None:
-        """Note that a promise is on record."""
+    def told(self, number: int) -> None:
+        """Note that a promise or a version is on record."""
         with self._fence.write() as connection:
             connection.execute(source_outbox.delete().where(source_outbox.c.number == number))
 
-    def refuse_promise(self, source: str, number: int, problem: str) -> None:
-        """Note that a promise will never be taken."""
+    def refuse(self, source: str, number: int, problem: str) -> None:
+        """Note that a promise or a version will never be taken."""
         with self._fence.write() as connection:
             connection.execute(source_outbox.delete().where(source_outbox.c.number == number))
             _set(connection, source, problem=problem[:_PROBLEM])
@@ -221,7 +223,12 @@ def _problem(before: str | None, answer: Answer, *, is_back: bool) -> str | None
     """Return what is wrong now: an answer without rows says nothing about those before it."""
     if answer.problem is not None:
         return answer.problem[:_PROBLEM]
-    return None if answer.rows or is_back else before
+    return None if answer.rows or answer.is_whole or is_back else before
+
+
+def _put_call(connection: Connection, source: str, model: str, kind: str, said: str) -> None:
+    values = {"source": source, "model": model, "kind": kind, "sequence": 0, "rows": 0, "payload": said.encode()}
+    connection.execute(source_outbox.insert().values(**values))
 
 
 def _set(connection: Connection, source: str, **values: object) -> None:

@@ -192,13 +192,13 @@ class RetrainWatch:
 
     def take(self, batch: Batch, ok: Bools | None, skip: int) -> list[Outcome]:
         """Take the rows of a batch from `skip` on that are `ok` (None: all); return what they decide, in order."""
-        known = all(self.versions.state_of(name) is not None for name in batch.versions)
+        known = not any(self.versions.is_new(name) for name in batch.versions)
         if batch.weights is None and known:
             return self._overdue(batch, ok, skip)
         outcomes: list[Outcome] = []
         for version, rows in _runs(batch, ok, skip):
             at = float(batch.times[rows[0]])
-            if self.versions.state_of(version) is None:
+            if self.versions.is_new(version):
                 outcomes += self._decided(self.versions.appeared(version, at=at), at)
             outcomes += self._take_run(version, batch, rows)
         return outcomes + self._overdue(batch, ok, skip)
@@ -282,6 +282,11 @@ class RetrainWatch:
     def promote(self, version: str, at: float, signed: Signature = NOBODY) -> list[Outcome]:
         """Make a version live because a person says so. KeyError, ValueError: see `Versions.promote`."""
         return self._decided([self.versions.promote(version, at=at, signed=signed)], at)
+
+    def announce(self, version: str, at: float, signed: Signature = NOBODY, *, live: bool) -> list[Outcome]:
+        """Take a version that a registry has, and make it live where its alias points there."""
+        self.versions.announced(version, at=at)
+        return self._decided(self.versions.follow(version, at=at, signed=signed), at) if live else []
 
     def rollback(self, at: float, signed: Signature = NOBODY) -> list[Outcome]:
         """Return to the version that was live before. ValueError: there is none."""

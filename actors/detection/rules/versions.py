@@ -1,7 +1,9 @@
 """Decides which version of a model is live: at once, after it has won against the one before, or by a person's word.
 
 Without a gate a version is live from its first event. Under the gate `challenger` the first version is live, and each later
-one is a candidate until it has proved better; its events close and expire nothing before that. Two versions are compared only
+one is a candidate until it has proved better; its events close and expire nothing before that. Under the gate `registry` it is
+a candidate until somebody promotes it, as the registry's alias does; the comparison is evidence and decides nothing. A version
+that a registry has announced and that has logged nothing is `registered`. Two versions are compared only
 by what they did side by side: the pair is the live version and its newest candidate or, without a gate, the version that was
 live before and the one that is now, for as long as both log.
 
@@ -17,9 +19,9 @@ from typing import Final, Literal, NotRequired, TypedDict
 from actors.drift.challenger import ChallengerTest
 from actors.people import NOBODY, Signature
 
-Gate = Literal["challenger"] | None
+Gate = Literal["challenger", "registry"] | None
 OnWorse = Literal["flag", "rollback"]
-State = Literal["live", "candidate", "former"]
+State = Literal["live", "candidate", "former", "registered"]
 Kind = Literal["went live", "promoted", "rolled back", "rejected", "flagged"]
 
 # Of one model. The oldest that is neither live, nor compared, nor what a rollback would return to, is forgotten first.
@@ -144,9 +146,13 @@ class Versions:
         return next((name for name, row in self._rows.items() if row["state"] == state), None)
 
     def state_of(self, version: str) -> State | None:
-        """Return the state of a version; None for one that has never logged."""
+        """Return the state of a version; None for one that has never logged, nor been announced."""
         row = self._rows.get(version)
         return None if row is None else row["state"]
+
+    def is_new(self, version: str) -> bool:
+        """Return whether the next event of a version would be its first."""
+        return self.state_of(version) in {None, "registered"}
 
     def compares(self, version: str) -> bool:
         """Return whether a version is one of the two that are compared now."""
@@ -164,17 +170,36 @@ class Versions:
 
     def appeared(self, version: str, *, at: float) -> list[Decision]:
         """Take the first event of a version, at event time `at`; nothing for one that is known."""
-        if version in self._rows:
+        if not self.is_new(version):
             return []
         live, candidate = self.live, self.candidate
+        self._rows.pop(version, None)  # in the order of the first events
         self._rows[version] = {"version": version, "state": "candidate", "since": at, "evidence": None}
         self._forget_old()
-        if live is not None and self._gate == "challenger":
+        if live is not None and self._gate is not None:
             if candidate is not None:
                 self._set(candidate, "former", at, None if self._pair is None else self._pair.evidence())
             self._compare(None)
             return []
         return [self._go_live("went live", version, at)]
+
+    def announced(self, version: str, *, at: float) -> bool:
+        """Take a version that a registry has; return False for one that is known. Its first event decides as ever."""
+        if version in self._rows:
+            return False
+        self._rows[version] = {"version": version, "state": "registered", "since": at, "evidence": None}
+        self._forget_old()
+        return True
+
+    def follow(self, version: str, *, at: float, signed: Signature = NOBODY) -> list[Decision]:
+        """Make the version live to which the registry's alias points; nothing where it is live already.
+
+        Raises:
+            KeyError: the version was neither logged nor announced.
+        """
+        if self.live is None and version in self._rows:
+            return [self._go_live("went live", version, at)]
+        return [] if self.live == version else [self.promote(version, at=at, signed=signed)]
 
     def window(self, version: str, *, hits: int, n: int, at: float) -> list[Decision]:
         """Take one window of a version: `hits` of its `n` rows were right."""
@@ -195,6 +220,9 @@ class Versions:
         evidence = pair.evidence()
         self._pair = None
         better = evidence["verdict"] == "better"
+        if self.state_of(pair.b) == "candidate" and self._gate == "registry":
+            self._rows[pair.b]["evidence"] = evidence
+            return []
         if self.state_of(pair.b) == "candidate":
             if better:
                 return [self._go_live("promoted", pair.b, at, evidence)]
@@ -213,7 +241,7 @@ class Versions:
         """Make a version live because a person says so.
 
         Raises:
-            KeyError: the version has never logged.
+            KeyError: the version has never logged, nor been announced by a registry.
             ValueError: it is live already.
         """
         if version not in self._rows:

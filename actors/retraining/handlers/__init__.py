@@ -11,6 +11,7 @@ from typing import Any, Final
 from actors import config
 from actors.retraining.handlers.custom import CustomHandler
 from actors.retraining.handlers.interface import Handler, Surroundings, event_fields, event_of
+from actors.retraining.handlers.mlflow_alias import MlflowAliasHandler
 from actors.retraining.handlers.ray_job import RayJobHandler
 from actors.retraining.handlers.task import TaskHandler
 from actors.retraining.handlers.tune import TuneHandler
@@ -35,6 +36,8 @@ def create(settings: config.HandlerSettings, surroundings: Surroundings) -> Hand
             return WebhookHandler(settings, surroundings)
         case config.TuneHandlerSettings():
             return TuneHandler(settings, surroundings)
+        case config.MlflowAliasHandlerSettings():
+            return MlflowAliasHandler(settings, surroundings)
         case config.CustomHandlerSettings():
             return CustomHandler(settings, surroundings)
         case config.ChannelHandlerSettings():

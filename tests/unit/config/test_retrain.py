@@ -130,7 +130,7 @@ models:
             "retrain: {prise: 1%}",
             "retrain.prise: unknown key, did you mean price? (known: when, metric, price, budget, max_age, give_up)",
         ),
-        ("promotion: {gate: champion}", "promotion.gate: must be 'challenger', got 'champion'"),
+        ("promotion: {gate: champion}", "promotion.gate: must be 'challenger' or 'registry', got 'champion'"),
         ("promotion: {on_worse: stop}", "promotion.on_worse: must be 'flag' or 'rollback', got 'stop'"),
         ("promotion: {handler: {kind: webhok}}", "promotion.handler: kind must be one of channel"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -41,3 +42,19 @@ def test_a_url_with_a_password_is_not_shown_in_the_differences() -> None:
         config.load({"sources": {"s": source | {"url": "postgresql://me:other@host/db"}}}),
     )
     assert config.differences(old, new) == ["sources.s.url: differs"]
+
+
+def test_two_registered_models_are_not_one_model_here_and_a_wrong_key_is_named() -> None:
+    with pytest.raises(ValueError, match=r"registry\.mlflow\.models: two registered models must not be one model here"):
+        config.load({"registry": {"mlflow": {"url": "http://m", "models": {"a": "x", "b": "x"}}}})
+    with pytest.raises(ValueError, match=r"registry\.mlflow\.modles: unknown key, did you mean models\?"):
+        config.load({"registry": {"mlflow": {"url": "http://m", "modles": {"a": "x"}}}})
+
+
+def test_a_model_of_the_registry_has_its_alias_set_there() -> None:
+    said = config.load({"registry": {"mlflow": {"url": "http://m", "models": {"there": "here"}, "alias": "best"}}})
+    alias = said.for_model("here").promotion.registry
+    assert alias is not None
+    assert (alias.name, alias.alias) == ("there", "best")
+    assert said.for_model("other").promotion.registry is None
+    assert config.parse(json.loads(config.document(said)), "stored").for_model("here").promotion.registry == alias

@@ -311,6 +311,23 @@ def test_the_dispatcher_learns_each_live_version_where_age_counts(world: World, 
     assert [(told["version"], told["at"]) for told in world.dispatcher.of("deployed")] == [("v1", NOW), ("v2", NOW)]
 
 
+def test_a_registry_announces_versions_and_its_alias_promotes_once_however_often_it_is_said(world: World, run: Any) -> None:
+    async def story() -> None:
+        announce = world.detector.announce
+        for _ in range(2):
+            assert await announce(model="new", version="3", live=True, by="mlflow") == {"status": "recorded", "live": "3"}
+            assert await announce(model="new", version="4", by="mlflow") == {"status": "recorded", "live": "3"}
+        for _ in range(2):
+            assert await announce(model="new", version="4", live=True, by="mlflow") == {"status": "recorded", "live": "4"}
+        listed: Any = await world.detector.versions(model="new")
+        assert [(row["version"], row["state"], row["by"]) for row in listed["rows"]] == [
+            ("3", "former", None),
+            ("4", "live", "mlflow"),
+        ]
+
+    run(story())
+
+
 def test_a_candidate_closes_nothing_until_a_person_promotes_it_and_a_rollback_returns(world: World, run: Any) -> None:
     world.configure(defaults={"promotion": {"gate": "challenger"}})
 

@@ -796,6 +796,30 @@ def test_a_version_is_promoted_by_its_own_handler_effectively_once_wherever_it_i
     asyncio.run(story())
 
 
+def test_a_decision_about_a_model_of_a_registry_goes_there_first_and_then_to_its_own_handler(url: str) -> None:
+    async def story() -> None:
+        registry = {"mlflow": {"url": "http://127.0.0.1:9", "models": {"there": "fraud", "other": "quiet"}}}
+        place = make(url, PROMOTING | {"registry": registry, "models": {"quiet": {"promotion": {"handler": None}}}})
+        for _ in range(2):
+            await place.dispatcher.promoted(**PROMOTED)
+            await place.dispatcher.promoted(**PROMOTED | {"model": "quiet", "key": "k-3"})
+        for _ in range(300):
+            listed: Any = await place.dispatcher.promotions()
+            rows = listed["rows"]
+            if all(row["state"] == "done" for row in rows):
+                break
+            place.dispatcher._wake()
+            await asyncio.sleep(0.002)
+        assert [(row["model"], row["handler"]) for row in rows] == [
+            ("fraud", "mlflow_alias"),
+            ("fraud", "webhook"),
+            ("quiet", "mlflow_alias"),
+        ]
+        assert [model for _at, model, _id in place.receiver.launches if model == "fraud"] == ["fraud", "fraud"]
+
+    asyncio.run(story())
+
+
 def test_decisions_of_one_model_are_carried_out_in_their_order_and_without_a_handler_only_recorded(url: str) -> None:
     async def story() -> None:
         place = make(url, PROMOTING | {"models": {"quiet": {"promotion": {"handler": None}}}})

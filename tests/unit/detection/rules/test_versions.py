@@ -183,3 +183,51 @@ def test_versions_are_bounded_and_what_is_in_use_stays() -> None:
     assert len(names) <= MAX_VERSIONS
     assert versions.live == "v0"
     assert versions.state_of(f"v{5 * MAX_VERSIONS - 1}") == "candidate"
+
+
+# --- a registry
+
+
+@pytest.mark.parametrize(("gate", "state"), [(None, "live"), ("challenger", "candidate"), ("registry", "candidate")])
+def test_a_version_that_a_registry_announces_becomes_at_its_first_event_what_any_other_would(gate: Any, state: str) -> None:
+    versions = Versions(gate=gate)
+    versions.appeared("1", at=0.0)
+    assert versions.announced("2", at=1.0)
+    assert not versions.announced("2", at=2.0)
+    assert (versions.state_of("2"), versions.live) == ("registered", "1")
+    versions.appeared("2", at=3.0)
+    assert versions.state_of("2") == state
+
+
+def test_a_version_that_is_only_announced_ends_no_comparison() -> None:
+    versions = Versions(gate="challenger")
+    versions.appeared("1", at=0.0)
+    versions.appeared("2", at=1.0)
+    versions.announced("3", at=2.0)
+    assert versions.compares("2")
+    assert kinds(side_by_side(versions, a=("1", 0.8), b=("2", 0.9))) == ["promoted"]
+
+
+def test_under_the_gate_registry_a_comparison_is_evidence_and_only_the_alias_decides() -> None:
+    versions = Versions(gate="registry")
+    versions.appeared("1", at=0.0)
+    versions.appeared("2", at=1.0)
+    assert side_by_side(versions, a=("1", 0.8), b=("2", 0.9)) == []
+    assert (versions.live, versions.state_of("2")) == ("1", "candidate")
+    evidence = versions.rows()[1]["evidence"]
+    assert evidence is not None
+    assert evidence["verdict"] == "better"
+    assert kinds(versions.follow("2", at=9.0)) == ["promoted"]
+    assert versions.follow("2", at=9.0) == []
+
+
+def test_the_alias_makes_a_version_live_that_has_not_logged_and_its_first_event_changes_nothing() -> None:
+    versions = Versions()
+    versions.announced("1", at=0.0)
+    assert kinds(versions.follow("1", at=0.0)) == ["went live"]
+    versions.announced("2", at=1.0)
+    assert kinds(versions.follow("2", at=1.0)) == ["promoted"]
+    assert versions.appeared("2", at=2.0) == []
+    assert Versions(memory=versions.memory()).live == "2"
+    with pytest.raises(KeyError):
+        versions.follow("3", at=3.0)

@@ -11,10 +11,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from actors.checks import redacted
-from actors.sources.interface import SourceError
 
 MAX_BYTES: Final = 64 * 2**20
 _REASON: Final = 300
+
+
+class HttpError(RuntimeError):
+    """A server gave no usable answer; `code` is that of HTTP where it gave any, and `reason` what it said with it."""
+
+    def __init__(self, text: str, code: int | None = None, reason: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.reason = reason
 
 
 class Http:
@@ -30,12 +38,12 @@ class Http:
         self._timeout_s = timeout_s
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> dict[str, Any]:
-        """Return the answer to a GET. SourceError."""
+        """Return the answer to a GET. HttpError."""
         asked = f"?{urllib.parse.urlencode(query, doseq=True)}" if query else ""
         return self._ask(urllib.request.Request(f"{self._url}{path}{asked}", headers=self._headers), path)  # noqa: S310  checked by the configuration
 
     def post(self, path: str, body: Mapping[str, object], *, method: str = "POST") -> dict[str, Any]:
-        """Return the answer to a POST of JSON. SourceError."""
+        """Return the answer to a POST of JSON. HttpError."""
         headers = {**self._headers, "Content-Type": "application/json"}
         request = urllib.request.Request(  # noqa: S310
             f"{self._url}{path}", json.dumps(body).encode(), headers, method=method
@@ -50,15 +58,16 @@ class Http:
         except urllib.error.HTTPError as error:
             with error:
                 said = error.read(_REASON).decode(errors="replace")
-            raise SourceError(f"{where} answered {error.code}: {' '.join(said.split())}") from None
+            reason = " ".join(said.split())
+            raise HttpError(f"{where} answered {error.code}: {reason}", error.code, reason) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise SourceError(f"{where} cannot be reached: {getattr(error, 'reason', error)}") from None
+            raise HttpError(f"{where} cannot be reached: {getattr(error, 'reason', error)}") from None
         if len(content) > MAX_BYTES:
-            raise SourceError(f"{where} answered more than {MAX_BYTES} bytes")
+            raise HttpError(f"{where} answered more than {MAX_BYTES} bytes")
         try:
             found = json.loads(content or b"{}")
         except ValueError:
-            raise SourceError(f"{where} did not answer with JSON: {content[:80]!r}") from None
+            raise HttpError(f"{where} did not answer with JSON: {content[:80]!r}") from None
         if not isinstance(found, dict):
-            raise SourceError(f"{where} did not answer with a JSON object")
+            raise HttpError(f"{where} did not answer with a JSON object")
         return found

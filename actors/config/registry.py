@@ -1,0 +1,74 @@
+"""What the configuration says of a model registry: its versions are versions here, and an alias says which one is live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field
+
+from actors.checks import shown
+from actors.config.fields import Name, PositiveSeconds, Section
+from actors.config.handlers import MlflowAliasHandlerSettings, checked_url
+from actors.config.values import expand
+
+
+def _one_to_one(value: dict[str, str]) -> dict[str, str]:
+    twice = sorted({here for here in value.values() if list(value.values()).count(here) > 1})
+    if twice:
+        raise ValueError(f"two registered models must not be one model here, got {shown(twice[0])} twice")
+    return value
+
+
+class MlflowRegistrySettings(Section):
+    """MLflow's model registry."""
+
+    url: Annotated[str, AfterValidator(checked_url)]
+    """Where the server is."""
+    models: Annotated[dict[Name, Name], Field(min_length=1), AfterValidator(_one_to_one)]
+    """The registered models, each with the name of the model here."""
+    alias: Name = "champion"
+    """The alias of the live version: where it moves, that version is live here; a promotion or rollback here moves it."""
+    promise: Name | None = None
+    """A tag of the version, else a metric of its run, that is recorded as the hold-out promise of the version's accuracy."""
+    promise_n: Name = "n"
+    """The tag, metric or parameter that holds the number of rows behind the promise."""
+    every_s: PositiveSeconds = Field(default=30.0, alias="every")
+    """How often the registry is asked."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Further headers, say `Authorization: Bearer ${TOKEN}`."""
+    timeout_s: PositiveSeconds = Field(default=30.0, alias="timeout")
+    """How long to wait for an answer."""
+
+    @property
+    def kind(self) -> str:
+        """What `status` calls it."""
+        return "mlflow_registry"
+
+    @property
+    def max_models(self) -> int:
+        """As of a source: how many models it may bring."""
+        return len(self.models)
+
+    def expanded(self, environment: Mapping[str, str]) -> Self:
+        """Return the same with every `${NAME}` expanded."""
+        return self.model_copy(update={name: expand(getattr(self, name), environment) for name in type(self).model_fields})
+
+    def sets_alias(self, model: str) -> MlflowAliasHandlerSettings | None:
+        """Return what carries a decision about `model` out in the registry; None where the registry does not hold it."""
+        there = next((name for name, here in self.models.items() if here == model), None)
+        if there is None:
+            return None
+        said = {"url": self.url, "headers": self.headers, "timeout": f"{self.timeout_s:g}s"}
+        return MlflowAliasHandlerSettings.model_validate({"kind": "mlflow_alias", "name": there, "alias": self.alias, **said})
+
+
+class RegistrySettings(Section):
+    """Where versions are registered."""
+
+    mlflow: MlflowRegistrySettings | None = None
+    """MLflow's model registry. `null`: none."""
+
+    def sets_alias(self, model: str) -> MlflowAliasHandlerSettings | None:
+        """Return what carries a decision about `model` out in the registry; None where it is in none."""
+        return None if self.mlflow is None else self.mlflow.sets_alias(model)

@@ -162,8 +162,8 @@ class Settings(Section):
 
     def for_model(self, model: str) -> ModelSettings:
         """Return the settings of `model`, by the rule in the module's docstring. ValueError: a detector refuses its options."""
-        layers = [BUILT_IN, self.defaults, *(self.models[name] for name in _matching(self.models, model))]
-        said = {name: getattr(layer, name) for layer in layers for name in layer.model_fields_set - _MERGED}
+        layers = [BUILT_IN, self.defaults, *(self.models[name] for name in self.matching(model))]
+        said = {name: getattr(layer, name) for layer in layers for name in layer.model_fields_set - MERGED}
         merged = ModelEntry.model_construct(**{name: getattr(BUILT_IN, name) for name in ModelEntry.model_fields} | said)
         return ModelSettings(
             false_alarm_every=merged.false_alarm_every,
@@ -179,6 +179,14 @@ class Settings(Section):
             ),
             labels=self.labels_of(model),
         )
+
+    def matching(self, model: str) -> list[str]:
+        """Return the entries of `models` that speak of `model`, the least specific first.
+
+        >>> Settings(models={"fraud-eu*": ModelEntry(), "fraud*": ModelEntry()}).matching("fraud-eu")
+        ['fraud*', 'fraud-eu*']
+        """
+        return _matching(self.models, model)
 
     def labels_of(self, model: str) -> dict[str, str]:
         """Return the labels of `model` only: a status calls this for thousands of models at once.
@@ -228,7 +236,7 @@ class ModelSettings:
 
 
 # Merged key by key over the layers; any other value comes from the most specific layer that has it.
-_MERGED: Final = frozenset({"watch", "retrain", "promotion", "labels"})
+MERGED: Final = frozenset({"watch", "retrain", "promotion", "labels"})
 BUILT_IN: Final = ModelEntry(watch={"accuracy": _Watch(detector="default", direction="down")})
 
 

@@ -14,6 +14,7 @@ from actors.config.values import REFERENCE
 
 # A token of this many characters from `openssl rand -hex` cannot be guessed through a page.
 SHORTEST_TOKEN: Final = 16
+EVENTS_PER_S: Final = 20_000
 
 
 def _reference(value: str) -> str:
@@ -69,5 +70,5 @@ class UiSettings(Section):
     """Addresses or networks of proxies that authenticate their users; these users may act."""
     user_header: Annotated[str, AfterValidator(_header)] = "X-Forwarded-User"
     """The header in which the proxy names the user."""
-    max_events_per_s: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    max_events_per_s: Annotated[int, Field(ge=1, le=10_000_000)] = EVENTS_PER_S
     """Events that each token (or user of a proxy) may post to the API in a second, on average over ten seconds."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, TypedDict
+from typing import Final
 
 from sqlalchemy import Connection
+from typing_extensions import TypedDict
 
 from actors.config import Duration, Settings, format_duration
 from actors.detection.stored import read_judgements

@@ -5,9 +5,8 @@ They stand here and not in the room, since the status of the system reads them t
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, String, Table, Text, func, select
+from typing_extensions import TypedDict
 
 from actors.storage.schema import BigInt, PartKind
 

@@ -154,6 +154,11 @@ def is_same_site(request: HTTPConnection) -> bool:
     return request.headers.get("authorization", "").lower().startswith("bearer ")
 
 
+def names_no_site(request: HTTPConnection) -> bool:
+    """Tell whether it says nothing of a site, as programs do; a browser says where a request that changes something is from."""
+    return "sec-fetch-site" not in request.headers and "origin" not in request.headers
+
+
 def _is_local(request: HTTPConnection) -> bool:
     """Tell whether it comes from this machine by a name of it: a page elsewhere may have its own name point here."""
     client = request.client.host if request.client else ""

@@ -20,8 +20,11 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from actors.config.ui import EVENTS_PER_S
 from actors.storage import StoreError
-from actors.ui.access import Access, is_same_site
+from actors.ui.access import Access, is_same_site, names_no_site
+from actors.ui.api import app as api
+from actors.ui.api import problems
 from actors.ui.backend import Backend
 from actors.ui.live import Live
 from actors.ui.pages import acting, fleet, lists, model, render, signing, studies, system, whatif
@@ -43,13 +46,16 @@ _OPEN: Final = ("/static/", "/sign-in")
 _MAX_BODY: Final = 2**16
 
 
-def create(backend: Backend, access: Access, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
+def create(
+    backend: Backend, access: Access, *, max_events_per_s: int = EVENTS_PER_S, routes: Sequence[BaseRoute] = ()
+) -> Starlette:
     """Return the application.
 
     Args:
         backend: what it shows, and acts through.
         access: who may read and act.
-        routes: further ones, like the API's; the same rights and headers hold for them.
+        max_events_per_s: that each token may post to the API.
+        routes: further ones; the same rights and headers hold for them.
 
     Example:
         create(StoreBackend("sqlite:///./visutility-data"), Access())
@@ -64,6 +70,7 @@ def create(backend: Backend, access: Access, *, routes: Sequence[BaseRoute] = ()
     app = Starlette(
         routes=[
             *routes,
+            Mount(api.PREFIX, api.create(backend, max_events_per_s)),
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
             Route("/", fleet.show, name="fleet"),
             Route("/models/{model:path}", model.show, name="model"),
@@ -114,19 +121,28 @@ class _Guard:
         visitor = self._access.visitor(connection, time.time())
         scope.setdefault("state", {})["visitor"] = visitor
         path = connection.url.path
+        is_api = path.startswith("/api/")
         if scope["method"] not in {"GET", "HEAD"}:
-            if not is_same_site(connection):
-                return PlainTextResponse("refused: this request does not come from a page of this site", 403)
+            # A program names no site, and the API takes no content type that a form of another site could send.
+            if not is_same_site(connection) and not (is_api and names_no_site(connection)):
+                return _refused(is_api, 403, "this request does not come from a page of this site")
             length = connection.headers.get("content-length", "0")
-            if not path.startswith("/api/") and (not length.isdigit() or int(length) > _MAX_BODY):
+            if not is_api and (not length.isdigit() or int(length) > _MAX_BODY):
                 return PlainTextResponse(f"refused: the body must have at most {_MAX_BODY} bytes", 413)
-        if path.startswith(_OPEN) or (visitor is not None and (visitor.may_read or path.startswith("/api/"))):
+        if path.startswith(_OPEN) or (visitor is not None and (visitor.may_read or is_api)):
             return None
         if self._access.loopback_only:
-            return PlainTextResponse("refused: without ui.tokens or ui.trusted_proxies only this machine may connect", 403)
-        if path.startswith("/api/") or path == "/events" or scope["method"] not in {"GET", "HEAD"}:
-            return PlainTextResponse("refused: a token is required", 401, headers={"www-authenticate": "Bearer"})
+            return _refused(is_api, 403, "without ui.tokens or ui.trusted_proxies only this machine may connect")
+        if is_api or path == "/events" or scope["method"] not in {"GET", "HEAD"}:
+            return _refused(is_api, 401, "a token is required")
         return RedirectResponse("/sign-in", 303)
+
+
+def _refused(is_api: bool, status: int, why: str) -> Response:  # noqa: FBT001  which of two forms
+    if is_api:
+        return problems.problem(status, why)
+    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    return PlainTextResponse(f"refused: {why}", status, headers=headers)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

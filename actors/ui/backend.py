@@ -5,18 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy import select
 
-from actors import status, story
+from actors import happenings, status, story
 from actors.checks import redacted
 from actors.clock import SystemClock
 from actors.config import ModelSettings, Settings
 from actors.config.stored import load_stored
 from actors.detection import stored as detector_stored
-from actors.replies import Episode, OrderRow, SilenceRow, StudyListing, StudySummary, TrialRow
+from actors.errors import NoSystemError
+from actors.replies import (
+    Broadcasted,
+    Episode,
+    NumberedHappening,
+    OrderRow,
+    SilenceRow,
+    StudyListing,
+    StudySummary,
+    TrialRow,
+)
 from actors.retraining import listing
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
 
 # A status of 20,000 models takes a second to unpack: whatever changes, it is read at most this often.
 _FRESH_S: Final = 1.0
+_ASK_S: Final = 30.0  # a commit on a busy machine
 _SLOW_SHARE: Final = 5.0  # and never more than a fifth of the time
 
 
@@ -98,6 +109,18 @@ class Backend(Protocol):
 
     def configurations(self) -> list[dict[str, Any]]:
         """Return the newest configurations."""
+        ...
+
+    def happenings(self, seen: Mapping[str, int], limit: int) -> list[NumberedHappening]:
+        """Return what was written after the last number seen of each part, up to `limit` rows of each."""
+        ...
+
+    def broadcast(self, events: list[Any], producer: str | None, sequence: int | None) -> Broadcasted:
+        """Count raw events, after their commit. ValueError as the broadcaster's; RuntimeError: there is no system."""
+        ...
+
+    def high_water(self, model: str, producer: str) -> int:
+        """Return the number of a producer's next event of a model."""
         ...
 
     def cursor(self) -> str:
@@ -237,6 +260,30 @@ class StoreBackend:
             if found is not None:
                 return found
         raise KeyError(f"model must be one of this store, got {model!r}")
+
+    def happenings(self, seen: Mapping[str, int], limit: int) -> list[NumberedHappening]:
+        """Return what was written after the last number seen of each part, in the order of each part's numbers."""
+        return happenings.after(self._store, seen, limit)
+
+    def broadcast(self, events: list[Any], producer: str | None, sequence: int | None) -> Broadcasted:
+        """Count raw events of a job that is not on Ray; the reply comes after the commit."""
+        arguments = {"events": events, "producer": producer, "sequence": sequence}
+        reply: Broadcasted = self._asked("broadcast", arguments)
+        return reply
+
+    def high_water(self, model: str, producer: str) -> int:
+        """Return the number of a producer's next event of a model, 0 for one that is new."""
+        return int(self._asked("high_water", {"model": model, "producer": producer})["high_water"])
+
+    def _asked(self, method: str, arguments: dict[str, Any]) -> Any:
+        if self.system is None:
+            raise NoSystemError("this page reads a store; events need a running system")
+        from actors.cluster.peers import BlockingPeers  # noqa: PLC0415  Ray; a page of a store does without
+
+        reply = BlockingPeers(self.system.namespace).call("broadcaster", method, arguments, timeout_s=_ASK_S)
+        if reply.get("status") == "unavailable" and method != "broadcast":
+            raise ConnectionError(f"{method}: {reply['reason']}")
+        return reply
 
     def actors(self) -> dict[str, Any]:
         """Return each process of the running system, nothing where none is known."""

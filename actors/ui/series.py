@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Final, TypedDict
+from typing import Final
 
 from sqlalchemy import Connection
+from typing_extensions import TypedDict
 
 from actors import wire
 from actors.detection import stored

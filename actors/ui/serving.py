@@ -87,7 +87,9 @@ def prepared(
         rules = access.from_settings(said, environment, host=chosen, local_name=local_name)
         with bound(chosen, number) as listening:
             shown = f"[{chosen}]" if ":" in chosen else chosen
-            yield Prepared(create(backend, rules), listening, f"http://{shown}:{number}/")
+            yield Prepared(
+                create(backend, rules, max_events_per_s=said.max_events_per_s), listening, f"http://{shown}:{number}/"
+            )
 
 
 @contextlib.contextmanager

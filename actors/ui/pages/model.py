@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from actors.config import Settings, document
+from actors.ui.origins import origins
 from actors.ui.pages import render
 from actors.ui.series import Points
 
@@ -32,7 +30,7 @@ def show(request: Request) -> Response:
         orders=backend.orders(name, limit=50),
         versions=backend.versions(name),
         silences=backend.silences(name),
-        origins=list(origins(settings, name)),
+        origins=origins(settings, name),
     )
 
 
@@ -89,34 +87,3 @@ def began(points: Points, at: float, events: int) -> float:
         if left <= 0:
             break
     return found
-
-
-def origins(settings: Settings, model: str) -> Iterator[tuple[str, str, str]]:
-    """Return each value that a model's configuration has, and the layer that it comes from: the built-in ones come last."""
-    whole: Mapping[str, Any] = json.loads(document(settings))
-    layers = [("defaults", whole.get("defaults", {}))]
-    matching = [name for name in whole.get("models", {}) if name == model or fnmatch.fnmatchcase(model, name)]
-    layers += [(f"models.{name}", whole["models"][name]) for name in matching]
-    said: dict[str, tuple[str, str]] = {}
-    for layer, entry in layers:
-        for path, value in _leaves(entry):
-            said[path] = (value, layer)
-    got = settings.for_model(model)
-    for name in ("false_alarm_every", "cooldown_s", "expect_every_s", "pinned_version", "dry_run"):
-        key = name.removesuffix("_s")
-        if key not in said:
-            value = getattr(got, name)
-            said[key] = (render.setting(value, seconds=name.endswith("_s")), "built in")
-    for metric, watched in got.watch.items():
-        if not any(path.startswith(f"watch.{metric}") for path in said):
-            said[f"watch.{metric}"] = (f"{watched.detector}, {watched.direction}", "built in")
-    for path in sorted(said):
-        yield path, *said[path]
-
-
-def _leaves(entry: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(entry, Mapping) and entry:
-        for name, value in entry.items():
-            yield from _leaves(value, f"{path}.{name}" if path else str(name))
-    elif path:
-        yield path, "null" if entry is None else str(entry)

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from actors.config.values import Duration, format_duration
+from actors.config.values import format_duration
 from actors.ui.access import Visitor
 from actors.ui.backend import Backend
 
@@ -114,15 +114,6 @@ _MARKS: Final = {
 def mark(state: str) -> str:
     """Return the sign of a state, so that it is told apart without colour."""
     return _MARKS.get(state, "\N{BULLET}")
-
-
-def setting(value: object, *, seconds: bool = False) -> str:
-    """Write a value of the configuration as a person would."""
-    if isinstance(value, Duration):
-        return format_duration(value.seconds)
-    if seconds and isinstance(value, float):
-        return format_duration(value)
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 _ENVIRONMENT.filters.update(ago=ago, moment=moment, number=number, spark=spark, mark=mark, duration=format_duration)

@@ -74,10 +74,10 @@ wheel: .venv/.installed ## build dist/visutility-<version>-py3-none-any.whl, for
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
 
 # If this machine lacks root, sshd or rsync, the launch test says so and counts as skipped: exit 77.
-test-ui: .venv/.installed ## test the page in a real browser: needs Debian's chromium and npm, one minute
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
+test-ui: .venv/.installed ## test the page in a real browser and the API by its document: needs Debian's chromium and npm, four minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	npm install --no-save --prefix .venv/axe axe-core@4
-	VISUTILITY_AXE=.venv/axe/node_modules/axe-core/axe.min.js $(BIN)/python -m pytest tests/browser
+	VISUTILITY_AXE=.venv/axe/node_modules/axe-core/axe.min.js $(BIN)/python -m pytest -p no:schemathesis tests/browser tests/api
 
 test-launch: .venv/.installed ## launch cluster.yaml on simulated machines, from `ray up` to `ray down`: four minutes
 	$(BIN)/python -m tests.launch.ray_up || test $$? -eq 77

@@ -147,6 +147,8 @@ def _refused(is_api: bool, status: int, why: str) -> Response:  # noqa: FBT001  
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/api/"):  # a path that no mount matches: another version, or a line break in a name
+        return problems.problem(error.status_code, error.detail)
     return render.page(request, "problem.html", status=error.status_code, problem=error.detail)
 
 

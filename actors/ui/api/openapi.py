@@ -43,7 +43,9 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         [(name, mode, adapter) for (name, mode), adapter in wanted.items()], ref_template="#/components/schemas/{model}"
     )
     named = {name: schema for (name, _), schema in schemas.items()}
-    components = {**shared.get("$defs", {}), "Event": named["Event"]} | {"Problem": named["Problem"]}
+    components: dict[str, Any] = dict(shared.get("$defs", {}))
+    for name in ("Problem", "Event"):
+        components.setdefault(name, named[name])
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, named, components)

@@ -180,7 +180,7 @@ def _rule(message: str) -> str:
     'must be a valid string'
     """
     known = {"Field required": "must be given", "Extra inputs are not permitted": "is not known here"}
-    return known.get(message) or re.sub("^(Input|String|Value) should ", "must ", message)
+    return known.get(message) or re.sub("^(Input|String|Value) should |^Value error, must ", "must ", message)
 
 
 def _refusal(error: Exception) -> RefusedError | None:

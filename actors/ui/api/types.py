@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from actors.replies import ActorStatus, Json, ModelStatus, NumberedHappening, SilenceRow
@@ -21,6 +21,13 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Comment = Annotated[str, Field(min_length=1, max_length=1000, pattern=_TEXT)]
 Person = Annotated[str, Field(min_length=1, max_length=200, pattern=_TEXT)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
+
+
+def _no_text(value: object) -> object:
+    """Refuse what pydantic would read as a number; 3.0 is a whole one, as JSON has it."""
+    if isinstance(value, (str, bytes, bool)):
+        raise ValueError("must be a whole number")  # noqa: TRY004  pydantic knows no other
+    return value
 
 
 class Request(BaseModel):
@@ -164,15 +171,9 @@ class Events(Request):
     Each event is checked by itself, and a bad one is rejected alone.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        json_schema_extra={"dependentRequired": {"producer": ["sequence"], "sequence": ["producer"]}},
-    )
-
     events: Annotated[list[Any], WithJsonSchema({"type": "array", "items": {"$ref": "#/components/schemas/Event"}})]
     producer: Annotated[str, Field(min_length=1, max_length=200, pattern=_PLAIN)] | None = None
-    sequence: Annotated[int, Field(ge=0, lt=2**62, strict=True)] | None = None
+    sequence: Annotated[int, Field(ge=0, lt=2**62), BeforeValidator(_no_text)] | None = None
 
 
 # --- answers

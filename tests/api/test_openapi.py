@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from actors.metrics import raw_events
@@ -16,7 +17,6 @@ from actors.ui.backend import StoreBackend
 from tests.unit.ui.conftest import NOW, Recorded, write
 
 schemathesis = pytest.importorskip("schemathesis")
-hypothesis = pytest.importorskip("hypothesis")
 TOKEN = "o" * 32
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
 

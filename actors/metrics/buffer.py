@@ -147,19 +147,18 @@ class Buffer:
 
 
 def seal(rows: Sequence[Logged]) -> list[tuple[str, Packed]]:
-    """Pack rows by model, in their order."""
-    by_model: dict[str, tuple[list[wire.Row], list[bool]]] = {}
+    """Pack rows by model, in their order; a new batch begins where the times are no longer this process's, or are again."""
+    by_model: dict[str, list[tuple[bool, list[wire.Row]]]] = {}
     for model, version, time, metrics, n, is_stamped, _ in rows:
-        found = by_model.get(model)
-        if found is None:
-            found = by_model[model] = ([], [])
-        found[0].append((version, time, metrics, n))
-        found[1].append(is_stamped)
+        parts = by_model.setdefault(model, [])
+        if not parts or parts[-1][0] is not is_stamped or len(parts[-1][1]) == _SEAL_ROWS:
+            parts.append((is_stamped, []))
+        parts[-1][1].append((version, time, metrics, n))
     return [
-        (model, packed._replace(is_stamped=all(stamps[start : start + _SEAL_ROWS])))
-        for model, (found, stamps) in by_model.items()
-        for start in range(0, len(found), _SEAL_ROWS)
-        for packed in sealing.packed_rows(found[start : start + _SEAL_ROWS])
+        (model, packed._replace(is_stamped=is_stamped))
+        for model, parts in by_model.items()
+        for is_stamped, part in parts
+        for packed in sealing.packed_rows(part)
     ]
 
 

@@ -84,12 +84,14 @@ def check(batch: Batch, now_s: float, skip: int = 0) -> Verdict:  # noqa: C901  
 
 
 def clamped(batch: Batch, now_s: float) -> tuple[Batch, float]:
-    """Return a batch whose times its sender has stamped, none of them ahead of AHEAD_S, and by how many seconds one was."""
-    latest = float(batch.times.max())
-    if not latest > now_s + AHEAD_S:
+    """Return a batch whose times its sender has stamped, none of them ahead of AHEAD_S, and by how many seconds one was.
+
+    What is no time at all (NaN, infinity) stays, to be rejected alone.
+    """
+    ahead = (batch.times > now_s + AHEAD_S) & (batch.times < np.inf)
+    if not ahead.any():
         return batch, 0.0
-    times = np.where(batch.times > now_s + AHEAD_S, now_s, batch.times)
-    return replace(batch, times=times), latest - now_s
+    return replace(batch, times=np.where(ahead, now_s, batch.times)), float(batch.times[ahead].max()) - now_s
 
 
 def recheck(payload: Payload, received_at: float, skip: int) -> Verdict:

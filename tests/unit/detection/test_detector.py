@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -310,6 +311,21 @@ def test_a_clock_that_runs_ahead_costs_no_events_and_is_flagged(world: World, ru
     store.close()
     assert wire.recheck(row.payload, row.received_at, row.skip).batch.times.tolist() == [NOW, NOW, NOW + 100.0]
     assert wire.recheck(row.payload, row.received_at, row.skip).rejected == 0, "the log gets the same verdict again"
+
+
+@pytest.mark.parametrize("no_time", [np.nan, np.inf, -np.inf, -1.0])
+def test_what_is_no_time_is_rejected_alone_also_where_a_clock_runs_ahead(world: World, run: Any, no_time: float) -> None:
+    sound = wire.batch_of_columns({"accuracy": np.full(3, 0.5)}, version="v1", timestamps=[NOW] * 3, now_s=NOW)
+    payload = wire.pack(dataclasses.replace(sound, times=np.array([NOW, no_time, NOW + 4000.0])))
+
+    async def story() -> Any:
+        batch = {"model": "m", "producer": "p", "sequence": 0, "payload": payload, "stamped": True}
+        return await world.detector().ingest_many(batches=[batch])
+
+    (reply,) = run(story())
+    assert (reply["accepted"], len(reply["rejected"]), reply["rejected"][0]["field"]) == (2, 1, "timestamp")
+    assert world.status()["m"]["clock_ahead"] == {"s": 4000.0, "at": NOW}
+    json.dumps(world.status(), allow_nan=False, default=str)
 
 
 def test_a_refused_batch_counts_as_many_rejected_events_as_it_says_it_holds(world: World, run: Any) -> None:

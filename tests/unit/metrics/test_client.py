@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import pickle
 import threading
@@ -490,6 +491,16 @@ def test_times_that_the_client_stamped_are_marked_and_those_of_the_caller_are_no
         metrics.log_batch({"accuracy": [0.9]}, model="m", timestamps=timestamp)
         metrics.flush()
     assert system.stamped == [True, True, False, False]
+
+
+def test_a_batch_is_stamped_by_the_client_or_by_callers_and_the_order_stays(system: FakeSystem, made: Any) -> None:
+    """Else an event that a clock an hour ahead has stamped is rejected, since a caller's own time is in its batch."""
+    metrics = made()
+    for place, timestamp in enumerate([None, None, 7.0, None, 8.0, 9.0]):
+        metrics.log({"accuracy": place / 10}, model="m", timestamp=timestamp)
+    assert metrics.flush()["accepted"] == 6
+    assert [stamped for stamped, _ in itertools.groupby(system.stamped)] == [True, False, True, False]
+    assert [metrics_of["accuracy"] for _, _, _, metrics_of in system.events] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
 
 @pytest.mark.parametrize("timestamp", [np.timedelta64(3, "s"), timedelta(1), np.bool_(True), NAIVE])

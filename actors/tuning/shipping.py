@@ -1,7 +1,8 @@
 """How an objective travels, so that workers run the code that the caller sees without having his files.
 
 The module of the objective travels by value, with the state that it has. The local modules that it uses, directly or through
-one another, also by an import inside a function, travel as their sources. A module is local unless it is installed.
+one another, also by an import inside a function or by `import_module("name")`, travel as their sources. A module is local
+unless it is installed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _MAX_MODULES: Final = 500
 _MAX_SOURCE_BYTES: Final = 16 * 2**20
 # What every worker has, in the build of the system.
 _OURS: Final = frozenset({"actors", "drivers"})
+# What imports the module that it is given as a text.
+_IMPORTERS: Final = frozenset({"import_module", "__import__"})
 
 
 def pack(objective: Callable[..., Any]) -> bytes:
@@ -124,6 +127,8 @@ def _imported_by(code: CodeType, variables: Mapping[str, Any]) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _imported_by(constant, variables)
+        elif isinstance(constant, str) and not _IMPORTERS.isdisjoint(code.co_names) and _is_name(constant):
+            yield constant  # perhaps the name that it imports; most other texts are the name of no module
 
 
 def _named(name: str, level: int, names: Iterable[str], package: str) -> Iterator[str]:
@@ -187,6 +192,13 @@ def _imported_in(shipped: Shipped) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from _named(node.module or "", node.level, [alias.name for alias in node.names], package)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in _IMPORTERS:
+            texts = (each.value for each in node.args if isinstance(each, ast.Constant))
+            yield from (text for text in texts if isinstance(text, str) and _is_name(text))
+
+
+def _is_name(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
 
 
 def _spec(name: str) -> importlib.machinery.ModuleSpec | None:

@@ -72,8 +72,12 @@ def opened_elsewhere(packed: bytes) -> str:
         "from helpers_of_mine import Scale\nscale = Scale()\ndef f(params):\n    return scale.of(params['x'])\n",
         "def f(params):\n    from package_of_mine.inner import deep\n    return deep(params['x'])\n",
         "import package_of_mine.inner\ndef f(params):\n    return package_of_mine.inner.deep(params['x'])\n",
+        (
+            "import importlib\ndef f(params):\n"
+            "    return importlib.import_module('package_of_mine.by_name').helpers().scaled(params['x'])\n"
+        ),
     ],
-    ids=["module", "function", "inside", "nested", "instance", "package inside", "package"],
+    ids=["module", "function", "inside", "nested", "instance", "package inside", "package", "by name"],
 )
 def test_local_modules_beside_the_script_travel_with_the_objective(beside: Callable[..., Path], objective: str) -> None:
     beside(
@@ -86,6 +90,7 @@ def test_local_modules_beside_the_script_travel_with_the_objective(beside: Calla
         "    from . import lazily\n    return lazily.one() * K * other.ONE * x\n",
         package_of_mine__in__other="K = 3\nONE = 1\n",
         package_of_mine__in__lazily="def one():\n    return 1\n",
+        package_of_mine__in__by_name="def helpers():\n    return __import__('helpers_of_mine')\n",
     )
     assert opened_elsewhere(shipping.pack(shipping.load("objective_of_mine:f"))) == "6"
 

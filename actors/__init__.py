@@ -4,15 +4,15 @@
                                               `--> observers                          |
     Tuner -- leases trials --> Ray worker tasks <------- a retrain may start a tuning run
 
-The four rooms are `metrics`, `detection`, `retraining` and `tuning`. In each, `client` is what a caller holds, the actor has a
-file of its own, `state` is what it knows, `tables` how that is stored, and `rules` decide without Ray, clock or database.
-Below them: `cluster`, `config`, `storage`, `drift` (the statistics), `wire`. Above them: `system`, `status`, `telemetry`.
+Each actor has a package: `metrics`, `detection`, `retraining`, `tuning`. In each, `client` is the caller's side, one file is
+the actor, `state` its knowledge, `tables` its storage, and `rules` decide without Ray, clock or database. Below them:
+`cluster`, `config`, `storage`, `drift` (the statistics), `wire`. Above them: `system`, `status`, `telemetry`.
 
     import actors
     system = actors.start()          # or actors.connect() in a job
     system.metrics.log({"accuracy": 0.93}, model="object-detector", version="v1.2.0")
 
-Importing this package imports no Ray: the pure parts serve without it.
+Importing this package does not import Ray: the pure parts work without it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ __all__ = [
     "start",
 ]
 
-# What brings Ray, a database or numpy along is imported when it is first named.
+# A name that needs Ray, a database or numpy is imported at its first use.
 _LAZY: Final = {
     "Alarm": "actors.drift",
     "Metrics": "actors.metrics.client",
@@ -99,7 +99,7 @@ def __getattr__(name: str) -> Any:
 def start(
     source: str | Path | Mapping[str, Any] | None = None, *, address: str | None = None, namespace: str | None = None
 ) -> System:
-    """Start a system or attach to the one that runs; see `actors.system.start`."""
+    """Start a system or attach to a running one; see `actors.system.start`."""
     from actors import system  # noqa: PLC0415 Ray is imported only by those who need it
 
     return system.start(source, address=address, namespace=namespace)

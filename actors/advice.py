@@ -72,7 +72,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What was tried, the present configuration first, and what is proposed: None where that stays as it is."""
+    """The rehearsed configurations, the present one first, and the proposal: None if the present one stays."""
 
     model: str
     tried: list[Tried]

@@ -1,7 +1,7 @@
 """The public errors: one tree, whose leaves are also the built-ins that callers catch.
 
-What runs in the caller's process raises them. Actors raise exact built-ins alone: an exception of ours does not survive the
-way to a caller that lacks this package.
+Code in the caller's process raises them. Actors raise only exact built-ins: our own exceptions do not survive the trip to a
+caller without this package.
 
     try:
         system.metrics.log({"accuracy": "high"}, model="fraud")
@@ -23,18 +23,18 @@ class WrongValueError(VisuTilityError, ValueError):
 
 
 class WrongTypeError(VisuTilityError, TypeError, ValueError):
-    """A mistake in the program: a metric that is no number, a name that is no text."""
+    """A mistake in the program, such as a metric that is not a number or a name that is not a string."""
 
 
 class UnknownNameError(VisuTilityError, KeyError):
-    """There is nothing of this name: a model, an episode, an order, a study."""
+    """No model, episode, order or study has this name."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
 class NotConnectedError(VisuTilityError, ConnectionError):
-    """No Ray cluster, or no answer from the system in time; trying again later may help."""
+    """No Ray cluster, or no answer from the system in time; a later retry may succeed."""
 
 
 class NoSystemError(VisuTilityError, RuntimeError):
@@ -42,7 +42,7 @@ class NoSystemError(VisuTilityError, RuntimeError):
 
 
 class ConflictError(VisuTilityError, RuntimeError):
-    """Something else is already there: another build, another configuration, foreign actors under our names."""
+    """A conflict with something that exists: another build, another configuration, foreign actors with our names."""
 
 
 _OURS: Final[dict[type[BaseException], type[VisuTilityError]]] = {

@@ -1,4 +1,4 @@
-"""The public values: what is logged, what is asked for, and who may listen."""
+"""The public values and protocols: logged events, retrain orders, observers and handlers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Extra = float | str
 class MetricsEvent:
     """Metrics that a job computed for one model at one time.
 
-    `timestamp` is the event's own time in seconds since the epoch. `accuracy`, `precision` and `recall` lie in [0, 1]; each
-    may be None. At least one number is there, among them or among `extras`, whose values are numbers or strings. `n` is the
-    number of predictions behind the event, None where nobody has said it.
+    `timestamp` is the event's own time in seconds since the epoch. `accuracy`, `precision` and `recall` are between 0 and 1;
+    each may be None. The event has at least one number, among these or among `extras`, whose values are numbers or strings. `n`
+    is the number of predictions behind the event, None if unknown.
     """
 
     model_name: str
@@ -30,7 +30,7 @@ class MetricsEvent:
 
 @dataclass(frozen=True, slots=True)
 class RetrainEvent:
-    """A retrain that is asked for: one per drift episode.
+    """A request for a retrain: one per drift episode.
 
     `id` is the order's id, the same on every delivery. `observed_drift` is the size of the drift in deviations of the
     baseline, `triggered_at` seconds since the epoch, `episode` the episode's id (empty for a manual trigger), `explanation`
@@ -49,15 +49,15 @@ class RetrainEvent:
 
 @runtime_checkable
 class MetricObserver(Protocol):
-    """Anything that wants to see every event that was accepted."""
+    """An object that gets every accepted event."""
 
     def on_event(self, event: MetricsEvent) -> None:
-        """Take one event; an exception is logged and counted, and stops nobody else."""
+        """Process one event; the system logs and counts exceptions, which affect no other observer."""
 
 
 @runtime_checkable
 class RetrainHandler(Protocol):
-    """Anything that launches a retrain."""
+    """An object that launches retrains."""
 
     def on_retrain(self, event: RetrainEvent) -> None:
-        """Launch the retrain of `event`; raise where it could not be launched, and it is tried again."""
+        """Launch the retrain of `event`; raise an exception if the launch fails, and the system retries."""

@@ -1,7 +1,7 @@
 """Named places at which a test can make a process stop, wait or fail; nothing happens unless a test armed one.
 
 A test sets `VISUTILITY_FAILPOINTS` to a folder before Ray starts and arms a point by writing an action into a file of that
-name (`arm`): `exit` (like kill -9), `raise`, or `sleep SECONDS`. The first process that gets there takes the file away, so
+name (`arm`): `exit` (like kill -9), `raise`, or `sleep SECONDS`. The first process that reaches it removes the file, so
 an armed point strikes exactly once.
 """
 

@@ -1,4 +1,4 @@
-"""What has happened in every room, from the parts of a store: for a page, a report, and whoever passes it on.
+"""Reads the happenings of all actors from the parts of a store: for the page, reports and notifications.
 
     for row in happenings.newest(store, model="fraud", limit=20):
         print(row["at"], row["kind"], row["subject"])

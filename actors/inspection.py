@@ -1,4 +1,4 @@
-"""What a launch would find wrong in a configuration that its schema accepts: `visutility config check`.
+"""Finds the problems of a valid configuration that only a launch would find: `visutility config check`.
 
     found = inspect(config.load("visutility.yaml"), os.environ)
 

@@ -1,4 +1,4 @@
-"""What a caller says besides its events: its sequence, its counters, a promise. Checked, since anybody can call."""
+"""The arguments of callers besides events: sequence, counters, promise. Checked, because anybody can call."""
 
 from __future__ import annotations
 

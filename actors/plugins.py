@@ -1,4 +1,4 @@
-"""What other packages add by entry points: named in their `pyproject.toml`, found once they are installed.
+"""Plug-ins of other packages by entry points: named in their `pyproject.toml`, found once they are installed.
 
 [project.entry-points."visutility.strategies"]
 halving = "my_package:Halving"

@@ -1,4 +1,4 @@
-"""What a trainer may promise of a version: its accuracy in cross-validation on its own training rows.
+"""Computes the promise of a version: its accuracy in cross-validation on its own training rows.
 
 The retrain rule (`actors.drift.Shortfall`) compares a live version with its promise. A promise from one hold-out of the
 last rows is worse than none; one from blocks in the order of time is good to a few points, which is enough.

@@ -1,7 +1,7 @@
 """What would have happened: one model's events through one configuration, on their own time, touching nothing that runs.
 
 The detectors, the episodes, the retrain rule with its promises and the gates are those of the live system; only the clock is
-the events'. What a retrain would have changed nobody can know: the events stay as they were logged. An order counts as carried
+the events'. Nobody can know the effect of such a retrain: the events stay as they were logged. An order counts as carried
 out `takes_s` after it was given, and what is logged then counts as the new normal, unless a new version came first, as it did
 in the history. Where the models share limits (`orders`), they are rehearsed together in the order of their events' times, each
 with the same `Timetable`: an order waits there as it would in the dispatcher's queue.
@@ -242,7 +242,7 @@ class Rehearsal:
         self._running = None
 
     def _finished(self) -> list[Effect]:
-        """Let the order that is being carried out be done when its time is over."""
+        """Mark the running order as done when its time has passed."""
         if self._running is None or self._now.wall_s < self._running[1]:
             return []
         episode, self._running = self._running[0], None

@@ -1,6 +1,6 @@
-"""The state of the whole system as its store has it: joins what each part says of itself.
+"""The state of the whole system, from its store: joins the states of all parts.
 
-Counts come from here and not from an actor's memory, so they are there while an actor is dead or frozen, and nobody who asks
+Counts come from the store and not from an actor's memory, so they are available while an actor is dead or frozen, and no reader
 makes a writer wait.
 """
 
@@ -47,11 +47,11 @@ _MAX_CLIENTS: Final = 100
 def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     """Return `models`, `refused`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store.
 
-    `refused` has the events that no model counts, since they name none that is known, and the last reason; `unreadable` names
-    the rows of the store that cannot be read. A model that asks for no retrain any more has `gave_up`, the number of retrains
-    in a row that came to nothing; `labels` are those of the configuration, and `judged` counts what people say of its alarms,
-    against the budget that is `stated`. A client goes by an alias, since anybody who has its producer id can send in its place.
-    `store_problem` is there where the file of a detector cannot be read; its models are left out then.
+    `refused` has the events that count for no model, because they name no known model, and the last reason; `unreadable` names
+    the rows of the store that cannot be read. A model that requests no more retrains has `gave_up`, the number of unsuccessful
+    retrains in a row; `labels` are those of the configuration, and `judged` counts what people say of its alarms, against the
+    budget that is `stated`. A client is listed by an alias, because anybody with its producer id can send in its place. If the
+    file of a detector cannot be read, `store_problem` has the reason and its models are missing.
     """
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
 
 
 def _gave_up(settings: Settings, in_a_row: dict[str, int]) -> dict[str, int]:
-    """Return the models that ask for no retrain any more, with the number of retrains in a row that came to nothing."""
+    """Return the models that request no more retrains, with the number of unsuccessful retrains in a row."""
     return {model: number for model, number in in_a_row.items() if number >= settings.for_model(model).retrain.give_up}
 
 
@@ -145,7 +145,7 @@ def _problem(store: Store, store_id: str) -> str | None:
 
 
 class Pending(Generic[Result]):
-    """A question put to a thread of its own, so that the caller can stop waiting for the answer."""
+    """A query in its own thread, so that the caller can stop waiting for the answer."""
 
     def __init__(self, question: Callable[[], Result]) -> None:
         self._answer: Result | None = None
@@ -172,7 +172,7 @@ class Pending(Generic[Result]):
 def joined(stored: dict[str, Any] | Exception, actors: dict[str, ActorStatus], **head: str | None) -> Status:
     """Put the answer together; a store that did not answer is named under `store_problem`, never guessed at.
 
-    What an actor says of the files that it has open counts too: whoever opens a file that took another's place finds it whole.
+    The actors' reports on the files that they have open count too: a process that opens a replaced file finds it intact.
     """
     if isinstance(stored, Exception):
         problem = f"{type(stored).__name__}: {stored}".splitlines()[0]

@@ -1,4 +1,4 @@
-"""What a person or a job holds of a running system, and how one is started, joined, changed and stopped."""
+"""The client of a running system, and the functions that start, join, change and stop one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class System:
     """A system in one namespace of the Ray cluster that this process is connected to.
 
     It holds no actor: every call finds its actor by name, so a System survives restarts, upgrades, pickling and fork. As a
-    context manager it flushes what was logged when the block ends.
+    context manager it flushes logged events when the block ends.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class System:
 
     @functools.cached_property
     def metrics(self) -> Metrics:
-        """What a job logs with: `log`, `log_batch`, `promise`, `baseline`, `flush`."""
+        """The metrics client: `log`, `log_batch`, `promise`, `baseline`, `flush`."""
         from actors.metrics.client import Metrics  # noqa: PLC0415 each part is imported by those who use it
 
         return Metrics(self.namespace, on_full=self._on_full, buffer_bytes=self._buffer_bytes)
@@ -108,9 +108,9 @@ class System:
         return Tuning(self.namespace)
 
     def register(self, observer: MetricObserver, *, name: str) -> None:
-        """Show every accepted event to `observer.on_event`, in an actor of its own, for as long as this process lives.
+        """Pass every accepted event to `observer.on_event`, in a separate actor, while this process lives.
 
-        An observer that is to stay belongs in the configuration.
+        Put permanent observers into the configuration.
 
         Raises:
             TypeError: `observer` has no method `on_event`.
@@ -133,10 +133,10 @@ class System:
         observers.unregister(self.namespace, name=name)
 
     def status(self) -> Status:
-        """Return the state of the system as a plain dict, within 2 s whatever is dead or frozen.
+        """Return the state of the system as a plain dict, within 2 s even if processes are dead or frozen.
 
         Counts come from the store. `actors` has `alive`, `pid`, `node` and `epoch` of each process; one that does not answer
-        is not alive. If the store does not answer in time, `store_problem` says so and the counts are left out.
+        is not alive. If the store does not answer in time, `store_problem` has the reason and the counts are missing.
 
         Example:
             system.status()["models"]["fraud"]["state"]
@@ -168,7 +168,7 @@ class System:
     def reload(self, source: Source) -> dict[str, Any]:
         """Apply a changed configuration and keep all state.
 
-        An actor that does not answer now reads it when it is back.
+        An actor that does not answer now reads the configuration when it restarts.
 
         Args:
             source: a YAML file, or the same as a mapping.
@@ -198,7 +198,7 @@ class System:
         return {"version": version, "changes": changes, **self._reload_actors()}
 
     def acknowledge(self, episode: str, *, by: str | None = None, comment: str | None = None) -> None:
-        """Record that a person has seen an episode: it asks for nothing more. KeyError: no such episode.
+        """Record that a person has seen an episode, which then requests nothing more. KeyError: no such episode.
 
         Example:
             system.acknowledge(episode, by="ada", comment="the sale")
@@ -233,11 +233,11 @@ class System:
         return reply
 
     def stop(self) -> None:
-        """End every actor of the system. What was acknowledged is in the store, and `start` with that store carries on."""
+        """End every actor of the system. The store keeps everything acknowledged; `start` with it continues."""
         lifecycle.stop(self.namespace)
 
     def close(self) -> None:
-        """Flush what was logged and release the client; the system runs on."""
+        """Flush logged events and release the client; the system keeps running."""
         metrics = self.__dict__.pop("metrics", None)
         if metrics is not None:
             metrics.close()
@@ -300,16 +300,15 @@ class System:
 
 
 def start(source: Source | None = None, *, address: str | None = None, namespace: str | None = None) -> System:
-    """Start a system, or attach to the one that runs.
+    """Start a system, or attach to a running one.
 
-    It uses the Ray that this process is connected to, else `address` or RAY_ADDRESS, else a private local one. Whatever is
-    raised, nothing is left half started.
+    It uses the Ray of this process, else `address` or RAY_ADDRESS, else a private local one. A failed start ends everything
+    that it started.
 
     Args:
-        source: the configuration, a YAML file or the same as a mapping. None: that of the running system, else the one that
-            the store was given last, else the defaults.
-        address: the Ray cluster, HOST:PORT.
-        namespace: where the system runs; by default the configuration's.
+        source: the configuration, a YAML file or a mapping. None: that of the running system, else the newest in the store,
+        else the defaults. address: the Ray cluster, HOST:PORT. namespace: where the system runs; by default the
+        configuration's.
 
     Raises:
         ValueError: the configuration or the address is wrong.
@@ -342,14 +341,14 @@ def connect(
 ) -> System:
     """Join a system from any process on its cluster. Never starts a system or a Ray.
 
-    A job may start before its system: what it logs is kept until then, within the buffer, and other calls raise NoSystemError.
+    A job may start before its system: the client buffers events until then, and other calls raise NoSystemError.
 
     Args:
         address: the Ray cluster, HOST:PORT; by default RAY_ADDRESS, else the Ray of `visutility up`, else any on this machine.
         namespace: where the system runs.
         on_full: "drop" drops and counts events when the buffer is full, for jobs that must not wait; "wait" lets `log` wait,
             for replays and backfills.
-        buffer_bytes: how much is kept that is not acknowledged yet.
+        buffer_bytes: the bound of unacknowledged data.
 
     Raises:
         ConnectionError: there is no Ray.
@@ -366,7 +365,7 @@ def connect(
     if known is None:
         logger.warning("%s; what is logged until then is kept", deployment.no_system(namespace))
     elif known.build != BUILD:
-        # Not refused: a job rides through an upgrade of the system, and the wire says what both sides can rely on.
+        # Not refused: a job must survive an upgrade of the system, and both sides use the stable wire format.
         logger.warning(deployment.other_build(known.build, f"the system in namespace {namespace!r}"))
     return System(namespace, on_full=on_full, buffer_bytes=buffer_bytes)
 

@@ -1,14 +1,14 @@
-"""What Prometheus is told: which metrics, with which labels and values, and how they reach Ray's own exporter.
+"""The metrics for Prometheus: their labels and values, and how they reach Ray's own exporter.
 
-Everything is set from the store, by the dispatcher, every few seconds. So the totals are exact whatever was restarted, and a
-process that is gone leaves nothing behind: Ray's exporter forgets a gauge about 30 s after its last `set` (measured on 2.60)
-but never a counter, whose old process would then be summed with its successor for ever. That is why totals are gauges here;
-`rate` and `increase` work on them as on counters. A second series of a dispatcher that was replaced lives on for those 30 s:
-take the `max by (...)` of a name, as the shipped rules and dashboard do.
+The dispatcher sets all metrics from the store, every few seconds. So the totals are exact across restarts, and a dead process
+leaves nothing behind: Ray's exporter forgets a gauge about 30 s after its last `set` (measured on 2.60) but never forgets a
+counter, which would be summed with that of its successor. That is why totals are gauges here; `rate` and `increase` work on
+them as on counters. The series of a replaced dispatcher remain for those 30 s: query with `max by (...)`, as the shipped rules
+and dashboard do.
 
-Ray puts `ray_` before every name. Its tags are ASCII, and one that is not raises: so a label's value is percent-encoded
-(`modèle` is exported as `mod%C3%A8le`, `urllib.parse.unquote` gives it back), and a series that cannot be exported all the
-same is skipped, counted in `visutility_series_skipped` and logged once. The others arrive.
+Ray puts `ray_` before every name. Its tags must be ASCII. So a label's value is percent-encoded (`modèle` is exported as
+`mod%C3%A8le`, `urllib.parse.unquote` decodes it). A series that still cannot be exported is skipped, counted in
+`visutility_series_skipped` and logged once, without effect on the others.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LABEL: Final = "visutility_model_label"
 # Each series that cannot be exported is logged once, and only so many of them.
 _MAX_LOGGED: Final = 1000
 
-# The higher, the more it wants a person; `visutility_drift_state` is this number.
+# The higher, the more urgent; `visutility_drift_state` is this number.
 STATES: Final = {"learning": 0, "stable": 1, "warning": 2, "drifting": 3, "no_data": 4, "unwatched": 5}
 
 NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
@@ -119,7 +119,7 @@ def _percent(found: re.Match[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the store says at one moment, as plain values; counts by key."""
+    """The facts in the store at one moment, as plain values; counts by key."""
 
     stored: Mapping[str, Any]  # `status.read`
     detections: Mapping[tuple[str, str], int]  # (model, metric): episodes
@@ -131,8 +131,8 @@ class Facts:
 class Telemetry:
     """Turns facts into samples; a model that once has series of its own keeps them.
 
-    A series that is over (an order that ran is done, a version is another) is told once more, as 0: the exporter would show its
-    last value for 30 s, and the order both running and done.
+    A series that ends (a running order is done, a version changes) is exported once more, as 0: otherwise the exporter would
+    show its last value for 30 s, and the order as both running and done.
     """
 
     def __init__(self, *, build: str, max_models: int = MAX_MODELS) -> None:
@@ -284,7 +284,7 @@ class Settable(Protocol):
 
 
 class Gauges:
-    """The thin part: hands samples to Ray's exporter, each by itself, so that one that it refuses takes no other along."""
+    """Passes samples to Ray's exporter one by one, so that a refused sample does not affect the others."""
 
     def __init__(self, make: Callable[..., Settable] = Gauge) -> None:
         self._gauges = {name: make(name, description=text, tag_keys=labels) for name, (text, labels) in NAMES.items()}
@@ -293,7 +293,7 @@ class Gauges:
     def set(self, samples: Iterable[Sample], *, skipped: int = 0) -> int:
         """Set every series, and count those that had to be left out, `skipped` before among them; return the count.
 
-        A series that is left out from now on disappears from the exporter by itself, after some 30 s.
+        A series that is no longer set disappears from the exporter after some 30 s.
         """
         for sample in samples:
             try:
@@ -308,14 +308,14 @@ class Gauges:
         return skipped
 
     def store_is_up(self, *, is_up: bool) -> None:
-        """Set whether the store serves."""
+        """Set whether the store is available."""
         self._gauges[STORE_UP].set(float(is_up), tags={})
 
 
 async def export(store: Callable[[], Store], clock: Clock, *, build: str, period_s: float = PERIOD_S) -> None:
     """Export until cancelled; run by the dispatcher, in its event loop. A store that is unavailable is opened again next time.
 
-    `visutility_store_up` is exported whatever the store does: 0 where it cannot be read, is not whole or is read-only.
+    `visutility_store_up` is always exported: 0 if the store cannot be read, is damaged or is read-only.
     """
     telemetry, gauges = Telemetry(build=build), Gauges()
     reader: Reader | None = None

@@ -1,6 +1,6 @@
-"""What every command of `visutility` shares: its help, `-o json`, its exit codes, its way to the system.
+"""The common part of all commands of `visutility`: help, `-o json`, exit codes, the connection to the system.
 
-Exit 0: fine. 1: something fires or failed. 2: the command line or a file is wrong.
+Exit 0: fine. 1: something needs attention or failed. 2: the command line or a file is wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a driver prints: tables and progress bars on a terminal, plain lines elsewhere, one JSON value with `-o json`."""
+"""Prints the output of drivers: tables and progress bars on a terminal, plain lines elsewhere, JSON with `-o json`."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Output:
 
 
 def _strict(value: Any) -> Any:
-    """Put null where JSON has no word: an infinite threshold, a statistic that is not there yet."""
+    """Return null for values that JSON cannot express: an infinite threshold, a statistic that does not exist yet."""
     if isinstance(value, Mapping):
         return {str(key): _strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

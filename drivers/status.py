@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MODEL_COLUMNS: Final = ("model", "state", "events", "duplicates", "rejected", "versions", "metrics", "open episodes")
 ACTOR_COLUMNS: Final = ("actor", "alive", "pid", "node", "epoch")
-# A warm actor takes some 30 ms; whoever waits longer does it here.
+# A warm actor takes some 30 ms; after that this process reads the store itself.
 _WARM_S: Final = 0.5
 FIRING: Final = frozenset({"drifting", "no_data"})
 

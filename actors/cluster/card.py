@@ -1,4 +1,4 @@
-"""What a Ray cluster remembers of the systems on it: one card a namespace, in the cluster's own key-value store.
+"""The cluster's record of the systems on it: one card per namespace, in Ray's internal key-value store.
 
 The card is how two drivers that start at once make one system (it is put if absent), how any process learns the store and the
 build of the system it has come to, and how a watchdog knows that the system is meant to run. It is lost with the cluster, as

@@ -42,7 +42,7 @@ _CLASSES: Final = {
     "tuner": "actors.tuning.tuner:Tuner",
 }
 _OBSERVER: Final = "actors.metrics.observer_host:ObserverHost"
-# What the dispatcher runs alongside: it reads what every room has stored, so it stands above them all.
+# Runs in the dispatcher. It reads the stores of all actors, so it is above them in the layers.
 _EXPORT: Final = "actors.telemetry:export"
 # What a running system always has; detectors come with their models. The watchers last: nobody respawns what is missing.
 CORE: Final = ("runner", "tuner", "dispatcher", "broadcaster")

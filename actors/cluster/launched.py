@@ -1,4 +1,4 @@
-"""What a task of the runner runs first. A file of its own, because every cold worker imports it before its task."""
+"""The entry point of the runner's tasks. A separate file, because every cold worker imports it before its task."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def is_here(known: Card) -> bool:
 
 
 def on_its_node(known: Card, act: Callable[..., Result], *arguments: object, timeout_s: float) -> Result:
-    """Call `act` where the system's store can be opened: here, or as a task on the node that a SQLite store lies on."""
+    """Call `act` where the system's store can be opened: here, or as a task on the node of a SQLite store."""
     if is_here(known):
         return act(*arguments)
     there = NodeAffinitySchedulingStrategy(str(known.node), soft=False)
@@ -88,6 +88,6 @@ def refuse_unreachable(url: str) -> None:
 def _open_once(url: str) -> str | None:
     try:
         Store(url, makes=False).close()
-    except Exception as error:  # noqa: BLE001 told to whoever asked; our own exceptions do not survive the way
+    except Exception as error:  # noqa: BLE001 reported to the caller; our own exceptions do not survive the trip
         return str(error)
     return None

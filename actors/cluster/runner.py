@@ -1,6 +1,6 @@
 """Runner: submits Ray tasks for other actors, which may restart while the tasks run.
 
-A task dies with the process that submitted it, so an actor that wants a task to outlive its own restart submits it here. Each
+A task dies with the process that submitted it, so an actor submits a task here that must survive its own restart. Each
 key is launched once. On restart: nothing is kept and nothing needs to be, since the tasks died with their submitter; `state`
 then says `unknown`, and a new `instance` tells watchers that everything launched before has ended.
 """
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # How many ended tasks are remembered, by key and in order.
 _MAX_ENDED: Final = 10_000
 _MAX_ERROR: Final = 4000
-# By name: they are above the rooms, and a process that only looks up this actor need not import them.
+# By name: they are in a higher layer, and a process that only looks up this actor need not import them.
 _SYSTEM: Final = "actors.system:System"
 _STORED: Final = "actors.status:read_url"
 _STORY: Final = "actors.story:read_url"
@@ -39,7 +39,7 @@ _MAX_WAIT_S: Final = 30.0
 
 
 class TaskOptions(TypedDict, total=False):
-    """What a caller may ask of Ray for a task; `resources` are those of one task: `cpu`, `gpu`, `memory_bytes`, custom ones."""
+    """Ray's options for a task; `resources` are those of one task: `cpu`, `gpu`, `memory_bytes`, custom ones."""
 
     resources: Mapping[str, float]
     max_retries: int  # 0

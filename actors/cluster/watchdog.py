@@ -80,7 +80,7 @@ class Watchdog:
 
 
 class Hands(Protocol):
-    """What the loop does to actors; a unit test passes in its own."""
+    """The actions of the loop on actors; a unit test passes its own."""
 
     async def ping(self, name: str, timeout_s: float) -> Heard:
         """Ping `name`."""
@@ -152,7 +152,7 @@ async def _round(
 
 
 class RayHands:
-    """What the loop does to the actors of a real system."""
+    """The actions of the loop on the actors of a real system."""
 
     def __init__(self, namespace: str, storage: str) -> None:
         self._namespace = namespace

@@ -22,7 +22,7 @@ Key = tuple[str, str]  # model and producer
 
 
 class Attempts:
-    """What is on record of one process's batches. At most `limit` producers that were heard of are remembered."""
+    """The records of one process's batches. It remembers at most `limit` producers."""
 
     def __init__(self, fence: Fence, limit: int) -> None:
         self._fence = fence

@@ -1,4 +1,4 @@
-"""What a caller changes besides logging: baselines, pins, promises, versions. Each is a `Change` for the next commit."""
+"""Changes by callers other than logging: baselines, pins, promises, versions. Each is a `Change` for the next commit."""
 
 from __future__ import annotations
 

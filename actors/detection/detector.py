@@ -1,7 +1,7 @@
 """DriftDetector: one model's event log and drift episodes, or those of the models that share its process.
 
 The loop takes calls and answers them; one thread owns the store. Calls that wait together are committed together, and a reply
-comes after the commit. What an episode asks of the dispatcher lies in the outbox, written by the same commit, and is sent until
+comes after the commit. An episode's request to the dispatcher is in the outbox, written by the same commit, and is sent until
 it is recorded.
 
 On restart: everything is read from the store, the last snapshot of each detector and the log after it. Two processes of one

@@ -1,4 +1,4 @@
-"""What a model's decisions ask for, as what a commit writes: calls of the dispatcher, detectors learned afresh, people told."""
+"""The effects of a model's decisions, as writes of a commit: calls of the dispatcher, reset detectors, happenings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a detector process has to say to the dispatcher, and to ask it: its outbox, and the orders of its episodes.
+"""The messages of a detector process to the dispatcher: its outbox, and queries for the orders of its episodes.
 
 An outbox row is sent until the dispatcher has recorded it; what comes back is committed together with the row's removal.
 """

@@ -16,7 +16,7 @@ _PRODUCER_S: Final = 30 * 86_400.0  # a producer that was silent for so long has
 
 
 class Keeping:
-    """What is too old or too much, and its removal. Not thread-safe: one thread uses it."""
+    """Applies the retention: removes rows that are too old or too many. Not thread-safe: one thread uses it."""
 
     def __init__(self, fence: Fence, models: Models, process: str) -> None:
         self._fence = fence

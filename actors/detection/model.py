@@ -58,7 +58,7 @@ class Outgoing(NamedTuple):
 
 
 class ModelMemory(MonitorMemory):
-    """What a model's row keeps besides its counts. What an older build has not written is left out."""
+    """The fields of a model's row besides its counts. Fields that an older build has not written are missing."""
 
     no_data: bool
     quarantined: int
@@ -114,7 +114,7 @@ class Model:
     def due_in(self, now: Instant) -> float | None:
         """Return the seconds until time alone asks something of the model: a request again, a silence to be noticed.
 
-        None: nothing does. What waits on the clock of the events comes with the next of them.
+        None: nothing does. A wait on the clock of the events ends with the next event.
         """
         waits: list[float] = []
         expected = self.settings.expect_every_s

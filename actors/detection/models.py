@@ -1,7 +1,7 @@
 """The models of one process in memory, and how they come there: their rows, episodes, detectors and high-water marks.
 
 A model's counts and episodes are read with the process, its detectors at its first work: the last snapshot of each, and the
-log after it. What a failed commit touched is forgotten and read again.
+log after it. Models that a failed commit touched are dropped and read again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RefusedError(RuntimeError):
 
 
 class UnreadableError(RefusedError):
-    """What the store holds of a model cannot be read: nothing of it may be written over."""
+    """A model's row in the store cannot be read, and must not be overwritten."""
 
 
 class Models:

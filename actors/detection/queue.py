@@ -1,4 +1,4 @@
-"""What waits for its commit: works that wait together are committed together, and each gets its reply after the commit."""
+"""The queue before the commit: waiting works are committed together, and each gets its reply after the commit."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class EpisodeRow(TypedDict):
 
 
 class JudgementRow(TypedDict):
-    """What a person says of an episode: whether it was a true or a false alarm."""
+    """A person's verdict on an episode: a true or a false alarm."""
 
     episode: str
     model: str

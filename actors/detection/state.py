@@ -1,4 +1,4 @@
-"""What a detector process knows of its models, and the one way to change it: a commit.
+"""The state of a detector process, and the one way to change it: a commit.
 
 All of it runs in the process's store thread. Works that wait together are committed together, in one fenced transaction: log
 rows, high-water marks, counts, snapshots, episodes, outbox. Memory runs ahead of the store only inside `commit`; where that

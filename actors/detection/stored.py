@@ -1,4 +1,4 @@
-"""What a store holds of models, for readers that need no detector process: status, history, rehearsals, chaos."""
+"""Reads models from a store, without a detector process: for status, history, rehearsals, chaos."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ _RISES = _names(
     """
 )
 
-# What only says of which rows, or how it was summed up; taken away from the end; in front anything may stand.
+# Words that only name the rows or the kind of average; removed at the end of a name. Anything may precede them.
 _AROUND = _names(
     """
     val valid validation test train training eval evaluation holdout dev live online offline prod shadow cv oof

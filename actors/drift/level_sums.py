@@ -12,7 +12,7 @@ _FURTHEST = 1e145  # in the unit of the level: deviations beyond it count as it,
 
 
 class LevelSums:
-    """What a stream's mean and standard deviation need; the values themselves may be gone.
+    """The sums behind a stream's mean and standard deviation, without the values themselves.
 
     Sums are about the first value, so that a high level costs no digits, and one addition follows the other, so that
     the cut of the batches cannot matter. Of a level whose squares a float64 cannot hold, squares are added up in a unit

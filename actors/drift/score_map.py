@@ -42,7 +42,7 @@ _UNSEEN = 2.5  # score of a value that was never seen among about 100
 _SIZES = 1e-100, 1e100  # of samples whose differences a float64 can be divided by; others are learned in a unit of their size
 _CELL = 4.0  # times the rounding: values of one cell mean the same; the cells must leave room between their flat parts
 _GAP_MIN = 1e-200  # in that unit: nearer knots are a step, since no float64 is as steep as the line between them
-_WALL_OF_ZERO = 1e100  # slope beside a stream that was always 0: whatever is not 0 is as surprising as can be
+_WALL_OF_ZERO = 1e100  # slope for a stream that was always 0: any other value is maximally surprising
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def _autoregression(scores: Floats, caution: float) -> tuple[tuple[float, ...], 
     raw = _covariances(rows)
     if raw[0] <= 1e-12:
         return (), 0.0, 1.0
-    # Demeaning a block takes away the variance of its mean, which depends on the answer: three rounds settle it.
+    # Demeaning a block removes the variance of its mean, which depends on the answer: three rounds settle it.
     missing = raw[0] / (block - 1.0)
     phi: tuple[float, ...] = ()
     for _ in range(3):

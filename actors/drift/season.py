@@ -1,4 +1,4 @@
-"""Seasons by the calendar: what a metric usually does at this time of the day or week is learned and taken away.
+"""Seasons by the calendar: learns the usual pattern of a metric over the day or week, and subtracts it.
 
 A season by event number breaks as soon as an event is missing or the rate changes; this one goes by time. The pattern
 is a periodic line through knots, fitted by penalised least squares (P-splines: Eilers, Marx 1996) to the deviations
@@ -64,7 +64,7 @@ class SeasonProfile:
         self._products = np.zeros((2, k))
         self._turn_knots = np.zeros((2, k))  # of the turn that is being added up
         self._turn, self._turn_n, self._turn_sum = 0, 0.0, 0.0
-        self._means = np.zeros((k, k))  # what the means of earlier turns take away from the normal equations
+        self._means = np.zeros((k, k))  # the correction of the normal equations for the means of earlier periods
         self._mean_products = np.zeros(k)
         self._line = np.zeros(k + 1)
 
@@ -100,7 +100,7 @@ class SeasonProfile:
         self._turn_sum = float(np.add.accumulate(np.concatenate(([self._turn_sum], values)))[-1])
 
     def _of_turn(self) -> tuple[Floats, Floats]:
-        """Return what the mean of the turn that goes on takes away from the normal equations."""
+        """Return the correction of the normal equations for the mean of the unfinished period."""
         knots = self._turn_knots.sum(axis=0)
         n = max(self._turn_n, 1.0)
         return np.outer(knots, knots) / n, knots * (self._turn_sum / n)

@@ -1,4 +1,4 @@
-"""What the classical charts share: values standardised by a running mean and deviation, one event after the other."""
+"""The common part of the classical charts: values standardised by a running mean and deviation, event by event."""
 
 import math
 from collections import deque

@@ -1,4 +1,4 @@
-"""What stands in for a detector that cannot take its metric: it says why, and watches nothing."""
+"""The replacement for a detector that cannot process its metric: it reports why, and watches nothing."""
 
 from __future__ import annotations
 

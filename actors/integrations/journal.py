@@ -31,7 +31,7 @@ _PROMISE_S: Final = 10.0
 
 
 class Recorder(Protocol):
-    """What a journal needs of `system.metrics`."""
+    """The methods of `system.metrics` that a journal uses."""
 
     def log(self, metrics: Mapping[str, Any], *, model: str, version: str, n: float | None) -> None:
         """Log one event."""

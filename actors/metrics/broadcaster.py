@@ -1,7 +1,7 @@
 """MetricBroadcaster: routes events to the detector of their model and to the observers, and keeps nothing of them.
 
 It acknowledges only what a detector has acknowledged. Packed batches are forwarded as the bytes that they are; only raw events
-are read here, and packed. What is in flight is bounded: more is answered "busy", and the caller sends again.
+are read here, and packed. The bytes in flight are bounded: beyond that the reply is "busy", and the caller resends.
 
 On restart: placements are read from the store, observers that the configuration names are made again; those that a driver
 registered register again with their next call or are gone. Several broadcasters could run side by side: they share nothing

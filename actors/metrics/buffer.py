@@ -1,4 +1,4 @@
-"""What a job has logged and nobody has acknowledged: bounded, counted, in order. Safe to use from several threads."""
+"""The events that are logged but not acknowledged: bounded, counted, in order. Safe to use from several threads."""
 
 from __future__ import annotations
 

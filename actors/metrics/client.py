@@ -1,11 +1,11 @@
-"""Metrics: what a job logs through. Logging costs the job some microseconds and bounded memory, whatever the system does.
+"""The metrics client of a job. Logging costs the job some microseconds and bounded memory, whatever the system does.
 
-The caller's thread checks types and puts events into a buffer. A background thread sends them, and sends again, with the same
-numbers, whatever was not acknowledged. What is dropped is dropped before it gets a number. Events that no reply acknowledged
-are lost with the process: call `flush`.
+The caller's thread checks types and puts events into a buffer. A background thread sends them, and resends unacknowledged
+events with the same numbers. A full buffer drops events before they get a number. Unacknowledged events are lost with the
+process: call `flush`.
 
-The system is found by name whenever it is needed, so a job may start before it and outlives its restarts. A copy of a client in
-another process (pickled, or after a fork) is another producer, with buffers and counts of its own.
+The client finds the system by name at each call, so a job may start before the system and survives its restarts. A copy of a
+client in another process (pickled, or after a fork) is another producer, with its own buffers and counts.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _RETRY_S: Final = 0.1
 class Metrics:
     """Logs metrics of models; safe to use from several threads.
 
-    `on_full="drop"` drops and counts what does not fit into `buffer_bytes` (unacknowledged batches included), "wait" waits.
-    `producer` names this client for ever: a later client of the same name goes on where the store says this one was. Never run
-    two of one name at once.
+    With `on_full="drop"`, `log` drops and counts events that do not fit into `buffer_bytes` (including unacknowledged batches);
+    with "wait" it waits. `producer` is a permanent name: a later client of the same name continues at the position in the
+    store. Never run two clients of one name at once.
 
         metrics = system.metrics
         metrics.log({"accuracy": 0.93, "latency_ms": 12.5}, model="fraud", version="v7", n=200)
@@ -59,7 +59,7 @@ class Metrics:
         producer: str | None = None,
         link: Link | None = None,
     ) -> None:
-        """Nothing is connected yet, and no thread runs before the first event."""
+        """Create the client; it connects and starts its thread with the first event."""
         if on_full not in {"drop", "wait"}:
             raise WrongValueError(f"on_full must be 'drop' or 'wait', got {on_full!r}")
         if isinstance(buffer_bytes, bool) or not isinstance(buffer_bytes, int) or buffer_bytes < 1:
@@ -75,8 +75,8 @@ class Metrics:
         _living.add(self)
 
     def _begin(self) -> None:
-        """Be a new producer with empty buffers: at the start, in a copy, and after a fork."""
-        # An eighth is left for what Python keeps of rows that were packed and freed (measured: 2 MB of 16).
+        """Become a new producer with empty buffers: at the start, in a copy, and after a fork."""
+        # An eighth remains for memory that Python keeps of packed and freed rows (measured: 2 MB of 16).
         limit = self._buffer_bytes - self._buffer_bytes // 8
         self._ending: weakref.finalize[..., Any] | None
         if getattr(self, "_ending", None) is not None:
@@ -85,7 +85,7 @@ class Metrics:
         self._buffer = self._pump.buffer
         self._versions: set[tuple[str, str]] = set()  # (model, version) whose names are fine
         self._names: set[str] = set()  # metrics whose names are fine
-        # The thread works on until everything is acknowledged, and then ends with the client.
+        # The thread runs until everything is acknowledged, and then ends with the client.
         self._ending = weakref.finalize(self, self._pump.close)
         self._ending.atexit = False
 
@@ -97,7 +97,7 @@ class Metrics:
 
     @property
     def producer(self) -> str:
-        """The name that the system knows this client by. A secret: another sender could use it in this one's place."""
+        """The producer id of this client. It is a secret: another sender could use it to impersonate this client."""
         return self._pump.producer
 
     # --- events
@@ -111,19 +111,20 @@ class Metrics:
         timestamp: Any = None,
         n: float | None = None,
     ) -> None:
-        """Log one event: numbers by name (accuracy, precision and recall in [0, 1]), texts as extras.
+        """Log one event: numbers by name (accuracy, precision and recall in [0, 1]), strings as extras.
 
-        A value that is out of range, or no finite number, never raises: it is counted, and warned about once.
+        A value that is out of range or not finite never raises: the client counts it, and warns once.
 
         Args:
-            metrics: Numbers of any library, 0-d arrays and tensors of one element too; None is absent.
+            metrics: Numbers of any library, including 0-d arrays and tensors of one element; None is absent.
             model: 1 to 200 characters.
             version: The version that was measured.
-            timestamp: Seconds since the epoch, or a datetime with a time zone; now where it is left out.
-            n: The number of predictions behind the event; unknown where it is left out.
+            timestamp: Seconds since the epoch, or a datetime with a time zone (default: now).
+            n: The number of predictions behind the event, if known.
 
         Raises:
-            WrongTypeError: For what is no number or text, a bad name, more than 256 names; nothing is logged.
+            WrongTypeError: A value is neither a number nor a string, a name is bad, or there are more than 256 names. Nothing
+            is logged.
         """
         held = metrics.copy() if type(metrics) is dict else _as_dict(metrics)
         text_size = 0
@@ -165,14 +166,14 @@ class Metrics:
         """Log many events of one version at once: equally long columns by name. Columns without rows log nothing.
 
         Args:
-            metrics: Columns of any library; what it masks is absent.
+            metrics: Columns of any library; masked values are absent.
             model: 1 to 200 characters.
             version: The version that was measured.
             timestamps: A column of times, one time for all rows, or None for now.
             n: The number of predictions behind each event: a column, one number for all rows, or None for unknown.
 
         Raises:
-            WrongValueError: Names the column that is wrong; nothing is logged.
+            WrongValueError: A column is wrong; the message names it. Nothing is logged.
         """
         try:
             model = wire.check_model(model)
@@ -184,20 +185,20 @@ class Metrics:
             self._pump.rouse()
 
     def flush(self, timeout_s: float = 10.0) -> Counts:
-        """Wait until every event logged before is acknowledged, at most `timeout_s`, and return what `counts` does."""
+        """Wait until all events logged so far are acknowledged, at most `timeout_s`, and return the result of `counts`."""
         self._pump.flush(timeout_s)
         return self.counts()
 
     def counts(self) -> Counts:
-        """Return how many events there are, since this client was made, by what became of them.
+        """Return the number of events since this client was created, by outcome.
 
-        accepted, duplicate (the system had them already), rejected, dropped, pending (neither acknowledged nor given up); and
-        `bad_values`: the values of accepted events that were no finite numbers and were left out.
+        The outcomes are accepted, duplicate (the system had them already), rejected, dropped, and pending (neither acknowledged
+        nor dropped). `bad_values` counts the values of accepted events that were not finite and were dropped.
         """
         return self._buffer.counts()
 
     def close(self, timeout_s: float = _EXIT_S) -> None:
-        """Flush and end the thread; what comes afterwards starts another."""
+        """Flush and end the thread; a later event starts another."""
         if self._pump.thread is not None:
             self._pump.flush(timeout_s)
         self._pump.close(1.0)
@@ -205,7 +206,7 @@ class Metrics:
     # --- what a model is compared with
 
     def baseline(self, metrics: Mapping[str, Any], *, model: str, version: str, timeout_s: float = _ANSWER_S) -> Json:
-        """Let a version's metrics learn from these values (columns by name), say validation scores, instead of from events.
+        """Let a version's detectors learn from these values (columns by name), such as validation scores, instead of events.
 
         Raises:
             NotConnectedError: The system does not answer within `timeout_s`.

@@ -20,7 +20,7 @@ _HELLO_S: Final = 2.0
 
 
 class Link(Protocol):
-    """What a client needs of the other side; a unit test brings its own."""
+    """The client's interface to the system; a unit test passes its own."""
 
     def send(self, batches: list[Message]) -> Any | None:
         """Begin `ingest_many`; return a ticket, or None where no broadcaster can be found now."""

@@ -33,7 +33,7 @@ class TooManyModelsError(ValueError):
 
 
 class BeingRemovedError(RuntimeError):
-    """The model is being removed: it has no place until that is over."""
+    """The model is being removed, and has no place until the removal has ended."""
 
     def __init__(self, model: str) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class BeingRemovedError(RuntimeError):
 
 
 class Places:
-    """What is placed so far; knows where the next new model goes."""
+    """The placements so far, and the place of the next new model."""
 
     def __init__(
         self, held: Mapping[str, Place], *, max_processes: int, max_models: int, known: Mapping[str, int] | None = None
@@ -75,7 +75,7 @@ class Places:
 
 
 class Placements:
-    """What the broadcaster's store thread knows: the configuration and the system's part of the store."""
+    """The state of the broadcaster's store thread: the configuration and the system's part of the store."""
 
     def __init__(self, store: Store) -> None:
         """Read the configuration. Raises what the store raises, and ValueError for settings of another build."""

@@ -1,6 +1,6 @@
 """Refusals: how many events were refused that no model counts, and the last reason; kept in the store as a note.
 
-A model counts its own rejected events. What names no model that is known (a bad name, one model too many, broken bytes) is
+A model counts its own rejected events. An event that names no known model (a bad name, one model too many, broken bytes) is
 counted here, so that `status` and the metrics show it.
 """
 
@@ -19,7 +19,7 @@ _NOTE: Final = "refusals"
 
 
 class Refused(TypedDict):
-    """What status shows: `last` is None before the first, else model, field, value, rule and `at` (seconds since the epoch)."""
+    """The refusals in `status`: `last` is None before the first, else model, field, value, rule and `at` (epoch seconds)."""
 
     events: int
     last: Json | None

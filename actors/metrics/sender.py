@@ -279,7 +279,7 @@ class Sender:
             case "gap":
                 return self._gap(stream, batch, reply, now_s)
             case "refused":
-                # It will never be taken. What comes after it gets its numbers, since none of that can have been taken.
+                # It will never be accepted. Later events get its numbers, because none of them can have been accepted.
                 settled = self._gone(stream, batch, rejected=batch.packed.rows)
                 self._break(stream, now_s)
                 stream.renumber(min([batch.sequence, *(held.sequence for held in stream.batches)]))

@@ -1,4 +1,4 @@
-"""What a person or a job holds of the versions of models: `system.versions`.
+"""The versions of models: `system.versions`.
 
 system.versions.history("fraud")             # which is live, which is a candidate, and what each promises
 system.versions.promote("fraud", "8")

@@ -76,7 +76,7 @@ class MetricProgress(TypedDict):
 
 
 class VersionProgress(TypedDict):
-    """What status shows of one version."""
+    """One version in `status`."""
 
     events: int
     late: int
@@ -101,7 +101,7 @@ class ClockAhead(TypedDict):
 
 
 class ModelStatus(TypedDict):
-    """What status shows of one model, as its detector's process has stored it."""
+    """One model in `status`, as its detector's process has stored it."""
 
     events: int
     duplicates: int
@@ -143,7 +143,7 @@ class DamageShown(TypedDict):
 
 
 class RetrainShown(TypedDict):
-    """What status shows of a model's retrain rule."""
+    """A model's retrain rule in `status`."""
 
     when: str
     metric: str
@@ -233,7 +233,7 @@ class After(TypedDict):
 
 
 class Judgement(TypedDict):
-    """What a person says of an alarm: whether it was a true or a false one."""
+    """A person's verdict on an alarm: true or false."""
 
     verdict: Literal["true", "false"]
     at: float

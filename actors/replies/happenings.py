@@ -1,4 +1,4 @@
-"""What has happened, as a record: what people are told of, and what a page and a report list."""
+"""A happening, as a record: for notifications, the page and reports."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class OrderState(TypedDict):
 
 
 class ActRow(TypedDict):
-    """What a person has done with an order: triggered, retried, front or dismissed."""
+    """A person's action on an order: triggered, retried, front or dismissed."""
 
     at: float
     act: str

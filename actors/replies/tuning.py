@@ -85,13 +85,13 @@ class StepAnswered(TypedDict):
 
 
 class Gone(TypedDict):
-    """The study is over, or the worker was given up for lost: it ends."""
+    """The study has ended, or the worker counts as lost: it ends."""
 
     status: Literal["gone"]
 
 
 class WorkerTerms(TypedDict):
-    """What a worker needs to begin."""
+    """The data that a worker needs to start."""
 
     objective: bytes
     executor: str

@@ -165,7 +165,7 @@ class Admissions:
 
 
 class _Ground:
-    """What a group of requests is decided on, as the decisions before have changed it; written once, at the end."""
+    """The state for the decisions on a group of requests, with earlier decisions applied; written once, at the end."""
 
     def __init__(self, connection: Connection, ids: Sequence[str], models: Sequence[str]) -> None:
         self.orders = tables.read_orders(connection, ids)

@@ -1,4 +1,4 @@
-"""What callers pass becomes checked values.
+"""Turns the arguments of callers into checked values.
 
 A caller's mistake raises ValueError that names the field, the rule and the value, and nothing has changed.
 """

@@ -1,4 +1,4 @@
-"""What a job holds to react to retrains: `system.retrains`.
+"""The client for retrain orders: `system.retrains`.
 
     for order in system.retrains.stream():
         train(order.event)
@@ -82,7 +82,7 @@ class RetrainOrder:
 
         Args:
             new_version: The version that the retrain produced.
-            promise: What the new version promises: the cross-validated value of the model's metric on its training rows.
+            promise: The new version's promise: the cross-validated value of the model's metric on its training rows.
             promise_n: The number of those rows.
             promise_source: "hold_out" where the value comes from a single hold-out; it is shown, and not used by the rule.
             timeout_s: How long to wait for the record; None: as long as it takes.

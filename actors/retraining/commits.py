@@ -30,7 +30,7 @@ _FIRST_LEASE_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the configuration says about retraining one model. `handler_settings` is what the handler is made from."""
+    """The retrain settings of one model. `handler_settings` creates the handler."""
 
     cooldown_s: float
     dry_run: bool

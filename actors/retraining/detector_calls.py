@@ -1,4 +1,4 @@
-"""What the detectors tell the dispatcher of their models besides requests: versions, verdicts, and models that are removed."""
+"""The detectors' calls to the dispatcher besides requests: versions, verdicts, removed models."""
 
 from __future__ import annotations
 

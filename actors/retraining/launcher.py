@@ -28,7 +28,7 @@ from actors.storage import UNAVAILABLE, SchemaError, StoreError
 
 logger = logging.getLogger(__name__)
 
-# How often the orders are looked through when nobody wakes the loop: leases that ran out, pauses that are over, jobs to follow.
+# How often the loop checks the orders if nobody wakes it: for expired leases, ended pauses, jobs to follow.
 _ROUND_S: Final = 1.0
 # What runs is asked after again when this share of its time so far has passed: short work soon, long training seldom.
 _FOLLOW_SHARE: Final = 0.05

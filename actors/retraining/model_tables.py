@@ -1,4 +1,4 @@
-"""What is kept for each model besides its orders (cooldown, silences, live version, patience), and the last sighting."""
+"""The tables for each model besides its orders (cooldown, silences, live version, patience), and the last sighting."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def expire_silence(connection: Connection, id_: str, now: Instant) -> bool:
 
 
 def prune_silences(connection: Connection, now: Instant, *, older_than_s: float) -> None:
-    """Delete the silences that were made before `older_than_s` and are over."""
+    """Delete the silences that were made before `older_than_s` and have ended."""
     for row in connection.execute(select(silences).where(silences.c.created_at < older_than_s)).all():
         if row.expired_at is not None or countdown_of(row, "armed").is_over(now):
             connection.execute(silences.delete().where(silences.c.id == row.id))

@@ -28,7 +28,7 @@ MLFLOW_ALIAS: Final = "mlflow_alias"
 
 @dataclass(frozen=True, slots=True)
 class PromotionPlan:
-    """What the configuration says about the decisions of one model; without a handler they are only put on record."""
+    """The promotion settings of one model; without a handler, decisions are only recorded."""
 
     handler: str = NO_HANDLER
     handler_settings: Mapping[str, object] | None = None

@@ -1,4 +1,4 @@
-"""What is asked of the dispatcher."""
+"""The queries of the dispatcher."""
 
 from __future__ import annotations
 

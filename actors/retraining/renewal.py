@@ -1,4 +1,4 @@
-"""What keeps an order in a consumer's hands: renewals while its process lives, and calls that are repeated until answered."""
+"""Keeps a consumer's lease: renews it while the process lives, and repeats calls until they are answered."""
 
 from __future__ import annotations
 

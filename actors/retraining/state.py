@@ -1,4 +1,4 @@
-"""What the dispatcher knows and decides about retrain orders; every change is one fenced transaction.
+"""The state of the dispatcher and its decisions on retrain orders; every change is one fenced transaction.
 
 The rules are in `rules/`; here they meet the store: `admissions` answers requests, `leases` hands orders of the channel to
 consumers, `queries` answers questions, and the rest is here. Methods are called from one thread, take the instant they happen
@@ -55,7 +55,7 @@ class RetrainingState:
         """Take over from a predecessor: countdowns of another boot carry on under this one."""
         events = self.commits.events
         with self.commits.write() as connection:
-            if events is not None:  # as far as it had come: an arming from now on must not lie in the past
+            if events is not None:  # the latest time so far: a later cooldown must not start in the past
                 for cooldown in model_tables.read_cooldowns(connection).values():
                     if cooldown.countdown.since.boot_id == EVENT_TIME:
                         events.advance_to(cooldown.countdown.since.wall_s)

@@ -353,7 +353,7 @@ def due_orders(
     limit: int,
     of_receiver: int | None = None,
 ) -> list[Order]:
-    """Return the oldest pending orders whose pause is over, of the channel or of all other handlers.
+    """Return the oldest pending orders whose pause has ended, of the channel or of all other handlers.
 
     At most `of_receiver` of them go to one receiver, so that a thousand for one that hangs do not hide the others.
     """

@@ -1,4 +1,4 @@
-"""What a source is: a function from a place to the rows after it and the new place."""
+"""The interface of a source: a function from a position to the rows after it and the new position."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 class Promised(NamedTuple):
-    """What a version promises of its accuracy, on a hold-out of `n` rows."""
+    """The promise of a version's accuracy, on a hold-out of `n` rows."""
 
     model: str
     version: str
@@ -44,7 +44,7 @@ class Announced(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a source has after a place.
+    """The rows of a source after a position.
 
     `refused` counts what was there and is no event, and `problem` says why for the first. `has_more`: ask again at once.
     `is_whole`: the source looks at everything each time, so without a problem there is none any more.

@@ -1,7 +1,7 @@
 """Prometheus: a PromQL query, asked as a range for every step since the last answer, so that an outage is caught up on.
 
-The place is the time of the last step that was read. Steps lie on whole multiples of the step, so the same value is never read
-at two times.
+The place is the time of the last step that was read. Steps are whole multiples of the step's length, so the same value is never
+read at two times.
 """
 
 from __future__ import annotations

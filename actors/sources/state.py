@@ -1,4 +1,4 @@
-"""What the part `sources` knows; every change is one fenced transaction.
+"""The state of the part `sources`; every change is one fenced transaction.
 
 An answer of a source is committed together with the new place, under numbers of its own, before anything of it is sent. So
 whatever is killed then, the same events are sent again under the same numbers, and the system counts them once. The client's

@@ -1,4 +1,4 @@
-"""Copies a whole store as it is at one moment, while it is written, and makes a new store from such a copy.
+"""Copies a whole store at one moment, while it is in use, and creates a new store from such a copy.
 
     manifest = take("sqlite:////var/lib/visutility", Path("backup-1"), KINDS, now_s=time.time())
     restore(Path("backup-1"), "sqlite:////var/lib/visutility", KINDS)
@@ -7,8 +7,8 @@ On SQLite every file is locked for the moment in which a snapshot of each is ope
 SQLite's own backup; on PostgreSQL one REPEATABLE READ transaction copies every table. So no part is ahead of another: what one
 part believes another to have recorded is in the copy.
 
-A restored store is a new timeline: it gets an id of its own, which begins every id that the system makes from now on. What was
-made after the backup, and is lost with it, can so not be taken for something that is made now. What was open goes on by its id.
+A restored store is a new timeline: it gets a new id, with which every new id of the system begins. So no new order has the id
+of one that was made after the backup and is lost. Open orders keep their ids.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PIECE: Final = 2**20
 
 
 class Manifest(TypedDict):
-    """What a backup says of itself; `files` are sizes and SHA-256 by name."""
+    """The manifest of a backup; `files` are sizes and SHA-256 by name."""
 
     format: int
     kind: str

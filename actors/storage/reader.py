@@ -1,4 +1,4 @@
-"""Opens a store for reading only: nothing is created, nothing is migrated, no writer waits.
+"""Opens a store read-only: creates and migrates nothing, and makes no writer wait.
 
     with contextlib.closing(StoreReader("sqlite:///./visutility-data")) as store:
         load_stored(store)

@@ -1,10 +1,10 @@
-"""Models that were removed: what must not begin again at 0, and where the model was, as notes of the system's part.
+"""Notes on removed models in the system's part: numbers that must not restart at 0, and the model's places.
 
 An id of an episode or of an order is made of the model's name and a number. A model that is removed and logs again goes on
 with its numbers, so no id repeats, however often it is removed.
 
-A removal passes through several processes, and its note is first and last: from `begin` to `end` the model takes nothing, and
-`end` frees its place in the same transaction. A removal that broke off in between is carried on by saying it again.
+A removal has steps in several processes; its note is written first and ended last. From `begin` to `end` the model accepts
+nothing, and `end` frees its place in the same transaction. After an interruption, the same command continues the removal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CHUNK: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What is kept of a model that was removed, or is being removed (`under_way`).
+    """The note on a model that was removed, or is being removed (`under_way`).
 
     `ordinal` is that of its last episode, `number` that of the last row of its log. `lives` counts how often it was removed.
     `places` has the slot of each process that it has lived in: another process must not write a part that may have its rows.

@@ -1,4 +1,4 @@
-"""Which tables a part has, at which version, and how an older store is brought forward.
+"""The tables of a part, their version, and the migration of an older store.
 
 Every part records its schema version. An older store is migrated step by step inside one transaction; a newer one is
 refused, because this build cannot know what its rows mean.
@@ -46,9 +46,9 @@ class SchemaError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class PartKind:
-    """What a part is: its name, its tables, and how an older one is brought forward.
+    """The kind of a part: its name, its tables, and its migrations.
 
-    A room declares its own, and adds its tables to `metadata`. The migration from version n to n + 1 has the key n; a
+    Each package declares its own, and adds its tables to `metadata`. The migration from version n to n + 1 has the key n; a
     version without an entry changes nothing here. Tables that are new need no migration, columns do (`add_columns`).
 
     Example:

@@ -1,6 +1,6 @@
 """Tables of the part `sources`: how far each source has been read, and what is still to be sent of it.
 
-They stand here and not in the room, since the status of the system reads them too.
+They are here and not in `actors.sources`, because the status of the system reads them too.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Opens the store of a system: its parts, their engines, their transactions.
 
-A part is what one process writes. On SQLite each part is a file of its own in one folder, so that no two processes wait for
-one lock; on PostgreSQL all parts are tables of one database.
+One process writes each part. On SQLite each part is a separate file in one folder, so processes never wait for a common lock;
+on PostgreSQL all parts are tables of one database.
 
-A store is made where there is none, and never migrated on the way: `migrate` does that, for the one who starts the system.
+Opening creates a missing store but never migrates one: `migrate` does that, for the process that starts the system.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class Store:
     def part(self, kind: PartKind, slot: int | None = None) -> Part:
         """Return the part of `kind`; its tables exist afterwards. `slot` is that of the process, if several have a part each.
 
-        SchemaError where the part is of another version: an older one is brought forward by `migrate`.
+        SchemaError: the part has another version; `migrate` upgrades an older one.
 
         Example:
             store.part(schema.SYSTEM)
@@ -219,7 +219,7 @@ class Store:
     def at_once(self) -> Iterator[None]:
         """Let this thread's reads of all parts of a database be one transaction; on SQLite each part has its own all the same.
 
-        Whoever looks at everything every few seconds would otherwise be most of what an idle database has to do.
+        Otherwise a reader of all parts every few seconds would cause most of the load of an idle database.
 
         Example:
             with store.at_once():
@@ -257,7 +257,7 @@ class Store:
         return None
 
     def migrate(self, kinds: Sequence[PartKind]) -> list[str]:
-        """Bring every part of `kinds` that an older build wrote forward, and return the names of those that were.
+        """Migrate every part of `kinds` that an older build wrote, and return the names of the migrated ones.
 
         Only for the one who starts the system, once no other uses the store. On SQLite a copy of each file is kept first, and a
         file that could not shrink can afterwards; the copies are in a folder of the store named after the older version.

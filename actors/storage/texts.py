@@ -1,8 +1,8 @@
 r"""Cleans every text on its way into a database, at the one place that no table can bypass: the engine.
 
 PostgreSQL refuses a text with a NUL, and no driver can encode a lone surrogate. Such a text comes from outside: the message of
-an exception, the output of a job, what a training function returned. A row that cannot be stored would be tried for ever, and
-its order or study would run for ever. So what cannot be stored is written out (`\x00`, `\udc80`), and the cause stays readable.
+an exception, the output of a job, the return value of a training function. A row that cannot be stored would be retried without
+end, and its order or study would never end. So such characters are escaped (`\x00`, `\udc80`), and the cause stays readable.
 
 Names, which are identities, are refused at the border of the system if they contain such a character.
 """
@@ -18,7 +18,7 @@ _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    r"""Return `text` as every database can hold it.
+    r"""Return `text` in a form that every database can store.
 
     >>> clean("killed\x00")
     'killed\\x00'

@@ -37,7 +37,7 @@ class UnstorableError(ValueError):
 
 
 class State(Protocol):
-    """What the desk keeps: changed by jobs in memory, then committed."""
+    """The state of the desk: jobs change it in memory, then it is committed."""
 
     def open(self) -> None:
         """Be ready for jobs: open the store and read what is kept, where that has not been done."""

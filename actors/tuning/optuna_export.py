@@ -27,7 +27,7 @@ _LIVE_S: Final = 1.0
 
 
 class Exported(Protocol):
-    """What is exported: a `Study`, by what an export reads of it."""
+    """The study to export: the parts of a `Study` that an export reads."""
 
     @property
     def id(self) -> str:
@@ -65,7 +65,7 @@ def export(study: Exported, storage: str, *, live: bool = False) -> int:
     """Write the trials of `study` that have ended to Optuna's `storage` and return how many were new.
 
     Args:
-        study: What is written; Optuna's study has its name.
+        study: The study to export; Optuna's study gets its name.
         storage: Optuna's URL, such as `sqlite:///optuna.db`, or a storage object.
         live: Go on while the study runs, and return when it has ended.
 

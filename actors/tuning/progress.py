@@ -1,4 +1,4 @@
-"""What is shown of a study while somebody waits for it: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a study while somebody waits for it: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

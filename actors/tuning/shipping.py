@@ -1,4 +1,4 @@
-"""How an objective travels, so that workers run the code that the caller sees without having his files.
+"""Ships an objective, so that workers run the caller's code without having the caller's files.
 
 The module of the objective travels by value, with the state that it has. The local modules that it uses, directly or through
 one another, also by an import inside a function or by `import_module("name")`, travel as their sources. A module is local

@@ -1,4 +1,4 @@
-"""What the tuner knows: the ledgers of the studies that run, and how they are kept.
+"""The state of the tuner: the ledgers of running studies, and their storage.
 
 A job changes ledgers in memory; `commit` writes what has changed in one transaction that holds the tuner's epoch. Studies that
 have ended are in the store alone. All of it belongs to the store thread (see `desk`), but for what Reader reads.
@@ -35,7 +35,7 @@ MAX_STUDIES: Final = 10_000
 
 
 class Begun(NamedTuple):
-    """What a submitted study is now."""
+    """The present state of a submitted study."""
 
     status: Literal["submitted", "running", "resumed", "done"]
     study: str

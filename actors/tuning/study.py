@@ -1,4 +1,4 @@
-"""What a user holds of a study: its trials, the best of them, exports and pictures. Needs no running system."""
+"""A study as its user sees it: its trials, the best of them, exports and pictures. Needs no running system."""
 
 from __future__ import annotations
 

@@ -2,5 +2,5 @@
 
     from actors.ui.app import create
 
-Everything it shows comes from the store by the readers of the rooms; everything it does goes through `System`.
+Everything it shows comes from the store, through the readers of each package; every action goes through `System`.
 """

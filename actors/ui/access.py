@@ -1,8 +1,8 @@
 """Decides who asks: what a request may read and do, and under which name it acts.
 
 A request is let in by a token (as a bearer, or by the cookie of a sign-in), by the header of a trusted proxy, or, where
-neither is configured, for coming from this machine. What changes something must come from a page of this site: browsers say
-so in `Origin` and `Sec-Fetch-Site`, and the cookie is `SameSite=Strict`.
+neither is configured, for coming from this machine. A request that changes something must come from a page of this site:
+browsers say so in `Origin` and `Sec-Fetch-Site`, and the cookie is `SameSite=Strict`.
 """
 
 from __future__ import annotations

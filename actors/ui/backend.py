@@ -1,4 +1,4 @@
-"""Where the page gets what it shows, and does what it does: the store by the rooms' readers, and `System` where one runs."""
+"""The page's access to the store, through the readers of each package, and to a running `System`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _SLOW_SHARE: Final = 5.0  # and never more than a fifth of the time
 
 
 class Backend(Protocol):
-    """What pages and the API ask. All of it may be called from several threads."""
+    """The queries of pages and of the API. All may be called from several threads."""
 
     system: System | None
 

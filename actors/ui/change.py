@@ -1,4 +1,4 @@
-"""One cursor over the whole store: a text that differs whenever something was committed. What keeps open pages live.
+"""One cursor over the whole store: a string that changes with every commit. It keeps open pages live.
 
 SQLite counts the commits of other connections by itself (`PRAGMA data_version`), which costs some microseconds a file.
 PostgreSQL is asked for the largest transaction that has ended.

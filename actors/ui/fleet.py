@@ -16,7 +16,7 @@ _RANK: Final = {state: rank for rank, state in enumerate(STATES)}
 
 
 class Row(NamedTuple):
-    """What the fleet shows of one model."""
+    """One model in the fleet."""
 
     model: str
     state: str
@@ -55,7 +55,7 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a person asks of the table."""
+    """A query of the fleet table."""
 
     text: str = ""
     state: str = ""

@@ -48,7 +48,7 @@ class Prepared:
         """Serve until SIGINT or SIGTERM."""
         import uvicorn  # noqa: PLC0415  the extra
 
-        # A page's stream stays open: whoever ends the server does not wait for browsers.
+        # A page's stream stays open: ending the server does not wait for browsers.
         settings = uvicorn.Config(
             self.app,
             log_level="warning",

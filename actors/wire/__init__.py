@@ -1,6 +1,6 @@
-"""The packed batch: its shape, how it is encoded and decoded, and which of its rows count.
+"""The packed batch: its format, its encoding, and which of its rows count.
 
-A job whose environment lacks this package copies these three lines and calls with plain values, by keyword:
+A job that cannot install this package copies these three lines, and calls with plain values by keyword:
 
     import ray
     broadcaster = ray.get_actor("broadcaster", namespace="visutility")
@@ -10,7 +10,7 @@ A packed batch is a msgpack map: `v` (schema), `n` (rows), `versions` (texts), `
 out where there is one version), `time` and `columns` (name -> column), `texts` (name -> list of text or nil), and in schema 2
 `weights` (a column: the predictions behind each event). A column is float64[n], little-endian; or 8 bytes, one value for all
 rows; or a pair of such bytes and a bit mask of the rows that have it (bits packed, the first row is the highest bit). So a NaN
-in a row that has the column is a bad value, not an absent one. A batch holds the events of one model, in the order of their
+in a row with the column is a bad value, not an absent one. A batch holds the events of one model, in the order of their
 sequence numbers. A batch without weights is written as schema 1, which builds before schema 2 read too.
 """
 

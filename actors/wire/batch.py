@@ -1,4 +1,4 @@
-"""The batch: events of one model in columns, its limits, and which of its rows belong to whom."""
+"""The batch: events of one model in columns, its limits, and the rows of each version."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ MAX_EXTRAS_BYTES: Final = 16 * 1024
 MAX_LISTED: Final = 1000  # rejections that a reply lists one by one; how many there are follows from the counts
 MAX_WEIGHT: Final = 1e12
 WEIGHT_RULE: Final = f"must be a number above 0, at most {MAX_WEIGHT:g}"
-AHEAD_S: Final = 300.0  # a clock that is so far ahead is taken for right; a value beyond is in milliseconds or wrong
+AHEAD_S: Final = 300.0  # a clock ahead by this much is accepted; a value beyond is in milliseconds or wrong
 _Bad = tuple[str, Floats, Bools, str]  # field, values, the rows where it is wrong, rule
 _RULES: Final = {True: "must be a number from 0 to 1", False: "must be a finite number"}  # whether it is one of NAMED
 
@@ -27,9 +27,9 @@ _RULES: Final = {True: "must be a number from 0 to 1", False: "must be a finite 
 class Verdict:
     """Which rows count, and which of their values.
 
-    `batch` is the batch without its bad values: a NaN or an infinity alongside a finite value is left out alone, and
-    `bad_values` counts those of the rows that count. `ok: bool[n]` is None where all rows count; `listed` holds at most
-    MAX_LISTED of those that do not, `bad_value` one of the values that were left out.
+    `batch` is the batch without its bad values: only a NaN or an infinity alongside a finite value is dropped, and `bad_values`
+    counts those of the rows that count. `ok: bool[n]` is None where all rows count; `listed` holds at most MAX_LISTED of those
+    that do not, `bad_value` one of the values that were left out.
     """
 
     batch: Batch

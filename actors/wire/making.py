@@ -1,4 +1,4 @@
-"""Makes batches: of a caller's columns, whatever library they are of, and of rows whose types are checked already."""
+"""Makes batches: from a caller's columns of any library, and from rows with checked types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules that names of models, versions and metrics keep."""
+"""The rules for names of models, versions and metrics."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def text_rule(value: object) -> str | None:
 
 
 def stored_rule(value: object) -> str | None:
-    """Say what is wrong with a name in the store, where names lie that earlier builds took."""
+    """Return the problem of a name in the store, which may hold names from earlier builds; None if there is none."""
     return None if isinstance(value, str) and 1 <= len(value) <= MAX_NAME else f"must be a string of 1 to {MAX_NAME} characters"
 
 

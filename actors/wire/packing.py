@@ -1,4 +1,4 @@
-"""How a batch is encoded and decoded. An envelope that is wrong is refused here; values are checked elsewhere."""
+"""Encodes and decodes a batch. Refuses a bad envelope; other modules check the values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's picture: the year week by week, the static model beside the closed loop, with versions, alarms and retrains."""
+"""The demo's picture: the year week by week, the static model and the closed loop, with versions, alarms and retrains."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _events(axes: Axes, figures: Mapping[str, Any], year: Year) -> None:
         seen.add(label)
     ends = [version["live"] for version in figures["versions"][1:]] + [year.until_s]
     for version, end_s in zip(figures["versions"], ends, strict=True):
-        narrow = end_s - version["live"] < _LABEL_S  # no room between two marks: beside the second
+        narrow = end_s - version["live"] < _LABEL_S  # no space between two marks: next to the second
         at_s = end_s + 2 * fl.DAY_S if narrow else (version["live"] + end_s) / 2
         axes.text(_moment(at_s), 2.0, version["version"], ha="left" if narrow else "center", va="center", color="#333333")
     axes.set_yticks([2.0, *rows.values()], ["version", *rows])

@@ -1,7 +1,7 @@
 """The demo's serving job: goes through the year day by day, logs what it sees, deploys what the retrain orders bring.
 
 A client like any other. It knows nothing of detectors: it logs its windowed metrics, takes orders from the channel and says
-when a new version is live. What it alone does is to hold the calendar: it goes on to the next day when the system has decided
+when a new version is live. It only keeps the calendar: it moves on to the next day when the system has decided
 about the last one, because here a day takes milliseconds.
 """
 

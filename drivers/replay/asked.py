@@ -1,4 +1,4 @@
-"""What a command line of `replay` asks for."""
+"""The options of a `replay` command line."""
 
 from __future__ import annotations
 

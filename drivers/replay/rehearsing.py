@@ -215,7 +215,7 @@ def _file_parts(asked: Asked, file: Path, rejected: list[dict[str, Any]]) -> Ite
 def stored_parts(
     store: Store, model: str | None, since_s: float | None, baselines: dict[str, dict[str, dict[str, Floats]]]
 ) -> Iterator[Part]:
-    """Read the log, model by model, from snapshots: whoever writes it is not disturbed."""
+    """Read the log, model by model, from snapshots, without disturbing the writer."""
     for stream in _streams(store, model, since_s, baselines):
         yield from stream
 

@@ -1,4 +1,4 @@
-"""What a report tells, read from a store: nothing here needs a running system."""
+"""The facts of a report, read from a store; needs no running system."""
 
 from __future__ import annotations
 

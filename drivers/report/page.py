@@ -1,4 +1,4 @@
-"""What a report tells, as one HTML page: no script, nothing that is loaded from elsewhere."""
+"""A report as one HTML page, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What the page says of one model."""
+    """One model in the report."""
 
     facts: ModelFacts
     lines: list[str]

@@ -1,4 +1,4 @@
-"""What a commit of a model's records tells people: alarms, recoveries, and what they have done themselves."""
+"""The happenings in a commit of a model's records: alarms, recoveries, and actions of people."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a batch was to a model: versions never seen before, and the feeds of its watched metrics."""
+    """A batch as its model sees it: new versions, and the feeds of its watched metrics."""
 
     new_versions: list[str]
     feeds: list[Feed]
@@ -59,7 +59,7 @@ class MetricMemory(TypedDict):
 
 
 class VersionMemory(TypedDict):
-    """What is known of one version, besides the states of its detectors."""
+    """The record of one version, besides the states of its detectors."""
 
     events: int
     late: int
@@ -81,7 +81,7 @@ class MonitorMemory(TypedDict):
 
 @dataclass(slots=True)
 class _Stream:
-    """One metric's detector; with a season by the calendar, behind what takes it away."""
+    """One metric's detector; with a calendar season, behind the filter that removes the season."""
 
     detector: DriftStrategy | Seasonal
     kind: str

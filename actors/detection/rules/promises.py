@@ -1,4 +1,4 @@
-"""What a version has promised: its value on its own training rows, as a numbered row of its model's log."""
+"""The promise of a version: its value on its own training rows, as a numbered row of its model's log."""
 
 from __future__ import annotations
 

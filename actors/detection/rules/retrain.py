@@ -69,7 +69,7 @@ class RetrainRecord(TypedDict):
 
 
 class RetrainWatch:
-    """What decides about retrains of one model. Nothing is shared between two of these."""
+    """The retrain decisions of one model. Two of these share nothing."""
 
     def __init__(
         self, settings: ModelSettings, memory: RetrainRecord | None = None, known: Iterable[tuple[str, float]] = ()
@@ -101,7 +101,7 @@ class RetrainWatch:
 
     @property
     def missing(self) -> list[str]:
-        """What keeps the rule from working: a promise, or n with the events; nothing where another rule is asked for."""
+        """Return what the rule lacks: a promise, or n with the events; nothing under another rule."""
         if self._rule.when != "shortfall":
             return []
         return [name for name, there in (("promise", self._standing is not None), ("n", self._weighed)) if not there]

@@ -77,7 +77,7 @@ class Decision:
 
 @dataclass(slots=True)
 class _Window:
-    """What a version did since the last period ended."""
+    """The counts of a version since the last period ended."""
 
     hits: int = 0
     rows: int = 0

@@ -1,4 +1,4 @@
-"""What the dispatcher asks of a way to launch retrains, and what it hands to one."""
+"""The interface between the dispatcher and the handlers that launch retrains."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ParametersInForce(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a handler may use besides its own settings.
+    """The context of a handler besides its own settings.
 
     `environment` holds secrets and what `${NAME}` stands for; `threads` are for calls that block.
     """

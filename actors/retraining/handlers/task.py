@@ -1,6 +1,6 @@
 """`task`: `module:function` runs as a Ray task, `function(event)` with the RetrainEvent.
 
-It runs outside the dispatcher and outlives its restarts. What it returns may name the new version, which closes the episode: a
+It runs outside the dispatcher and survives its restarts. Its return value may name the new version, which closes the episode: a
 text, or a mapping with `new_version` and, as far as they are known, `promise` and `promise_n`. An exception is a failed
 attempt: it is tried again by the delivery schedule, then the order is a dead letter.
 """

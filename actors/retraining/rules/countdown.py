@@ -20,7 +20,7 @@ class Countdown:
     left_s: float
 
     def remaining_s(self, now: Instant) -> float:
-        """Seconds that are left at `now`; 0.0 when it is over."""
+        """Return the seconds left at `now`; 0.0 once it has ended."""
         return max(self.left_s - _known_s(self.since, now), 0.0)
 
     def is_over(self, now: Instant) -> bool:

@@ -21,7 +21,7 @@ SOURCES: Final = (CROSS_VALIDATION, "hold_out")
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a new version promises: the value of the model's metric on its `n` training rows, and how that was found."""
+    """The promise of a new version: the value of the model's metric on its `n` training rows, and its source."""
 
     value: float
     n: float
@@ -104,7 +104,7 @@ class Jitter(Protocol):
 class Backoff:
     """Exponential pauses with jitter, then none: after `max_failures` in a row the order becomes a dead letter.
 
-    The nth pause lies in [1/2, 1] of min(first_s * factor ** (n - 1), ceiling_s). The defaults span about half an hour.
+    The nth pause is between 1/2 and 1 times min(first_s * factor ** (n - 1), ceiling_s). The defaults span about half an hour.
     """
 
     first_s: float = 1.0

@@ -27,7 +27,7 @@ class Cooldown:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No order of its own accord for the models that `pattern` and `selector` both match, until the countdown is over."""
+    """No automatic order for the models that `pattern` and `selector` both match, until the countdown ends."""
 
     id: str
     pattern: str

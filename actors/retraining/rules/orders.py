@@ -55,7 +55,7 @@ VERDICTS: Final = (PAID, DID_NOT_PAY)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What asks for a retrain of `version`, and why.
+    """The request for a retrain of `version`, and its reason.
 
     `episode` is the drift episode of an alarm, else empty. `lost` and `price` are errors, where the cause has them: the order
     that has lost most over its price goes first where orders queue.

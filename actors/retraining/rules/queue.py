@@ -34,7 +34,7 @@ class Load(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """What the queue looks at of an order."""
+    """The fields of an order that the queue uses."""
 
     id: str
     lost: float | None = None

@@ -38,7 +38,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class TrialTerms:
-    """What is the same for all trials of a study."""
+    """The settings that all trials of a study share."""
 
     context: Json | None
     timeout_s: float | None = None

@@ -38,7 +38,7 @@ _MAX_LEASE = 256
 _MAX_LEASE_BYTES: Final = 2**20  # of parameters in one reply
 _RECENT = 8
 # Where the slowest of the last trials took no longer, a worker gets its next lease while it runs this one, so that it never
-# waits for an answer. What is leased waits behind what runs: where that may take longer, nothing is leased before its turn.
+# waits for an answer. A lease ahead waits behind the running one: if that may take long, nothing is leased ahead.
 _AHEAD_S = 0.1
 # The batch grows by this factor at most from reply to reply: eight quick trials say little about the next 256.
 _GROWTH = 4
@@ -65,7 +65,7 @@ class StrategyError(RuntimeError):
 
 @dataclass(slots=True)
 class Entry:
-    """What the book knows of one trial: `params` as JSON, exactly as the strategy gave them and the objective gets them."""
+    """One trial in the book: `params` as JSON, exactly as the strategy gave them and the objective gets them."""
 
     id: int
     params: str

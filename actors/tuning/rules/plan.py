@@ -1,4 +1,4 @@
-"""What a study is asked to do: checked once, kept with the study, the same document on the wire and in the store."""
+"""The plan of a study: checked once, stored with the study, the same document on the wire and in the store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIXED: Final = ("space", "strategy", "seed", "mode", "early_stopping", "first")
 
 
 class StudyOptions(TypedDict, total=False):
-    """What a caller may say of a study besides its objective, space, trials and name.
+    """The settings of a study besides its objective, space, trials and name.
 
     - `strategy`: `random` (the default), `grid`, `optuna:<Sampler>`, `scipy:<Sequence>`, `module:Class`, or
       `{"name": ..., **options}`

@@ -1,4 +1,4 @@
-"""What a worker says to the tuner: a step, and the results and reports in it, as values.
+"""A worker's message to the tuner: a step, and its results and reports, as values.
 
 On the wire a step is keyword arguments of plain values and a result is a list; `Step.from_wire` checks them once, so that the
 ledger works on values that it can rely on.
@@ -53,7 +53,7 @@ class Outcome:
 
 
 class Result(NamedTuple):
-    """What a worker says of one attempt: a row of the wire."""
+    """A worker's result of one attempt: a row of the wire."""
 
     trial: int
     attempt: int

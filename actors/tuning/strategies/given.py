@@ -1,6 +1,6 @@
 """Spaces that were written for other libraries: Optuna's distributions, a ConfigSpace, or its hyper-parameters.
 
-Read by what their attributes say, so that neither library is imported. What has no equal here is refused by name.
+Reads their attributes, without importing either library. A distribution without an equivalent here is refused by name.
 """
 
 from __future__ import annotations

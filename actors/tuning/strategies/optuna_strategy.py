@@ -1,6 +1,6 @@
 """Optuna's samplers as strategies, by name: `optuna:TPESampler`, `optuna:CmaEsSampler`, ...
 
-One adapter over Optuna's ask and tell, on a study in memory. What keeps the trials is our own store: after a restart they
+One adapter over Optuna's ask and tell, on a study in memory. Our own store keeps the trials: after a restart they
 are put into a new Optuna study, and the sampler goes on from them, seeded by (seed, number of trials).
 """
 

@@ -56,7 +56,7 @@ class FloatRange:
         return [self.low, self.high, *(["log"] if self.log else [])]
 
     def checked(self, field: str, value: object) -> float:
-        """Return a value that somebody chose, if it lies in the range; ValueError otherwise."""
+        """Return a given value if it is in the range; ValueError otherwise."""
         number = finite(value)
         if number is None or not self.low <= number <= self.high:
             raise ValueError(f"{field} must be a number from {self.low:g} to {self.high:g}, got {shown(value)}")
@@ -86,7 +86,7 @@ class IntRange:
         return [self.low, self.high, "int", *(["log"] if self.log else [])]
 
     def checked(self, field: str, value: object) -> int:
-        """Return a value that somebody chose, if it lies in the range; ValueError otherwise."""
+        """Return a given value if it is in the range; ValueError otherwise."""
         return whole(field, value, self.low, self.high)
 
 

@@ -307,8 +307,9 @@ def start(source: Source | None = None, *, address: str | None = None, namespace
 
     Args:
         source: the configuration, a YAML file or a mapping. None: that of the running system, else the newest in the store,
-        else the defaults. address: the Ray cluster, HOST:PORT. namespace: where the system runs; by default the
-        configuration's.
+            else the defaults.
+        address: the Ray cluster, HOST:PORT.
+        namespace: the Ray namespace of the system; by default the configuration's.
 
     Raises:
         ValueError: the configuration or the address is wrong.

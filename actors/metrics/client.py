@@ -124,7 +124,7 @@ class Metrics:
 
         Raises:
             WrongTypeError: A value is neither a number nor a string, a name is bad, or there are more than 256 names. Nothing
-            is logged.
+                is logged.
         """
         held = metrics.copy() if type(metrics) is dict else _as_dict(metrics)
         text_size = 0

@@ -55,7 +55,10 @@ def test_a_configspace_is_searched_in_its_order() -> None:
         (kinds.FloatDistribution(0.0, 1.0, step=0.1), r"space\['x'\]: a distribution with a step has no equivalent here"),
         (kinds.IntDistribution(0, 10, step=2), "a distribution with a step has no equivalent here"),
         (configspace.Normal(0, 1), "Normal has no equivalent here"),
-        (configspace.Integer("n", (1, 9), distribution=configspace.Normal(5, 2)), "NormalIntegerHyperparameter has no equivalent"),
+        (
+            configspace.Integer("n", (1, 9), distribution=configspace.Normal(5, 2)),
+            "NormalIntegerHyperparameter has no equivalent",
+        ),
     ],
     ids=range(4),
 )

@@ -1,9 +1,9 @@
-"""Build the documentation into a folder, strictly: what leads nowhere, or comes from another host, fails the build.
+"""Build the documentation into a folder, strictly: a broken link, or an asset of another host, fails the build.
 
     python -m docs.build                # zensical.toml -> site/
     python -m docs.build --config FILE
 
-Zensical's strict mode finds links and anchors in Markdown, and references to Python objects, that lead nowhere. It does not
+Zensical's strict mode finds broken links and anchors in Markdown, and broken references to Python objects. It does not
 look at images, at links in generated or HTML text, nor at blocks that fail while they are executed; `problems` and the log
 handler here do.
 """
@@ -48,7 +48,7 @@ class _Page(HTMLParser):
 
 
 def problems(site: Path) -> Iterator[str]:
-    """Yield a line for each address in the built `site` that leads nowhere, and for each asset of another host."""
+    """Yield a line for each broken link in the built `site`, and for each asset of another host."""
     pages = {path: _Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html") if path.name != "404.html"}
     for path, page in sorted(pages.items()):
         where = path.relative_to(site)

@@ -34,19 +34,49 @@ from actors.errors import (
 from actors.events import MetricObserver, MetricsEvent, RetrainEvent, RetrainHandler
 
 if TYPE_CHECKING:
+    from actors.config import Settings
     from actors.drift import Alarm
+    from actors.metrics.buffer import Counts
     from actors.metrics.client import Metrics
-    from actors.notify.notification import Notification, Notifier, ReceiverError
-    from actors.replies import Status
+    from actors.metrics.versions import Versions
+    from actors.notify.notification import Notification, Notifier, ReceiverError, Told
+    from actors.replies import (
+        ActorStatus,
+        ActRow,
+        Admitted,
+        AttemptRow,
+        EndingRecorded,
+        EpisodeJudged,
+        Happening,
+        OrderRow,
+        OrderShown,
+        QueueRow,
+        Reload,
+        SilenceRow,
+        Status,
+        StudyListing,
+        VersionChanged,
+        VersionShown,
+    )
     from actors.retraining.client import RetrainOrder, Retrains
     from actors.system import System
     from actors.tuning.client import Tuning
+    from actors.tuning.progress import Progress
+    from actors.tuning.rules.plan import StudyOptions
     from actors.tuning.study import Study
     from actors.tuning.trial import Trial
 
 __all__ = [
+    "ActRow",
+    "ActorStatus",
+    "Admitted",
     "Alarm",
+    "AttemptRow",
     "ConflictError",
+    "Counts",
+    "EndingRecorded",
+    "EpisodeJudged",
+    "Happening",
     "MetricObserver",
     "Metrics",
     "MetricsEvent",
@@ -54,17 +84,30 @@ __all__ = [
     "NotConnectedError",
     "Notification",
     "Notifier",
+    "OrderRow",
+    "OrderShown",
+    "Progress",
+    "QueueRow",
     "ReceiverError",
+    "Reload",
     "RetrainEvent",
     "RetrainHandler",
     "RetrainOrder",
     "Retrains",
+    "Settings",
+    "SilenceRow",
     "Status",
     "Study",
+    "StudyListing",
+    "StudyOptions",
     "System",
+    "Told",
     "Trial",
     "Tuning",
     "UnknownNameError",
+    "VersionChanged",
+    "VersionShown",
+    "Versions",
     "VisuTilityError",
     "WrongTypeError",
     "WrongValueError",
@@ -74,18 +117,39 @@ __all__ = [
 
 # A name that needs Ray, a database or numpy is imported at its first use.
 _LAZY: Final = {
+    "ActRow": "actors.replies",
+    "ActorStatus": "actors.replies",
+    "Admitted": "actors.replies",
     "Alarm": "actors.drift",
+    "AttemptRow": "actors.replies",
+    "Counts": "actors.metrics.buffer",
+    "EndingRecorded": "actors.replies",
+    "EpisodeJudged": "actors.replies",
+    "Happening": "actors.replies",
     "Metrics": "actors.metrics.client",
     "Notification": "actors.notify.notification",
     "Notifier": "actors.notify.notification",
+    "OrderRow": "actors.replies",
+    "OrderShown": "actors.replies",
+    "Progress": "actors.tuning.progress",
+    "QueueRow": "actors.replies",
     "ReceiverError": "actors.notify.notification",
+    "Reload": "actors.replies",
     "RetrainOrder": "actors.retraining.client",
     "Retrains": "actors.retraining.client",
+    "Settings": "actors.config",
+    "SilenceRow": "actors.replies",
     "Status": "actors.replies",
     "Study": "actors.tuning.study",
+    "StudyListing": "actors.replies",
+    "StudyOptions": "actors.tuning.rules.plan",
     "System": "actors.system",
+    "Told": "actors.notify.notification",
     "Trial": "actors.tuning.trial",
     "Tuning": "actors.tuning.client",
+    "VersionChanged": "actors.replies",
+    "VersionShown": "actors.replies",
+    "Versions": "actors.metrics.versions",
 }
 
 

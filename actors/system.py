@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 import ray
+from ray import ObjectRef
 
 from actors import config, people, status
 from actors.clock import SystemClock
@@ -22,7 +23,7 @@ from actors.cluster.places import Source
 from actors.config.stored import store_settings
 from actors.detection.tables import DETECTOR
 from actors.errors import ConflictError
-from actors.replies import ActorStatus, EpisodeJudged, Status
+from actors.replies import ActorStatus, EpisodeJudged, Reload, Status
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store, redacted
 from actors.storage.sources import SOURCES
@@ -165,7 +166,7 @@ class System:
         """
         return lifecycle.running_settings(self._card())
 
-    def reload(self, source: Source) -> dict[str, Any]:
+    def reload(self, source: Source) -> Reload:
         """Apply a changed configuration and keep all state.
 
         An actor that does not answer now reads the configuration when it restarts.
@@ -195,7 +196,8 @@ class System:
         version = places.on_its_node(known, _keep, known.storage, config.document(settings), timeout_s=_KEPT_S)
         card.replace(self.namespace, replace(known, document=config.document(settings)))
         lifecycle.complete(self.namespace)
-        return {"version": version, "changes": changes, **self._reload_actors()}
+        reloaded, problems = self._reload_actors()
+        return {"version": version, "changes": changes, "reloaded": reloaded, "problems": problems}
 
     def acknowledge(self, episode: str, *, by: str | None = None, comment: str | None = None) -> None:
         """Record that a person has seen an episode, which then requests nothing more. KeyError: no such episode.
@@ -279,14 +281,16 @@ class System:
         now_s = SystemClock().now().wall_s
         return places.on_its_node(known, status.read_url, known.storage, now_s, known.store_id, timeout_s=_STATUS_S)
 
-    def _reload_actors(self) -> dict[str, Any]:
-        asked: dict[str, Any] = {}
+    def _reload_actors(self) -> tuple[list[str], dict[str, str]]:
+        """Return the actors that have read the new configuration, and the problem of each other one."""
+        asked: dict[str, ObjectRef[Any]] = {}
         for name in deployment.names(self.namespace):
             handle = deployment.find(name, self.namespace)
             if handle is not None and not name.startswith("observer:") and hasattr(handle, "reload"):
                 asked[name] = handle.reload.remote()
         ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_RELOAD_S) if asked else ([], [])
-        reloaded, problems = [], {}
+        reloaded: list[str] = []
+        problems: dict[str, str] = {}
         for name, reference in asked.items():
             try:
                 if reference in ready:
@@ -296,7 +300,7 @@ class System:
                     problems[name] = f"no reply within {_RELOAD_S:g} s"
             except Exception as error:  # noqa: BLE001 one that refuses must not hide what the others did
                 problems[name] = str(error).strip().splitlines()[-1]
-        return {"reloaded": reloaded, "problems": problems}
+        return reloaded, problems
 
 
 def start(source: Source | None = None, *, address: str | None = None, namespace: str | None = None) -> System:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import click
 
+from actors import VersionShown
 from drivers.commands import FINE, cluster, group, joined, run, signed
 from drivers.output import Output
 
@@ -60,7 +61,7 @@ def rollback(
     return FINE
 
 
-def _line(row: dict[str, Any]) -> tuple[object, ...]:
+def _line(row: VersionShown) -> tuple[object, ...]:
     since = row.get("since")
     promise = row.get("promise") or {}
     values = promise.get("values")

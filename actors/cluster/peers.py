@@ -66,6 +66,13 @@ class RayPeers:
         return handle
 
 
+class Ask(Protocol):
+    """Calls an actor of the system by name and waits: `BlockingPeers`, or a fake in a test."""
+
+    def call(self, name: str, method: str, arguments: dict[str, Any], /, *, timeout_s: float) -> Any:
+        """Return the reply; PeerUnavailableError where none came, and what the method raised."""
+
+
 class BlockingPeers:
     """The same for a thread that may wait: what a client and a driver hold. Safe to use from several threads."""
 

@@ -12,35 +12,71 @@ from actors.config.handlers import (
     handler_document,
     read_handler,
 )
+from actors.config.notify import (
+    AlertmanagerSettings,
+    AppriseSettings,
+    CustomReceiverSettings,
+    NotifySettings,
+    QuietHours,
+    ReceiverSettings,
+    Route,
+    WebhookReceiverSettings,
+)
 from actors.config.reading import anchored, differences, document, is_relative, load, needs_jobs, parse
 from actors.config.retrain import OrderLimits, Promotion, RetrainRule
 from actors.config.seasons import Season
-from actors.config.settings import Direction, ModelEntry, ModelSettings, Retention, Settings, WatchSettings
+from actors.config.settings import Delivery, Detectors, Direction, ModelEntry, ModelSettings, Retention, Settings, WatchSettings
+from actors.config.sources import (
+    CustomSourceSettings,
+    FilesSettings,
+    MlflowSettings,
+    PrometheusSettings,
+    SourceSettings,
+    SqlSettings,
+)
+from actors.config.ui import UiSettings
 from actors.config.values import Budget, Duration, Price, expand, format_duration, parse_duration
 from actors.config.yaml import read_yaml
 
 __all__ = [
+    "AlertmanagerSettings",
+    "AppriseSettings",
     "Budget",
     "ChannelHandlerSettings",
     "CustomHandlerSettings",
+    "CustomReceiverSettings",
+    "CustomSourceSettings",
+    "Delivery",
+    "Detectors",
     "Direction",
     "Duration",
+    "FilesSettings",
     "HandlerSettings",
     "MlflowAliasHandlerSettings",
+    "MlflowSettings",
     "ModelEntry",
     "ModelSettings",
+    "NotifySettings",
     "OrderLimits",
     "Price",
+    "PrometheusSettings",
     "Promotion",
+    "QuietHours",
     "RayJobHandlerSettings",
+    "ReceiverSettings",
     "Retention",
     "RetrainRule",
+    "Route",
     "Season",
     "Settings",
+    "SourceSettings",
+    "SqlSettings",
     "TaskHandlerSettings",
     "TuneHandlerSettings",
+    "UiSettings",
     "WatchSettings",
     "WebhookHandlerSettings",
+    "WebhookReceiverSettings",
     "anchored",
     "differences",
     "document",

@@ -7,20 +7,14 @@ system.versions.rollback("fraud")
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final, cast
 
 from actors import people
-from actors.replies import Json
+from actors.cluster.peers import Ask
+from actors.replies import Json, VersionChanged, VersionShown
 
 _BROADCASTER: Final = "broadcaster"
 _PATIENCE_S: Final = 20.0
-
-
-class Ask(Protocol):
-    """Calls an actor of the system by name and waits: `peers.BlockingPeers`, or a fake in a test."""
-
-    def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
-        """Return the reply; PeerUnavailableError where none came, and what the method raised."""
 
 
 class Versions:
@@ -30,24 +24,25 @@ class Versions:
         """Made by System."""
         self._ask = ask
 
-    def history(self, model: str) -> list[Json]:
+    def history(self, model: str) -> list[VersionShown]:
         """Return a row for each version, the oldest first: `version`, `state` (live, candidate, former), `since`, `promise`.
 
         KeyError: a model that never logged.
         """
-        rows: list[Json] = self._asked("versions", model=model)["rows"]
+        rows: list[VersionShown] = self._asked("versions", model=model)["rows"]
         return rows
 
-    def promote(self, model: str, version: str, *, by: str | None = None, comment: str | None = None) -> Json:
+    def promote(self, model: str, version: str, *, by: str | None = None, comment: str | None = None) -> VersionChanged:
         """Make `version` the live one, whatever the gate says; `by` and `comment` stand with it.
 
         KeyError: no such model or version.
         """
-        return self._asked("promote", model=model, version=version, **people.given(by=by, comment=comment))
+        given = people.given(by=by, comment=comment)
+        return cast("VersionChanged", self._asked("promote", model=model, version=version, **given))
 
-    def rollback(self, model: str, *, by: str | None = None, comment: str | None = None) -> Json:
+    def rollback(self, model: str, *, by: str | None = None, comment: str | None = None) -> VersionChanged:
         """Make the version before the live one live again. KeyError: no such model; ValueError: there was none before."""
-        return self._asked("rollback", model=model, **people.given(by=by, comment=comment))
+        return cast("VersionChanged", self._asked("rollback", model=model, **people.given(by=by, comment=comment)))
 
     def _asked(self, method: str, **arguments: Any) -> Json:
         reply: Json = self._ask.call(_BROADCASTER, method, arguments, timeout_s=_PATIENCE_S)

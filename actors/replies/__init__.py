@@ -63,7 +63,7 @@ from actors.replies.retraining import (
     TakenOrder,
 )
 from actors.replies.runner import Capacity, Launched, TasksEnded, TaskState, TaskStatus
-from actors.replies.system import ActorStatus, Status
+from actors.replies.system import ActorStatus, Reload, Status
 from actors.replies.tuning import (
     Gone,
     Lease,
@@ -126,6 +126,7 @@ __all__ = [
     "Quietest",
     "Recorded",
     "Rejection",
+    "Reload",
     "Reloaded",
     "Removable",
     "Renewed",

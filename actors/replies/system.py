@@ -19,6 +19,15 @@ class ActorStatus(TypedDict):
     store_problem: NotRequired[str]  # as its hello says
 
 
+class Reload(TypedDict):
+    """What a reload has changed: the actors that have read the new configuration, and why others have not yet, by name."""
+
+    version: int
+    changes: list[str]
+    reloaded: list[str]
+    problems: dict[str, str]
+
+
 class Status(TypedDict):
     """The state of the system, as `System.status` returns it. Counts come from the store, not from memory."""
 

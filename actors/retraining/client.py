@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from actors import people
-from actors.cluster.peers import NotConnectedError, PeerUnavailableError
+from actors.cluster.peers import Ask, NotConnectedError, PeerUnavailableError
 from actors.config import parse_duration
 from actors.errors import NoSystemError
 from actors.events import RetrainEvent
@@ -43,7 +43,6 @@ from actors.retraining.renewal import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
     PATIENCE_S,
-    Ask,
     Leases,
     until_answered,
 )

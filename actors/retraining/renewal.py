@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from actors.cluster.peers import NotConnectedError, PeerUnavailableError
+from actors.cluster.peers import Ask, NotConnectedError, PeerUnavailableError
 from actors.errors import NoSystemError
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,6 @@ FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 2.0
 # Of a lease, how much may pass before it is renewed: two renewals may fail.
 _RENEW_AFTER: Final = 1 / 3
-
-
-class Ask(Protocol):
-    """Calls an actor of the system by name and waits: `peers.BlockingPeers`, or a fake in a test."""
-
-    def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
-        """Return the reply; PeerUnavailableError where none came, and what the method raised."""
 
 
 class Leases:

@@ -17,12 +17,12 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import ray
 
 from actors import failpoints
-from actors.cluster.peers import BlockingPeers, PeerUnavailableError
+from actors.cluster.peers import Ask, BlockingPeers, PeerUnavailableError
 from actors.replies import Lease, StepAnswered, WorkerTerms
 from actors.tuning.executors.create import Executor, create
 from actors.tuning.executors.trial import Assignment, LoadError, TrialTerms
@@ -45,13 +45,6 @@ _GRACE_S: Final = 1.0
 _CALL_TIMEOUT_S: Final = 15.0
 
 
-class Peers(Protocol):
-    """How a worker reaches the tuner: `actors.cluster.peers.BlockingPeers`, or what a test plays."""
-
-    def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
-        """Call once; PeerUnavailableError where no reply came."""
-
-
 def run_worker(*, namespace: str, tuner: str, study: str, key: str) -> None:
     """Be the worker `key` of a study until there is nothing left to do: what the Runner launches as a Ray task."""
     node = str(ray.get_runtime_context().get_node_id())
@@ -62,7 +55,7 @@ class Worker:
     """One worker of one study: trials run in the main thread, and a second thread sends steps meanwhile."""
 
     def __init__(
-        self, peers: Peers, *, study: str, key: str, node: str | None, tuner: str = "tuner", patience_s: float = PATIENCE_S
+        self, peers: Ask, *, study: str, key: str, node: str | None, tuner: str = "tuner", patience_s: float = PATIENCE_S
     ) -> None:
         self._peers = peers
         self._tuner = tuner

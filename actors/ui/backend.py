@@ -240,7 +240,7 @@ class StoreBackend:
         """Return the versions of a model, the newest first: with states and promises where a system runs."""
         if self.system is not None:
             with contextlib.suppress(OSError, RuntimeError):
-                return self.system.versions.history(model)[::-1]
+                return [dict(row) for row in reversed(self.system.versions.history(model))]
         seen = self.status()["models"].get(model, {"versions": {}})
         return [{"version": name} for name in reversed(seen["versions"])]
 

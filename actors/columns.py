@@ -100,7 +100,7 @@ def times(name: str, values: Any) -> Floats:
 def _array(name: str, values: Any) -> tuple[npt.NDArray[Any], Bools | None]:
     """Return a one-dimensional array of whatever type, and which rows are there."""
     if isinstance(values, str | bytes):
-        raise ValueError(f"{name} must be a column of numbers, got a text")  # noqa: TRY004  the wire's rule
+        raise ValueError(f"{name} must be a column of numbers, got a text")
     try:
         array, present = _unmasked(values)
     except (ValueError, TypeError, RuntimeError) as error:

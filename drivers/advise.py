@@ -51,8 +51,8 @@ def advise(
 ) -> int:
     """Rehearse the grid and tell what came of it."""
     # They import the store and the detectors, 0.7 s; help does without.
-    from actors.config import parse_duration  # noqa: PLC0415
-    from drivers.replay import event_files, rehearsing  # noqa: PLC0415
+    from actors.config import parse_duration
+    from drivers.replay import event_files, rehearsing
 
     takes_s = parse_duration(takes)
     try:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def backup(*, to: Path, storage: str | None, address: str | None, namespace: str | None, output: Output) -> int:
     """Copy the store into the folder TO, which must not be there yet."""
     url = _storage(address, namespace) if storage is None else storage
-    from actors.storage import backup as copying  # noqa: PLC0415  imports the store, 0.4 s; help does without
+    from actors.storage import backup as copying  # imports the store, 0.4 s; help does without
 
     manifest = copying.take(url, to, kinds(), now_s=time.time())
     size = sum(int(file["bytes"]) for file in manifest["files"].values())
@@ -42,18 +42,18 @@ def backup(*, to: Path, storage: str | None, address: str | None, namespace: str
 
 def kinds() -> list[PartKind]:
     """Return the kinds of all parts that a store has."""
-    from actors.detection.tables import DETECTOR  # noqa: PLC0415  each imports its room's tables, 0.1 s
-    from actors.retraining.tables import DISPATCHER  # noqa: PLC0415
-    from actors.storage.schema import SYSTEM  # noqa: PLC0415
-    from actors.storage.sources import SOURCES  # noqa: PLC0415
-    from actors.tuning.tables import TUNER  # noqa: PLC0415
+    from actors.detection.tables import DETECTOR  # each imports its room's tables, 0.1 s
+    from actors.retraining.tables import DISPATCHER
+    from actors.storage.schema import SYSTEM
+    from actors.storage.sources import SOURCES
+    from actors.tuning.tables import TUNER
 
     return [SYSTEM, DETECTOR, DISPATCHER, TUNER, SOURCES]
 
 
 def _storage(address: str | None, namespace: str | None) -> str:
     peers(address, namespace)  # connects
-    from actors.cluster import card, connection, deployment  # noqa: PLC0415  imports Ray, 0.4 s
+    from actors.cluster import card, connection, deployment  # imports Ray, 0.4 s
 
     chosen = namespace or DEFAULT_NAMESPACE
     known = card.read(chosen)

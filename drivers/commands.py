@@ -83,7 +83,7 @@ class Group(click.Group):
         self.aliases = dict(aliases or {})
         self.params.append(_output_option())
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:  # click's signature
         """Return the names in the order of the file."""
         return list(self.commands)
 
@@ -92,7 +92,7 @@ class Group(click.Group):
         _write_examples(self.examples, formatter)
         super().format_help(ctx, formatter)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list, each with its whole first sentence."""
         rows = [(name, each.get_short_help_str(_NO_LIMIT)) for name, each in self.commands.items() if not each.hidden]
         with formatter.section("Commands"):
@@ -121,7 +121,7 @@ class Modules(Group):
         super().__init__(name, **settings)
         self.sections = sections
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:  # click's signature
         """Return the names in the order of the help."""
         return [name for section in self.sections.values() for name in section]
 
@@ -132,7 +132,7 @@ class Modules(Group):
         found = getattr(importlib.import_module(f"drivers.{name}"), name)
         return found if isinstance(found, click.Command) else None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list by sections, without importing any of them."""
         for title, section in self.sections.items():
             with formatter.section(title):
@@ -205,8 +205,8 @@ def _this_user() -> str | None:
 
 def peers(address: str | None, namespace: str | None) -> BlockingPeers:
     """Return the actors of the system in `namespace`, connected to its Ray: lighter than `joined`, for one call."""
-    from actors.cluster import connection  # noqa: PLC0415  Ray takes 0.4 s of processor time; help does without
-    from actors.cluster.peers import BlockingPeers  # noqa: PLC0415
+    from actors.cluster import connection  # Ray takes 0.4 s of processor time; help does without
+    from actors.cluster.peers import BlockingPeers
 
     connection.attach(address, otherwise="look")
     return BlockingPeers(namespace or DEFAULT_NAMESPACE)
@@ -215,8 +215,8 @@ def peers(address: str | None, namespace: str | None) -> BlockingPeers:
 def joined(address: str | None, namespace: str | None) -> System:
     """Return the system in `namespace` on the cluster at `address`, connected to its Ray."""
     # Ray and the store's packages take 1 s of processor time together; help and usage errors do without.
-    from actors import system  # noqa: PLC0415
-    from actors.cluster import connection  # noqa: PLC0415
+    from actors import system
+    from actors.cluster import connection
 
     connection.attach(address, otherwise="look")
     return system.System(namespace or system.DEFAULT_NAMESPACE)

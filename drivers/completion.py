@@ -24,7 +24,7 @@ _SHELLS: Final = ("bash", "zsh", "fish")
 def completion(*, shell: str, output: Output) -> int:
     """Print the script for SHELL."""
     # cli imports this module by name, when it is asked for.
-    from drivers import cli  # noqa: PLC0415
+    from drivers import cli
 
     found = get_completion_class(shell)
     if found is None:

@@ -40,8 +40,8 @@ def check(*, file: str, model: tuple[str, ...], imports: bool, output: Output) -
 
     Prints a note, not an error, for values that depend on where the system runs, such as environment variables.
     """
-    from actors.config import load  # noqa: PLC0415  0.7 s with the next line; help does without
-    from actors.inspection import inspect  # noqa: PLC0415
+    from actors.config import load  # 0.7 s with the next line; help does without
+    from actors.inspection import inspect
 
     settings = load(file)
     if imports:
@@ -62,7 +62,7 @@ def check(*, file: str, model: tuple[str, ...], imports: bool, output: Output) -
 
 def told_settings(got: ModelSettings) -> dict[str, Any]:
     """Return what a model gets, as people write it."""
-    from actors.config import Duration, format_duration  # noqa: PLC0415
+    from actors.config import Duration, format_duration
 
     budget = got.false_alarm_every
     return {
@@ -84,7 +84,7 @@ def told_settings(got: ModelSettings) -> dict[str, Any]:
 
 
 def _rule(rule: RetrainRule) -> dict[str, Any]:
-    from actors.config.values import format_budget, format_duration, format_price  # noqa: PLC0415
+    from actors.config.values import format_budget, format_duration, format_price
 
     return {
         "when": rule.when,

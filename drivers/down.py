@@ -21,7 +21,7 @@ _PATIENCE_S: Final = 30.0
 @command("down", help=__doc__, examples=["visutility down"])
 def down(*, output: Output) -> int:
     """End what `visutility up` began."""
-    from actors.cluster import connection  # noqa: PLC0415  0.5 s; help does without
+    from actors.cluster import connection  # 0.5 s; help does without
 
     known = connection.remembered()
     if known is None:

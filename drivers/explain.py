@@ -48,15 +48,15 @@ def explain(
 
 
 def _stored(storage: str, about: str, model: str | None) -> Story:
-    from actors import story  # noqa: PLC0415  imports the store, 0.4 s; help does without
+    from actors import story  # imports the store, 0.4 s; help does without
 
     return story.read_url(storage, about, model)
 
 
 def _read(about: str, model: str | None, address: str | None, namespace: str | None) -> Story:
     actors = peers(address, namespace)
-    from actors.cluster import card, connection  # noqa: PLC0415  imports Ray, 0.4 s; help does without
-    from actors.cluster.peers import PeerUnavailableError  # noqa: PLC0415
+    from actors.cluster import card, connection  # imports Ray, 0.4 s; help does without
+    from actors.cluster.peers import PeerUnavailableError
 
     try:
         told: Story = actors.call("runner", "story", {"about": about, "model": model}, timeout_s=_PATIENCE_S)

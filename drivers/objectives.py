@@ -41,8 +41,8 @@ def hartmann6(params: Mapping[str, float]) -> float:
 
 def digits(params: Mapping[str, float]) -> float:
     """Give the error of an RBF support vector machine on scikit-learn's digits, in 3-fold cross-validation."""
-    from sklearn.model_selection import cross_val_score  # noqa: PLC0415  of the extra `demo`
-    from sklearn.svm import SVC  # noqa: PLC0415
+    from sklearn.model_selection import cross_val_score  # of the extra `demo`
+    from sklearn.svm import SVC
 
     images, labels = _digits()
     return 1.0 - float(cross_val_score(SVC(C=params["C"], gamma=params["gamma"]), images, labels, cv=3).mean())
@@ -50,7 +50,7 @@ def digits(params: Mapping[str, float]) -> float:
 
 @cache
 def _digits() -> tuple[Any, Any]:
-    from sklearn.datasets import load_digits  # noqa: PLC0415
+    from sklearn.datasets import load_digits
 
     data = load_digits()
     return data.data[::3], data.target[::3]

@@ -16,7 +16,7 @@ from drivers.output import Output
 @command("plugins", help=__doc__, examples=["visutility plugins", "visutility plugins -o json"])
 def plugins(*, output: Output) -> int:
     """List them; exit 1 where one cannot be used."""
-    from actors import plugins as known  # noqa: PLC0415  imports what it finds
+    from actors import plugins as known  # imports what it finds
 
     found = known.installed()
     if found:

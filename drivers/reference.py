@@ -41,10 +41,10 @@ Received = queue.Queue[tuple[float, "RetrainOrder"]]
 @cluster
 def reference(*, seed: int | None, address: str | None, namespace: str | None, output: Output) -> int:
     """Run the scenario in a Ray of its own, or on the cluster that is named."""
-    import ray  # noqa: PLC0415  1 s with the next lines; help does without
+    import ray  # 1 s with the next lines; help does without
 
-    import actors  # noqa: PLC0415
-    from actors.cluster import connection  # noqa: PLC0415
+    import actors
+    from actors.cluster import connection
 
     private = connection.attach(address, otherwise="private")
     with tempfile.TemporaryDirectory(prefix="visutility-reference-") as folder:

@@ -19,8 +19,8 @@ from drivers.output import Output
 @cluster
 def reload(*, file: str, address: str | None, namespace: str | None, output: Output) -> int:
     """Reload the configuration FILE."""
-    from actors import config, system  # noqa: PLC0415  1 s; help does without
-    from actors.cluster import connection  # noqa: PLC0415  1 s; help does without
+    from actors import config, system  # 1 s; help does without
+    from actors.cluster import connection  # 1 s; help does without
 
     settings = config.load(file)
     connection.attach(address, otherwise="look")

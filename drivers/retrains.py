@@ -77,7 +77,7 @@ def ls(
     """
     selects = str(selector(label)) or None
     if storage is not None:
-        from actors.retraining.offline import read_history  # noqa: PLC0415  imports the store, 0.4 s; help does without
+        from actors.retraining.offline import read_history  # imports the store, 0.4 s; help does without
 
         rows = read_history(storage, model, limit=limit, state=state, judged=verdicts, label=selects)
         return _verdicts(rows, output) if verdicts else _ls(rows, [], output)
@@ -97,7 +97,7 @@ def show(*, order: str, storage: str | None, address: str | None, namespace: str
     """Show an order: its reason, every attempt, and the outcome."""
     if storage is None:
         return _show(joined(address, namespace).retrains.show(order), output)
-    from actors.retraining.offline import read_order  # noqa: PLC0415  imports the store, 0.4 s; help does without
+    from actors.retraining.offline import read_order  # imports the store, 0.4 s; help does without
 
     return _show(read_order(storage, order), output)
 

@@ -16,8 +16,8 @@ from drivers.output import Output
 @cluster
 def start(*, file: str | None, address: str | None, namespace: str | None, output: Output) -> int:
     """Start the system with the configuration FILE, by default with what its store was told last."""
-    from actors import config, system  # noqa: PLC0415  1 s; help does without
-    from actors.cluster import connection  # noqa: PLC0415  1 s; help does without
+    from actors import config, system  # 1 s; help does without
+    from actors.cluster import connection  # 1 s; help does without
 
     if file is not None:
         config.load(file)  # a mistake in the file is reported before any Ray is looked for

@@ -91,7 +91,7 @@ def one_of(told: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 def selector(label: Sequence[str]) -> Selector:
     """Return what `--label` selects; ValueError names the part that is no selector."""
-    from actors import labels  # noqa: PLC0415  imports what the package imports; help does without
+    from actors import labels  # imports what the package imports; help does without
 
     return labels.parse(label, "--label")
 
@@ -107,12 +107,12 @@ def read(address: str | None, namespace: str | None) -> dict[str, Any]:
     An actor reads it where one answers at once: it has imported what this process would need 0.7 s of processor time for.
     """
     actors = peers(address, namespace)
-    from actors.cluster.peers import PeerUnavailableError  # noqa: PLC0415  imports Ray, 0.4 s; help does without
+    from actors.cluster.peers import PeerUnavailableError  # imports Ray, 0.4 s; help does without
 
     try:
         told: dict[str, Any] = actors.call("runner", "status", {}, timeout_s=_WARM_S)
     except (PeerUnavailableError, AttributeError):  # frozen, restarting, its first time, or of an older build
-        from actors import system  # noqa: PLC0415  0.7 s
+        from actors import system  # 0.7 s
 
         return cast("dict[str, Any]", system.System(namespace or DEFAULT_NAMESPACE).status())
     return told
@@ -120,8 +120,8 @@ def read(address: str | None, namespace: str | None) -> dict[str, Any]:
 
 def read_store(storage: str) -> dict[str, Any]:
     """Return the state that a store holds, in the same form, with no actors."""
-    from actors import status as stored_status  # noqa: PLC0415  imports the store, 0.4 s; help does without
-    from actors.checks import redacted  # noqa: PLC0415
+    from actors import status as stored_status  # imports the store, 0.4 s; help does without
+    from actors.checks import redacted
 
     told = stored_status.read_url(storage, time.time())
     return cast(

@@ -17,7 +17,7 @@ from drivers.output import Output
 def stop(*, address: str | None, namespace: str | None, output: Output) -> int:
     """Stop the system."""
     system = joined(address, namespace)
-    from actors.cluster import card  # noqa: PLC0415  imports Ray, 0.4 s
+    from actors.cluster import card  # imports Ray, 0.4 s
 
     was_there = card.read(system.namespace) is not None
     system.stop()

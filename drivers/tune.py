@@ -204,7 +204,7 @@ def ls(*, storage: str | None, address: str | None, namespace: str | None, outpu
     """List the studies, the newest first."""
     if storage is None:
         return _listed(joined(address, namespace).tuner.studies(), output)
-    from actors.tuning import offline as studies  # noqa: PLC0415  0.6 s; help does without
+    from actors.tuning import offline as studies  # 0.6 s; help does without
 
     return _listed(studies.list_studies(storage), output)
 
@@ -218,7 +218,7 @@ def show(*, name: str, storage: str | None, address: str | None, namespace: str 
     """Show the study NAME: its best trials, and those that failed."""
     if storage is None:
         return _shown(joined(address, namespace).tuner.study(name), _files(given), output, fine=_READABLE)
-    from actors.tuning import offline as studies  # noqa: PLC0415  0.6 s; help does without
+    from actors.tuning import offline as studies  # 0.6 s; help does without
 
     return _shown(studies.read_study(storage, name), _files(given), output, fine=_READABLE)
 
@@ -245,10 +245,10 @@ def export(
     if storage is None:
         study = joined(address, namespace).tuner.study(name)
     else:
-        from actors.tuning import offline as studies  # noqa: PLC0415  0.6 s; help does without
+        from actors.tuning import offline as studies  # 0.6 s; help does without
 
         study = studies.read_study(storage, name)
-    from actors.checks import redacted  # noqa: PLC0415  imports numpy; help does without
+    from actors.checks import redacted  # imports numpy; help does without
 
     written = study.to_optuna(target, live=live)
     output.line(f"{name}: {written} {'trial' if written == 1 else 'trials'} written to {redacted(target)}")
@@ -277,13 +277,13 @@ def _files(given: dict[str, Any]) -> dict[str, Path]:
 
 
 def _objective(target: str) -> Any:
-    from actors.tuning import shipping  # noqa: PLC0415  0.5 s; help does without
+    from actors.tuning import shipping  # 0.5 s; help does without
 
     return shipping.load(target)  # by value, so that workers need not have the file
 
 
 def _listed(studies: Sequence[Mapping[str, Any]], output: Output) -> int:
-    from datetime import datetime  # noqa: PLC0415
+    from datetime import datetime
 
     rows = [
         (
@@ -341,7 +341,7 @@ def _json(option: str, text: str) -> Mapping[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{option} must be JSON, got {text!r:.60}: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{option} must be a JSON mapping, got {text!r:.60}")  # noqa: TRY004  exit 2
+        raise ValueError(f"{option} must be a JSON mapping, got {text!r:.60}")
     return value
 
 

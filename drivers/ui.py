@@ -25,12 +25,12 @@ def ui(
     *, port: int | None, host: str | None, storage: str | None, address: str | None, namespace: str | None, output: Output
 ) -> int:
     """Serve the page until Ctrl-C."""
-    from actors.ui import serving  # noqa: PLC0415  imports the store, 0.4 s; help does without
+    from actors.ui import serving  # imports the store, 0.4 s; help does without
 
     serving.check_extra()
     system = None
     if storage is None:
-        from drivers.commands import joined  # noqa: PLC0415  imports Ray
+        from drivers.commands import joined  # imports Ray
 
         system = joined(address, namespace or DEFAULT_NAMESPACE)
         storage = serving.storage_of(system)

@@ -35,8 +35,8 @@ def up(*, file: str | None, cpus: int | None, dashboard: bool, hold: bool, outpu
     """Begin with the configuration FILE, by default with the defaults, stored in ./visutility-data."""
     if hold:
         return _hold(file, cpus, dashboard=dashboard)
-    from actors import config, system  # noqa: PLC0415  1 s; help does without
-    from actors.cluster import connection  # noqa: PLC0415  1 s; help does without
+    from actors import config, system  # 1 s; help does without
+    from actors.cluster import connection  # 1 s; help does without
 
     if file is not None:
         config.load(file)
@@ -99,10 +99,10 @@ def _wait(holder: subprocess.Popen[bytes], output: Output, note: Path, log: Path
 
 def _hold(file: str | None, cpus: int | None, *, dashboard: bool) -> int:
     """Be the process that stays: begin Ray and the system, note them, wait for the signal to end."""
-    import ray  # noqa: PLC0415  1 s with the next line; help does without
+    import ray  # 1 s with the next line; help does without
 
-    from actors import config, system  # noqa: PLC0415
-    from actors.cluster import connection  # noqa: PLC0415
+    from actors import config, system
+    from actors.cluster import connection
 
     endings = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in endings:

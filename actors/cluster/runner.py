@@ -65,9 +65,9 @@ class Runner:
         name: str,
         namespace: str,
         storage: str,
-        slot: int | None = None,  # noqa: ARG002  every actor is made alike
-        clock: Clock | None = None,  # noqa: ARG002
-        peers: Peers | None = None,  # noqa: ARG002
+        slot: int | None = None,  # every actor is made alike
+        clock: Clock | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self._name = name
         self._namespace = namespace

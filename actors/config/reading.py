@@ -162,7 +162,7 @@ def _plain_copy(value: Any, source: str, path: tuple[str, ...] = ()) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ValueError(f"{source}: {dotted(path)}: keys must be strings, got {shown(key)}")  # noqa: TRY004 a value of the caller
+                raise ValueError(f"{source}: {dotted(path)}: keys must be strings, got {shown(key)}")
         return {key: _plain_copy(item, source, (*path, key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain_copy(item, source, (*path, str(index))) for index, item in enumerate(value)]

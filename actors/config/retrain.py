@@ -135,7 +135,7 @@ class PromotionEntry(Section):
     @classmethod
     def _is_no_study(cls, handler: HandlerSettings | None) -> HandlerSettings | None:
         if isinstance(handler, TuneHandlerSettings):
-            raise ValueError("kind must not be tune for a promotion, got 'tune'")  # noqa: TRY004
+            raise ValueError("kind must not be tune for a promotion, got 'tune'")
         return handler
 
 

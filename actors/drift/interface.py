@@ -132,9 +132,7 @@ def check_number(
         rule for bound, rule in ((low, f">= {low:g}"), (above, f"> {above:g}"), (high, f"<= {high:g}")) if math.isfinite(bound)
     ]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(  # noqa: TRY004  # the wire's promise is ValueError
-            f"{name} must be a number{' ' if rules else ''}{' and '.join(rules)}, got {value!r}"
-        )
+        raise ValueError(f"{name} must be a number{' ' if rules else ''}{' and '.join(rules)}, got {value!r}")
     # An int may be too large for a float: it is compared before it is converted.
     if not (low <= value <= high and value > above and abs(value) < math.inf and abs(value) <= _FLOAT_MAX):
         raise ValueError(f"{name} must be {' and '.join(rules) or 'finite'}, got {value!r}")
@@ -151,7 +149,7 @@ def check_count(name: str, value: object, *, low: int, high: int) -> int:
 def check_flag(name: str, value: object) -> bool:
     """Return the option, true or false, or raise ValueError naming it."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")  # noqa: TRY004  # the wire's promise
+        raise ValueError(f"{name} must be true or false, got {value!r}")
     return value
 
 

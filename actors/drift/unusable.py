@@ -26,7 +26,7 @@ class Unusable:
         self.detector = detector
         self.reason = reason[:_REASON_CHARACTERS]
 
-    def update(self, values: npt.ArrayLike) -> list[Alarm]:  # noqa: ARG002  a detector's interface
+    def update(self, values: npt.ArrayLike) -> list[Alarm]:  # a detector's interface
         """Take nothing."""
         return []
 

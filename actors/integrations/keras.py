@@ -19,12 +19,12 @@ class VisuTility(keras.callbacks.Callback):
         super().__init__()
         self._journal = Journal(model, version, **options)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log both halves of what Keras has computed."""
         said = logs or {}
         self._journal.trained({name: value for name, value in said.items() if not name.startswith("val_")})
         self._journal.held_out({name[4:]: value for name, value in said.items() if name.startswith("val_")})
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Give the promise."""
         self._journal.finish()

@@ -26,7 +26,7 @@ class VisuTility(Callback):
         self._journal = Journal(model, version, **options)
         self._counts_rows = self._journal.n is None
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was held out; the check of two batches before the training is none."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
@@ -34,12 +34,12 @@ class VisuTility(Callback):
             self._journal.n = _rows(trainer.val_dataloaders)
         self._journal.held_out(_split(trainer.callback_metrics)[0])
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was computed on training rows."""
         if trainer.is_global_zero:
             self._journal.trained(_split(trainer.callback_metrics)[1])
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the promise."""
         if trainer.is_global_zero:
             self._journal.finish()

@@ -24,7 +24,7 @@ class VisuTility(UserCallback):
     def __init__(self, model: str, version: str, **options: Any) -> None:
         self._journal = Journal(model, version, **options)
 
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Log the report of the worker of rank 0."""
         held_out, trained = split(metrics[0] if metrics else {})
         self._journal.trained(trained)

@@ -41,20 +41,20 @@ class VisuTility(Callback):
         self._journals: dict[str, Journal] = {}
         self._of("check")  # what is wrong with the arguments is said before the search begins
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:  # noqa: ARG002
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         """Log a result."""
         held_out, trained = split({name: value for name, value in result.items() if name not in _OWN})
         journal = self._journals.setdefault(trial.trial_id, self._of(trial.trial_id))
         journal.trained(trained)
         journal.held_out(held_out)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Give the promise of a trial."""
         journal = self._journals.pop(trial.trial_id, None)
         if journal is not None:
             journal.finish()
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Forget a trial that failed."""
         self._journals.pop(trial.trial_id, None)
 

@@ -28,9 +28,9 @@ class VisuTility(TrainerCallback):
 
     def on_log(
         self,
-        args: TrainingArguments,  # noqa: ARG002
+        args: TrainingArguments,
         state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
+        control: TrainerControl,
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
@@ -40,9 +40,9 @@ class VisuTility(TrainerCallback):
 
     def on_evaluate(
         self,
-        args: TrainingArguments,  # noqa: ARG002
+        args: TrainingArguments,
         state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
+        control: TrainerControl,
         metrics: dict[str, Any] | None = None,
         eval_dataloader: Any = None,
         **_: Any,
@@ -58,9 +58,9 @@ class VisuTility(TrainerCallback):
 
     def on_train_end(
         self,
-        args: TrainingArguments,  # noqa: ARG002
+        args: TrainingArguments,
         state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
+        control: TrainerControl,
         **_: Any,
     ) -> None:
         """Give the promise."""

@@ -24,7 +24,7 @@ class VisuTility(TrainingCallback):
         super().__init__()
         self._journal = Journal(model, version, **options)
 
-    def after_iteration(self, model: Any, epoch: int, evals_log: dict[str, dict[str, list[Any]]]) -> bool:  # noqa: ARG002
+    def after_iteration(self, model: Any, epoch: int, evals_log: dict[str, dict[str, list[Any]]]) -> bool:
         """Log the newest value of each metric; never stop the training."""
         last = list(evals_log)[-1] if evals_log else None
         for name, metrics in evals_log.items():

@@ -226,7 +226,7 @@ class MetricBroadcaster:
         wire.check_model(model)
         wire.check_version(version)
         if not isinstance(live, bool):
-            raise ValueError(f"live must be true or false, got {shown(live)}")  # noqa: TRY004  a value of the caller
+            raise ValueError(f"live must be true or false, got {shown(live)}")
         return await self._routes.ask_or_place(model, "announce", version=version, live=live, **_signed(by, comment))
 
     async def promote(self, *, model: str, version: str, by: str | None = None, comment: str | None = None) -> Json:

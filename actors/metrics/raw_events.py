@@ -39,7 +39,7 @@ def sort_events(events: object, now_s: float, *, one_model: bool = False, known:
     every rejected event keeps its row, so that it consumes its number.
     """
     if not isinstance(events, list | tuple):
-        raise ValueError(f"events must be a list of mappings, got {shown(events)}")  # noqa: TRY004  the wire's rule
+        raise ValueError(f"events must be a list of mappings, got {shown(events)}")
     if len(events) > MAX_EVENTS:
         raise ValueError(f"events must be at most {MAX_EVENTS} in one call, got {len(events)}")
     rows: dict[str, dict[int, Row]] = {}

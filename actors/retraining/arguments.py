@@ -146,7 +146,7 @@ def _measured(value: object) -> float | None:
 
 def _explanation(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"explanation must be a mapping, got {shown(value)}")  # noqa: TRY004  ValueError is the wire's rule
+        raise ValueError(f"explanation must be a mapping, got {shown(value)}")
     if len(str(value)) > _MAX_EXPLANATION_CHARACTERS:
         raise ValueError(f"explanation must have at most {_MAX_EXPLANATION_CHARACTERS} characters, got {len(str(value))}")
     return value

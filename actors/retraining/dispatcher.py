@@ -68,7 +68,7 @@ class RetrainDispatcher(Questions, PeopleCalls, DetectorCalls):
         name: str,
         namespace: str,
         storage: str,
-        slot: int | None = None,  # noqa: ARG002  every actor is made alike
+        slot: int | None = None,  # every actor is made alike
         clock: Clock | None = None,
         peers: Peers | None = None,
         environment: Mapping[str, str] | None = None,

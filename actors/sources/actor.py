@@ -39,7 +39,9 @@ _AFTER_ERROR_S: Final = 5.0
 class Sources:
     """The process that reads sources. Constructed by deployment.py; every public method is a message."""
 
-    def __init__(self, *, name: str, namespace: str, storage: str, slot: int | None = None) -> None:  # noqa: ARG002  every actor is made alike
+    def __init__(
+        self, *, name: str, namespace: str, storage: str, slot: int | None = None
+    ) -> None:  # every actor is made alike
         self._name = name
         self._namespace = namespace
         self._thread = StoreThread(storage, self._made)

@@ -29,7 +29,7 @@ class Mlflow:
         self._settings = settings
         self._http = Http(settings.url, headers=settings.headers, timeout_s=settings.timeout_s)
 
-    def read(self, place: Place, now_s: float) -> Answer:  # noqa: ARG002  the runs have times of their own
+    def read(self, place: Place, now_s: float) -> Answer:  # the runs have times of their own
         """Return the values that were logged since."""
         known: dict[str, Any] = {"since": 0, "runs": {}} if place is None else place
         experiments = self._experiments()

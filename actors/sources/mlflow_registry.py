@@ -43,7 +43,7 @@ class MlflowRegistry:
         self._decisions = decisions
         self._http = Http(settings.url, headers=settings.headers, timeout_s=settings.timeout_s)
 
-    def read(self, place: Place, now_s: float) -> Answer:  # noqa: ARG002  the registry has no times that are used
+    def read(self, place: Place, now_s: float) -> Answer:  # the registry has no times that are used
         """Return the versions that are new and the aliases that have moved."""
         known: Mapping[str, dict[str, Any]] = place or {}
         left: dict[str, Any] = {}

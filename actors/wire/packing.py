@@ -59,7 +59,7 @@ def arrived(payload: object) -> Payload:
     if isinstance(payload, np.ndarray) and payload.dtype == np.uint8 and payload.ndim == 1 and payload.flags.c_contiguous:
         payload = payload.data
     if not isinstance(payload, bytes | memoryview):
-        raise ValueError(f"payload must be bytes, got {type(payload).__name__}")  # noqa: TRY004  the wire's rule
+        raise ValueError(f"payload must be bytes, got {type(payload).__name__}")
     if len(payload) > MAX_CALL_BYTES:
         raise ValueError(f"payload must have at most {MAX_CALL_BYTES} bytes, got {len(payload)}")
     return payload
@@ -76,7 +76,7 @@ def unpack(payload: object, *, stored: bool = False) -> Batch:
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise ValueError(f"payload must be a whole msgpack map, got {len(payload)} bytes that are not ({error})") from None
     if not isinstance(message, dict):
-        raise ValueError(f"payload must be a msgpack map, got {type(message).__name__}")  # noqa: TRY004  the wire's rule
+        raise ValueError(f"payload must be a msgpack map, got {type(message).__name__}")
     schema = message.get("v")
     if type(schema) is not int or schema not in _KEYS:
         raise ValueError(

@@ -46,9 +46,9 @@ def demo(*, out: Path, quick: bool, days: int | None, trials: int | None, output
         raise ValueError(f"--days must be from 1 to {DAYS}, got {days}")
     trials = trials if trials is not None else (QUICK_TRIALS if quick else None)
     began_s = time.monotonic()
-    import ray  # noqa: PLC0415  1 s with the next line; help does without
+    import ray  # 1 s with the next line; help does without
 
-    from actors import system  # noqa: PLC0415
+    from actors import system
 
     settings = _settings(out, trials)
     private = not ray.is_initialized()
@@ -81,7 +81,7 @@ def demo(*, out: Path, quick: bool, days: int | None, trials: int | None, output
 
 def _settings(out: Path, trials: int | None) -> dict[str, Any]:
     """Give the configuration, with a fresh store under `out` that outlives the demo, to be looked at."""
-    from actors import config  # noqa: PLC0415
+    from actors import config
 
     read: dict[str, Any] = config.read_yaml(CONFIGURATION.read_text(encoding="utf-8"), CONFIGURATION.name)
     store = out.resolve() / "store"
@@ -98,7 +98,7 @@ def _settings(out: Path, trials: int | None) -> dict[str, Any]:
 
 def _year(started: System, settings: Mapping[str, Any], days: int, out: Path, output: Output) -> dict[str, Any]:
     """Go through the year and give everything that is told about it."""
-    from drivers.demo import flight_picture, flight_year  # noqa: PLC0415  scikit-learn and matplotlib are extras
+    from drivers.demo import flight_picture, flight_year  # scikit-learn and matplotlib are extras
 
     search = settings["models"][flight_year.MODEL]["handler"]
     output.line(f"searching the parameters of January's model: {search['trials']} trials on the Ray workers ...")
@@ -128,8 +128,8 @@ def _told(version: Version) -> str:
 
 def _figures(started: System, year: Year) -> dict[str, Any]:
     """Give all that was found as plain values."""
-    from drivers.demo import flight_year  # noqa: PLC0415
-    from drivers.demo import flights as fl  # noqa: PLC0415
+    from drivers.demo import flight_year
+    from drivers.demo import flights as fl
 
     served = year.served
     late = year.flights.late[served]
@@ -161,7 +161,7 @@ def _version(started: System, version: Version) -> dict[str, Any]:
 
 
 def _months(year: Year) -> Iterator[dict[str, Any]]:
-    from drivers.demo import flights as fl  # noqa: PLC0415
+    from drivers.demo import flights as fl
 
     edges = [fl.day(sum((31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[:month])) for month in range(1, 13)]
     names = ("Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -181,7 +181,7 @@ def _write(out: Path, figures: Mapping[str, Any]) -> None:
 
 
 def _report(figures: Mapping[str, Any], out: Path, output: Output) -> None:
-    from drivers.demo import flight_year  # noqa: PLC0415
+    from drivers.demo import flight_year
 
     pairs = [f"{metric}_{which}" for metric in ("auc", "log_loss", "accuracy") for which in ("static", "closed_loop")]
     both = ("static", "closed loop")

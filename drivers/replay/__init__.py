@@ -53,7 +53,7 @@ def replay(
     output: Output,
 ) -> int:
     """Replay FILE."""
-    from drivers.replay import event_files  # noqa: PLC0415  imports numpy, 0.2 s; help does without
+    from drivers.replay import event_files  # imports numpy, 0.2 s; help does without
 
     try:
         since_s = None if since is None else event_files.moment(since)
@@ -78,12 +78,12 @@ def replay(
     if what_if is None and not dry_run:
         if file is None:
             raise ValueError("replay needs a FILE, or --what-if OTHER for the stored history")
-        from drivers.replay import sending  # noqa: PLC0415  imports Ray, 0.4 s
+        from drivers.replay import sending  # imports Ray, 0.4 s
 
         return sending.send(asked, file, output)
     if file is None and what_if is None:
         raise ValueError("--dry-run needs a FILE")
-    from drivers.replay import rehearsing  # noqa: PLC0415  imports the store and the detectors, 0.7 s
+    from drivers.replay import rehearsing  # imports the store and the detectors, 0.7 s
 
     return rehearsing.rehearse(asked, output)
 

@@ -122,7 +122,7 @@ def rehearse(asked: Asked, output: Output) -> int:
     outcomes = {model: {name: each.outcome() for name, each in pair.items()} for model, pair in rehearsals.items()}
     _show(outcomes, source.what, output)
     if asked.plot is not None:
-        from drivers.replay import picture  # noqa: PLC0415  matplotlib is an extra
+        from drivers.replay import picture  # matplotlib is an extra
 
         picture.draw(outcomes, values, asked.plot)
         output.line(f"picture: {asked.plot}")
@@ -175,8 +175,8 @@ def _running_settings(asked: Asked) -> Settings | None:
     """Give the configuration of the running system, if one runs."""
     if asked.storage is not None:
         return load_stored(StoreReader(asked.storage))
-    from actors import system  # noqa: PLC0415  imports Ray, 0.4 s: a file or a store is read without
-    from actors.cluster import connection  # noqa: PLC0415
+    from actors import system  # imports Ray, 0.4 s: a file or a store is read without
+    from actors.cluster import connection
 
     try:
         connection.attach(asked.address, otherwise="look")
@@ -190,8 +190,8 @@ def _running_settings(asked: Asked) -> Settings | None:
 def open_store(url: str | None, address: str | None, namespace: str | None) -> Store:
     """Return the store at `url`, else that of the running system, to be read."""
     if url is None:
-        from actors import system  # noqa: PLC0415  imports Ray, 0.4 s
-        from actors.cluster import card, connection, deployment  # noqa: PLC0415
+        from actors import system  # imports Ray, 0.4 s
+        from actors.cluster import card, connection, deployment
 
         connection.attach(address, otherwise="look")
         known = card.read(namespace or system.DEFAULT_NAMESPACE)

@@ -50,10 +50,10 @@ def report(
     """Write the report."""
     if importlib.util.find_spec("jinja2") is None:
         raise RuntimeError("a report needs jinja2: pip install 'visutility[ui]'")
-    from actors.config.values import parse_duration  # noqa: PLC0415  imports the schema, 0.2 s; help does without
-    from actors.storage import StoreReader  # noqa: PLC0415  imports the store, 0.4 s
-    from drivers.report import facts, page, printing  # noqa: PLC0415
-    from drivers.status import selector  # noqa: PLC0415
+    from actors.config.values import parse_duration  # imports the schema, 0.2 s; help does without
+    from actors.storage import StoreReader  # imports the store, 0.4 s
+    from drivers.report import facts, page, printing
+    from drivers.status import selector
 
     period_s = None if since is None else parse_duration(since)
     browser = None if pdf is None else printing.browser()
@@ -72,8 +72,8 @@ def report(
 
 
 def _storage(address: str | None, namespace: str | None) -> str:
-    from actors.ui import serving  # noqa: PLC0415  imports the store
-    from drivers.commands import joined  # noqa: PLC0415  imports Ray
+    from actors.ui import serving  # imports the store
+    from drivers.commands import joined  # imports Ray
 
     return serving.storage_of(joined(address, namespace or DEFAULT_NAMESPACE))
 

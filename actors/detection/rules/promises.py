@@ -48,5 +48,5 @@ def unpacked(payload: bytes) -> Promise:
     """Return the promise that a row of the log holds. ValueError where it holds none."""
     said: Any = msgpack.unpackb(payload)
     if not isinstance(said, dict) or not isinstance(said.get("promise"), dict):
-        raise ValueError("payload must hold a promise")  # noqa: TRY004  the wire's rule
+        raise ValueError("payload must hold a promise")
     return Promise(**said["promise"])

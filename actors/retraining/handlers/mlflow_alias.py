@@ -45,7 +45,7 @@ class MlflowAliasHandler:
         """Nobody knows what an attempt came to whose process died; the next one looks."""
         return Retry(f"the outcome of attempt {order.attempts} is unknown: looked up again", after_s=0)
 
-    async def stop(self, order: Order) -> bool:  # noqa: ARG002
+    async def stop(self, order: Order) -> bool:
         """Nothing runs here: an attempt ends with its time-out."""
         return True
 

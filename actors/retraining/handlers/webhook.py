@@ -88,7 +88,7 @@ class WebhookHandler:
         """Nobody knows what an attempt came to whose process died; the id makes it safe to send again."""
         return Retry(f"the outcome of attempt {order.attempts} is unknown: resending with the same id", after_s=0)
 
-    async def stop(self, order: Order) -> bool:  # noqa: ARG002
+    async def stop(self, order: Order) -> bool:
         """Nothing runs here: an attempt ends with its time-out."""
         return True
 

@@ -86,7 +86,7 @@ class RunningTrial:
         at = whole("step", step, 0, MAX_STEP)
         number = unboxed(value)
         if isinstance(number, bool) or not isinstance(number, Real):
-            raise ValueError(f"value must be a number, got {shown(value)}")  # noqa: TRY004  ValueError is the rule for bad input
+            raise ValueError(f"value must be a number, got {shown(value)}")
         with self._reporting:
             if self._ended:
                 raise RuntimeError(f"trial {self.id} has ended and can no longer report")
@@ -140,7 +140,7 @@ class Objective:
 def wants_trial(objective: Callable[..., Any]) -> bool:
     """Tell whether the objective takes (params, trial) rather than (params); ValueError where it takes neither."""
     if not callable(objective):
-        raise ValueError(f"objective must be callable, got {shown(objective)}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"objective must be callable, got {shown(objective)}")
     try:
         signature = inspect.signature(objective)
     except (TypeError, ValueError):
@@ -164,7 +164,7 @@ def checked(value: object) -> float:
     """Return an objective's value as a finite float; ValueError otherwise."""
     number = unboxed(value)
     if isinstance(number, bool) or not isinstance(number, Real):
-        raise ValueError(f"the objective must return a number, got {type(number).__name__}: {shown(number)}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"the objective must return a number, got {type(number).__name__}: {shown(number)}")
     plain = _as_float(number)
     if not math.isfinite(plain):
         raise ValueError(f"the objective must return a finite number, got {shown(number)}")

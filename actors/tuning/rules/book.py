@@ -293,7 +293,7 @@ class TrialBook:
 
 def _encoded(params: object) -> str:
     if not isinstance(params, Mapping):
-        raise ValueError(f"next_params() must give a mapping, got {type(params).__name__}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"next_params() must give a mapping, got {type(params).__name__}")
     encoded = _ENCODER.encode(params)
     if len(encoded) > _MAX_PARAMS_BYTES:
         raise ValueError(f"next_params() must give at most {_MAX_PARAMS_BYTES} bytes as JSON, got {len(encoded)}")

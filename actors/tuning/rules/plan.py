@@ -220,7 +220,7 @@ def _resources(resources: object) -> dict[str, float] | None:
     if resources is None:
         return None
     if not isinstance(resources, Mapping):
-        raise ValueError(f"resources must be a mapping from names to amounts, got {shown(resources)}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"resources must be a mapping from names to amounts, got {shown(resources)}")
     amounts: dict[str, float] = {}
     for name, amount in resources.items():
         if not isinstance(name, str) or not name:
@@ -244,7 +244,7 @@ def _context(context: object) -> Json | None:
     if context is None:
         return None
     if not isinstance(context, Mapping):
-        raise ValueError(f"context must be a mapping of plain values, got {shown(context)}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"context must be a mapping of plain values, got {shown(context)}")
     try:
         encoded = json.dumps(plain(dict(context)))
     except (TypeError, ValueError) as error:

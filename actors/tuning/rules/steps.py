@@ -161,7 +161,7 @@ def _whole(field: str, value: object, least: int) -> int:
 
 def _text(field: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"step: {field} must be a string, got {shown(value)}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"step: {field} must be a string, got {shown(value)}")
     return value
 
 

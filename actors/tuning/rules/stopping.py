@@ -40,7 +40,7 @@ class StoppingRule(Protocol):
 class NeverStop:
     """Lets every trial finish."""
 
-    def report(self, trial: int, step: int, loss: float) -> Verdict:  # noqa: ARG002
+    def report(self, trial: int, step: int, loss: float) -> Verdict:
         """Go on."""
         return Verdict(stop=False)
 

@@ -53,7 +53,7 @@ def _split(strategy: str | Mapping[str, Any]) -> tuple[str, Json]:
     if isinstance(strategy, str):
         return strategy, {}
     if not isinstance(strategy, Mapping) or not isinstance(strategy.get("name"), str):
-        raise ValueError(f"strategy must be a name or {{'name': ..., options}}, got {shown(strategy)}; {_EXPECTED}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"strategy must be a name or {{'name': ..., options}}, got {shown(strategy)}; {_EXPECTED}")
     return strategy["name"], {key: value for key, value in strategy.items() if key != "name"}
 
 
@@ -67,5 +67,5 @@ def _imported(module: str, attribute: str, space: object, seed: int, options: Js
 
 def _checked(name: str, made: object) -> TuningStrategy:
     if not isinstance(made, TuningStrategy):
-        raise ValueError(f"strategy {name!r} must have a method next_params()")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"strategy {name!r} must have a method next_params()")
     return made

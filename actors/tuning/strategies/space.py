@@ -168,7 +168,7 @@ def parse(space: object) -> Space:
     """
     space = plain_space(space)
     if not isinstance(space, Mapping):
-        raise ValueError(f"space must be a mapping from names to ranges, got {shown(space)}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"space must be a mapping from names to ranges, got {shown(space)}")
     if not space:
         raise ValueError("space must have at least one parameter, got none")
     if len(space) > _MAX_PARAMETERS:
@@ -215,7 +215,7 @@ def _listed(value: object) -> list[Any] | None:
 def _bound(field: str, which: str, value: object) -> float:
     number = unboxed(value)
     if isinstance(number, bool) or not isinstance(number, Real):
-        raise ValueError(f"{field}: {which} must be a number, got {shown(value)}")  # noqa: TRY004  ValueError is the rule for bad input
+        raise ValueError(f"{field}: {which} must be a number, got {shown(value)}")
     bound = finite(number)
     if bound is None:
         raise ValueError(f"{field}: {which} must be finite, got {shown(value)}")

@@ -42,7 +42,7 @@ _EXAMPLE: Final = "false_alarm_every: 30d\nwatch:\n  accuracy: {direction: down}
 def _both(backend: Backend, name: str, running: config.Settings, given: str) -> list[tuple[str, dict[str, Any]]]:
     entry = config.read_yaml(given, "settings") if given.strip() else {}
     if not isinstance(entry, dict):
-        raise ValueError(f"settings must be a mapping like `cooldown: 1h`, got {type(entry).__name__}")  # noqa: TRY004
+        raise ValueError(f"settings must be a mapping like `cooldown: 1h`, got {type(entry).__name__}")
     document = json.loads(config.document(running))
     document.setdefault("models", {})[name] = entry
     changed = config.parse(document, "settings").for_model(name)

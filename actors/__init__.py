@@ -164,7 +164,7 @@ def start(
     source: str | Path | Mapping[str, Any] | None = None, *, address: str | None = None, namespace: str | None = None
 ) -> System:
     """Start a system or attach to a running one; see `actors.system.start`."""
-    from actors import system  # noqa: PLC0415 Ray is imported only by those who need it
+    from actors import system  # Ray is imported only by those who need it
 
     return system.start(source, address=address, namespace=namespace)
 
@@ -177,6 +177,6 @@ def connect(
     buffer_bytes: int = 64 * 2**20,
 ) -> System:
     """Join a running system from any process on its cluster; see `actors.system.connect`."""
-    from actors import system  # noqa: PLC0415
+    from actors import system
 
     return system.connect(address=address, namespace=namespace, on_full=on_full, buffer_bytes=buffer_bytes)

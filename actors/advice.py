@@ -85,10 +85,16 @@ class Advice:
         now = self.tried[0].outcome
         proposed = None if self.proposed is None else self.proposed.name
         return {
-            "model": self.model, "events": now.events, "first_at": now.first_at, "last_at": now.last_at,
-            "tried": [each.document() for each in self.tried], "proposed": proposed, "why": self.why, "diff": self.diff,
+            "model": self.model,
+            "events": now.events,
+            "first_at": now.first_at,
+            "last_at": now.last_at,
+            "tried": [each.document() for each in self.tried],
+            "proposed": proposed,
+            "why": self.why,
+            "diff": self.diff,
             "limits": list(LIMITS),
-        }  # fmt: skip
+        }
 
 
 class Advisor:
@@ -212,9 +218,11 @@ def spelled(rule: RetrainRule) -> dict[str, Any]:
     """
     price = None if rule.price is None else format_price(rule.price)
     return {
-        "when": rule.when, "metric": rule.metric, "price": price,
+        "when": rule.when,
+        "metric": rule.metric,
+        "price": price,
         "budget": None if rule.budget is None else format_budget(rule.budget),
-    }  # fmt: skip
+    }
 
 
 def _with(settings: ModelSettings, rule: RetrainRule) -> ModelSettings:

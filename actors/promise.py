@@ -41,11 +41,11 @@ def cross_validated(estimator: Any, X: Any, y: Any, *, blocks: int = 4) -> Promi
         With a retrain order in hand: `order.done(new_version="8", promise=value, promise_n=n)`.
     """
     try:
-        from sklearn.base import clone  # noqa: PLC0415  an extra
-        from sklearn.model_selection import KFold  # noqa: PLC0415
-        from sklearn.utils import _safe_indexing, indexable  # noqa: PLC0415
-        from sklearn.utils.multiclass import type_of_target  # noqa: PLC0415
-        from sklearn.utils.validation import _num_samples  # noqa: PLC0415
+        from sklearn.base import clone  # an extra
+        from sklearn.model_selection import KFold
+        from sklearn.utils import _safe_indexing, indexable
+        from sklearn.utils.multiclass import type_of_target
+        from sklearn.utils.validation import _num_samples
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("a cross-validated promise needs scikit-learn: pip install 'visutility[promise]'") from error
     features, classes = indexable(X, y)

@@ -151,10 +151,17 @@ class Rehearsal:
         """Give what came of it so far."""
         lost = None if self._lost is None else self._lost_before + self._lost
         return Outcome(
-            self._model, self._events, self._first_at, self._now.wall_s if self._events else None,
-            list(self._monitor.versions), list(self._seen.values()), list(self._aged), lost, list(self._verdicts),
+            self._model,
+            self._events,
+            self._first_at,
+            self._now.wall_s if self._events else None,
+            list(self._monitor.versions),
+            list(self._seen.values()),
+            list(self._aged),
+            lost,
+            list(self._verdicts),
             list(self._retrain.missing),
-        )  # fmt: skip
+        )
 
     def _take(self, piece: Batch) -> None:
         for version in piece.versions:
@@ -321,9 +328,15 @@ class Rehearsal:
             seen = self._seen.get(record["id"])
             if seen is None:
                 seen = self._seen[record["id"]] = Seen(
-                    record["id"], record["version"], record["metric"], record["time"], dict(first),
-                    int(first["estimated_start"]), observed_drift(first), record.get("cause", "alarm"),
-                )  # fmt: skip
+                    record["id"],
+                    record["version"],
+                    record["metric"],
+                    record["time"],
+                    dict(first),
+                    int(first["estimated_start"]),
+                    observed_drift(first),
+                    record.get("cause", "alarm"),
+                )
             seen.alarms = [{"metric": alarm["metric"], "time": alarm["time"]} for alarm in record["evidence"]]
             if record["closed_at"] is not None and seen.closed_at is None:
                 seen.closed_at, seen.closed_by = record["closed_at"], record["closed_by"]

@@ -83,28 +83,28 @@ class System:
     @functools.cached_property
     def metrics(self) -> Metrics:
         """The metrics client: `log`, `log_batch`, `promise`, `baseline`, `flush`."""
-        from actors.metrics.client import Metrics  # noqa: PLC0415 each part is imported by those who use it
+        from actors.metrics.client import Metrics  # each part is imported by those who use it
 
         return Metrics(self.namespace, on_full=self._on_full, buffer_bytes=self._buffer_bytes)
 
     @functools.cached_property
     def retrains(self) -> Retrains:
         """Retrain orders: `stream`, `trigger`, `silence`, `history`, ..."""
-        from actors.retraining.client import Retrains  # noqa: PLC0415
+        from actors.retraining.client import Retrains
 
         return Retrains(BlockingPeers(self.namespace))
 
     @functools.cached_property
     def versions(self) -> Versions:
         """The versions of models: `history`, `promote`, `rollback`."""
-        from actors.metrics.versions import Versions  # noqa: PLC0415
+        from actors.metrics.versions import Versions
 
         return Versions(BlockingPeers(self.namespace))
 
     @functools.cached_property
     def tuner(self) -> Tuning:
         """Hyper-parameter studies: `run`, ..."""
-        from actors.tuning.client import Tuning  # noqa: PLC0415
+        from actors.tuning.client import Tuning
 
         return Tuning(self.namespace)
 
@@ -119,7 +119,7 @@ class System:
         Example:
             system.register(Pager(), name="pager")
         """
-        from actors.metrics import observer_host as observers  # noqa: PLC0415
+        from actors.metrics import observer_host as observers
 
         observers.register(self.namespace, observer, name=name)
 
@@ -129,7 +129,7 @@ class System:
         Example:
             system.unregister(name="pager")
         """
-        from actors.metrics import observer_host as observers  # noqa: PLC0415
+        from actors.metrics import observer_host as observers
 
         observers.unregister(self.namespace, name=name)
 

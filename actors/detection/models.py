@@ -224,7 +224,7 @@ class Models:
             try:
                 model = self._model_of(row, by_model.get(row.model, ()), now)
             except tables.UNREADABLE as error:
-                logger.error("the row of %s cannot be read: its events are refused, other models go on: %r", row.model, error)  # noqa: TRY400
+                logger.error("the row of %s cannot be read: its events are refused, other models go on: %r", row.model, error)  # noqa: TRY400  no fault of ours
                 self._unreadable.add(row.model)
                 continue
             self._models[row.model] = model

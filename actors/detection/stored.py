@@ -191,4 +191,4 @@ def read_quarantine(connection: Connection, limit: int = 1000) -> list[SetAside]
         .order_by(quarantine.c.received_at)
         .limit(limit)
     )
-    return [cast("SetAside", dict(row._mapping)) for row in rows]  # noqa: SLF001  public by SQLAlchemy's documentation
+    return [cast("SetAside", dict(row._mapping)) for row in rows]

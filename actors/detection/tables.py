@@ -452,7 +452,7 @@ def read_log(
             try:
                 payload = unseal(row.payload)
             except ValueError as error:
-                logger.error("%s: row %d of the log is skipped: %s", model, row.number, error)  # noqa: TRY400
+                logger.error("%s: row %d of the log is skipped: %s", model, row.number, error)  # noqa: TRY400  no fault of ours
                 if damaged is not None:
                     damaged.append(Damage("log", model, (row.number,), row.payload, str(error), row.count))
                 continue

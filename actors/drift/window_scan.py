@@ -171,7 +171,7 @@ class WindowScan:
                 suspect = True
             level = total + pull_down * n
             if level > high:
-                high = highest[b] = level  # noqa: PLW2901
+                high = highest[b] = level  # noqa: PLW2901  as above: at its highest
             if high - level >= down and n % _STRIDES[b] == 0:
                 suspect = True
         return self._scan(self._end, np.zeros(1, dtype=np.intp), np.array([float(n)])) if suspect else ()

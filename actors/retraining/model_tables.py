@@ -75,7 +75,7 @@ def rebase_countdowns(connection: Connection, now: Instant, pace: Instant) -> No
         (key,) = table.primary_key
         for row in connection.execute(select(table).where(boot_id.is_not(None), boot_id != now.boot_id)).all():
             countdown = countdown_of(row, prefix).rebased(now, seen)
-            changed = table.update().where(key == row._mapping[key])  # noqa: SLF001  SQLAlchemy's public name for a row's mapping
+            changed = table.update().where(key == row._mapping[key])
             connection.execute(changed.values(countdown_values(prefix, countdown)))
 
 

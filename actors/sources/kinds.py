@@ -42,19 +42,19 @@ def make(
     said = settings.expanded(os.environ if environment is None else environment)
     match said:
         case PrometheusSettings():
-            from actors.sources.prometheus import Prometheus  # noqa: PLC0415
+            from actors.sources.prometheus import Prometheus
 
             return Prometheus(said)
         case SqlSettings():
-            from actors.sources.sql import Sql  # noqa: PLC0415
+            from actors.sources.sql import Sql
 
             return Sql(said)
         case FilesSettings():
-            from actors.sources.files import Files  # noqa: PLC0415
+            from actors.sources.files import Files
 
             return Files(said)
         case MlflowSettings():
-            from actors.sources.mlflow import Mlflow  # noqa: PLC0415
+            from actors.sources.mlflow import Mlflow
 
             return Mlflow(said)
         case MlflowRegistrySettings():

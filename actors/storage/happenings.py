@@ -122,5 +122,5 @@ def _read(part: Part, wanted: Select[Any]) -> Iterator[NumberedHappening]:
 
 
 def _shown(part: str, row: Row[Any]) -> NumberedHappening:
-    found = {**row._mapping, "part": part, "data": json.loads(row.data)}  # noqa: SLF001  SQLAlchemy's public name for a row's mapping
+    found = {**row._mapping, "part": part, "data": json.loads(row.data)}
     return cast(NumberedHappening, found)

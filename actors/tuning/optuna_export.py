@@ -128,8 +128,8 @@ class _Exporter:
             trial_id=-1,
             state=state,
             value=trial.value if trial.state in {COMPLETED, PRUNED} else None,
-            datetime_start=began or datetime.now(),  # noqa: DTZ005
-            datetime_complete=ended or datetime.now(),  # noqa: DTZ005
+            datetime_start=began or datetime.now(),  # noqa: DTZ005  Optuna's are naive
+            datetime_complete=ended or datetime.now(),  # noqa: DTZ005  Optuna's are naive
             params=self._params(trial.params),
             distributions=self._distributions,
             user_attrs={TRIAL: trial.id} | {f"visutility:{name}": each for name, each in notes.items() if each is not None},

@@ -24,9 +24,9 @@ def check_extra() -> None:
 
 def storage_of(system: System) -> str:
     """Return the URL of a running system's store. RuntimeError where its folder is on another node than this process."""
-    from actors.cluster import places  # noqa: PLC0415  Ray; a page of a store does without
-    from actors.cluster.card import read  # noqa: PLC0415
-    from actors.cluster.deployment import no_system  # noqa: PLC0415
+    from actors.cluster import places  # Ray; a page of a store does without
+    from actors.cluster.card import read
+    from actors.cluster.deployment import no_system
 
     known = read(system.namespace)
     if known is None:
@@ -46,7 +46,7 @@ class Prepared:
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM."""
-        import uvicorn  # noqa: PLC0415  the extra
+        import uvicorn  # the extra
 
         # A page's stream stays open: ending the server does not wait for browsers.
         settings = uvicorn.Config(
@@ -77,9 +77,9 @@ def prepared(
         ValueError: the rules let everybody in, or a token is too short.
         RuntimeError: the port is in use.
     """
-    from actors.ui import access  # noqa: PLC0415  the extra
-    from actors.ui.app import create  # noqa: PLC0415
-    from actors.ui.backend import opened  # noqa: PLC0415
+    from actors.ui import access  # the extra
+    from actors.ui.app import create
+    from actors.ui.backend import opened
 
     with opened(storage, system) as backend:
         said = backend.settings().ui

@@ -328,9 +328,18 @@ def _episode(name: str, model: str, seen: Any) -> tuple[object, ...]:
     if seen.skips:
         order += f" after {len(seen.skips)} skipped"
     return (
-        name, model, seen.version, seen.cause, _date(seen.opened_at), seen.metric, seen.alarm["baseline_mean"],
-        seen.alarm["window_mean"], seen.delay_events, order, seen.closed_by,
-    )  # fmt: skip
+        name,
+        model,
+        seen.version,
+        seen.cause,
+        _date(seen.opened_at),
+        seen.metric,
+        seen.alarm["baseline_mean"],
+        seen.alarm["window_mean"],
+        seen.delay_events,
+        order,
+        seen.closed_by,
+    )
 
 
 def _told(figure: str, value: Any) -> object:

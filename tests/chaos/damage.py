@@ -169,7 +169,7 @@ def broken_file(set_up: Stage, _producer: Producer, other: Producer) -> list[Fig
     name = "most of a file is overwritten: it is named, the others serve"
     try:
         actors.start(_DOCUMENT | {"storage": f"sqlite:///{set_up.store}"}, namespace=namespace)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  as above
         named = str(file) in str(error) and "visutility restore" in str(error)
         return [Figure(name, f"start refuses: {error}"[-90:], "named, with the way out", named, "no-damage-check")]
     serves = _until(other.send)

@@ -6,6 +6,7 @@ import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,18 +117,25 @@ def test_killed_at_any_step_each_decision_is_carried_out_once_and_the_live_versi
     )
     decides = rounds_until_better()
     models = [f"m{number}" for number in range(len(KILLED))]
+
+    def is_promoted(model: str) -> bool:
+        return live(system, model) == "v2"
+
+    def is_received(model: str) -> bool:
+        return (model, PROMOTED) in receiver.seen
+
     for model in models:
         # The first event of the live version comes before there is a candidate: a period ends with the one after it.
         side_by_side(system, model, decides)
-        assert eventually(lambda: live(system, model), f"{model} has a live version") == "v1", "undecided yet"  # noqa: B023
+        assert eventually(partial(live, system, model), f"{model} has a live version") == "v1", "undecided yet"
     for model, (promoting, rolling_back) in zip(models, KILLED, strict=True):
         points.arm(failpoints, promoting, "exit")
         side_by_side(system, model, 1)
         strikes(failpoints, promoting)
-        eventually(lambda: live(system, model) == "v2", f"{model} is promoted")  # noqa: B023  called at once
-        eventually(lambda: (model, PROMOTED) in receiver.seen, f"the promotion of {model} is received")  # noqa: B023
+        eventually(partial(is_promoted, model), f"{model} is promoted")
+        eventually(partial(is_received, model), f"the promotion of {model} is received")
         points.arm(failpoints, rolling_back, "exit")
-        eventually(lambda: rolled_back(system, model), f"{model} is rolled back")  # noqa: B023
+        eventually(partial(rolled_back, system, model), f"{model} is rolled back")
         strikes(failpoints, rolling_back)
     peers = BlockingPeers(system.namespace)
 

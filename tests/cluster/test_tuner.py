@@ -80,7 +80,7 @@ def logged(log: Path, seconds: float = 0.0, held_from: int | None = None) -> Cal
 
     def objective(params: dict[str, Any], trial: Any) -> float:
         time.sleep(seconds)
-        while held_from is not None and trial.id >= held_from and not os.path.exists(f"{path}.go"):  # noqa: PTH110
+        while held_from is not None and trial.id >= held_from and not os.path.exists(f"{path}.go"):  # noqa: PTH110  shipped by value
             time.sleep(0.01)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, f"{trial.id} {os.getpid()}\n".encode())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -239,20 +240,18 @@ def test_a_hang_is_killed_at_its_time_out_with_all_it_started(made: Any, executo
         if params["n"] < 0:
             return 0.25
         started = subprocess.Popen(["sleep", "3600"])
-        with open(params["path"], "w") as file:  # noqa: PTH123
-            file.write(str(started.pid))
+        Path(params["path"]).write_text(str(started.pid))
         time.sleep(3600)
         return 1.0
 
-    path = f"/tmp/visutility-test-{os.getpid()}-{executor}"
+    path = Path(f"/tmp/visutility-test-{os.getpid()}-{executor}")
     timeout_s = slow(1.0)  # within it, the grandchild is started and noted, and the next trial ends
     runner = made(executor, hanging_with_a_grandchild, timeout_s=timeout_s)
-    outcome = runner.run(n=0, path=path)
+    outcome = runner.run(n=0, path=str(path))
     assert outcome == Outcome("timed_out", None, f"killed after {timeout_s:g} s")
-    assert runner.run(n=-1, path=path) == Outcome("completed", 0.25, None)
-    with open(path) as file:  # noqa: PTH123
-        grandchild = int(file.read())
-    os.unlink(path)  # noqa: PTH108
+    assert runner.run(n=-1, path=str(path)) == Outcome("completed", 0.25, None)
+    grandchild = int(path.read_text())
+    path.unlink()
     deadline = time.monotonic() + slow(30)
     while _runs(grandchild):
         assert time.monotonic() < deadline, "the grandchild still runs"
@@ -347,8 +346,7 @@ def test_one_that_writes_half_a_message_to_its_worker_is_killed_at_its_time_out(
 
 def _runs(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 

@@ -145,7 +145,7 @@ class FakeRunner(Receiving):
                 try:
                     result = getattr(importlib.import_module(module), function)(**arguments["kwargs"])
                     self.tasks[key] = {"state": "done", "result": result, "error": None}
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:  # noqa: BLE001  as a task does
                     self.tasks[key] = {"state": "failed", "result": None, "error": str(error)}
                 return {"status": "launched"}
             case "state":

@@ -43,8 +43,15 @@ def counts(advice: Advice) -> dict[str, int]:
 def test_a_dearer_retrain_is_ordered_more_seldom_and_the_present_rule_comes_first() -> None:
     found = counts(advised(0.87, 0.80))
     assert list(found) == [
-        "now", "price 1%", "price 3%", "price 0.3%", "price 10%", "budget 1 per 30d", "budget 1 per 90d", "budget 1 per 7d",
-    ]  # fmt: skip
+        "now",
+        "price 1%",
+        "price 3%",
+        "price 0.3%",
+        "price 10%",
+        "budget 1 per 30d",
+        "budget 1 per 90d",
+        "budget 1 per 7d",
+    ]
     prices = [found[f"price {share}%"] for share in ("0.3", "1", "3", "10")]
     assert prices == sorted(prices, reverse=True)
     assert prices[0] > prices[2] > prices[3]

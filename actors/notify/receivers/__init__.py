@@ -33,15 +33,15 @@ def make(settings: ReceiverSettings, environment: Mapping[str, str] | None = Non
     said = settings.expanded(known)
     match said:
         case AlertmanagerSettings():
-            from actors.notify.receivers.alertmanager import Alertmanager  # noqa: PLC0415
+            from actors.notify.receivers.alertmanager import Alertmanager
 
             return Alertmanager(said)
         case AppriseSettings():
-            from actors.notify.receivers.apprise import Apprise  # noqa: PLC0415
+            from actors.notify.receivers.apprise import Apprise
 
             return Apprise(said)
         case WebhookReceiverSettings():
-            from actors.notify.receivers.webhook import Webhook  # noqa: PLC0415
+            from actors.notify.receivers.webhook import Webhook
 
             return Webhook(said, _secret(said, known))
         case CustomReceiverSettings():

@@ -250,10 +250,22 @@ def test_a_broken_payload_raises_and_changes_nothing(world: World, run: Any) -> 
 @pytest.mark.parametrize(
     "client",
     [
-        "nonsense", 7, [1], b"x", {"seen_at": "never"}, {"logged": "many"}, {"logged": -1}, {"logged": 2**70}, {"logged": True},
-        {"x" * 100_000: 1}, {"logged": float("nan")}, {7: 7}, {"logged": {"a": 1}}, object(),
+        "nonsense",
+        7,
+        [1],
+        b"x",
+        {"seen_at": "never"},
+        {"logged": "many"},
+        {"logged": -1},
+        {"logged": 2**70},
+        {"logged": True},
+        {"x" * 100_000: 1},
+        {"logged": float("nan")},
+        {7: 7},
+        {"logged": {"a": 1}},
+        object(),
     ],
-)  # fmt: skip
+)
 def test_whatever_a_client_sends_along_the_status_can_be_read(world: World, run: Any, client: Any) -> None:
     async def story() -> None:
         detector = world.detector()

@@ -561,8 +561,12 @@ def test_the_promise_of_a_new_version_is_passed_on_until_it_is_acknowledged(
         await place.dispatcher.finish(**done, promise=0.91, promise_n=2500)
         await place.until(lambda _rows: broadcaster.taken, "the promise")
         assert broadcaster.taken[0] == {
-            "model": "fraud", "version": "2", "values": {"accuracy": 0.91}, "n": 2500.0, "source": "cross_validation"
-        }  # fmt: skip
+            "model": "fraud",
+            "version": "2",
+            "values": {"accuracy": 0.91},
+            "n": 2500.0,
+            "source": "cross_validation",
+        }
         await place.until(lambda _rows: place.dispatcher._launcher._idle, "idleness")
         broadcaster.taken.clear()
         place.bury()
@@ -882,7 +886,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("history", {"limit": 0}, "limit must be from 1"),
     ("history", {"state": "lost"}, "state must be one of"),
     ("orders", {"episodes": "e-1"}, "episodes must be a list"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("method", "wrong", "rule"), BAD)
@@ -903,10 +907,14 @@ def test_bad_input_is_refused_and_changes_nothing(url: str, method: str, wrong: 
 @pytest.mark.parametrize(
     ("method", "wrong"),
     [
-        ("finish", {"outcome": "done"}), ("retry", {}), ("order", {}), ("front", {}), ("dismiss", {"reason": "x"}),
+        ("finish", {"outcome": "done"}),
+        ("retry", {}),
+        ("order", {}),
+        ("front", {}),
+        ("dismiss", {"reason": "x"}),
         ("release", {"token": 1, "reason": "x"}),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_order_is_a_key_error(url: str, method: str, wrong: dict[str, Any]) -> None:
     async def story() -> None:
         place = make(url, CHANNEL)

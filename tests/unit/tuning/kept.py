@@ -38,7 +38,7 @@ class Kept:
     async def submit(self, plan: Plan, objective: bytes = b"pkl:x") -> Begun:
         while True:
             taken_up = await self.desk.read(lambda: self.reader.take_up(plan))
-            begun = await self.do(lambda: self.state.submit(plan, objective, taken_up))  # noqa: B023
+            begun = await self.do(lambda: self.state.submit(plan, objective, taken_up))  # noqa: B023  awaited at once
             if begun is not None:
                 return begun
 

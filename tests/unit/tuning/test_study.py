@@ -82,7 +82,7 @@ def test_the_best_of_a_maximum_is_the_largest(tmp_path: Path) -> None:
 def test_a_study_without_a_completed_trial_says_why_it_has_no_best(tmp_path: Path) -> None:
     study = read_study(kept(tmp_path, trials=3, only_fail=True), "kept")
     with pytest.raises(LookupError, match=r"no completed trial among 3; the last error: ValueError: no"):
-        study.best  # noqa: B018
+        _ = study.best
     with pytest.raises(ValueError, match="no completed trial to draw"):
         study.plot(tmp_path / "x.png")
 

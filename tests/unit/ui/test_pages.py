@@ -29,8 +29,19 @@ def tokens() -> Access:
 def test_every_page_opens_on_a_store_without_a_system(backend: StoreBackend) -> None:
     page = page_of(backend)
     episode = backend.episodes("m")[0]["id"]
-    for path in ("/", "/models/m", "/series/m", "/what-if/m", "/episodes", f"/episodes/{episode}", "/episodes/o-1", "/orders",
-                 "/orders?state=dead", "/studies", "/system"):  # fmt: skip
+    for path in (
+        "/",
+        "/models/m",
+        "/series/m",
+        "/what-if/m",
+        "/episodes",
+        f"/episodes/{episode}",
+        "/episodes/o-1",
+        "/orders",
+        "/orders?state=dead",
+        "/studies",
+        "/system",
+    ):
         assert page.get(path).status_code == 200, path
     assert page.get("/models/none").status_code == 404
     assert page.get("/nothing").status_code == 404

@@ -23,6 +23,7 @@ from actors.config.notify import (
     WebhookReceiverSettings,
 )
 from actors.config.reading import anchored, differences, document, is_relative, load, needs_jobs, parse
+from actors.config.registry import RegistrySettings
 from actors.config.retrain import OrderLimits, Promotion, RetrainRule
 from actors.config.seasons import Season
 from actors.config.settings import Delivery, Detectors, Direction, ModelEntry, ModelSettings, Retention, Settings, WatchSettings
@@ -64,6 +65,7 @@ __all__ = [
     "QuietHours",
     "RayJobHandlerSettings",
     "ReceiverSettings",
+    "RegistrySettings",
     "Retention",
     "RetrainRule",
     "Route",

@@ -435,7 +435,7 @@ def test_a_migration_that_fails_changes_nothing(store: Store) -> None:
         ("sqlite://", "must name a folder"),
         ("sqlite:///:memory:", "must name a folder"),
         ("no url", "must be a URL"),
-        ("sqlite:////proc/visutility", "folder that can be made"),
+        ("sqlite:////proc/visutility", "folder that can be created"),
         ("postgresql://visutility:hunter2@127.0.0.1:1/x", "cannot be opened"),
     ],
 )

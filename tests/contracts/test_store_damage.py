@@ -129,7 +129,7 @@ class TestDamaged:
         store.close()
         file = folder / "detector-0.db"
         file.write_bytes(file.read_bytes()[:100] + b"\xa5" * (file.stat().st_size - 100))
-        message = r"detector-0\.db is damaged .*put the file of a copy in its place .*`visutility restore`"
+        message = r"detector-0\.db is damaged .*replace it by the file of a copy .*`visutility restore`"
         with pytest.raises(StoreError, match=message):
             Store(store.url).migrate([DISPATCHER, TUNER, DETECTOR])
         with pytest.raises(UNAVAILABLE, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import os
 import shutil
 import socket
@@ -26,6 +27,9 @@ from tests.contracts.test_sources import Ledger
 from tests.speed import slow
 
 PROMETHEUS = os.environ.get("PROMETHEUS") or shutil.which("prometheus")
+# A Python with MLflow: its hundred packages may stand in a venv of their own.
+MLFLOW = os.environ.get("MLFLOW_PYTHON") or (sys.executable if importlib.util.find_spec("mlflow") else None)
+needs_mlflow = pytest.mark.skipif(MLFLOW is None, reason="no mlflow here (MLFLOW_PYTHON=file names a Python that has it)")
 
 
 def port() -> int:
@@ -134,41 +138,90 @@ def test_prometheus_that_is_killed_is_caught_up_on_and_no_step_counts_twice(tmp_
     assert mark == len(ledger.values)
 
 
-def test_mlflow_server_that_is_killed_loses_nothing_and_nothing_counts_twice(tmp_path: Path) -> None:
-    pytest.importorskip("mlflow")
-    own = port()
-    url = f"http://127.0.0.1:{own}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(own), "--workers", "1"]
-    program = Program([*command, "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"], f"{url}/health", tmp_path)
+class MlflowServer(Program):
+    """A tracking server and registry on SQLite."""
+
+    def __init__(self, folder: Path) -> None:
+        own = port()
+        self.url = f"http://127.0.0.1:{own}"
+        command = [str(MLFLOW), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(own), "--workers", "1"]
+        super().__init__([*command, "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"], f"{self.url}/health", folder)
+
+    def run(self, script: str, *arguments: str) -> str:
+        """Run a script that has `mlflow` and a `client`, as a job elsewhere would; return its last line."""
+        head = f"import sys, mlflow\nmlflow.set_tracking_uri({self.url!r})\nclient = mlflow.MlflowClient()\n"
+        done = subprocess.run(
+            [str(MLFLOW), "-c", head + script, *arguments], check=False, capture_output=True, text=True, timeout=slow(100)
+        )
+        assert done.returncode == 0, done.stderr
+        return next(iter(done.stdout.split()[-1:]), "")
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path) -> Iterator[MlflowServer]:
+    made = MlflowServer(tmp_path)
+    yield made
+    made.kill()
+
+
+TRAIN = """
+mlflow.set_experiment('fraud')
+with mlflow.start_run() as run:
+    mlflow.log_param('n', 300)
+    for step in range(5): mlflow.log_metric('val', (int(sys.argv[1]) * 5 + step) / 1024, step=step)
+print(run.info.run_id)
+"""
+LATE = """
+import time
+client.log_metric(sys.argv[1], 'late', 0.25, timestamp=1000, step=0)       # an old time, but of a metric that is new
+client.log_metric(sys.argv[1], 'val', 77 / 1024, timestamp=1000, step=0)   # behind what was read of this metric
+client.log_metric(sys.argv[1], 'val', 15 / 1024, step=9)
+"""
+
+
+@needs_mlflow
+def test_mlflow_server_that_is_killed_loses_nothing_and_nothing_counts_twice(tmp_path: Path, mlflow: MlflowServer) -> None:
     ledger = Ledger()
     source = {
         "kind": "mlflow",
-        "url": url,
+        "url": mlflow.url,
         "experiments": ["fraud"],
         "metrics": {"val": "val"},
         "promise": "val",
         "every": "500ms",
     }
     work = feed(tmp_path, ledger, source)
-    script = (
-        "import sys, mlflow\n"
-        f"mlflow.set_tracking_uri({url!r}); mlflow.set_experiment('fraud')\n"
-        "with mlflow.start_run():\n"
-        "    mlflow.log_param('n', 300)\n"
-        "    for step in range(5): mlflow.log_metric('val', (int(sys.argv[1]) * 5 + step) / 1024, step=step)\n"
-    )
-    try:
-        for turn in range(3):
-            subprocess.run(
-                [sys.executable, "-c", script, str(turn)], check=True, capture_output=True, cwd=tmp_path, timeout=slow(100)
-            )
+    for turn in range(3):
+        run = mlflow.run(TRAIN, str(turn))
+        if turn:  # the first is read before it is deleted below, with the process that reads killed by every `work`
             work(3.0)
-            program.kill()
-            work(1.0)
-            program.begin()
-        until(lambda: work(2.0) or len(ledger.values) >= 15, "all are read")
-    finally:
-        program.kill()
+        mlflow.kill()
+        work(1.0)
+        mlflow.begin()
+        work(2.0)
+    until(lambda: work(2.0) or len(ledger.values) >= 15, "all are read")
+    mlflow.run("client.delete_run(sys.argv[1])", run)
+    work(3.0)
     assert sorted(ledger.values) == [value / 1024 for value in range(15)]
     assert sorted(each["values"]["accuracy"] for each in ledger.promises) == [4 / 1024, 9 / 1024, 14 / 1024]
-    assert {each["n"] for each in ledger.promises} == {300.0}
+    assert {(each["n"], each["source"]) for each in ledger.promises} == {(300.0, "hold_out")}
+
+
+@needs_mlflow
+def test_values_of_a_running_run_that_come_late_and_a_run_that_is_deleted_before_it_ended(
+    tmp_path: Path, mlflow: MlflowServer
+) -> None:
+    ledger = Ledger()
+    work = feed(tmp_path, ledger, {"kind": "mlflow", "url": mlflow.url, "experiments": ["fraud"], "every": "300ms"})
+    run = mlflow.run("client.create_experiment('fraud')\nprint(client.create_run('1').info.run_id)")
+    mlflow.run("for step in range(5): client.log_metric(sys.argv[1], 'val', step / 1024, step=step)", run)
+    until(lambda: work(1.0) or len(ledger.values) >= 5, "what was logged first is read")
+    mlflow.run(LATE, run)
+    until(lambda: work(1.0) or len(ledger.values) >= 7, "what is new is read")
+    # Of a metric that was read, a value with an older time is behind its place, and is not read.
+    assert sorted(ledger.values) == sorted([value / 1024 for value in range(5)] + [0.25, 15 / 1024])
+    mlflow.run("client.delete_run(sys.argv[1])", run)
+    other = mlflow.run("print(client.create_run('1').info.run_id)")
+    mlflow.run("client.log_metric(sys.argv[1], 'val', 0.75)", other)
+    until(lambda: work(1.0) or len(ledger.values) >= 8, "the runs after a deleted one are read")
+    assert ledger.values[-1] == 0.75

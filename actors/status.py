@@ -42,6 +42,8 @@ _NOTHING: Final[dict[str, Any]] = {
 # A client that has not sent anything for so long has most likely ended.
 _CLIENTS_S: Final = 3600.0
 _MAX_CLIENTS: Final = 100
+# A sender whose clock has run ahead and that has sent nothing of the kind for so long has been mended, or has ended.
+_CLOCK_AHEAD_S: Final = 3600.0
 
 
 def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
@@ -80,6 +82,8 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
             models[model]["gave_up"] = number
     for model, seen in models.items():
         seen["labels"] = settings.labels_of(model)
+        if seen["clock_ahead"] is not None and seen["clock_ahead"]["at"] < now_s - _CLOCK_AHEAD_S:
+            seen["clock_ahead"] = None
     for model, judged in judgements.against_the_budget(counts, settings).items():
         if model in models:
             models[model]["judged"] = judged

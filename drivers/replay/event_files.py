@@ -189,4 +189,10 @@ def _checked(held: list[tuple[int, dict[str, Any]]], unread: list[dict[str, Any]
     ]
     wrong = {bad["index"] for bad in found.rejected}
     good = [event for number, (_, event) in enumerate(held) if number not in wrong]
-    return Chunk(good, found.rows, rejected)
+    # A rejected event has an empty row there, by which a model's process counts it: a rehearsal counts what is accepted.
+    rows = {
+        model: kept
+        for model, each in found.rows.items()
+        if (kept := [row for row, number in zip(each, found.indices[model], strict=True) if number not in wrong])
+    }
+    return Chunk(good, rows, rejected)

@@ -130,3 +130,14 @@ def test_a_model_whose_retrains_come_to_nothing_is_known_by_the_configuration_th
     assert status._gave_up(settings, in_a_row) == {"fraud": 3}
     assert status._gave_up(settings, {}) == {}
     store.close()
+
+
+def test_a_clock_that_was_ahead_is_told_for_an_hour_and_then_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = {"s": 4000.0, "at": 1.8e9}
+    stored = status.detector_stored
+    monkeypatch.setattr(stored, "read_status", lambda *_, **__: {"m": {"clock_ahead": ahead, "state": "stable"}})
+    store = Store(f"sqlite:///{tmp_path}/s")
+    monkeypatch.setattr(store, "slots", lambda _kind: [0])
+    assert status.read(store, 1.8e9 + 3599.0)["models"]["m"]["clock_ahead"] == ahead
+    assert status.read(store, 1.8e9 + 3601.0)["models"]["m"]["clock_ahead"] is None
+    store.close()

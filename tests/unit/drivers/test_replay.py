@@ -126,8 +126,9 @@ def test_bad_lines_are_named_with_rule_and_value_to_programs_too(tmp_path: Path,
     now = configuration(tmp_path / "now.yaml", "cooldown: 7m")
     file = written(tmp_path / "log.csv", "model,accuracy", "m,0.9", "m,7")
     assert replay.main([str(file), "--dry-run", "--config", str(now), "-o", "json"]) == 1
-    bad = json.loads(capsys.readouterr().out)["rejected"]
-    assert [(each["line"], each["field"], each["value"]) for each in bad] == [(3, "accuracy", 7.0)]
+    told = json.loads(capsys.readouterr().out)
+    assert [(each["line"], each["field"], each["value"]) for each in told["rejected"]] == [(3, "accuracy", 7.0)]
+    assert told["models"]["m"]["now"]["summary"]["events"] == 1, "a rejected line is no event"
     file = written(tmp_path / "none.csv", "model,accuracy", "m,7")
     assert replay.main([str(file), "--dry-run", "--config", str(now), "-o", "json"]) == 2
     assert "none.csv; line 2: accuracy must" in json.loads(capsys.readouterr().out)["error"]

@@ -18,7 +18,7 @@ from actors.detection import judgements
 from actors.detection import stored as detector_stored
 from actors.detection.tables import DETECTOR
 from actors.metrics import refusals
-from actors.replies import ActorStatus, Status
+from actors.replies import ActorStatus, ClockAhead, Status
 from actors.retraining import model_tables
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
@@ -82,8 +82,7 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
             models[model]["gave_up"] = number
     for model, seen in models.items():
         seen["labels"] = settings.labels_of(model)
-        if seen["clock_ahead"] is not None and seen["clock_ahead"]["at"] < now_s - _CLOCK_AHEAD_S:
-            seen["clock_ahead"] = None
+        seen["clock_ahead"] = _clock_ahead(seen["clock_ahead"], now_s)
     for model, judged in judgements.against_the_budget(counts, settings).items():
         if model in models:
             models[model]["judged"] = judged
@@ -105,6 +104,10 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
 def _gave_up(settings: Settings, in_a_row: dict[str, int]) -> dict[str, int]:
     """Return the models that request no more retrains, with the number of unsuccessful retrains in a row."""
     return {model: number for model, number in in_a_row.items() if number >= settings.for_model(model).retrain.give_up}
+
+
+def _clock_ahead(seen: ClockAhead | None, now_s: float) -> ClockAhead | None:
+    return None if seen is None or seen["at"] < now_s - _CLOCK_AHEAD_S else seen
 
 
 def _sources(store: Store) -> dict[str, SourceShown]:

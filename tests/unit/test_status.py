@@ -11,6 +11,7 @@ import pytest
 
 from actors import config, status
 from actors.config.stored import store_settings
+from actors.detection import stored
 from actors.replies import ActorStatus
 from actors.retraining import model_tables
 from actors.retraining.tables import DISPATCHER
@@ -134,7 +135,6 @@ def test_a_model_whose_retrains_come_to_nothing_is_known_by_the_configuration_th
 
 def test_a_clock_that_was_ahead_is_told_for_an_hour_and_then_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = {"s": 4000.0, "at": 1.8e9}
-    stored = status.detector_stored
     monkeypatch.setattr(stored, "read_status", lambda *_, **__: {"m": {"clock_ahead": ahead, "state": "stable"}})
     store = Store(f"sqlite:///{tmp_path}/s")
     monkeypatch.setattr(store, "slots", lambda _kind: [0])

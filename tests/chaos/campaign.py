@@ -42,7 +42,7 @@ from tests.speed import slow
 logger = logging.getLogger(__name__)
 
 POINTS_VARIABLE: Final = "VISUTILITY_FAILPOINTS"
-_FIRST_ACKS_S: Final = 60.0
+_FIRST_ACKS_S: Final = slow(60.0)
 _SETTLED_S: Final = slow(90.0)
 _DATABASE_AWAY_S: Final = 1.5
 

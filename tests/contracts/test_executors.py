@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import posix
 import subprocess
 import sys
 import time
@@ -401,7 +402,7 @@ def test_an_objective_that_cannot_be_opened_says_why(executor: str, shipped: byt
 
 class KillsWhoeverOpensIt:
     def __reduce__(self) -> Any:
-        return os._exit, (4,)
+        return posix._exit, (4,)  # os._exit is replaced where coverage is measured
 
 
 @pytest.mark.parametrize("executor", CONTAINING)

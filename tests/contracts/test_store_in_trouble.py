@@ -108,7 +108,7 @@ def test_a_process_that_stands_still_inside_its_commit(database: Postgres, monke
         patched.setattr(failpoints, "reach", stand_still)
         for _ in range(TRIES):
             # Which of the two libpq finds first, the server's last message or its closed socket, depends on the machine.
-            with pytest.raises(UnavailableError, match="idle-in-transaction|server closed the connection"):
+            with pytest.raises(UnavailableError, match=r"idle-in-transaction|server closed the connection"):
                 mine.commit([Ingest("slow", "p", 0, payload(10))], AT)
     (reply,) = mine.commit([Ingest("slow", "p", 0, payload(10))], AT)
     assert (reply["status"], reply["accepted"]) == ("accepted", 10)

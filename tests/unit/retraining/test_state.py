@@ -23,7 +23,7 @@ from actors.retraining import tables
 from actors.retraining.commits import Plan
 from actors.retraining.rules import orders
 from actors.retraining.rules.countdown import Countdown
-from actors.retraining.rules.delivery import Backoff, Done, Failed, Launched, Promise, Retry, Stop
+from actors.retraining.rules.delivery import Backoff, Done, Failed, HandOn, Launched, Promise, Retry, Stop
 from actors.retraining.rules.orders import Request, Verdict
 from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
@@ -306,6 +306,28 @@ def test_the_cooldown_is_armed_again_when_a_consumer_takes_the_order_the_first_t
     assert book.leases.finish(order.id, 2, Done("2"), at(1740))[0] == "recorded"
     assert book.admissions.request(request("queued", "e-2"), at(1800)).decision == "skipped"
     assert book.admissions.request(request("queued", "e-2"), at(3500)).decision == "dispatched"
+
+
+def test_the_parameters_in_force_are_those_of_the_newest_order_that_is_done_and_that_a_study_gave_just_these(
+    store: Any,
+) -> None:
+    book = a_book(store, plan=lambda _model: Plan(0.0, False, "tune", {}, 60.0))
+    studies: list[tuple[dict[str, Any], Done | Failed]] = [
+        ({"params": {"lr": 0.1, "depth": 3}}, Done("2")),
+        ({"params": {"lr": 0.2}}, Done("3")),  # of another space
+        ({"params": {"lr": 0.3, "depth": 5}}, Failed("out of memory")),
+        ({"study": "s-4"}, Done("4")),
+    ]
+    assert book.queries.parameters_in_force("queued", {"lr", "depth"}) is None
+    for number, (found, ending) in enumerate(studies):
+        id_ = book.admissions.request(request("queued", f"e-{number}"), at(10 * number)).order
+        assert book.begin(id_, at(10 * number)) is not None
+        book.settle(id_, 1, HandOn(found, "channel", {}), at(10 * number + 1))
+        assert book.leases.take("c", None, at(10 * number + 2)) is not None
+        assert book.leases.finish(id_, None, ending, at(10 * number + 3))[0] == "recorded"
+    assert book.queries.parameters_in_force("queued", ["depth", "lr"]) == {"lr": 0.1, "depth": 3}
+    assert book.queries.parameters_in_force("queued", {"lr"}) == {"lr": 0.2}
+    assert book.queries.parameters_in_force("hooked", {"lr"}) is None
 
 
 def test_a_dry_run_is_on_record_and_launches_nothing(store: Any) -> None:

@@ -14,7 +14,7 @@ from actors.config import ModelSettings, parse
 from actors.detection import tables
 from actors.detection.rules.judging import Judged
 from actors.detection.rules.promises import Promise, unpacked
-from actors.detection.rules.retrain import Outcome, Pays, RetrainWatch
+from actors.detection.rules.retrain import MAX_PROMISES, Outcome, Pays, RetrainWatch
 from actors.detection.rules.versions import Decision
 from actors.drift import Shortfall
 from actors.wire import Batch, batch_of_columns, batch_of_rows
@@ -190,6 +190,27 @@ def test_a_promise_survives_its_row() -> None:
     assert unpacked(promise.packed()) == promise
     with pytest.raises(ValueError, match="promise"):
         unpacked(msgpack.packb({"v": 1}))
+
+
+def test_of_more_promises_than_are_kept_the_oldest_of_versions_that_nobody_has_seen_go_first() -> None:
+    watch = watch_with()
+    watch.take(batch([174]), None, 0)  # v1 is live
+    for number in range(MAX_PROMISES + 3):
+        watch.promise(Promise(f"candidate-{number}", {"accuracy": 0.87}, 2500.0, "cross_validation"))
+    kept = [name for name in ["v1", *(f"candidate-{n}" for n in range(MAX_PROMISES + 3))] if watch.promise_of(name)]
+    assert kept == ["v1", *(f"candidate-{n}" for n in range(4, MAX_PROMISES + 3))]
+
+
+def test_where_another_metric_decides_from_now_on_what_was_lost_by_the_other_is_no_loss() -> None:
+    watch = watch_with(metric="accuracy", **PRICED)
+    watch.promise(Promise("v1", {"accuracy": 0.87, "error_rate": 0.2}, 2500.0, "cross_validation"))
+    watch.take(batch([160, 160]), None, 0)
+    assert watch.shown()["lost"] > 0
+    successor = RetrainWatch(settings_of({**PRICED, "metric": "error_rate"}), tables.unpack(tables.pack(watch.memory())))
+    shown = successor.shown()  # as the share of right answers
+    assert (shown["metric"], shown["lost"], shown["promised"], shown["live_version"]) == ("error_rate", 0.0, 0.8, "v1")
+    (found,) = pays(successor.take(batch([70, 70], metric="error_rate", at=10.0), None, 0))
+    assert found.metric == "error_rate"
 
 
 EVENTS = st.lists(

@@ -321,6 +321,7 @@ def test_the_parameters_in_force_are_those_of_the_newest_order_that_is_done_and_
     assert book.queries.parameters_in_force("queued", {"lr", "depth"}) is None
     for number, (found, ending) in enumerate(studies):
         id_ = book.admissions.request(request("queued", f"e-{number}"), at(10 * number)).order
+        assert id_ is not None
         assert book.begin(id_, at(10 * number)) is not None
         book.settle(id_, 1, HandOn(found, "channel", {}), at(10 * number + 1))
         assert book.leases.take("c", None, at(10 * number + 2)) is not None

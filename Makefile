@@ -7,7 +7,7 @@ WORKERS ?= 3
 PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
 
-.PHONY: help demo test test-integrations test-ui coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
+.PHONY: help demo test test-integrations test-ui test-notify coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 20
@@ -78,6 +78,10 @@ test-ui: .venv/.installed ## test the page in a real browser and the API by its 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	npm install --no-save --prefix .venv/axe axe-core@4
 	VISUTILITY_AXE=.venv/axe/node_modules/axe-core/axe.min.js $(BIN)/python -m pytest -p no:schemathesis tests/browser tests/api
+
+test-notify: .venv/.installed ## notifications to a real Alertmanager and by SMTP, 200 kills: needs Debian's prometheus-alertmanager, three minutes
+	$(BIN)/python -m pytest tests/notify
+	$(BIN)/python -m tests.notify.drill --kills 200
 
 test-launch: .venv/.installed ## launch cluster.yaml on simulated machines, from `ray up` to `ray down`: four minutes
 	$(BIN)/python -m tests.launch.ray_up || test $$? -eq 77

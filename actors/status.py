@@ -23,6 +23,7 @@ from actors.retraining import model_tables
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
 from actors.storage import UNAVAILABLE, Store, StoreError, StoreLostError, StoreReader
+from actors.storage.notify import NOTIFY, ReceiverShown, read_receivers
 from actors.storage.schema import SYSTEM
 from actors.storage.sources import SOURCES, SourceShown, read_sources
 from actors.tuning import tables as tuner_tables
@@ -36,6 +37,7 @@ _NOTHING: Final[dict[str, Any]] = {
     "clients": {},
     "unreadable": [],
     "sources": {},
+    "receivers": {},
     "retrains": {},
     "tuner": {},
 }
@@ -93,6 +95,7 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
         "models": dict(sorted(models.items())),
         "refused": refusals.read(store.part(SYSTEM)),
         "sources": _sources(store),
+        "receivers": _receivers(store, settings),
         "clients": {_alias(producer): seen for producer, seen in newest},
         "unreadable": unreadable,
         "retrains": retrains,
@@ -113,6 +116,13 @@ def _clock_ahead(seen: ClockAhead | None, now_s: float) -> ClockAhead | None:
 def _sources(store: Store) -> dict[str, SourceShown]:
     with store.part(SOURCES).read() as connection:
         return read_sources(connection)
+
+
+def _receivers(store: Store, settings: Settings) -> dict[str, ReceiverShown]:
+    if not settings.notify.receivers:
+        return {}
+    with store.part(NOTIFY).read() as connection:
+        return read_receivers(connection, settings.notify.receivers)
 
 
 def _settings(store: Store) -> Settings:

@@ -26,6 +26,7 @@ from actors.errors import ConflictError
 from actors.replies import ActorStatus, EpisodeJudged, Reload, Status
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store, redacted
+from actors.storage.notify import NOTIFY
 from actors.storage.sources import SOURCES
 from actors.tuning.tables import TUNER
 
@@ -329,7 +330,7 @@ def start(source: Source | None = None, *, address: str | None = None, namespace
     try:
         # After the connection: whether a relative path means something depends on how many nodes there are.
         storage = None if source is None or settings is None else places.named(settings, source)
-        lifecycle.start(chosen, settings, storage, (DISPATCHER, TUNER, DETECTOR, SOURCES))
+        lifecycle.start(chosen, settings, storage, (DISPATCHER, TUNER, DETECTOR, SOURCES, NOTIFY))
     except BaseException:
         if private:
             ray.shutdown()

@@ -70,6 +70,8 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_source_up": ("1 while a source can be read, 0 while it fails", ("source",)),
     "visutility_source_rows_total": ("Rows of a source by outcome: read, refused, rejected", ("source", "outcome")),
     "visutility_source_last_success_timestamp_seconds": ("When the source was read last", ("source",)),
+    "visutility_receiver_up": ("1 while a receiver of notifications is reachable, 0 while it fails", ("receiver",)),
+    "visutility_notifications_total": ("Messages to a receiver by outcome: sent, failed, lost", ("receiver", "outcome")),
     "visutility_running_trials": ("Running trials", ()),
     "visutility_build_info": ("1 for the running build", ("build",)),
     STORE_UP: ("1 while the store is readable, intact and writable, 0 otherwise", ()),
@@ -161,6 +163,8 @@ class Telemetry:
                     logger.exception("the state of model %r on record cannot be exported; the others are", model)
         for source, seen in facts.stored.get("sources", {}).items():
             found += _of_source(label(source), seen)
+        for receiver, told in facts.stored.get("receivers", {}).items():
+            found += _of_receiver(label(receiver), told)
         for (model, metric), count in facts.detections.items():
             found.append(self._sample("visutility_drift_detections_total", model, count, metric=metric))
         for (model, state), count in facts.retrains.items():
@@ -207,6 +211,14 @@ def _of_source(source: str, seen: Mapping[str, Any]) -> list[Sample]:
         found += [Sample("visutility_source_rows_total", {"source": source, "outcome": outcome}, float(seen[outcome]))]
     if seen["last_at"] is not None:
         found.append(Sample("visutility_source_last_success_timestamp_seconds", {"source": source}, float(seen["last_at"])))
+    return found
+
+
+def _of_receiver(receiver: str, told: Mapping[str, Any]) -> list[Sample]:
+    found = [Sample("visutility_receiver_up", {"receiver": receiver}, float(told["state"] != "failing"))]
+    for outcome in ("sent", "failed", "lost"):
+        labels = {"receiver": receiver, "outcome": outcome}
+        found.append(Sample("visutility_notifications_total", labels, float(told[outcome])))
     return found
 
 
@@ -312,29 +324,43 @@ class Gauges:
         self._gauges[STORE_UP].set(float(is_up), tags={})
 
 
-async def export(store: Callable[[], Store], clock: Clock, *, build: str, period_s: float = PERIOD_S) -> None:
+async def export(
+    store: Callable[[], Store],
+    clock: Clock,
+    *,
+    build: str,
+    period_s: float = PERIOD_S,
+    tell: Callable[[str], None] = lambda _why: None,
+) -> None:
     """Export until cancelled; run by the dispatcher, in its event loop. A store that is unavailable is opened again next time.
+
+    `tell` is called in a thread with what is wrong with the store, once each time that it is found to be.
 
     `visutility_store_up` is always exported: 0 if the store cannot be read, is damaged or is read-only.
     """
     telemetry, gauges = Telemetry(build=build), Gauges()
     reader: Reader | None = None
+    told: str | None = None
     while True:
         began = clock.now().boot_s
-        is_up = False
+        is_up, problem = False, None
         try:
             reader = reader or Reader(await asyncio.to_thread(store))
             facts = await asyncio.to_thread(reader.read, clock.now())
             gauges.set(telemetry.samples(facts), skipped=telemetry.skipped)
             await asyncio.to_thread(reader.check)
-            is_up = "store_problem" not in facts.stored
+            problem = facts.stored.get("store_problem")
+            is_up = problem is None
         except (*UNAVAILABLE, StoreError, SchemaError) as error:
-            reader = None
-            logger.warning("the store is unavailable, its metrics are not exported: %s", brief(error))
+            reader, problem = None, brief(error)
+            logger.warning("the store is unavailable, its metrics are not exported: %s", problem)
         except Exception:
             reader = None
             logger.exception("an export of metrics failed; the next one is in %.0f s", period_s)
         gauges.store_is_up(is_up=is_up)
+        if problem is not None and told is None:
+            await asyncio.to_thread(tell, problem)
+        told = problem
         # With very many models reading takes long: no more than a tenth of the time, and still before gauges are forgotten.
         took_s = clock.now().boot_s - began
         await asyncio.sleep(min(max(period_s, 10 * took_s), _LONGEST_S))

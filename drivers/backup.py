@@ -44,11 +44,12 @@ def kinds() -> list[PartKind]:
     """Return the kinds of all parts that a store has."""
     from actors.detection.tables import DETECTOR  # each imports its room's tables, 0.1 s
     from actors.retraining.tables import DISPATCHER
+    from actors.storage.notify import NOTIFY
     from actors.storage.schema import SYSTEM
     from actors.storage.sources import SOURCES
     from actors.tuning.tables import TUNER
 
-    return [SYSTEM, DETECTOR, DISPATCHER, TUNER, SOURCES]
+    return [SYSTEM, DETECTOR, DISPATCHER, TUNER, SOURCES, NOTIFY]
 
 
 def _storage(address: str | None, namespace: str | None) -> str:

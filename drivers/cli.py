@@ -39,6 +39,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "versions": "List the versions of a model, promote one, or roll back.",
         "ack": "Record that a person has seen an episode.",
         "verdict": "Record whether an episode was a true or a false alarm.",
+        "notify": "Show who is told what happens, test a receiver, or preview the messages about an episode.",
         "replay": "Log a file of events into the system, or rehearse another configuration.",
         "tune": "Search the parameters of an objective on the cluster.",
     },

@@ -70,6 +70,8 @@ def status(
     )
     output.line("retrains: " + ", ".join(f"{state} {count}" for state, count in told["retrains"].items()))
     output.line("tuner: " + ", ".join(f"{what.replace('_', ' ')} {count}" for what, count in told["tuner"].items()))
+    for name, each in told.get("receivers", {}).items():
+        output.line(f"receiver {name}: {each['state']}, {each['sent']} sent, {each['waiting']} waiting")
     if storage is None:
         output.table("actors", ACTOR_COLUMNS, list(actor_rows(told)))
     for problem in problems(told):
@@ -215,6 +217,11 @@ def problems(told: Mapping[str, Any]) -> Iterator[str]:
     for name, actor in told["actors"].items():
         if not actor["alive"]:
             yield f"{name}: does not answer"
+    for name, each in told.get("receivers", {}).items():
+        if each["state"] == "failing":
+            yield f"receiver {name}: {each['waiting']} happenings wait, it cannot be reached: {each['problem']}"
+        if each["lost"]:
+            yield f"receiver {name}: has refused {each['lost']} messages for good"
     for what in told.get("unreadable", ()):
         yield f"{what}: its row in the store cannot be read"
     if "store_problem" in told:

@@ -37,6 +37,7 @@ _CLASSES: Final = {
     "broadcaster": "actors.metrics.broadcaster:MetricBroadcaster",
     "detector": "actors.detection.detector:DriftDetector",
     "dispatcher": "actors.retraining.dispatcher:RetrainDispatcher",
+    "notifier": "actors.notify.actor:NotifierActor",
     "runner": "actors.cluster.runner:Runner",
     "sources": "actors.sources.actor:Sources",
     "tuner": "actors.tuning.tuner:Tuner",
@@ -47,7 +48,7 @@ _EXPORT: Final = "actors.telemetry:export"
 # What a running system always has; detectors come with their models. The watchers last: nobody respawns what is missing.
 CORE: Final = ("runner", "tuner", "dispatcher", "broadcaster")
 # What a system has only where its configuration needs it.
-OPTIONAL: Final = ("sources",)
+OPTIONAL: Final = ("sources", "notifier")
 # A Ray resource: nodes that offer it are where the actors live on a cluster (cluster.yaml gives it to the steady ones).
 HOME: Final = "visutility"
 # Ray places an actor that asks for nothing anywhere, whatever its strategy (seen on 2.60: five of five on one of two nodes).
@@ -111,7 +112,8 @@ def _home(name: str, slot: int | None) -> str:
 
 def needed(settings: Settings) -> tuple[str, ...]:
     """Return the actors that a system of this configuration always has; the watchers last."""
-    return (*(("sources",) if settings.sources or settings.registry.mlflow else ()), *CORE)
+    wanted = {"sources": settings.sources or settings.registry.mlflow, "notifier": settings.notify.receivers}
+    return (*(name for name in OPTIONAL if wanted[name]), *CORE)
 
 
 def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:

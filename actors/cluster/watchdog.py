@@ -99,12 +99,14 @@ async def watch(
     storage: str,
     now_s: Callable[[], float],
     hands: Hands | None = None,
+    tell: Callable[[str, str], None] = lambda _name, _why: None,
     period_s: float = PERIOD_S,
 ) -> None:
     """Watch the actors that `expected()` names (with their slots) until cancelled; run in the watcher's event loop.
 
     `expected` is called in a thread, so it may read the store: every few rounds, and whenever an actor is gone, which may have
-    been ended on purpose. `now_s` only runs forward (`Clock.now().boot_s`).
+    been ended on purpose. `tell` is called in a thread with the name of an actor that is down, and why. `now_s` only runs
+    forward (`Clock.now().boot_s`).
     """
     watchdog = Watchdog()
     hands = hands or RayHands(namespace, storage)
@@ -116,7 +118,7 @@ async def watch(
             if rounds % _ROUNDS_A_LIST == 0:
                 names = await asyncio.to_thread(expected)
             rounds += 1
-            await _round(watchdog, hands, names, expected, now_s=now_s, period_s=period_s)
+            await _round(watchdog, hands, names, expected, tell=tell, now_s=now_s, period_s=period_s)
         except Exception:
             rounds = 0
             logger.exception("a round of the watch failed; the next one is in %.0f s", period_s)
@@ -129,6 +131,7 @@ async def _round(
     names: dict[str, int | None],
     expected: Callable[[], dict[str, int | None]],
     *,
+    tell: Callable[[str, str], None],
     now_s: Callable[[], float],
     period_s: float,
 ) -> None:
@@ -143,9 +146,11 @@ async def _round(
             case "replace":
                 logger.warning("%s has not answered %d pings in a row: replacing it", name, MISSES)
                 await hands.replace(name)
+                await asyncio.to_thread(tell, name, "it did not answer and was replaced")
             case "spawn":
                 logger.warning("%s has ended: creating it again", name)
                 await hands.spawn(name, names[name])
+                await asyncio.to_thread(tell, name, "it was gone and was made again")
             case "leave":
                 pass
     await rest

@@ -202,8 +202,6 @@ class NotifySettings(Section):
     """Who can be told, by a name of your choice."""
     routes: list[Route] = Field(default_factory=list)
     """Who is told what. Without any, every receiver gets all warnings."""
-    link: _HttpUrl | None = None
-    """Where people reach the page (`visutility ui`): messages link to it."""
     title: Annotated[str, Field(max_length=10_000)] | None = None
     """The title of a message, a template of Jinja. `null`: one of ours."""
     text: Annotated[str, Field(max_length=10_000)] | None = None

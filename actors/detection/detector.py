@@ -20,6 +20,7 @@ from actors import failpoints, messages, people, replies, wire
 from actors.checks import shown
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor
+from actors.cluster.notices import Notices
 from actors.cluster.peers import Peers, RayPeers
 from actors.cluster.store_thread import STORE_ERRORS, StoreThread, or_unavailable
 from actors.detection import commands
@@ -70,7 +71,9 @@ class DriftDetector:
         self._ticks_by_itself = peers is None
         self._ticks: asyncio.Task[None] | None = None
         self._thread = StoreThread(storage, self._made, end_stale=end_stale)
-        self._errands = Errands(peers or RayPeers(namespace), self._thread, lambda: self._queue)
+        peers_of_all = peers or RayPeers(namespace)
+        self._notices = Notices(peers_of_all, lambda: self._thread.store, self._clock)
+        self._errands = Errands(peers_of_all, self._thread, lambda: self._queue)
         self._sweeper = Sweeper(self._thread, self._clock)
         self._queue = CommitQueue(self._thread, self._committed, self._after_commit)
         self._stirred = asyncio.Event()  # a commit may have made something due
@@ -247,7 +250,9 @@ class DriftDetector:
     # --- the store
 
     def _made(self, store: Store) -> DetectionState:
-        return DetectionState(store, self._name, self._slot, self._clock.now())
+        state = DetectionState(store, self._name, self._slot, self._clock.now())
+        state.part.on_happening = self._notices.happened
+        return state
 
     def _committed(self, state: DetectionState, works: list[Work]) -> list[Any]:
         return state.commit(works, self._clock.now())
@@ -273,6 +278,7 @@ class DriftDetector:
         if self._ticks_by_itself and (self._ticks is None or self._ticks.done()):
             try:
                 self._ticks = asyncio.get_running_loop().create_task(self._tick_for_ever())
+                self._notices.begin()
             except RuntimeError:
                 return
 

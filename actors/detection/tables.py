@@ -39,7 +39,7 @@ from sqlalchemy import (
 from actors.checks import brief
 from actors.detection.rows import Changes, Damage, EpisodeRow, QuarantineRow, StateRow
 from actors.detection.seal import seal, unseal
-from actors.replies import Episode, Json
+from actors.replies import Episode, Json, happening
 from actors.storage import happenings
 from actors.storage.schema import BigInt, PartKind, upsert
 from actors.wire import Floats
@@ -227,6 +227,9 @@ def write(connection: Connection, changes: Changes) -> None:
     """Write everything; the caller's transaction commits it."""
     for damage in changes.damaged:
         _set_aside(connection, damage, changes.at_s)
+        key = f"{damage.table}:{damage.model}:{damage.key!r}"[:300]
+        told = happening("store_trouble", key, changes.at_s, "warning", model=damage.model, comment=str(damage)[:500])
+        happenings.record(connection, happened, [told])
     if changes.log:
         connection.execute(log.insert(), [{**row, "payload": seal(row["payload"])} for row in changes.log])
     for name, table, updated in _REPLACED:

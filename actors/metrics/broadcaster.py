@@ -19,6 +19,7 @@ from actors import messages, people, wire
 from actors.checks import shown
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor, deployment, watchdog
+from actors.cluster.notices import Notices
 from actors.cluster.peers import Peers, RayPeers
 from actors.cluster.store_thread import STORE_ERRORS, StoreThread, unavailable
 from actors.config import Settings
@@ -70,6 +71,7 @@ class MetricBroadcaster:
         self._routes = Routes(peers_of_all, self._store, spawn or self._spawn_actor)
         self._removing = Removing(peers_of_all, self._routes, self._store, end_process or self._end_actor)
         self._refusals = RefusalCounter(self._store, self._clock)
+        self._notices = Notices(peers_of_all, lambda: self._store.store, self._clock)
         self._observers = Observers(peers_of_all)
         self._bytes = self._batches = self._calls = 0  # in flight
         # Only the actor watches: a unit test that brings its own peers has nothing to watch.
@@ -326,11 +328,13 @@ class MetricBroadcaster:
         except STORE_ERRORS as error:
             logger.warning("the store cannot be opened; retrying at the next call: %s", error)
         await self._routes.read()
+        self._notices.begin()
         await watchdog.watch(
             lambda: {"dispatcher": None},
             namespace=self._namespace,
             storage=self._storage,
             now_s=lambda: self._clock.now().boot_s,
+            tell=self._notices.actor_down,
         )
 
     async def _make_observers(self, settings: Settings) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from actors.checks import brief
-from actors.config.notify import NotifySettings
+from actors.config import Settings
 from actors.config.notify_checks import compiled
 from actors.notify.notification import Notification, Told
 from actors.replies import Happening, HappeningKind
@@ -42,14 +42,14 @@ _WORDS: Final[dict[HappeningKind, str]] = {
 }
 
 
-def written(notification: Notification, settings: NotifySettings) -> Notification:
+def written(notification: Notification, settings: Settings) -> Notification:
     """Return the message with its title, text and link. A template that fails is logged, and our own words take its place."""
-    base = settings.link.rstrip("/") if settings.link else None
+    notify, base = settings.notify, settings.ui.url
     everything = [*notification.firing, *notification.resolved]
     link = None if base is None else base + (path(everything[0]["happening"]) if len(everything) == 1 else "/episodes")
     ready = replace(notification, link=link, base=base)
-    ready = replace(ready, title=_filled(settings.title, ready) or title(ready))
-    return replace(ready, text=_filled(settings.text, ready) or text(ready))
+    ready = replace(ready, title=_filled(notify.title, ready) or title(ready))
+    return replace(ready, text=_filled(notify.text, ready) or text(ready))
 
 
 def title(notification: Notification) -> str:
@@ -72,6 +72,8 @@ def text(notification: Notification) -> str:
 
 def words(happened: Happening) -> str:
     """Say in a few words what has happened."""
+    if happened["data"].get("test"):
+        return "a test, nothing has happened"
     said = _WORDS.get(happened["kind"], happened["kind"]).format(metric=happened["metric"] or "a metric")
     return f"{said}: {happened['subject']}" if happened["kind"] == "actor_down" else said
 

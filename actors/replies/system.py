@@ -39,6 +39,7 @@ class Status(TypedDict):
     refused: Json
     clients: dict[str, Json]
     sources: dict[str, Json]  # by name: kind, state (new | ok | failing), problem, read, refused, rejected, waiting, last_at
+    receivers: dict[str, Json]  # by name: state (new | ok | failing), problem, sent, failed, lost, waiting, retry_at, last_at
     retrains: dict[str, int]
     tuner: dict[str, int]
     actors: dict[str, ActorStatus]

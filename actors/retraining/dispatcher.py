@@ -22,6 +22,7 @@ import numpy as np
 
 from actors.clock import Clock, Instant, SystemClock
 from actors.cluster import actor, build, deployment, watchdog
+from actors.cluster.notices import Notices
 from actors.cluster.peers import Peers, RayPeers
 from actors.labels import ALL, Selector
 from actors.replies import (
@@ -79,10 +80,13 @@ class RetrainDispatcher(Questions, PeopleCalls, DetectorCalls):
         self._name = name
         self._namespace = namespace
         self._storage = storage
-        self._thread = StateThread(storage, self._clock, np.random.default_rng(seed), self._end_stale)
+        peers_of_all = peers or RayPeers(namespace)
+        self._notices = Notices(peers_of_all, lambda: self._thread.store, self._clock)
+        rng = np.random.default_rng(seed)
+        self._thread = StateThread(storage, self._clock, rng, self._end_stale, self._notices.happened)
         surroundings = Surroundings(
             namespace,
-            peers or RayPeers(namespace),
+            peers_of_all,
             os.environ if environment is None else environment,
             # Apart from the default executor, which a handful of hanging receivers would fill.
             ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="dispatcher-handler"),
@@ -230,11 +234,18 @@ class RetrainDispatcher(Questions, PeopleCalls, DetectorCalls):
             return
         self._loop_task = loop.create_task(self._launcher.run())
         if self._watches and self._watch_task is None:
+            self._notices.begin()
             watched = watchdog.watch(
-                self._watched, namespace=self._namespace, storage=self._storage, now_s=lambda: self._clock.now().boot_s
+                self._watched,
+                namespace=self._namespace,
+                storage=self._storage,
+                now_s=lambda: self._clock.now().boot_s,
+                tell=self._notices.actor_down,
             )
             self._watch_task = loop.create_task(watched)
-            exported = deployment.exporter()(lambda: StoreReader(self._storage), self._clock, build=build.BUILD)
+            exported = deployment.exporter()(
+                lambda: StoreReader(self._storage), self._clock, build=build.BUILD, tell=self._notices.store_trouble
+            )
             self._export_task = loop.create_task(exported)
 
     def _watched(self) -> dict[str, int | None]:

@@ -35,7 +35,15 @@ class StateThread:
     So commits follow each other, and the loop answers while one waits for the disk.
     """
 
-    def __init__(self, storage: str, clock: Clock, jitter: Jitter, end_stale: Callable[[object], object]) -> None:
+    def __init__(
+        self,
+        storage: str,
+        clock: Clock,
+        jitter: Jitter,
+        end_stale: Callable[[object], object],
+        on_happening: Callable[[], object] | None = None,
+    ) -> None:
+        self._on_happening = on_happening
         self._clock = clock
         self._jitter = jitter
         self._thread = StoreThread(storage, self._made, end_stale=end_stale)
@@ -117,6 +125,7 @@ class StateThread:
     def _made(self, store: Store) -> RetrainingState:
         self._settings = _stored_settings(store)
         self._fence = self._fence or Fence.raise_epoch(store.part(DISPATCHER), OWNER)
+        self._fence.part.on_happening = self._on_happening
         state = RetrainingState(self._fence, store.store_id, plan_of=self._plan_of, backoff=Backoff(), jitter=self._jitter)
         state.commits.lives_of = self._lives_of
         self._apply(state)

@@ -24,7 +24,7 @@ from sqlalchemy import Column, Connection, Float, Index, Row, Select, String, Ta
 
 from actors.replies import Happening, NumberedHappening
 from actors.storage.schema import SYSTEM, BigInt, PartKind, insert_or_keep
-from actors.storage.store import Part, Store
+from actors.storage.store import HAPPENED, Part, Store
 
 _PRUNED: Final = 1000  # rows in one step, so that nobody waits long
 _SYSTEM_ROWS: Final = 10_000
@@ -64,7 +64,8 @@ def record(connection: Connection, happened: Table, rows: Sequence[Happening]) -
         if connection.dialect.name == "postgresql":
             connection.execute(_ONE_AFTER_THE_OTHER)
         written = [{**row, "data": json.dumps(row["data"])} for row in rows]
-        connection.execute(insert_or_keep(connection, happened), written)
+        if connection.execute(insert_or_keep(connection, happened), written).rowcount:
+            connection.info[HAPPENED] = True
 
 
 def record_of_system(store: Store, row: Happening) -> None:

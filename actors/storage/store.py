@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,8 @@ LOCK_WAIT_S: Final = sqlite.LOCK_WAIT_S
 # gets through in 3.0 s). On SQLite the watchdog kills the holder, which frees the file's lock.
 _IDLE_IN_TRANSACTION_MS: Final = 3000
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+# By this name a transaction notes that it has written what has happened.
+HAPPENED: Final = "visutility happened"
 _SQLITE: Final = "sqlite:///"
 # Under this name the system's notes say that a part was made, so that one that is gone is not taken for one that is new.
 _MADE: Final = "part:"
@@ -69,6 +71,8 @@ class Part:
         self.engine = engine
         self._file = file
         self._inode = None if file is None else _inode(file)
+        # Called after a commit that has written happenings, in the thread that committed.
+        self.on_happening: Callable[[], object] | None = None
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -79,8 +83,12 @@ class Part:
                 has it open and could still write, but the next process could not.
         """
         with self._whole(), self.engine.begin() as connection:
+            connection.info.pop(HAPPENED, None)
             yield connection
             self._look(writes=True)
+            happened = connection.info.pop(HAPPENED, False)
+        if happened and self.on_happening is not None:
+            self.on_happening()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -36,6 +36,7 @@ def test_an_empty_store_has_a_whole_status(tmp_path: Path) -> None:
         "clients": {},
         "unreadable": [],
         "sources": {},
+        "receivers": {},
         "retrains": dict.fromkeys(("pending", "running", "done", "failed", "dead", "skipped"), 0),
         "tuner": {"studies": 0, "running_trials": 0},
     }

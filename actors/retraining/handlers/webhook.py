@@ -180,11 +180,15 @@ def post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) ->
     end.start()
     try:
         connection.request("POST", path, body=body, headers=dict(headers))
-        answer = connection.getresponse()
-        answer.read(_MAX_ANSWER_BYTES)
-        if cut.is_set():  # the end of the stream looks like the end of an answer
-            raise TimeoutError
-        return answer.status, answer.headers.get("Retry-After")
+        with connection.getresponse() as answer:
+            answer.read(_MAX_ANSWER_BYTES)
+            if cut.is_set():  # the end of the stream looks like the end of an answer
+                raise TimeoutError
+            return answer.status, answer.headers.get("Retry-After")
+    except (OSError, http.client.HTTPException):
+        if cut.is_set():  # whatever the end of the stream was taken for
+            raise TimeoutError from None
+        raise
     finally:
         end.cancel()
         connection.close()

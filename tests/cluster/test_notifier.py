@@ -1,0 +1,90 @@
+"""Notifications on a real Ray: an alarm is told at once, and whatever is killed all are told, each message under one id."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors import failpoints as points
+from actors.system import System
+from tests.cluster.waiting import eventually
+
+
+class Inbox:
+    """A webhook's receiver, which drops a message that it has by its id."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, list[str]] = {}
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                data = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["data"]
+                outer.messages.setdefault(data["id"], [each["happening"]["model"] for each in data["firing"]])
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def models(self) -> list[str]:
+        return [model for message in list(self.messages.values()) for model in message]
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    opened = Inbox()
+    yield opened
+    opened.stop()
+
+
+def drift(system: System, model: str) -> None:
+    rng = np.random.default_rng(0)
+    levels = np.repeat([0.9, 0.5], [600, 200])
+    system.metrics.log_batch({"accuracy": np.clip(rng.normal(levels, 0.01), 0, 1)}, model=model, version="1")
+
+
+def test_a_notifier_that_is_killed_at_every_step_tells_every_alarm_once(
+    start: Callable[..., System], failpoints: Path, inbox: Inbox
+) -> None:
+    route = {"receivers": ["hook"], "group_by": ["model"], "group_wait": 0, "kinds": ["alarm"]}
+    notify = {"receivers": {"hook": {"kind": "webhook", "url": inbox.url}}, "routes": [route]}
+    system = start(notify=notify, defaults={"false_alarm_every": 1000}, detectors={"processes": 1})
+    eventually(lambda: "notifier" in system.status()["actors"], "the notifier is there")
+    drift(system, "first")
+    eventually(lambda: inbox.models() == ["first"], "the alarm is told")
+    told = ["first"]
+    for step in ("notifier.read", "notifier.begun", "notifier.sent", "notifier.settled", "kill"):
+        if step == "kill":
+            with suppress(ProcessLookupError):
+                os.kill(system.status()["actors"]["notifier"]["pid"] or 2**30, signal.SIGKILL)
+        else:
+            points.arm(failpoints, step, "exit")
+        drift(system, step)
+        told.append(step)
+        eventually(lambda: sorted(inbox.models()) == sorted(told), f"the alarm after {step} is told once")
+    seen = system.status()["receivers"]["hook"]
+    assert (seen["state"], seen["lost"], seen["waiting"]) == ("ok", 0, 0)
+
+    system.reload({"notify": {"receivers": notify["receivers"], "routes": [route | {"models": "last"}]}})
+    drift(system, "not told")
+    eventually(lambda: system.status()["models"].get("not told", {}).get("state") == "drifting", "it has drifted")
+    drift(system, "last")
+    eventually(lambda: sorted(inbox.models()) == sorted([*told, "last"]), "the routes that were read again count")

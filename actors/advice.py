@@ -1,6 +1,6 @@
 """Which price or budget of a retrain fits a model: a small grid, rehearsed on its history besides the present configuration.
 
-A rehearsal knows how many retrains each would have ordered, when, and what was lost meanwhile; it does not know what a retrain
+A rehearsal knows how many retrains each would have ordered, when, and the errors lost; it does not know what a retrain
 would have gained. So the advice keeps the number of retrains, or takes one that a person names, and puts them where they pay. A
 person applies it.
 """
@@ -162,7 +162,7 @@ def grid(present: RetrainRule) -> dict[str, RetrainRule]:
 
 
 def chosen(present: Tried, others: list[Tried], limit: int | None = None) -> tuple[Tried | None, str]:
-    """Return what is proposed and why; None where the present rule stays.
+    """Return the proposal and its reason; None if the present rule stays.
 
     It is what orders most retrains within the limit, by default the number that the present rule orders, and among equals what
     lost least; where nothing keeps within, what orders fewest. A price or a budget that is there already says what a retrain

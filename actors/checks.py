@@ -37,7 +37,7 @@ def shown(value: object) -> str:
 
 
 def stand_in(value: object) -> Any:
-    """Return a plain and short value that stands for `value` in a reply: itself where it is small, else what it is.
+    """Return a plain and short value that represents `value` in a reply: itself if it is small, else its description.
 
     >>> stand_in(0.5), stand_in("x" * 100) == "x" * 80, stand_in([1, 2, 3]), stand_in(10**400), stand_in(float("nan"))
     (0.5, True, 'list of 3', 'huge int', 'nan')

@@ -43,7 +43,7 @@ class SystemClock:
         return Instant(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id())
 
 
-EVENT_TIME: Final = "event-time"  # stands for the boot where time passes with the events
+EVENT_TIME: Final = "event-time"  # replaces the boot id if time passes with the events
 
 
 def event_instant(at_s: float) -> Instant:

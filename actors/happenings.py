@@ -3,7 +3,7 @@
     for row in happenings.newest(store, model="fraud", limit=20):
         print(row["at"], row["kind"], row["subject"])
 
-Each room writes its rows in the commit that makes them true: see `storage.happenings`.
+Each actor writes its rows in the commit that makes them true: see `storage.happenings`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def newest(
 
 
 def after(store: Store, seen: Mapping[str, int], limit: int = 1000) -> list[NumberedHappening]:
-    """Return what was written after the last number `seen` of each part, by its name; up to `limit` rows of each.
+    """Return the rows after the last number `seen` of each part, by its name; up to `limit` rows of each.
 
     Rows of one part are in the order of their numbers, and none appears later with a smaller one. A part that is not in `seen`
     is read from its first row.

@@ -2,7 +2,7 @@
 
     found = inspect(config.load("visutility.yaml"), os.environ)
 
-The schema knows each value alone. This looks at what handlers, studies and the store make of them, which takes several rooms.
+The schema checks each value alone. This checks how handlers, studies and the store use them, which needs several packages.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def quoted_placeholders(entrypoint: str) -> list[str]:
                 found.append(name)
             at += len(name)
         elif here == "\\" and quote != "'":
-            # What follows stands for itself, but for a placeholder: its own quotes would be taken by the backslash.
+            # The next character is literal, except a placeholder: the backslash would take its quotes.
             after = entrypoint[at + 1 : at + 3]
             if after.startswith("{") and after != "{{":
                 name = entrypoint[at + 2 :].partition("}")[0]

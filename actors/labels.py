@@ -8,7 +8,7 @@ separates, and all of them must hold:
     team            the label is there, whatever it is
     !team           it is not there
 
-A text that holds a comma, a quote or nothing at all stands in double quotes, as in JSON: `owner="Ada, Grace"`.
+A value that is empty, or contains a comma or a quote, is in double quotes, as in JSON: `owner="Ada, Grace"`.
 """
 
 from __future__ import annotations

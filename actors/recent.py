@@ -1,4 +1,4 @@
-"""A memory of what was used last, whose owner says when nothing of it is in use."""
+"""A memory of recently used entries, whose owner says when none of them is in use."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ class Recent(Generic[K, V]):
         self._entries.pop(key, None)
 
     def trim(self) -> None:
-        """Evict what was used longest ago, down to the limit."""
+        """Evict the least recently used entries, down to the limit."""
         while len(self._entries) > self.limit:
             self._entries.popitem(last=False)

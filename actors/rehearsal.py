@@ -2,7 +2,7 @@
 
 The detectors, the episodes, the retrain rule with its promises and the gates are those of the live system; only the clock is
 the events'. Nobody can know the effect of such a retrain: the events stay as they were logged. An order counts as carried
-out `takes_s` after it was given, and what is logged then counts as the new normal, unless a new version came first, as it did
+out `takes_s` after it was given, and later events count as the new normal, unless a new version came first, as it did
 in the history. Where the models share limits (`orders`), they are rehearsed together in the order of their events' times, each
 with the same `Timetable`: an order waits there as it would in the dispatcher's queue.
 """
@@ -138,7 +138,7 @@ class Rehearsal:
 
     def take(self, batch: Batch, ok: Bools | None = None, skip: int = 0) -> None:
         """Take the rows of a batch from `skip` on that are `ok` (None: all)."""
-        # A window of n predictions stands for hours, and an age ends between two of them: each is decided by itself.
+        # A window of n predictions covers hours, and an age ends between two of them: each is decided separately.
         alone = batch.weights is not None or self._settings.retrain.max_age_s is not None
         for piece in pieces(batch, ok, skip, 1 if alone else PIECE_ROWS):
             self._take(piece)
@@ -236,7 +236,7 @@ class Rehearsal:
             self._running = (_AGE, at_s + self._takes_s)
 
     def _line_up(self, order: Waiting, at_s: float, begin: Callable[[float], None]) -> None:
-        """Let an order begin: now, or when the queue has room for it."""
+        """Start an order: now, or when the queue has a free slot."""
         if self._queue is None:
             begin(at_s)
         else:
@@ -270,7 +270,7 @@ class Rehearsal:
                         self._begin_again()
                     self._retrain.retrained(version, order, effect.numbers, new_version, self._now.wall_s)
                 case _:
-                    pass  # what is told to people live
+                    pass  # the message that people get in a live system
 
     def _ask(self, episode: str) -> None:
         self._note()

@@ -171,7 +171,7 @@ class Pending(Generic[Result]):
         self._thread.start()
 
     def answer(self, timeout_s: float) -> Result:
-        """Return the answer or raise what was raised; TimeoutError after `timeout_s`."""
+        """Return the answer, or raise the exception of the query; TimeoutError after `timeout_s`."""
         self._thread.join(timeout_s)
         if self._problem is not None:
             raise self._problem

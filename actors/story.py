@@ -1,4 +1,4 @@
-"""The story of an episode, an order or a model, as the store has it: what was seen, decided, done, and what came of it."""
+"""The course of an episode, an order or a model, from the store: observations, decisions, actions, outcome."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _episode(store: Store, id_: str) -> Episode | None:
 
 
 def _request_of(store: Store, order: dict[str, Any]) -> Episode | None:
-    """Return what a shortfall's order was asked for by: it has no episode of an alarm."""
+    """Return the request behind a shortfall's order: it has no episode of an alarm."""
     if order["cause"] != "shortfall":
         return None
     for part in detector_stored.detector_parts(store):

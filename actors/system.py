@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_NAMESPACE: Final = "visutility"
 BUFFER_BYTES: Final = 64 * 2**20
 
-# `status` promises an answer within 2 s: the store and the actors are asked at the same time, each within this.
+# `status` promises an answer within 2 s: it queries the store and the actors at the same time, each within this time.
 _STATUS_S: Final = 1.4
 _WARM_S: Final = 1.0
 _RELOAD_S: Final = 10.0
@@ -369,7 +369,7 @@ def connect(
     connection.attach(address, otherwise="look")
     known = card.read(namespace)
     if known is None:
-        logger.warning("%s; what is logged until then is kept", deployment.no_system(namespace))
+        logger.warning("%s; events logged until then are buffered", deployment.no_system(namespace))
     elif known.build != BUILD:
         # Not refused: a job must survive an upgrade of the system, and both sides use the stable wire format.
         logger.warning(deployment.other_build(known.build, f"the system in namespace {namespace!r}"))

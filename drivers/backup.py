@@ -42,7 +42,7 @@ def backup(*, to: Path, storage: str | None, address: str | None, namespace: str
 
 def kinds() -> list[PartKind]:
     """Return the kinds of all parts that a store has."""
-    from actors.detection.tables import DETECTOR  # each imports its room's tables, 0.1 s
+    from actors.detection.tables import DETECTOR  # each imports its package's tables, 0.1 s
     from actors.retraining.tables import DISPATCHER
     from actors.storage.notify import NOTIFY
     from actors.storage.schema import SYSTEM

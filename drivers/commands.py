@@ -67,7 +67,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A command with commands below it. `-o` may stand before or after the name of the one below.
+    """A command with subcommands. `-o` may come before or after the name of the subcommand.
 
     `aliases` are further spellings of its commands, which work and are not listed.
     """

@@ -23,7 +23,7 @@ _SHELLS: Final = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(*, shell: str, output: Output) -> int:
     """Print the script for SHELL."""
-    # cli imports this module by name, when it is asked for.
+    # cli imports this module by name, when it runs the command.
     from drivers import cli
 
     found = get_completion_class(shell)

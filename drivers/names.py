@@ -1,4 +1,4 @@
-"""Shows names and messages so that nobody mistakes one for another, and no terminal obeys them."""
+"""Shows names and messages so that they cannot be confused, and contain no terminal commands."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Output:
             )
 
     def flush(self) -> None:
-        """Hand over what was printed; OSError where it cannot be written, such as on a full disk."""
+        """Flush the output; OSError if it cannot be written, such as on a full disk."""
         self._results.flush()
 
     @contextmanager

@@ -26,7 +26,7 @@ def hello(name: str, *, epoch: int = 0, boot: str | None = None, store: Store | 
     >>> hello("tuner", epoch=3)["epoch"]
     3
     """
-    # 0.25 s and 20 MB of libraries, which an actor that has not imported them yet is spared until it is asked.
+    # 0.25 s and 20 MB of libraries, which an actor imports only when it is called.
     from actors import wire  # noqa: PLC0415
     from actors.storage.schema import SCHEMA_VERSION  # noqa: PLC0415
 

@@ -242,7 +242,7 @@ def other_build(running: str, what: str) -> str:
 def kill(handle: ActorHandle[Any], *, restart: bool) -> None:
     """Kill the process of an actor; with `restart` Ray creates it again.
 
-    A process of this node that is to be replaced is ended directly: Ray first asks it to exit, and waits 5 s for a frozen one
+    A process of this node is killed directly: Ray first asks a process to exit, and waits 5 s for a frozen one
     that cannot hear it.
     """
     known = record(handle)
@@ -256,7 +256,7 @@ def kill(handle: ActorHandle[Any], *, restart: bool) -> None:
 def end_actors(namespace: str, keep: Iterable[str] = ()) -> None:
     """End every actor of the system. TimeoutError if one still exists after 15 s.
 
-    The watchers go first, so that nothing respawns what was ended; what a last round of theirs has spawned is ended too.
+    The watchers end first, so that they do not restart ended actors; actors that their last round has started end too.
     """
     deadline = time.monotonic() + _STOP_S
     kept = set(keep)

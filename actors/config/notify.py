@@ -73,7 +73,7 @@ class QuietHours(Section):
     zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     """The time zone of these clocks, like `Europe/Berlin`."""
     passes: Severity = "critical"
-    """What is at least this severe does not wait."""
+    """Happenings of at least this severity do not wait."""
 
     def hold(self, severity: Severity, at_s: float) -> bool:
         """Tell whether news of this severity waits at `at_s`, in seconds since the epoch.

@@ -60,7 +60,7 @@ def _idle(settings: Settings, route: Route, before: list[Route]) -> str | None:
     if route.kinds is not None and route.least != "info" and ALWAYS_INFO.issuperset(route.kinds):
         return f"{', '.join(route.kinds)} are never more severe than info"
     selector = labels.parse(route.labels)
-    # A name or pattern of `models` stands for what it matches; any other model has the labels of `defaults`.
+    # A name or pattern of `models` represents the models that it matches; any other model has the labels of `defaults`.
     if not any(selector.matches(settings.labels_of(name)) for name in (*settings.models, "")):
         return f"no model has the labels {route.labels}"
     taken = {name for each in before if _covers(each, route) for name in each.receivers}

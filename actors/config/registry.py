@@ -34,7 +34,7 @@ class MlflowRegistrySettings(Section):
     promise_n: Name = "n"
     """The tag, metric or parameter that holds the number of rows behind the promise."""
     every_s: PositiveSeconds = Field(default=30.0, alias="every")
-    """How often the registry is asked."""
+    """The time between two polls of the registry."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Further headers, say `Authorization: Bearer ${TOKEN}`."""
     timeout_s: PositiveSeconds = Field(default=30.0, alias="timeout")

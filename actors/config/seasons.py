@@ -21,7 +21,7 @@ _NAMED: Final = {"day": 86_400.0, "week": 7 * 86_400.0}
 _SHORTEST_S, _LONGEST_S = 600.0, 31 * 86_400.0
 _STEP_S: Final = 900.0  # clocks are set at whole quarters of an hour
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_S, _LAST_S = -6.0e10, 2.5e11  # what a datetime can be, with room for any offset
+_FIRST_S, _LAST_S = -6.0e10, 2.5e11  # the range of datetime, less any offset
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Which batches are being tried, on record: one that ends its process, or fails in it, is recognised when it comes again.
 
-The store counts, so that no kill and no number of failing producers makes it forget. Only the first batch of a producer in a
-process's life is put on record before it is tried: what ended the last life is resent first.
+The store keeps the counts, so they survive any kill and any number of failing producers. Only the first batch of a producer in
+a process's life is put on record before it is tried: what ended the last life is resent first.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ class DriftDetector:
         return await self._changed(change, replies.EpisodeJudged)
 
     async def explain(self, *, episode: str) -> replies.Episode | replies.Unavailable:
-        """Return an episode's whole record: what was seen, against what, what was decided and why, what came of it."""
+        """Return an episode's whole record: the observations, their baselines, the decisions with reasons, and the outcome."""
         return await self._answered(lambda state: state.explain(episode))
 
     async def quietest(self) -> replies.Quietest | replies.Unavailable:

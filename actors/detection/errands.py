@@ -26,7 +26,7 @@ _MAX_ASKED: Final = 500  # orders in one question
 
 
 class Errands:
-    """Sends and asks in tasks of its own, so that no commit waits for the dispatcher."""
+    """Sends and queries in separate tasks, so that no commit waits for the dispatcher."""
 
     def __init__(self, peers: Peers, thread: StoreThread[DetectionState], queue: Callable[[], CommitQueue]) -> None:
         self._peers = peers

@@ -29,7 +29,7 @@ class Keeping:
         self._grown.update(names)
 
     def grown(self) -> list[str]:
-        """Return the models that have logged since this was asked last: their logs may be longer than the retention."""
+        """Return the models that have logged since the last call: their logs may be longer than the retention."""
         grown, self._grown = self._grown, set()
         return sorted(grown)
 
@@ -76,5 +76,5 @@ class Keeping:
             self._models.forget_marks()
 
     def give_back(self) -> bool:
-        """Hand what was deleted back to the file system, in one short step; True where there is more."""
+        """Return freed pages to the file system, in one short step; True if there are more."""
         return self._fence.part.give_back()

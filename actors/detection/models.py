@@ -132,7 +132,7 @@ class Models:
         self.marks = Recent(PRODUCERS_IN_MEMORY)
 
     def read_forgotten(self, connection: Connection, now: Instant) -> None:
-        """Read again what was forgotten: it must not wait for its next event to ask again, or to be missed."""
+        """Read the dropped models again: they must not wait for their next event to request again, or to be found silent."""
         self._read_some(connection, sorted(self._forgotten - self._models.keys()), now)
         self._forgotten.clear()
 

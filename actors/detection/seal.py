@@ -17,7 +17,7 @@ def seal(content: bytes | memoryview) -> bytes:
 
 
 def unseal(stored: bytes) -> bytes:
-    """Return what was sealed; what an older build wrote without a seal comes back as it is. ValueError: it was damaged.
+    """Return the sealed bytes; bytes that an older build wrote without a seal are returned unchanged. ValueError: damaged.
 
     >>> unseal(seal(b"abc")), unseal(b"abc")
     (b'abc', b'abc')

@@ -125,7 +125,7 @@ class DetectionState:
         self._make_sure(now)
         self._models.wake(works, now)
         tries = self._attempts.note(works, self._models.marks)
-        if tries and len(works) > 1:  # one of them may end the process: each by itself, so that no other counts as tried
+        if tries and len(works) > 1:  # one of them may end the process: try each alone, so that no other counts as tried
             return [reply for work in works for reply in self.commit([work], now)]
         if tries >= CRASHES:
             return [self._set_aside(works[0], "it ended its process every time", now)]

@@ -40,7 +40,7 @@ def read_status(
 ) -> dict[str, ModelStatus]:
     """Return {model: {"events", "duplicates", "rejected", "state", "versions", "open_episodes", ...}} as the store has it.
 
-    `open_episodes` are those of alarms, `open_requests` what was asked for since a retrain pays. A row that cannot be read is
+    `open_episodes` are those of alarms, `open_requests` those of the retrain rule. A row that cannot be read is
     left out, and named in `unreadable`.
     """
     skipped = [] if unreadable is None else unreadable

@@ -16,7 +16,7 @@ _TRIM_ROWS: Final = 200  # of one model's log that go at once
 
 
 class Sweeper:
-    """Trims logs, and forgets what is too old."""
+    """Trims logs, and removes rows that are too old."""
 
     def __init__(self, thread: StoreThread[DetectionState], clock: Clock) -> None:
         self._thread = thread

@@ -220,7 +220,7 @@ _KEYS: Final[Mapping[str, tuple[Table, tuple[str, ...]]]] = {
     "episodes": (episodes, ("id",)),
     "outbox": (outbox, ("id",)),
 }
-DAMAGED: Final = tuple(f"({name})" for name in _KEYS)  # stands for a producer where a damaged row is set aside
+DAMAGED: Final = tuple(f"({name})" for name in _KEYS)  # replaces the producer when a damaged row is set aside
 
 
 def write(connection: Connection, changes: Changes) -> None:

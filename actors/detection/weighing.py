@@ -21,7 +21,7 @@ class Weighing:
     """
 
     def __init__(self, *, model_bytes: int | None, store_bytes: int | None) -> None:
-        """None stands for no limit."""
+        """None means no limit."""
         self._store_bytes = store_bytes
         self._most = min((limit for limit in (model_bytes, store_bytes) if limit is not None), default=math.inf)  # of a model
         self._bytes: dict[str, int] = {}

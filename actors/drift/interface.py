@@ -43,7 +43,7 @@ class Alarm:
 
 
 class Progress(TypedDict):
-    """How far a detector has got: cheap enough to be asked for after every commit."""
+    """The progress of a detector: cheap enough to read after every commit."""
 
     state: State
     baseline: float | None  # mean of the level that new events are compared with; None before the first event

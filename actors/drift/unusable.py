@@ -13,7 +13,7 @@ class Unusable:
     """The metric is in the state `error`: its events count, other metrics go on, and this one is watched no more.
 
     Args:
-        detector: the name of the detector that it stands in for.
+        detector: the name of the detector that it replaces.
         reason: what that detector said of the values.
 
     >>> Unusable("river:DDM", "values must be 0 or 1").progress()["state"]

@@ -276,7 +276,7 @@ class WindowScan:
     def _sizes(self, ends: npt.NDArray[np.intp], n: Floats, *, every: bool = False) -> tuple[Floats, Floats, Floats, Floats]:
         """Return |D - L mean|, its limit: float64[events, lengths], the early factor: float64[events], D - L mean.
 
-        A window that is not due at an event has no limit there, unless `every` is asked for.
+        A window that is not due at an event has no limit there, unless `every` is set.
         """
         usable = int(np.searchsorted(_LENGTH, SHARE * n[-1], side="right"))
         length = _LENGTH[:usable]
@@ -315,7 +315,7 @@ class WindowScan:
             )
 
     def _reserve(self, more: int) -> None:
-        """Make room for `more` sums behind the newest, keeping the last LONGEST."""
+        """Reserve space for `more` sums behind the newest, keeping the last LONGEST."""
         if self._end + 1 + more <= len(self._sums):
             return
         keep = min(self._end, LONGEST)

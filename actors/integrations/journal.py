@@ -1,7 +1,7 @@
 """Journal: what a training logs of itself, and the promise that it gives at its end. What every callback has in common.
 
 Values on training rows are logged as `train_<name>`, values on rows that were held out as `val_<name>`: the learning curve of a
-version must not become the baseline of the `accuracy` that it has in production. The promise stands under the bare name.
+version must not become the baseline of the `accuracy` that it has in production. The promise has the bare name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Recorder(Protocol):
         """Record what a version promises."""
 
     def flush(self, timeout_s: float) -> object:
-        """Wait for what was logged."""
+        """Wait until all logged events are acknowledged."""
 
 
 class Journal:

@@ -19,7 +19,7 @@ class VisuTility(Callback):
     """Logs each validation and each epoch of training, from the first process only.
 
     The arguments are those of `actors.integrations.journal.Journal`. Without `n`, the rows of the validation loaders are
-    counted. What is logged under `val_...`, `val/...` or `valid_...` counts as held out, the rest as of the training rows.
+    counted. Metrics named `val_...`, `val/...` or `valid_...` count as held out, the others as of the training rows.
     """
 
     def __init__(self, model: str, version: str, **options: Any) -> None:
@@ -27,7 +27,7 @@ class VisuTility(Callback):
         self._counts_rows = self._journal.n is None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was held out; the check of two batches before the training is none."""
+        """Log the metrics of a validation; ignore the check of two batches before the training."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         if self._counts_rows:
@@ -35,7 +35,7 @@ class VisuTility(Callback):
         self._journal.held_out(_split(trainer.callback_metrics)[0])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was computed on training rows."""
+        """Log the metrics on training rows."""
         if trainer.is_global_zero:
             self._journal.trained(_split(trainer.callback_metrics)[1])
 

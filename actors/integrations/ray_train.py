@@ -17,7 +17,7 @@ _PREFIXES = ("val_", "valid_", "eval_")
 class VisuTility(UserCallback):
     """Logs every `ray.train.report`, in the controller's process. The arguments are those of `Journal`.
 
-    What is reported as `val_...`, `valid_...` or `eval_...` counts as held out. Ray Train tells a callback of no end, so
+    Metrics reported as `val_...`, `valid_...` or `eval_...` count as held out. Ray Train tells a callback of no end, so
     the promise is renewed with each report: the last one stands.
     """
 
@@ -34,7 +34,7 @@ class VisuTility(UserCallback):
 
 
 def split(reported: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what was held out, and the rest, by their bare names.
+    """Return the held-out metrics, and the others, by their bare names.
 
     >>> split({"val_accuracy": 0.9, "loss": 0.3})
     ({'accuracy': 0.9}, {'loss': 0.3})

@@ -175,7 +175,7 @@ class MetricBroadcaster:
         return by_process
 
     def _tell(self, batches: Sequence[Batch], replies: Sequence[Ingested]) -> None:
-        """Count what was refused, and show the observers what was accepted."""
+        """Count refused events, and pass accepted events to the observers."""
         for batch, reply in zip(batches, replies, strict=True):
             if reply["status"] == "refused" and not reply.get("counted"):
                 why: wire.Rejection = {"index": 0, "field": "batch", "value": None, "rule": reply["reason"]}
@@ -386,6 +386,6 @@ def _check_batch(batch: Batch) -> None:
 
 
 def _signed(by: str | None, comment: str | None) -> dict[str, str]:
-    """Return who says what, checked here: a detector that is asked first must not refuse for all of them."""
+    """Return the checked arguments: otherwise one detector could refuse the call after another has accepted it."""
     signed = people.signature(by, comment)
     return people.given(by=signed.by, comment=signed.comment)

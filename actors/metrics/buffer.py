@@ -59,7 +59,7 @@ class Buffer:
     # --- the caller's thread
 
     def has_room(self, size: int, events: int) -> bool:
-        """Make room or not, the lock being held; False: the events were dropped, and counted."""
+        """Free space in the buffer if possible, while holding the lock; False: the events were dropped and counted."""
         if self.bytes + size <= self.limit:
             return True
         if self._on_full == "wait" and size <= self.limit:

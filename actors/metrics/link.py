@@ -35,7 +35,7 @@ class Link(Protocol):
         """Call another method and wait; ConnectionError where no reply came, the public errors for what it raised."""
 
     def schema(self) -> int | None:
-        """Return the newest schema of the wire that the broadcaster reads; None where it cannot be asked now."""
+        """Return the newest wire schema that the broadcaster reads; None if it does not answer now."""
 
 
 class RayLink:

@@ -1,4 +1,4 @@
-"""Who observes, and how each gets its events: a bounded queue and a task of its own, so that nobody waits for another."""
+"""The observers, each with a bounded queue and a separate task, so that none waits for another."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Observers:
         }
 
     def offer(self, model: str, payload: object, skip: int, *, is_stamped: bool = False) -> None:
-        """Queue a batch for every observer that has room, from row `skip` on; never waits."""
+        """Queue a batch for every observer with space in its queue, from row `skip` on; never waits."""
         payload = bytes(wire.arrived(payload))  # a copy: what waits here must not hold a piece of Ray's object store
         events = wire.declared_rows(payload) - skip
         for name, queue in self._queues.items():

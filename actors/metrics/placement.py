@@ -98,7 +98,7 @@ class Placements:
             return {model for model, removal in removals.read_all(connection).items() if removal.under_way}
 
     def removal_of(self, model: str) -> Removal | None:
-        """Return what is noted of a model that was removed or is being removed."""
+        """Return the note on a model that was removed or is being removed."""
         with self.part.read() as connection:
             return removals.read(connection, [model]).get(model)
 

@@ -1,4 +1,4 @@
-"""The background thread of a client: seals what was logged, carries the sender's commands out, and settles what comes back."""
+"""The background thread of a client: seals logged events, carries out the sender's commands, and processes replies."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Pump:
                     self._hurry.clear()
 
     def close(self, wait_s: float = 0.0) -> None:
-        """End the thread once nothing is owed, and wait for it; what is logged afterwards starts another."""
+        """End the thread once everything is acknowledged, and wait for it; a later event starts another."""
         self._ends = True
         self._wake.set()
         thread = self.thread

@@ -15,7 +15,7 @@ from actors.replies import Json, Rejection
 
 logger = logging.getLogger(__name__)
 
-NOTE_S: Final = 1.0  # between two notes of what was refused
+NOTE_S: Final = 1.0  # between two records of refusals
 
 
 class RefusalCounter:

@@ -4,8 +4,8 @@ Without I/O: no thread, no Ray, no clock and no randomness. Batches and replies 
 is an argument. The owner of a Sender carries the commands out, by whatever means, and reports what came of each.
 
 The protocol: events of one model are a stream, numbered without a gap. A reply acknowledges a batch by the stream's high-water
-mark; what is not acknowledged is sent again with the same numbers, so that the system can tell what it has already. Calls may
-overtake each other (Ray keeps no order between calls), so a gap alone means nothing: all begins again with the first batch.
+mark; unacknowledged events are resent with the same numbers, so that the system recognizes events that it already has. Calls
+may overtake each other (Ray keeps no order between calls), so a gap alone means nothing: all begins again with the first batch.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class _Stream:
 
     model: str
     producer: str
-    next_sequence: int | None  # None: it is asked for first
+    next_sequence: int | None  # None: it is queried first
     batches: deque[_Batch] = field(default_factory=deque)
     unsent: int = 0  # of `batches`, those at the end that are not in flight
     in_flight: int = 0  # calls that carry batches of this stream

@@ -1,4 +1,4 @@
-"""What is sent: one message about a group of happenings, and who can send it."""
+"""A notification: one message about a group of happenings, and the interface of its senders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ReceiverError(RuntimeError):
     """It could not be sent; the text says why, and holds no secret. `for_good`: nor will it be, whatever is tried."""
 
     def __init__(self, text: str, *, for_good: bool = False, after_s: float | None = None) -> None:
-        """Say why; `after_s`: when the receiver wants to be asked again."""
+        """Take the reason; `after_s`: when the receiver accepts a retry."""
         super().__init__(text)
         self.for_good = for_good
         self.after_s = after_s

@@ -1,6 +1,6 @@
 """Replies of the actors, as types: plain dicts on the wire, so that a caller without this package reads them too.
 
-Expected outcomes have a `status`; a caller's mistake raises an exact built-in instead. A file for each room; all are imported
+Expected outcomes have a `status`; a caller's mistake raises an exact built-in instead. One file per package; all are imported
 from here.
 """
 

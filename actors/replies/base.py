@@ -1,4 +1,4 @@
-"""What every room's replies are made of."""
+"""The common parts of all replies."""
 
 from __future__ import annotations
 

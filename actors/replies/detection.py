@@ -10,7 +10,7 @@ from actors.replies.base import Json
 
 
 class Evidence(TypedDict):
-    """One alarm of an episode: what was seen against what, by which detector. Levels are in the metric's units."""
+    """One alarm of an episode: the level, its baseline, and the detector. Levels are in the metric's units."""
 
     metric: str
     at: float  # when it was received
@@ -208,13 +208,13 @@ class Skipped(TypedDict):
 
 
 class Asked(TypedDict):
-    """What became of an episode's request: asking, skipped, ordered, or informed (nothing was asked for)."""
+    """The state of an episode's request: asking, skipped, ordered, or informed (no request)."""
 
     state: str
     reason: str | None
     asks: int
     skipped: Skipped | None
-    due_at: NotRequired[float]  # event time from which it was asked again
+    due_at: NotRequired[float]  # event time from which it was requested again
 
 
 class OrderOf(TypedDict):
@@ -242,7 +242,7 @@ class Judgement(TypedDict):
 
 
 class Episode(TypedDict):
-    """The whole record of an episode: what was seen, decided and done, and what came of it."""
+    """The whole record of an episode: observations, decisions, actions and outcome."""
 
     id: str
     model: str

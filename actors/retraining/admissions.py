@@ -138,7 +138,7 @@ class Admissions:
             case Dispatch(passed=passed):
                 order = replace(order, reason=_with_passed(reason, passed))
                 if plan.handler == tables.CHANNEL and not self._commits.limits.queues:
-                    order = replace(order, dispatched_at=now.wall_s)  # to stand in the channel is to be handed over
+                    order = replace(order, dispatched_at=now.wall_s)  # an order in the channel counts as handed over
                 self._put_armed(ground, order, plan, now)
                 return admission_of(order)
             case DryRun(passed=passed):

@@ -129,7 +129,7 @@ def verdict_of(*, verdict: object, saved: object, standard_error: object, at: ob
 
 
 def check_history(limit: int, state: str | None) -> None:
-    """Raise ValueError where the history cannot be asked for so many rows, or for such a state."""
+    """Raise ValueError if the limit or the state of a history query is invalid."""
     if not 1 <= limit <= _MAX_HISTORY:
         raise ValueError(f"limit must be from 1 to {_MAX_HISTORY}, got {limit}")
     if state is not None and state not in orders.STATES:

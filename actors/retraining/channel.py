@@ -1,4 +1,4 @@
-"""`channel`: an order stands in the store until a consumer takes it, under a lease that the consumer renews.
+"""`channel`: an order waits in the store until a consumer takes it, under a lease that the consumer renews.
 
 The dispatcher launches nothing: the consumer is the retrain. There is one live lease at a time. A consumer that is gone stops
 renewing, the lease runs out, and the order goes to the next one with a raised `attempt`, which is the fencing token.

@@ -146,7 +146,7 @@ class Retrains:
         """Yield orders of the channel as they come, of `model` or of any.
 
         Waits while there is none, and reconnects while the system is unavailable; ends after `timeout_s` without an order.
-        Leaving the loop releases no order: what was taken stays leased to this process until it is finished or the process
+        Leaving the loop releases no order: taken orders stay leased to this process until they are finished or the process
         ends. One stream without a model serves all models of a process, at the cost of one waiting call.
 
         Example:

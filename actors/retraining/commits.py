@@ -83,7 +83,7 @@ class Commits:
         return self._fence.part.read()
 
     def give_back(self) -> bool:
-        """Give what was deleted back to the file system, in one short step; True where there is more."""
+        """Return freed pages to the file system, in one short step; True if there are more."""
         return self._fence.part.give_back()
 
     def pace(self, now: Instant) -> Instant:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # How often the loop checks the orders if nobody wakes it: for expired leases, ended pauses, jobs to follow.
 _ROUND_S: Final = 1.0
-# What runs is asked after again when this share of its time so far has passed: short work soon, long training seldom.
+# The next query of a running order comes after this share of its time so far: soon for short work, seldom for long training.
 _FOLLOW_SHARE: Final = 0.05
 _LONGEST_FOLLOW_S: Final = 15.0
 # A countdown loses at most this much progress in a reboot, for one small commit each time.
@@ -111,7 +111,7 @@ class Launcher:
                     await self._nudge.wait()
 
     async def round(self) -> None:
-        """Take back what was lost, end what ran for too long, begin what is due, follow what runs."""
+        """Recover lost attempts, end orders that ran too long, start due orders, follow running ones."""
         found = await self._in_store(_look)
         self._idle = found.idle
         for order in found.came_back:
@@ -167,7 +167,7 @@ class Launcher:
             self._at[receiver] -= 1
             if not self._at[receiver]:
                 del self._at[receiver]
-            self.wake()  # there is room at this receiver, and one more place
+            self.wake()  # this receiver has a free slot, and so has the limit
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("order %s: the attempt was interrupted; looking for its outcome", id_, exc_info=error)
 
@@ -249,11 +249,11 @@ class Launcher:
     async def _forget(self, order: Order) -> None:
         try:
             await self._handler(order).forget(order)
-        except Exception as error:  # noqa: BLE001  what is not cleared up costs room, no order
+        except Exception as error:  # noqa: BLE001  a failed cleanup leaves garbage and affects no order
             logger.info("order %s: not cleaned up: %s", order.id, error)
 
     async def _pass_on(self, promises: list[tuple[Order, str]]) -> None:
-        """Hand the promises of new versions to their detectors; what is not acknowledged stays on record and goes again."""
+        """Pass the promises of new versions to their detectors; unacknowledged ones stay recorded and are sent again."""
         for order, metric in promises:
             promise = order.promise
             if promise is None or order.new_version is None:

@@ -184,6 +184,6 @@ def restore_patience(connection: Connection, model: str | None) -> None:
 
 
 def forget(connection: Connection, model: str) -> None:
-    """Delete what is kept of a model here. Silences stay: they are for patterns."""
+    """Delete a model's rows in these tables. Silences stay: they are for patterns."""
     for table in (cooldowns, deployments, patience):
         connection.execute(table.delete().where(table.c.model == model))

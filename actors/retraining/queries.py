@@ -1,4 +1,4 @@
-"""What people, detectors and handlers ask of the retraining state; nothing here changes anything."""
+"""The queries of people, detectors and handlers on the retraining state; they change nothing."""
 
 from __future__ import annotations
 

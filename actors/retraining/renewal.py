@@ -13,7 +13,7 @@ from actors.errors import NoSystemError
 logger = logging.getLogger(__name__)
 
 DISPATCHER: Final = "dispatcher"
-# What a call may take beyond the time it was asked to wait.
+# The time that a call may take beyond its waiting time.
 PATIENCE_S: Final = 10.0
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 2.0
@@ -106,7 +106,7 @@ class Leases:
 def until_answered(
     ask: Ask, method: str, arguments: dict[str, Any], timeout_s: float | None, *, outlasts_the_system: bool = False
 ) -> Any:
-    """Ask until there is an answer: every method here may be asked twice. PeerUnavailableError after `timeout_s`."""
+    """Call until there is an answer: every method here may be called twice. PeerUnavailableError after `timeout_s`."""
     give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
     pause_s = FIRST_PAUSE_S
     while True:

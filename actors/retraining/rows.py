@@ -144,7 +144,7 @@ def receiver_of(order: Order) -> str:
 
 
 def countdown_of(row: Row[Any], prefix: str) -> Countdown:
-    """Return the countdown that stands in a row's columns `prefix_...`."""
+    """Return the countdown in a row's columns `prefix_...`."""
     found = row._mapping
     since = Instant(found[f"{prefix}_wall_s"], found[f"{prefix}_boot_s"], found[f"{prefix}_boot_id"])
     return Countdown(since, found[f"{prefix}_left_s"])

@@ -29,7 +29,7 @@ from actors.retraining.rules.orders import Order, Request, Verdict
 from actors.storage import Fence, StoreError, happenings
 
 CHANNEL: Final = tables.CHANNEL
-# Versions that have come of age and are asked for at once; more wait for the next call.
+# Versions that have come of age and are requested at once; more wait for the next call.
 _MOST_AGED: Final = 100
 # Attempts that are begun in one round; more wait for the next.
 _MOST_DUE: Final = 256
@@ -307,7 +307,7 @@ class RetrainingState:
                 raise KeyError(f"silence must be the id of a known silence, got {id_!r}")
 
     def keep_house(self, now: Instant, *, keep_rows: int, keep_s: float) -> None:
-        """Put this instant on record, and delete what is too old or too much."""
+        """Record this instant, and delete rows that are too old or too many."""
         with self.commits.write() as connection:
             model_tables.put_sighting(connection, now)
             tables.prune(connection, keep_rows=keep_rows, older_than_s=now.wall_s - keep_s)
@@ -316,7 +316,7 @@ class RetrainingState:
             model_tables.prune_silences(connection, self.commits.pace(now), older_than_s=now.wall_s - keep_s)
 
     def give_back(self) -> bool:
-        """Give what was deleted back to the file system, in one short step; True where there is more."""
+        """Return freed pages to the file system, in one short step; True if there are more."""
         return self.commits.give_back()
 
 

@@ -84,7 +84,7 @@ class StateThread:
         state.begin_anew()
 
     def keep_house(self, state: RetrainingState, now: Instant) -> None:
-        """Put this instant on record, and delete what is too old or too much."""
+        """Record this instant, and delete rows that are too old or too many."""
         retention = self._settings.retention
         state.keep_house(now, keep_rows=retention.rows, keep_s=retention.age_s)
 
@@ -113,7 +113,7 @@ class StateThread:
             return any(matches(model) for model in connection.execute(select(schema.placements.c.model)).scalars())
 
     def _lives_of(self, model: str) -> int:
-        """Return how often a model was removed; StoreError while it is being removed: what is asked for waits until then."""
+        """Return how often a model was removed; StoreError while it is being removed: requests wait until then."""
         if self._thread.store is None:
             return 0
         with self._thread.store.part(SYSTEM).read() as connection:

@@ -379,7 +379,7 @@ def read_load(connection: Connection, now: Instant) -> Load:
     """Return what the limits of the queue are compared with."""
     running = connection.execute(select(func.count()).where(retrains.c.state == orders.RUNNING)).scalar_one()
     started = select(retrains.c.started_wall_s, retrains.c.started_boot_s, retrains.c.started_boot_id)
-    # By either clock: a wall that was stepped forward must not make room early.
+    # By either clock: a wall clock that was stepped forward must not free a slot early.
     recent = (retrains.c.started_wall_s > now.wall_s - HOUR_S) | (
         (retrains.c.started_boot_id == now.boot_id) & (retrains.c.started_boot_s > now.boot_s - HOUR_S)
     )
@@ -468,7 +468,7 @@ def end_attempt(connection: Connection, order: Order, outcome: str, reason: str,
 def prune(connection: Connection, *, keep_rows: int, older_than_s: float, batch: int = 1000) -> int:
     """Delete ended orders and decisions beyond the newest `keep_rows` or requested before `older_than_s`; count them.
 
-    At most `batch` at a time, so that nobody waits long; active orders and each model's cooldown stay.
+    At most `batch` at a time, so that other calls do not wait long; active orders and each model's cooldown stay.
     """
     newest = connection.execute(select(func.max(retrains.c.seq))).scalar() or 0
     gone = select(retrains.c.id).where(

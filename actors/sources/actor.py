@@ -1,6 +1,6 @@
 """Sources: the process that reads them, one thread each, so that one that is slow or down delays no other.
 
-It runs only where the configuration has sources. On restart: places, numbers and what was not acknowledged are in the store; it
+It runs only where the configuration has sources. On restart: positions, numbers and unacknowledged rows are in the store; it
 goes on there. A predecessor that still runs is fenced off before its first commit, so each source is read by one process.
 """
 

@@ -1,4 +1,4 @@
-"""Feed: one source from its place to the system, step by step; what is committed is sent before anything more is read."""
+"""Feed: one source from its position to the system, step by step; it sends committed rows before it reads more."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Files:
         self._disk: _Disk = _Remote(settings.path) if "://" in settings.path else _Local(settings.path)
 
     def read(self, place: Place, now_s: float) -> Answer:
-        """Return what was appended and what is new."""
+        """Return the appended and the new files."""
         known: dict[str, dict[str, Any]] = dict(place or {})
         sizes = {path: size for path, size in self._disk.sizes().items() if self._format(path)}
         rows: list[Row] = []

@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Refusals:
-    """Counts what is no event, and keeps the first reason."""
+    """Counts rows that are no events, and keeps the first reason."""
 
     count: int = 0
     problem: str | None = field(default=None)

@@ -116,7 +116,7 @@ class SourcesState:
             return failures
 
     def pending(self, source: str) -> list[Pending]:
-        """Return the first of what is not acknowledged, in its order."""
+        """Return the first unacknowledged entries, in their order."""
         streams = source_streams
         joined = source_outbox.outerjoin(
             streams, (streams.c.source == source_outbox.c.source) & (streams.c.model == source_outbox.c.model)

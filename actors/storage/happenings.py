@@ -1,4 +1,4 @@
-"""The table `happenings` of a part: its room writes a row in the same transaction that makes it true.
+"""The table `happenings` of a part: its actor writes a row in the same transaction that makes it true.
 
     DETECTOR = PartKind("detector")
     happened = happenings.table(DETECTOR)
@@ -26,7 +26,7 @@ from actors.replies import Happening, NumberedHappening
 from actors.storage.schema import SYSTEM, BigInt, PartKind, insert_or_keep
 from actors.storage.store import HAPPENED, Part, Store
 
-_PRUNED: Final = 1000  # rows in one step, so that nobody waits long
+_PRUNED: Final = 1000  # rows in one step, so that no writer waits long
 _SYSTEM_ROWS: Final = 10_000
 _ONE_AFTER_THE_OTHER: Final = text("SELECT pg_advisory_xact_lock(hashtext('visutility happenings'))")
 

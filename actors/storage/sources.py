@@ -66,7 +66,7 @@ class SourceShown(TypedDict):
 
 
 def read_sources(connection: Connection) -> dict[str, SourceShown]:
-    """Return what is known of each source that was configured once and asked."""
+    """Return the state of each source that was ever configured and polled."""
     counted = select(source_outbox.c.source, func.sum(source_outbox.c.rows)).group_by(source_outbox.c.source)
     waiting = {str(name): int(rows) for name, rows in connection.execute(counted)}
     return {

@@ -112,7 +112,7 @@ class Part:
             raise StoreLostError(f"{self._file.parent} is read-only")
 
     def give_back(self) -> bool:
-        """Give what was deleted back to the file system, in one short step; True where there is more.
+        """Return freed pages to the file system, in one short step; True if there are more.
 
         For after rows were deleted; it waits for nobody. PostgreSQL does so by itself (autovacuum): False.
 

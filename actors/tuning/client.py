@@ -185,7 +185,7 @@ class Tuning:
         return trials
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        """Ask the tuner; a restart of it costs a pause, not an error. Every method may safely be asked twice.
+        """Call the tuner; a restart of it costs a pause, not an error. Every method may safely be called twice.
 
         NotConnectedError at once where this process is connected to no cluster.
         """

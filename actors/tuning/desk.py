@@ -40,7 +40,7 @@ class State(Protocol):
     """The state of the desk: jobs change it in memory, then it is committed."""
 
     def open(self) -> None:
-        """Be ready for jobs: open the store and read what is kept, where that has not been done."""
+        """Prepare for jobs: open the store and read the state, unless that has been done."""
 
     def commit(self) -> None:
         """Write what the jobs have changed, in one fenced transaction."""
@@ -81,7 +81,7 @@ class Desk:
     async def do(self, job: Callable[[], T], *, study: str | None = None) -> T:
         """Run `job` and return its answer once it is committed.
 
-        `study` is ended if what the job changes cannot be stored. Raises DeskUnavailableError where the store cannot be
+        `study` ends if the changes of the job cannot be stored. Raises DeskUnavailableError where the store cannot be
         reached, UnstorableError, and the job's own ValueError and KeyError.
         """
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The workers of the tuner: how many each study gets, when they are launched, and what is learnt of their ends.
+"""The workers of the tuner: how many each study gets, when they are launched, and how their ends are noticed.
 
 Workers are launched by the runner, so they outlive a restart of the tuner. Nothing here happens while no study runs: no clock
 ticks and nobody is asked.
@@ -123,7 +123,7 @@ class Staff:
             if len(self._capacity) >= _MAX_SHAPES:
                 self._capacity.clear()
             self._capacity[shape] = (now_s, tasks)
-        return max(tasks, 1)  # one task that waits for its resources shows an autoscaler what is wanted
+        return max(tasks, 1)  # one task that waits for its resources tells an autoscaler what to add
 
     async def _launch_all(self, running: Running) -> None:
         wanted = [(study, plan, key) for study, (plan, keys) in running.items() for key in self._unlaunched.intersection(keys)]

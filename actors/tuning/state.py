@@ -163,7 +163,7 @@ class TuningState:
             return tuner_tables.sweep(connection, study)
 
     def give_back(self) -> bool:
-        """Give what was deleted back to the file system, in one short step; True where there is more."""
+        """Return freed pages to the file system, in one short step; True if there are more."""
         return self._owned().part.give_back()
 
     def study(self, name: str) -> StudySummary | None:
@@ -357,7 +357,7 @@ def load(connection: Connection, study: str, plan: Plan, clock: Clock) -> StudyL
     try:
         return StudyLedger(study, plan, trials=trials, sessions=sessions, reports=reports)
     except (StrategyError, ValueError) as error:
-        # A strategy that cannot be made again must not stand in the way of the other studies.
+        # A strategy that cannot be created again must not affect the other studies.
         ledger = StudyLedger(study, plan.with_random_strategy(), trials=trials, sessions=sessions, reports=reports)
         ledger.fail(str(error))
         return ledger

@@ -26,7 +26,7 @@ class Study:
     """
 
     def __init__(self, read_summary: Callable[[], StudySummary], read_trials: Callable[[], Sequence[TrialRow]]) -> None:
-        """Read the study's summary; its trials are read when they are asked for."""
+        """Read the study's summary; its trials are read at their first use."""
         self._read_summary = read_summary
         self._read_trials = read_trials
         self._trials: list[Trial] | None = None

@@ -1,6 +1,6 @@
 """Tables of the part `tuner`: studies, trials, leases to workers, reports; and how they are read.
 
-A trial has a row once it has an outcome or waits for another attempt; while a worker holds it, it stands in that worker's
+A trial has a row once it has an outcome or waits for another attempt; while a worker holds it, it is in that worker's
 row instead, with its parameters. One row per lease and one per outcome is all that a trial costs.
 """
 

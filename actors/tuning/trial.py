@@ -1,4 +1,4 @@
-"""One trial of a study as a user reads it, and what is computed from several of them."""
+"""One trial of a study as a user reads it, and functions of several trials."""
 
 from __future__ import annotations
 

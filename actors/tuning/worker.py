@@ -126,7 +126,7 @@ class Worker:
             idle_since_s = time.monotonic()
 
     def _run_all(self, executor: Executor, leases: list[Lease]) -> list[Result]:
-        """Run what is leased, in order, to the end of it or of the study."""
+        """Run the leased trials in order, to the end of the lease or of the study."""
         results: list[Result] = []
         for trial, attempt, params in leases:
             began_s = time.perf_counter()

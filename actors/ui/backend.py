@@ -112,7 +112,7 @@ class Backend(Protocol):
         ...
 
     def happenings(self, seen: Mapping[str, int], limit: int) -> list[NumberedHappening]:
-        """Return what was written after the last number seen of each part, up to `limit` rows of each."""
+        """Return the rows after the last number seen of each part, up to `limit` rows of each."""
         ...
 
     def broadcast(self, events: list[Any], producer: str | None, sequence: int | None) -> Broadcasted:
@@ -262,7 +262,7 @@ class StoreBackend:
         raise KeyError(f"model must be one of this store, got {model!r}")
 
     def happenings(self, seen: Mapping[str, int], limit: int) -> list[NumberedHappening]:
-        """Return what was written after the last number seen of each part, in the order of each part's numbers."""
+        """Return the rows after the last number seen of each part, in the order of each part's numbers."""
         return happenings.after(self._store, seen, limit)
 
     def broadcast(self, events: list[Any], producer: str | None, sequence: int | None) -> Broadcasted:

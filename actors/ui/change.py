@@ -1,7 +1,7 @@
 """One cursor over the whole store: a string that changes with every commit. It keeps open pages live.
 
 SQLite counts the commits of other connections by itself (`PRAGMA data_version`), which costs some microseconds a file.
-PostgreSQL is asked for the largest transaction that has ended.
+On PostgreSQL it is the largest transaction that has ended.
 """
 
 from __future__ import annotations

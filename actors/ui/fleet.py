@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from actors.labels import Selector
 
 PAGE_ROWS: Final = 50
-# The worst first: what a person has to look at stands on top.
+# The worst first: a person must see it at the top.
 STATES: Final = ("drifting", "error", "warning", "no_data", "learning", "stable")
 _RANK: Final = {state: rank for rank, state in enumerate(STATES)}
 
@@ -78,7 +78,7 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 
 
 class Table(list[Row]):
-    """The rows in the order of names, which keeps each order and the counts that it was asked for: a page sorts nothing again.
+    """The rows in the order of names; caches each sort order and the counts that pages request.
 
     Its rows never change once it is made.
     """
@@ -112,7 +112,7 @@ def rows_of(models: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def page_of(rows: Table, wanted: Wanted) -> Page:
-    """Return the page that is asked for; a page beyond the last is the last."""
+    """Return the requested page; a page beyond the last is the last."""
     text = wanted.text.casefold()
     sort = wanted.sort if wanted.sort in SORTS else "state"
     everything = rows.ordered(sort, descending=wanted.descending)

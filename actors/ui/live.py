@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.25
 MAX_OPEN: Final = 200
-# Proxies close what is silent for a minute, and a page that is gone is noticed by writing to it.
+# Proxies close a connection that is silent for a minute, and only writing shows that a page is gone.
 _BEAT_S: Final = 20.0
 
 

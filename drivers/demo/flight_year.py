@@ -125,7 +125,7 @@ class ServingJob:
             raise RuntimeError(f"not every event was counted: {counts}")
 
     def _decided(self) -> RetrainOrder | None:
-        """Wait until the system has decided about what was logged; give the order, if there is one."""
+        """Wait until the system has decided on the logged events; return the order, if there is one."""
         deadline_s = time.monotonic() + _DECISION_S
         while True:
             told = self._system.status()
@@ -142,7 +142,7 @@ class ServingJob:
         return order
 
     def _retrain(self, order: RetrainOrder, now_s: float) -> None:
-        """Train with the parameters that came with the order, on what is known at `now_s`, and go live."""
+        """Train with the order's parameters, on the data known at `now_s`, and go live."""
         tuning: Mapping[str, Any] = order.event.explanation["tuning"]  # type: ignore[assignment]  # a plain dict, by the wire
         asked = {"id": order.id, **{key: getattr(order.event, key) for key in ("metric", "triggered_at", "episode")}}
         asked["explanation"] = dict(order.event.explanation)

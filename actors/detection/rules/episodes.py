@@ -37,7 +37,7 @@ from actors.replies import Episode, Evidence, OrderOf, ShortfallNumbers
 from actors.wire import Floats
 
 MAX_EVIDENCE: Final = 32  # alarms kept with all their numbers; of the others the count
-# After a retrain the level may wander for a while: as often the events that recovery needs, before a person is asked.
+# After a retrain the level may wander for a while: this many times the events that recovery needs, before a person is asked.
 _PATIENCE: Final = 3
 
 
@@ -176,7 +176,7 @@ class EpisodeBook(Shelf):
     # --- the order
 
     def reply(self, episode: str, reply: Mapping[str, Any], now: Instant, pace: Instant | None = None) -> list[Effect]:
-        """Take the dispatcher's reply to the request of an episode; what is skipped waits on the clock of `pace`, or `now`."""
+        """Apply the dispatcher's reply to an episode's request; a skipped request waits on the clock of `pace`, or `now`."""
         record = self._held.get(episode)
         if record is None or record["order"] is not None:
             return []
@@ -234,7 +234,7 @@ class EpisodeBook(Shelf):
         why = "the retrain is done" if new_version is None else f"the retrain is done: version {new_version}"
         effects = self._close(record, "done", why, now)
         if new_version is None:
-            # The same version goes on: what was learned since the alarm is the drifted level.
+            # The same version continues: the level learned since the alarm is the drifted one.
             record["after"] = {"version": record["version"]}
             effects += [rearm(record["version"], m, RecoveryWatch.from_dict(w)) for m, w in record["watches"].items()]
         return effects
@@ -249,7 +249,7 @@ class EpisodeBook(Shelf):
         return min((wait for wait in waits if wait is not None), default=None)
 
     def tick(self, now: Instant, pace: Instant | None = None, *, pays: bool = True) -> list[Effect]:
-        """Ask again for what was skipped, where the wait has ended on the clock of `pace`, or `now`.
+        """Repeat skipped requests whose wait has ended on the clock of `pace`, or `now`.
 
         A shortfall asks again only where a retrain still `pays`.
         """
@@ -268,7 +268,7 @@ class EpisodeBook(Shelf):
         return effects
 
     def ask_again(self, now: Instant) -> None:
-        """Let what was refused for good be due again: a changed configuration may answer otherwise."""
+        """Make permanently refused requests due again: a changed configuration may accept them."""
         for record in self._held.values():
             request = record["request"]
             if request["state"] == "skipped" and request["skipped"] is None and record["closed_at"] is None:

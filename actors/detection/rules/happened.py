@@ -18,7 +18,7 @@ _REPEATED: Final = frozenset({"flag", "judged"})  # may be decided of an episode
 
 
 def in_records(records: Iterable[Episode], at: float) -> list[Happening]:
-    """Return what was decided at `at`, the time of this commit, about the episodes that it writes."""
+    """Return the decisions at `at`, the time of this commit, on the episodes that it writes."""
     return [
         _of(record, decision)
         for record in records

@@ -23,7 +23,7 @@ from actors.replies import MetricProgress
 from actors.wire import Batch, Bools, Floats, Indices, rows_of
 
 MAX_VERSIONS: Final = 64  # of one model, kept with their detectors; the one that was silent longest goes first
-_USUAL_BUDGET: Final = 10_000.0  # events, where a duration is asked for and no rate is known yet
+_USUAL_BUDGET: Final = 10_000.0  # events, for a budget in time while no rate is known
 # A dozen events tell a rate well enough, long before a detector has warmed up; each doubling of their number corrects it.
 _RATE_EVENTS: Final = 12
 # Of a duration. Below 300 events a detector spends its budget while it learns: thirty days of daily values are no budget.
@@ -400,5 +400,5 @@ class Monitor:
 
 
 def _unusable(detector: str) -> str:
-    """Name the kind of state that stands in for this detector's."""
+    """Return the kind of state that replaces this detector's."""
     return f"unusable:{detector}"

@@ -40,7 +40,7 @@ class Promise:
         return bytes(msgpack.packb({"v": 2, "promise": said}))
 
     def record(self) -> PromiseRecord:
-        """Return what is kept of it under its version."""
+        """Return the fields that its version keeps."""
         return {"values": dict(self.values), "n": self.n, "source": self.source}
 
 

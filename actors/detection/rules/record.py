@@ -101,7 +101,7 @@ def observed_drift(evidence: Evidence) -> float | None:
 def asks_at(record: Episode) -> float:
     """Return the event time at which an episode asks: that of its alarm, or that at which the wait ended.
 
-    It depends on no cut of the events into batches, so a replay decides the same however fast it is. Rounded up, so that no
+    It does not depend on how events are cut into batches, so a replay decides the same at any speed. Rounded up, so that no
     rounding error asks a moment too early.
     """
     due_at = record["request"].get("due_at")

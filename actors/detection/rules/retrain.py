@@ -27,7 +27,7 @@ from actors.wire import Batch, Bools, Floats, Indices
 
 Z: Final = 2.0  # standard errors that are put down to chance
 MAX_PROMISES: Final = 64  # of one model, the newest; that of a version that is live or compared stays
-_NO_PRICE: Final = 1e300  # where nothing is ordered by price, what is lost is shown all the same
+_NO_PRICE: Final = 1e300  # if nothing is ordered by price, the errors lost are still shown
 _USED: Final = "cross_validation"
 
 
@@ -349,7 +349,7 @@ class RetrainWatch:
         self._weighed, self._unused = memory["weighed"], memory["unused"]
         self._since, self._retrains = memory["since"], memory["retrains"]
         live = self.versions.live
-        if memory["shown"]["metric"] != self._rule.metric:  # another metric is asked for: what it promised, and lost, is new
+        if memory["shown"]["metric"] != self._rule.metric:  # another metric: its promise and its losses are new
             self._standing = None
             if live is not None:
                 self._begin_rule(live)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypedDict
 
 Verdict = Literal["paid", "did not pay"]
 
-# A retrain that has not saved its price by then will not: what is saved later is due to the world, not to the retrain.
+# A retrain that has not saved its price by then will not: later savings are due to the world, not to the retrain.
 LONGEST_S = 90 * 86_400.0
 _VARIANCE_MIN = 0.01  # of one row, as in actors.drift.Shortfall: a rate of 0 or 1 is not free of noise
 

@@ -47,7 +47,10 @@ Silenced = Callable[[str, Mapping[str, str]], bool]
 
 
 class Board:
-    """What is told to whom. `changed` and `health_changed` name what is to be stored; whoever stores it clears them."""
+    """The notifications per receiver.
+
+    `changed` and `health_changed` name unsaved state; the code that stores it clears them.
+    """
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         """Begin empty, or where `state` left off."""

@@ -1,4 +1,4 @@
-"""One group: what is told together, when it is, and what of it has been told.
+"""One group: the happenings of one message, when it is due, and what has been sent.
 
 The first of a group waits `wait_s` for others; a later one comes `interval_s` after the message before, and what still fires is
 told again every `repeat_s`. Nothing that came in leaves before it has been in a message that was delivered.

@@ -30,7 +30,7 @@ class Handler(Protocol):
     async def follow(self, order: Order) -> Outcome:
         """Return what has become of an attempt that was begun, perhaps by a predecessor of this process.
 
-        Launched: it goes on, or cannot be asked now. Retry with `after_s=0`: nothing of it is left, or nobody knows and
+        Launched: it continues, or its state is unknown now. Retry with `after_s=0`: nothing of it is left, or nobody knows and
         sending again does no harm.
         """
 
@@ -38,7 +38,7 @@ class Handler(Protocol):
         """End an attempt that has run for too long; return whether nothing of it runs any more. Called until it is so."""
 
     async def forget(self, order: Order) -> None:
-        """Clear up after an attempt whose outcome is on record now; failing here costs nothing but room."""
+        """Clean up after an attempt whose outcome is recorded; a failure here only leaves garbage."""
 
 
 class ParametersInForce(Protocol):
@@ -52,7 +52,7 @@ class ParametersInForce(Protocol):
 class Surroundings:
     """The context of a handler besides its own settings.
 
-    `environment` holds secrets and what `${NAME}` stands for; `threads` are for calls that block.
+    `environment` holds secrets and the values of `${NAME}`; `threads` are for calls that block.
     """
 
     namespace: str
@@ -73,7 +73,7 @@ def event_of(order: Order) -> RetrainEvent:
 
 
 def event_fields(order: Order) -> EventFields:
-    """Return the same as plain values, for the wire; what a study found stands in `explanation` under `tuning`.
+    """Return the same as plain values, for the wire; the result of a study is in `explanation` under `tuning`.
 
     A person's order has seen no drift: its `observed_drift` is 0.0.
     """

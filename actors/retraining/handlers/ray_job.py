@@ -47,7 +47,7 @@ class Jobs(Protocol):
 
 
 class RayJobHandler:
-    """Submits a job once per order, however often it is asked to; Ray's token authentication is obeyed by Ray's client."""
+    """Submits one job per order, however often it is called; Ray's client handles token authentication."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class RayJobHandler:
         return await self._surroundings.in_thread(lambda: self._launched(settings, order), timeout_s=_CALL_S)
 
     async def follow(self, order: Order) -> Outcome:
-        """Ask how the job goes; while the Jobs API cannot be asked, it goes on."""
+        """Query the job's state; while the Jobs API does not answer, the job counts as running."""
         settings = self._settings.expanded(self._surroundings.environment)
         try:
             return await self._surroundings.in_thread(lambda: self._followed(settings, order), timeout_s=_CALL_S)
@@ -84,7 +84,7 @@ class RayJobHandler:
         jobs = self._connect(settings.address)
         known = _find(jobs, order.id)
         if known is not None and known.status in _ENDED and not _of_this_round(known, order):
-            jobs.delete_job(order.id)  # put back by hand: the job of the round before has ended and makes room
+            jobs.delete_job(order.id)  # retried by hand: the job of the previous round has ended and can be replaced
             known = None
         if known is None:
             try:

@@ -53,7 +53,7 @@ def run(*, target: str, event: dict[str, Any]) -> dict[str, Any] | None:
         return {"new_version": result}
     if not isinstance(result, dict) or result.get("new_version") is None:
         return None
-    # Only what is needed leaves the task: a model or a frame returned alongside would be copied into the runner.
+    # Only the needed values leave the task: a model or a frame returned alongside would be copied into the runner.
     return {"new_version": str(result["new_version"])} | {key: result.get(key) for key in _PROMISE}
 
 

@@ -13,7 +13,7 @@ class Countdown:
 
     Time counts as passed only where the clock since boot saw it pass: within the boot of `since`. What passed while the
     machine was off, or on another machine, is unknown and does not count, so after a reboot or a failover to another node a
-    countdown may last longer than was asked, by at most what had run since the last sighting (`rebased`), never shorter.
+    countdown may last longer than configured, by at most the time since the last recorded time (`rebased`), never shorter.
     """
 
     since: Instant

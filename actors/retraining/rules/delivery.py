@@ -133,5 +133,5 @@ class Backoff:
         return max(planned_s, min(at_least_s or 0.0, _LONGEST_OBEYED_S))
 
 
-# A receiver that asks for more than a day is asked again after a day.
+# A receiver that asks for a pause of more than a day is tried again after a day.
 _LONGEST_OBEYED_S = 86_400.0

@@ -134,7 +134,7 @@ def matches(pattern: str, model: str) -> bool:
 
 
 def is_pattern(name: str) -> bool:
-    """Tell whether `name` stands for several models; the names of models hold none of `* ? [`."""
+    """Tell whether `name` is a pattern; the names of models contain none of `* ? [`."""
     return any(mark in name for mark in _MARKS)
 
 
@@ -149,7 +149,7 @@ def can_match(pattern: str) -> bool:
         # As fnmatch reads a class: `!` and `]` may come first in it.
         end = pattern.find("]", at + 2 + pattern.startswith("!", at + 1))
         if end < 0:
-            return False  # a bracket that stands for itself, which no name holds
+            return False  # a literal bracket, which no name contains
         one = pattern[at : end + 1]
         if not any(fnmatchcase(each, one) for each in {*one, *_PRINTABLE} - set(_MARKS)):
             return False

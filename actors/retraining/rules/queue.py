@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-# Every so manieth start goes to the oldest order, so that nobody starves however much others lose.
+# Every nth start goes to the oldest order, so that no order starves however much others lose.
 OLDEST_EVERY: Final = 4
 HOUR_S: Final = 3600.0
 

@@ -16,7 +16,7 @@ class _Asked(NamedTuple):
 
 
 class Timetable:
-    """Starts orders as the dispatcher's queue does, each at the moment at which there is room for it.
+    """Starts orders like the dispatcher's queue, each at the moment when a slot becomes free.
 
     >>> started = []
     >>> table = Timetable(Limits(max_running=1))
@@ -46,10 +46,10 @@ class Timetable:
         self._waiting.pop(id_, None)
 
     def advance(self, to_s: float) -> None:
-        """Move the clock on: start what finds room until then, each at its moment. The clock never goes back."""
+        """Move the clock on: start every order that gets a slot until then, at its moment. The clock never goes back."""
         while True:
             self._start_what_fits()
-            # Nothing but these makes room.
+            # Only these free a slot.
             moments = [*self._ends, *(start + HOUR_S for start in self._starts)]
             later = [each for each in moments if self._now_s < each <= to_s]
             if not later or not self._waiting:

@@ -30,7 +30,7 @@ from actors.tuning.rules.steps import Outcome
 
 logger = logging.getLogger(__name__)
 
-# Of what a trial prints, so much is passed on to the worker's log, and so much stands in the error of a crash.
+# How much of a trial's output goes into the worker's log, and into the error of a crash.
 _MAX_PASSED_ON_BYTES = 64 * 1024
 _MAX_TAIL_BYTES = 1500
 # How often is looked whether a trial that prints and prints has filled more than this of the disk.
@@ -219,7 +219,7 @@ class IsolatedExecutor:
         return f"{text}\n{tail}" if tail else text
 
     def _bound_output(self) -> None:
-        """Drop what was printed, but for its end, where it has become too much."""
+        """Truncate the output to its end if it has become too long."""
         size = os.fstat(self._output.fileno()).st_size
         if size > _MAX_OUTPUT_BYTES:
             self._output.seek(size - _MAX_PASSED_ON_BYTES)

@@ -1,6 +1,6 @@
-"""Local modules that travelled with an objective: a worker imports them from what was shipped, without having their files.
+"""Local modules that were shipped with an objective: a worker imports them without having their files.
 
-The finder stands before all others, so that what was shipped wins over a file of the same name that the worker may have.
+The finder comes before all others, so that a shipped module wins over a file of the same name on the worker.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class RunningTrial:
     """
 
     def __init__(self, assignment: Assignment, *, seed: Callable[[], int], context: Json | None, reported: Reported) -> None:
-        """Made by an executor; `seed` is asked when the objective asks."""
+        """Start as an executor's trial; `seed` is called when the objective reads it."""
         self.id = assignment.trial
         self.attempt = assignment.attempt
         self.params: Json = json.loads(assignment.params)

@@ -40,7 +40,7 @@ def main(descriptor: int) -> None:
             control.send(["failed", str(error)])
             return
         gc.collect()
-        gc.freeze()  # what is there by now is never collected, so that children do not copy its pages
+        gc.freeze()  # exclude existing objects from garbage collection, so that children do not copy their pages
         control.send(["loaded", ""])
         _serve(control, objective, terms)
     except ClosedError:

@@ -201,7 +201,7 @@ class TrialBook:
             self._finish(trial, FAILED, now_s)
 
     def give_back(self, worker: str, trials: Iterable[int], *, cancelled: bool = False) -> None:
-        """Take back what a worker leaves without having run it, or what is cancelled with the study."""
+        """Take back trials that a worker has not run, or that are cancelled with the study."""
         for trial_id in trials:
             if self._holder.get(trial_id) == worker:
                 del self._holder[trial_id]

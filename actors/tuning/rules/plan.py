@@ -41,7 +41,7 @@ class StudyOptions(TypedDict, total=False):
     - `resources`: what one trial needs, `{"cpu": 0.5, "gpu": 1, "memory_bytes": 2e9, "custom": 1}`
     - `early_stopping`: `asha`, `median`, or `{"name": ..., **options}`
     - `context`: plain values that reach the objective as `trial.context`
-    - `first`: parameters to try before the strategy is asked, such as those in force
+    - `first`: parameters to try before those of the strategy, such as the current ones
     """
 
     strategy: str | Mapping[str, Any]

@@ -64,7 +64,7 @@ class Result(NamedTuple):
 
 
 class Report(NamedTuple):
-    """An intermediate value of one attempt: a row of the wire. `value` None stands for what is no finite number."""
+    """An intermediate value of one attempt: a row of the wire. `value` is None for a value that is not a finite number."""
 
     trial: int
     attempt: int

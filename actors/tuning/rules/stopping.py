@@ -51,7 +51,7 @@ class NeverStop:
 class AsynchronousHalving:
     """ASHA, the stopping variant (Li et al., 2020, MLSys; as in Ray Tune).
 
-    Rungs stand at `min_steps * reduction**k`. At the first report at or beyond a rung the trial's loss is entered there, and
+    Rungs are at `min_steps * reduction**k`. At the first report at or beyond a rung the trial's loss is entered there, and
     the trial goes on if it is within the best 1/`reduction` of those entered so far (the first ones always are).
     """
 

@@ -22,7 +22,7 @@ class OptunaTuner:
     """Asks one Optuna sampler and tells it every result; learns across parallel trials."""
 
     def __init__(self, space: object, *, sampler: str, seed: int | None = None, **options: Any) -> None:
-        """Search `space` by `optuna.samplers.<sampler>(**options)`; ValueError names what is unknown or missing."""
+        """Search `space` by `optuna.samplers.<sampler>(**options)`; ValueError names the unknown or missing part."""
         try:
             import optuna  # noqa: PLC0415  an extra, and half a second to import
         except ImportError:

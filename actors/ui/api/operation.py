@@ -103,7 +103,7 @@ class _Endpoint:
         return Response(text, media_type=JSON, headers={"cache-control": "no-store"})
 
     def _done(self, path: dict[str, str], query: list[tuple[str, str]], kind: str, body: bytes, visitor: Visitor) -> bytes:
-        """Check what is asked, do it and write the answer; all of it in a thread, since a body may be large."""
+        """Check the request, carry it out and write the answer; all in a thread, because a body may be large."""
         operation = self._operation
         for name, value in path.items():
             rule = wire.stored_rule(value)

@@ -56,7 +56,7 @@ def wrong(status: int, field: str, value: object, rule: str) -> RefusedError:
 
 
 def problem(status: int, detail: str, errors: Sequence[FieldProblem] = (), retry_in_s: float | None = None) -> Response:
-    """Return the answer; `retry_in_s` also stands in the header Retry-After, in whole seconds."""
+    """Return the answer; `retry_in_s` is also in the header Retry-After, in whole seconds."""
     body: Problem = {"type": "about:blank", "title": http.HTTPStatus(status).phrase, "status": status, "detail": detail}
     headers: dict[str, str] = {"cache-control": "no-store"}
     if errors:

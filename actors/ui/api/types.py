@@ -31,7 +31,7 @@ def _no_text(value: object) -> object:
 
 
 class Request(BaseModel):
-    """What is asked; a name that it does not know is refused."""
+    """The arguments of a request; unknown names are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -245,7 +245,7 @@ class ModelShown(TypedDict):
 
 
 class HappeningPage(TypedDict):
-    """What was written after a cursor, in order of writing; `cursor` goes on from here."""
+    """The rows after a cursor, in order of writing; `cursor` is the next position."""
 
     happenings: list[NumberedHappening]
     cursor: str

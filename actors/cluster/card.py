@@ -15,6 +15,8 @@ from typing import Final, Literal
 
 from ray.experimental import internal_kv
 
+from actors.cluster import connection
+
 _PREFIX: Final = "system:"
 _KV_NAMESPACE: Final = b"visutility"
 _ELSEWHERE_S: Final = 15.0
@@ -38,7 +40,8 @@ class Card:
 
 
 def read(namespace: str) -> Card | None:
-    """Return the card of `namespace`, or None if no system was started there."""
+    """Return the card of `namespace`, or None if no system was started there; NotConnectedError as `connection.require_own`."""
+    connection.require_own(f"the system in namespace {namespace!r}")
     value = internal_kv._internal_kv_get(_key(namespace), namespace=_KV_NAMESPACE)  # noqa: SLF001 Ray has no public one
     return None if value is None else Card(**json.loads(value))
 

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 import ray
 
+from actors.errors import NotConnectedError
+
 logger = logging.getLogger(__name__)
 
 # What to do without an address: start a private Ray, or look for one that runs on this machine.
@@ -32,11 +34,12 @@ def attach(address: str | None, *, otherwise: Otherwise, dashboard: bool = False
 
     Raises:
         ValueError: the address cannot be used.
-        ConnectionError: nothing answers.
+        ConnectionError: nothing answers, or the process was forked from one that is connected.
     """
     wanted = address or os.environ.get("RAY_ADDRESS") or None
     refuse_client(wanted)
     if ray.is_initialized():
+        require_own("connect")
         _refuse_other(address)
         return False
     if wanted is not None and wanted != "local":
@@ -82,6 +85,29 @@ _inherited: object = None
 def is_own() -> bool:
     """Return whether this process has a Ray connection of its own; one inherited through a fork cannot be used."""
     return ray.is_initialized() and worker() is not _inherited
+
+
+def require_own(what: str) -> None:
+    """Raise NotConnectedError at once where Ray would wait for ever (in a fork), or start a cluster of its own.
+
+    Args:
+        what: is asked for; the message begins with it.
+    """
+    if not is_own():
+        raise NotConnectedError(f"{what}: {lacking()}")
+
+
+def lacking() -> str:
+    """Return why a process that has no Ray connection of its own has none, and the way out."""
+    if ray.is_initialized():
+        return (
+            "this process has no Ray connection of its own, since it was forked from one that is connected: start it by spawn "
+            '(multiprocessing.get_context("spawn")), and call actors.connect() there first'
+        )
+    return (
+        "this process has no Ray connection of its own (a spawned process starts without one): "
+        "call actors.connect() or ray.init() here first"
+    )
 
 
 def worker() -> object:

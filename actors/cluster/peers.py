@@ -23,10 +23,7 @@ class NotConnectedError(PeerUnavailableError, errors.NotConnectedError):
     """This process has no Ray connection of its own: never made, given up, or inherited through a fork."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what}: this process has no Ray connection of its own (a forked or spawned process starts without one): "
-            "call actors.connect() or ray.init() here first"
-        )
+        super().__init__(f"{what}: {connection.lacking()}")
 
 
 class Peers(Protocol):
@@ -79,6 +76,9 @@ class BlockingPeers:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
         self._handles: dict[str, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BlockingPeers, (self._namespace,)
 
     def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
         """Call by name and wait; PeerUnavailableError and the method's own errors as in `Peers.call`.

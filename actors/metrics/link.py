@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from actors.cluster import connection
 from actors.errors import NotConnectedError, ours
 from actors.messages import Message
 from actors.replies import Ingested
@@ -46,13 +47,10 @@ class RayLink:
         self._handle: Any = None
         self._schema: int | None = None  # of the broadcaster that `_handle` names
         self._look_at_s = 0.0
-        # Ray's connection does not survive a fork: a child has none until it has made its own.
-        self._forked_worker: object = None
 
     def forked(self) -> None:
         """Learn that this process is a fork: the parent's connection is not ours."""
         self._lose()
-        self._forked_worker = _worker()
 
     def send(self, batches: list[Message]) -> Any | None:
         """Begin the call."""
@@ -97,8 +95,7 @@ class RayLink:
         """Call and wait."""
         self._look_at_s = 0.0
         handle = self._found()
-        if not ray.is_initialized():
-            raise NotConnectedError("this process is not connected to a Ray cluster: call ray.init() or actors.connect() first")
+        connection.require_own(method)
         if handle is None:
             raise NotConnectedError(f"no broadcaster is running in namespace {self._namespace!r}")
         try:
@@ -122,23 +119,16 @@ class RayLink:
         self._handle = self._schema = None
 
     def _is_connected(self) -> bool:
-        """Tell whether this process is on a cluster; where it is not, Ray's functions would start one by themselves."""
-        if not ray.is_initialized():
+        """Tell whether this process has a connection of its own: otherwise Ray starts one, or waits for ever in a fork."""
+        if not connection.is_own():
             self._lose()
-        return ray.is_initialized()
+        return connection.is_own()
 
     def _found(self) -> Any:
         if self._is_connected() and self._handle is None and time.monotonic() >= self._look_at_s:
             self._look_at_s = time.monotonic() + _FIND_S
-            if _worker() is not self._forked_worker:
-                try:
-                    self._handle = ray.get_actor("broadcaster", namespace=self._namespace)
-                except (ValueError, RayError):
-                    return None
+            try:
+                self._handle = ray.get_actor("broadcaster", namespace=self._namespace)
+            except (ValueError, RayError):
+                return None
         return self._handle
-
-
-def _worker() -> object:
-    from ray._private import worker  # noqa: PLC0415  private: only where a process may be a fork
-
-    return getattr(worker.global_worker, "core_worker", None)

@@ -17,7 +17,7 @@ from ray import cloudpickle
 from actors import wire
 from actors.checks import shown
 from actors.clock import SystemClock
-from actors.cluster import deployment
+from actors.cluster import connection, deployment
 from actors.cluster.peers import BlockingPeers
 from actors.events import MetricObserver, MetricsEvent
 
@@ -126,6 +126,7 @@ def register(namespace: str, observer: object, *, name: str) -> None:
     check_observer(observer)
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
         raise ValueError(f"name must be a string of 1 to 100 characters, got {shown(name)}")
+    connection.require_own("register")
     # A name of its own each time: Ray takes a moment to give the name of a killed actor free.
     actor = f"observer:{name}:{uuid.uuid4().hex[:8]}"
     pickled = cloudpickle.dumps(observer)

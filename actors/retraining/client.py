@@ -142,6 +142,10 @@ class Retrains:
         self._leases = Leases(ask)
         self._process = os.getpid()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Orders stay with the process that took them.
+        return Retrains, (self._ask,)
+
     def stream(self, model: str | None = None, timeout_s: float | None = None) -> Generator[RetrainOrder, None, None]:
         """Yield orders of the channel as they come, of `model` or of any.
 

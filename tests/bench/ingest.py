@@ -14,7 +14,7 @@ from typing import Any, Final
 from drivers.output import Output
 from tests.bench.arguments import FAILED, FINE, Parser, run
 
-SECTIONS: Final = ("throughput", "caller", "order", "models", "start", "away", "growth")
+SECTIONS: Final = ("throughput", "judged", "caller", "order", "models", "start", "away", "growth")
 _USUAL: Final = SECTIONS[:-1]  # growth takes minutes and must be asked for
 # (figure, section, how to read it, must, aim, whether larger is better): the table of the data path's figures.
 Read = Callable[[dict[str, Any]], Any]
@@ -36,6 +36,7 @@ FIGURES: Final[tuple[tuple[str, str, Read, float, float, bool], ...]] = (
     ),
     ("log_batch of 5,000 over MLflow's log_batch into SQLite", "throughput", lambda f: f.get("over_mlflow"), 200, 400, True),
     ("log_batch of 5,000 over river's ADWIN bare in process", "throughput", lambda f: f.get("over_river"), 0.25, 0.5, True),
+    ("log_batch of 5,000 with n and the retrain rule, over without", "judged", _median("ratio"), 0.9, 0.97, True),
     ("log_batch of 100, events/s", "throughput", _median("batches of 100"), 45e3, 70e3, True),
     ("log_batch of 20,000, events/s", "throughput", _median("batches of 20000"), 2e6, 4e6, True),
     ("log in the caller's thread, median, us", "caller", _median("p50_us"), 15, 5, False),
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _bench(arguments: argparse.Namespace, output: Output) -> int:
     from tests.bench import ingest_sections as sections
+    from tests.bench.ingest_judged import judged
 
     laps = arguments.laps or (2 if arguments.quick else 5)
     if laps < 1:
@@ -70,7 +72,8 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
     with sections.bench_ray():
         for name in arguments.section or _USUAL:
             output.note(f"{name} ...")
-            found[name] = getattr(sections, name)(laps, 0.5 if arguments.quick else 2.0, output.note)
+            section = judged if name == "judged" else getattr(sections, name)
+            found[name] = section(laps, 0.5 if arguments.quick else 2.0, output.note)
     if arguments.plot is not None and "growth" in found:
         sections.plot(found["growth"], arguments.plot)
     rows = [row for row in map(_row, FIGURES, [found] * len(FIGURES)) if row is not None]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import pickle
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import ray
+from ray.experimental import internal_kv
 
+import actors
 from actors import config, system
 from actors.cluster import build, connection, places
+from actors.events import MetricsEvent
+from actors.metrics.link import RayLink
 from actors.storage import StoreError
 
 
@@ -136,6 +142,52 @@ def test_a_changed_source_is_another_build(tmp_path: Path) -> None:
     before = build._hash(tmp_path)
     (tmp_path / "a.py").write_text("x = 2")
     assert build._hash(tmp_path) != before
+
+
+@pytest.mark.parametrize("is_fork", [True, False])
+def test_without_a_connection_of_its_own_every_call_is_told_at_once(is_fork: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a fork Ray answers nothing, and elsewhere it would start a cluster."""
+    held = object()
+    monkeypatch.setattr(ray, "is_initialized", lambda: is_fork)
+    monkeypatch.setattr(connection, "worker", lambda: held)
+    monkeypatch.setattr(connection, "_inherited", held)
+    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda *_args, **_named: pytest.fail("Ray was asked"))
+    monkeypatch.setattr(ray, "get_actor", lambda *_args, **_named: pytest.fail("Ray was asked"))
+    joined = system.System("nowhere")
+    # Only what a fork can do wrong: without any Ray, `connect` looks for one.
+    attaching: list[Callable[[], object]] = [actors.connect, lambda: actors.start({})] if is_fork else []
+    calls: list[Callable[[], object]] = [
+        *attaching,
+        joined.status,
+        joined.settings,
+        joined.stop,
+        joined.retrains.history,
+        joined.tuner.studies,
+        lambda: joined.reload({}),
+        lambda: joined.acknowledge("e"),
+        lambda: joined.versions.history("m"),
+        lambda: next(iter(joined.retrains.stream(model="m"))),
+        lambda: joined.register(_Observer(), name="o"),
+        lambda: RayLink("nowhere").call("promise", 1.0),
+    ]
+    for call in calls:
+        with pytest.raises(ConnectionError, match="no Ray connection of its own"):
+            call()
+    assert RayLink("nowhere").send([]) is None, "what is logged waits"
+
+
+def test_every_client_survives_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    joined = system.System("nowhere")
+    for client in (joined, joined.metrics, joined.retrains, joined.versions, joined.tuner):
+        assert type(pickle.loads(pickle.dumps(client))) is type(client)
+    with pytest.raises(ConnectionError, match=r"dispatcher\.\w+: this process has no Ray connection"):
+        pickle.loads(pickle.dumps(joined.retrains)).history()
+
+
+class _Observer:
+    def on_event(self, event: MetricsEvent) -> None:
+        """See nothing."""
 
 
 def test_a_fork_has_no_connection_of_its_own_until_it_makes_one(monkeypatch: pytest.MonkeyPatch) -> None:

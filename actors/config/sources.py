@@ -99,6 +99,10 @@ class SqlSettings(_Table):
     """A SELECT, without ORDER BY and LIMIT."""
     watermark: Name
     """A column of the query that never decreases, such as a serial number or the time of insertion. Ties are handled."""
+    look_back_s: Seconds = Field(default=0.0, alias="look_back")
+    """How far behind the newest watermark a row may still arrive: seconds, or numbers of a serial number. Rows further behind
+    are not read.
+    """
 
 
 class FilesSettings(_Table):

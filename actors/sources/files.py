@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from actors.checks import brief, shown
+from actors.checks import brief, redacted, shown
 from actors.config.sources import FilesSettings
 from actors.sources.interface import Answer, Place, Refusals, Row, SourceError
 from actors.sources.rules import event_of
@@ -206,6 +206,8 @@ class _Remote:
 
     def sizes(self) -> dict[str, int]:
         pattern = self._pattern
+        if not any(each in pattern for each in "*?[") and not self._system.exists(pattern):
+            raise SourceError(f"there is no {redacted(self._system.unstrip_protocol(pattern))}")
         if not any(each in pattern for each in "*?[") and self._system.isdir(pattern):
             pattern = f"{pattern.rstrip('/')}/*"
         found = self._system.glob(pattern, detail=True)

@@ -1,13 +1,13 @@
 """SQL: a query of any database that SQLAlchemy knows, read on by a watermark that never goes back.
 
-The place is the watermark of the last row, with a fingerprint of every row that was read there: rows that come later with the
-same watermark are read, and none is read twice.
+The place is the newest watermark, with a fingerprint of every row that was read there or within `look_back` of it: rows that
+come later with such a watermark are read, and none is read twice. A row that comes further behind is not read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -37,18 +37,21 @@ class Sql:
     def read(self, place: Place, now_s: float) -> Answer:
         """Return the rows from the watermark on that were not read yet."""
         seen: list[str] = [] if place is None else place["seen"]
-        found = self._asked(place, LIMIT + len(seen))
+        newest = None if place is None else _read(place["watermark"])
+        found = self._asked(self._behind(newest), LIMIT + len(seen))
         has_more = len(found) == LIMIT + len(seen)
         fresh = unseen(found, seen)
         if not fresh:
             return Answer([], place)
-        watermark = fresh[-1][self._settings.watermark]
-        ties = [fingerprint(row) for row in fresh if row[self._settings.watermark] == watermark]
-        if place is not None and _read(place["watermark"]) == watermark:
-            ties = [*seen, *ties]
+        marks = [row[self._settings.watermark] for row in found]
+        newest = marks[-1] if newest is None else max(newest, marks[-1])
+        floor = self._behind(newest)
+        # Rows that were read and may be asked for again: those at the newest watermark, and as far behind it as is looked back.
+        ties = [fingerprint(row) for row, mark in zip(found, marks, strict=True) if mark >= floor]
         if len(ties) > MAX_TIES:
             raise SourceError(
-                f"more than {MAX_TIES} rows have {self._settings.watermark} {shown(watermark)}: name another column"
+                f"more than {MAX_TIES} rows have {self._settings.watermark} {shown(newest)}, or are within look_back of it: "
+                "name another column, or look back less far"
             )
         refusals, rows = Refusals(), []
         for row in fresh:
@@ -63,18 +66,34 @@ class Sql:
                 rows.append(event)
             else:
                 refusals.add(event)
-        new = {"watermark": _written(watermark), "seen": ties}
+        new = {"watermark": _written(newest), "seen": ties}
         return Answer(rows, new, refused=refusals.count, problem=refusals.problem, has_more=has_more)
 
     def _is_used(self, name: str) -> bool:
         named = self._settings.columns
         return name in {named.model, named.version, named.time, named.n} or name in self._settings.metrics
 
-    def _asked(self, place: Place, limit: int) -> list[Mapping[str, Any]]:
+    def _behind(self, mark: Any) -> Any:
+        back_s = self._settings.look_back_s
+        match mark:
+            case None:
+                return None
+            case _ if not back_s:
+                return mark
+            case datetime():
+                return mark - timedelta(seconds=back_s)
+            case Decimal():
+                return mark - Decimal(back_s)
+            case int() | float():
+                return mark - back_s
+            case _:
+                raise SourceError(f"look_back needs a watermark that is a number or a time, got {shown(mark)}")
+
+    def _asked(self, since: Any, limit: int) -> list[Mapping[str, Any]]:
         quoted = self._engine.dialect.identifier_preparer.quote(self._settings.watermark)
-        since = f"{quoted} IS NOT NULL" if place is None else f"{quoted} >= :watermark"
-        wanted = text(f"SELECT * FROM ({self._settings.query}) AS asked WHERE {since} ORDER BY {quoted} LIMIT :most")  # noqa: S608  the configuration's own
-        values = {"most": limit} | ({} if place is None else {"watermark": _read(place["watermark"])})
+        bound = f"{quoted} IS NOT NULL" if since is None else f"{quoted} >= :watermark"
+        wanted = text(f"SELECT * FROM ({self._settings.query}) AS asked WHERE {bound} ORDER BY {quoted} LIMIT :most")  # noqa: S608  the configuration's own
+        values = {"most": limit} | ({} if since is None else {"watermark": since})
         try:
             with self._engine.connect() as connection:
                 return [dict(row) for row in connection.execute(wanted, values).mappings()]

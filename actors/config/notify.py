@@ -1,4 +1,4 @@
-"""What the configuration says of notifications: who receives them, which happenings go to whom, and when."""
+"""The configuration of notifications: receivers, which happenings each gets, and when."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ def _selector(value: str) -> str:
 
 
 class QuietHours(Section):
-    """When news waits."""
+    """The quiet hours, in which happenings wait."""
 
     start: Annotated[str, AfterValidator(_time)] = Field(alias="from")
-    """When they begin, like `22:00`."""
+    """The start of the quiet hours, like `22:00`."""
     end: Annotated[str, AfterValidator(_time)] = Field(alias="to")
-    """When they end. Earlier than `from`: on the next day; the same: a whole day."""
+    """The end. A time before `from` is on the next day; the same time means a whole day."""
     days: Annotated[list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]], Field(min_length=1)] = Field(
         default_factory=lambda: list(DAYS)  # type: ignore[arg-type]
     )
-    """The days on which they begin."""
+    """The days on which the quiet hours start."""
     zone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    """The time zone of these clocks, like `Europe/Berlin`."""
+    """The time zone, like `Europe/Berlin`."""
     passes: Severity = "critical"
     """Happenings of at least this severity do not wait."""
 
@@ -93,44 +93,44 @@ class QuietHours(Section):
 
 
 class Route(Section):
-    """Which happenings go to which receivers. A receiver gets a happening by the first route that matches and names it."""
+    """Which happenings go to which receivers. A receiver gets a happening through the first route that matches and names it."""
 
     receivers: Annotated[list[Name], Field(min_length=1)]
-    """Who gets them, by their names."""
+    """The names of the receivers."""
     models: Name = "*"
-    """The models, by a name or a pattern. What concerns the system itself has no model, and matches `*` alone."""
+    """The models, by name or pattern. Happenings of the system itself have no model, and match only `*`."""
     labels: Annotated[str, AfterValidator(_selector)] | None = None
     """The labels of the models, a selector like `team=risk,tier!=2`."""
     kinds: list[Annotated[HappeningKind, AfterValidator(_kind)]] | None = None
     """The kinds of happenings. `null`: all."""
     severity: Severity | None = None
-    """At least this severe. `null`: `info` where `kinds` are given, else `warning`."""
+    """The lowest severity. `null`: `info` if `kinds` are given, else `warning`."""
     group_by: list[Name] = Field(default_factory=list)
-    """What has one message of its own: `model`, `version`, `metric`, `kind`, `severity`, or the name of a label. Unless given,
-    all that goes by this route is told together.
+    """The fields that split happenings into separate messages: `model`, `version`, `metric`, `kind`, `severity`, or the name of
+    a label. Default: one group per route.
     """
     group_wait_s: Seconds = Field(default=30.0, alias="group_wait")
-    """How long the first of a group waits for others."""
+    """How long the first happening of a group waits for others."""
     group_interval_s: Seconds = Field(default=300.0, alias="group_interval")
     """The time between two messages of one group."""
     repeat_every_s: OptionalSeconds = Field(default=86_400.0, alias="repeat_every")
-    """When an alarm that is neither over nor acknowledged is told again. `null`: never."""
+    """The time after which an unresolved alarm that nobody has acknowledged is sent again. `null`: never."""
     resolved: bool = True
-    """Whether it is told when an alarm is over."""
+    """Whether to send a message when an alarm is resolved."""
     quiet: QuietHours | None = None
-    """When news waits."""
+    """The quiet hours, in which happenings wait."""
     silences: Literal["hold", "ignore"] = "hold"
-    """Whether news of models that a person has silenced waits until the silence is over."""
+    """Whether happenings of silenced models wait until the silence ends."""
 
     @property
     def least(self) -> Severity:
-        """The least severity that goes by this route."""
+        """Return the lowest severity of this route."""
         return self.severity or ("warning" if self.kinds is None else "info")
 
 
 class _Receiver(Section):
     timeout_s: PositiveSeconds = Field(default=10.0, alias="timeout")
-    """How long to wait for its answer."""
+    """How long to wait for an answer."""
 
     def expanded(self, environment: Mapping[str, str]) -> Self:
         """Return the same with every `${NAME}` expanded."""
@@ -142,10 +142,10 @@ class AlertmanagerSettings(_Receiver):
 
     kind: Literal["alertmanager"]
     url: _HttpUrl
-    """Where it is, without `/api/v2`."""
+    """The URL of Alertmanager, without `/api/v2`."""
     resend_s: PositiveSeconds = Field(default=60.0, alias="resend")
-    """How often an alarm that lasts is sent again. Without this, Alertmanager takes it for over after four times as long, and
-    after five minutes at least.
+    """How often a lasting alarm is sent again. Without a resend, Alertmanager resolves it after four times as long, and after
+    five minutes at least.
     """
     headers: dict[str, str] = Field(default_factory=dict)
     """Further headers, such as `Authorization: Bearer ${TOKEN}`."""
@@ -164,15 +164,15 @@ class WebhookReceiverSettings(_Receiver):
 
     kind: Literal["webhook"]
     url: _HttpUrl
-    """Where it is posted; a redirect is not followed."""
+    """The URL that gets the message; redirects are not followed."""
     secret_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """The variable of the environment that holds the signing secret. `null`: it is not signed."""
+    """The variable of the environment that holds the signing secret. `null`: no signature."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Further headers."""
 
 
 class CustomReceiverSettings(_Receiver):
-    """A Notifier of the user's own: `module:Class`, or the name that a package gives it under `visutility.notifiers`."""
+    """The user's own Notifier: `module:Class`, or a name under the entry point `visutility.notifiers`."""
 
     kind: Annotated[str, Field(min_length=1)]
     """The class."""
@@ -181,7 +181,7 @@ class CustomReceiverSettings(_Receiver):
 
 
 def receiver_kind_of(value: Any) -> str:
-    """Return the kind that a receiver is written with, as the tag of its class."""
+    """Return the kind of a receiver as written, as the tag of its class."""
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", "")
     return f"receiver {kind if kind in RECEIVER_KINDS else 'custom'}"
 
@@ -196,16 +196,16 @@ ReceiverSettings = Annotated[
 
 
 class NotifySettings(Section):
-    """Whom the system tells what happens."""
+    """Who gets which notifications."""
 
     receivers: dict[Name, ReceiverSettings] = Field(default_factory=dict)
-    """Who can be told, by a name of your choice."""
+    """The receivers, by a name of your choice."""
     routes: list[Route] = Field(default_factory=list)
-    """Who is told what. Without any, every receiver gets all warnings."""
+    """Which receiver gets what. Without routes, every receiver gets all warnings."""
     title: Annotated[str, Field(max_length=10_000)] | None = None
-    """The title of a message, a template of Jinja. `null`: one of ours."""
+    """The title of a message, a Jinja template. `null`: the default."""
     text: Annotated[str, Field(max_length=10_000)] | None = None
-    """The text of a message, likewise."""
+    """The text of a message, a Jinja template. `null`: the default."""
 
     @model_validator(mode="after")
     def _names_receivers(self) -> Self:
@@ -219,7 +219,7 @@ class NotifySettings(Section):
         return self
 
     def in_order(self) -> list[Route]:
-        """Return the routes; where none is given, the one that tells every receiver all warnings."""
+        """Return the routes; by default one that sends all warnings to every receiver."""
         return self.routes or ([Route(receivers=list(self.receivers))] if self.receivers else [])
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with notifications that each value alone does not show: templates that fail, routes that match nothing."""
+"""Checks notifications beyond single values: templates that fail, routes that match nothing."""
 
 from __future__ import annotations
 

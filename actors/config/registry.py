@@ -1,4 +1,4 @@
-"""What the configuration says of a model registry: its versions are versions here, and an alias says which one is live."""
+"""The configuration of a model registry: its versions become versions here, and an alias names the live one."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ class MlflowRegistrySettings(Section):
     """MLflow's model registry."""
 
     url: Annotated[str, AfterValidator(checked_url)]
-    """Where the server is."""
+    """The URL of the server."""
     models: Annotated[dict[Name, Name], Field(min_length=1), AfterValidator(_one_to_one)]
     """The registered models, each with the name of the model here."""
     alias: Name = "champion"
-    """The alias of the live version: where it moves, that version is live here; a promotion or rollback here moves it."""
+    """The alias of the live version: when it moves, its version becomes live here; a promotion or rollback here moves it."""
     promise: Name | None = None
-    """A tag of the version, else a metric of its run, that is recorded as the hold-out promise of the version's accuracy."""
+    """A tag of the version, else a metric of its run, to record as the hold-out promise of the version's accuracy."""
     promise_n: Name = "n"
-    """The tag, metric or parameter that holds the number of rows behind the promise."""
+    """The tag, metric or parameter with the number of rows behind the promise."""
     every_s: PositiveSeconds = Field(default=30.0, alias="every")
     """The time between two polls of the registry."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """Further headers, say `Authorization: Bearer ${TOKEN}`."""
+    """Further headers, such as `Authorization: Bearer ${TOKEN}`."""
     timeout_s: PositiveSeconds = Field(default=30.0, alias="timeout")
     """How long to wait for an answer."""
 
     @property
     def kind(self) -> str:
-        """What `status` calls it."""
+        """Return its name in `status`."""
         return "mlflow_registry"
 
     @property
     def max_models(self) -> int:
-        """As of a source: how many models it may bring."""
+        """Return the largest number of models, as for a source."""
         return len(self.models)
 
     def expanded(self, environment: Mapping[str, str]) -> Self:
@@ -55,7 +55,7 @@ class MlflowRegistrySettings(Section):
         return self.model_copy(update={name: expand(getattr(self, name), environment) for name in type(self).model_fields})
 
     def sets_alias(self, model: str) -> MlflowAliasHandlerSettings | None:
-        """Return what carries a decision about `model` out in the registry; None where the registry does not hold it."""
+        """Return the handler of decisions about `model` in the registry; None if the registry does not hold the model."""
         there = next((name for name, here in self.models.items() if here == model), None)
         if there is None:
             return None
@@ -64,11 +64,11 @@ class MlflowRegistrySettings(Section):
 
 
 class RegistrySettings(Section):
-    """Where versions are registered."""
+    """The model registries."""
 
     mlflow: MlflowRegistrySettings | None = None
     """MLflow's model registry. `null`: none."""
 
     def sets_alias(self, model: str) -> MlflowAliasHandlerSettings | None:
-        """Return what carries a decision about `model` out in the registry; None where it is in none."""
+        """Return the handler of decisions about `model` in a registry; None if no registry holds it."""
         return None if self.mlflow is None else self.mlflow.sets_alias(model)

@@ -152,7 +152,7 @@ class Settings(Section):
     notify: NotifySettings = Field(default_factory=NotifySettings)
     """Who gets which notifications."""
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
-    """Where versions are registered."""
+    """The model registries."""
     ui: UiSettings = Field(default_factory=UiSettings)
     """The page."""
     defaults: ModelEntry = Field(default_factory=ModelEntry)

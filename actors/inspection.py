@@ -7,11 +7,14 @@ The schema checks each value alone. This checks how handlers, studies and the st
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import inspect as inspection
+import ipaddress
 import re
 import shlex
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -81,6 +84,26 @@ def inspect(settings: config.Settings, environment: Mapping[str, str], *, import
     return sorted(dict.fromkeys(found), key=lambda each: not each.problem)
 
 
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _in_use(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
 class _Look:
     def __init__(self, environment: Mapping[str, str], *, imports: bool) -> None:
         self._environment = environment
@@ -108,6 +131,18 @@ class _Look:
             yield from missing
             if not missing and len(expand(token, self._environment)) < SHORTEST_TOKEN:
                 yield Finding(f"ui.tokens.{name}", f"{token} must have at least {SHORTEST_TOKEN} characters")
+        written = [token for token in tokens.values() if token is not None]
+        if len(set(written)) < len(written):
+            yield Finding("ui.tokens", "reader, operator and writer must differ, or everybody who reads could act")
+        if not written and not ui.trusted_proxies and not _is_loopback(ui.host):
+            yield Finding("ui.host", f"must be a loopback address without ui.tokens and ui.trusted_proxies, got {ui.host!r}")
+        if ui.enabled:
+            absent = [name for name in ("starlette", "uvicorn", "jinja2") if importlib.util.find_spec(name) is None]
+            if absent:
+                yield Finding("ui.enabled", "needs where the system runs: pip install 'visutility[ui]'", problem=False)
+            if _in_use(ui.host, ui.port):
+                why = f"port {ui.port} of {ui.host} is in use here, which is fine if this system's page uses it"
+                yield Finding("ui.port", why, problem=False)
 
     def notifications(self, settings: config.Settings) -> Iterator[Finding]:
         notify = settings.notify

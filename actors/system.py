@@ -268,6 +268,8 @@ class System:
                 "alive": answered or (name.startswith("observer:") and known["state"] == "ALIVE"),
                 "epoch": reply.get("epoch") if isinstance(reply, dict) else None,
             }
+            if isinstance(reply, dict) and "problem" in reply:
+                told[name]["problem"] = reply["problem"]
             if isinstance(reply, dict) and "store_problem" in reply:
                 told[name]["store_problem"] = reply["store_problem"]
         return told

@@ -5,7 +5,6 @@ Needs a running system; with `--storage` it shows a store read-only.
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from collections.abc import Sequence
@@ -34,17 +33,11 @@ def ui(
 
         system = joined(address, namespace or DEFAULT_NAMESPACE)
         storage = serving.storage_of(system)
-    with serving.prepared(storage, system, host=host, port=port, environment=os.environ, local_name=_user()) as prepared:
+    me = serving.local_user()
+    with serving.prepared(storage, system, host=host, port=port, environment=os.environ, local_name=me) as prepared:
         output.line(f"{'the system' if system else 'the store, read only'}: {prepared.url}    end: Ctrl-C")
         prepared.run()
     return FINE
-
-
-def _user() -> str | None:
-    try:
-        return getpass.getuser() or None
-    except (KeyError, OSError):  # a user without a name, as in a container
-        return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _CLASSES: Final = {
     "broadcaster": "actors.metrics.broadcaster:MetricBroadcaster",
     "detector": "actors.detection.detector:DriftDetector",
+    "page": "actors.ui.actor:Page",
     "dispatcher": "actors.retraining.dispatcher:RetrainDispatcher",
     "notifier": "actors.notify.actor:NotifierActor",
     "runner": "actors.cluster.runner:Runner",
@@ -48,9 +49,14 @@ _EXPORT: Final = "actors.telemetry:export"
 # What a running system always has; detectors come with their models. The watchers last: nobody respawns what is missing.
 CORE: Final = ("runner", "tuner", "dispatcher", "broadcaster")
 # What a system has only where its configuration needs it.
+<<<<<<< HEAD
 OPTIONAL: Final = ("sources", "notifier")
+=======
+OPTIONAL: Final = ("sources", "notifier", "page")
+>>>>>>> 365b4db (The page runs as an actor of the system on the head: ui.enabled, visutility up --ui; what keeps it from serving is refused before a start and stands in status)
 # A Ray resource: nodes that offer it are where the actors live on a cluster (cluster.yaml gives it to the steady ones).
 HOME: Final = "visutility"
+_HEAD: Final = "node:__internal_head__"  # Ray's own
 # Ray places an actor that asks for nothing anywhere, whatever its strategy (seen on 2.60: five of five on one of two nodes).
 _SOME_MEMORY: Final = 2**20
 _EXIT_STALE: Final = 17
@@ -112,8 +118,24 @@ def _home(name: str, slot: int | None) -> str:
 
 def needed(settings: Settings) -> tuple[str, ...]:
     """Return the actors that a system of this configuration always has; the watchers last."""
+<<<<<<< HEAD
     wanted = {"sources": settings.sources or settings.registry.mlflow, "notifier": settings.notify.receivers}
     return (*(name for name in OPTIONAL if wanted[name]), *CORE)
+=======
+    wanted = {
+        "sources": settings.sources or settings.registry.mlflow,
+        "notifier": settings.notify.receivers,
+        "page": settings.ui.enabled,
+    }
+    return (*(name for name in OPTIONAL if wanted[name]), *CORE)
+
+
+def check(name: str, settings: Settings) -> None:
+    """Let the class of an actor that is to be made on this node say what would keep it from its work, where it can."""
+    looks = getattr(_class(role(name)), "check", None)
+    if looks is not None:
+        looks(settings)
+>>>>>>> 365b4db (The page runs as an actor of the system on the head: ui.enabled, visutility up --ui; what keeps it from serving is refused before a start and stands in status)
 
 
 def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:

@@ -176,7 +176,11 @@ def _refuse_held(noted: bytes | None, storage: str, namespace: str) -> None:
 
 def _bring_up(namespace: str, known: Card) -> None:
     """Make what is missing and wait until all have answered."""
-    names = deployment.needed(running_settings(known))
+    settings = running_settings(known)
+    names = deployment.needed(settings)
+    if places.is_here(known) and is_local(known.storage):  # then actors are made on this node
+        for name in set(names) - set(deployment.names(namespace)):
+            deployment.check(name, settings)
     handles = {name: deployment.spawn(name, namespace=namespace, storage=known.storage) for name in names}
     deadline = time.monotonic() + _START_S
     waiting = dict(handles)

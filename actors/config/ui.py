@@ -58,6 +58,8 @@ class UiTokens(Section):
 class UiSettings(Section):
     """The page: where it listens, who may read and who may act."""
 
+    enabled: bool = False
+    """Serve the page as a part of the system, from its head node; `visutility ui` serves one at any time."""
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """The address to listen on; any other than loopback needs tokens or a trusted proxy."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8420

@@ -32,4 +32,5 @@ class Hello(TypedDict):
     pid: int
     node: str
     boot_id: str
+    problem: NotRequired[str]  # what keeps it from its work, as a port in use
     store_problem: NotRequired[str]  # a file that it has open was deleted or replaced, or became read-only

@@ -16,6 +16,7 @@ class ActorStatus(TypedDict):
     node: str | None
     alive: bool
     epoch: int | None
+    problem: NotRequired[str]  # what keeps it from its work, as its hello says
     store_problem: NotRequired[str]  # as its hello says
 
 

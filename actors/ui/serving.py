@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import importlib.util
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from actors.config.ui import UiSettings
     from actors.system import System
 
 _NEEDED: Final = ("starlette", "uvicorn", "jinja2", "python_multipart")
@@ -43,10 +46,18 @@ class Prepared:
     app: Any
     socket: socket.socket
     url: str
+    _servers: list[Any] = field(default_factory=list)
+    _ended: threading.Event = field(default_factory=threading.Event)
 
+<<<<<<< HEAD
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM."""
         import uvicorn  # the extra
+=======
+    def run(self, begun: Callable[[], object] = lambda: None) -> None:
+        """Serve until SIGINT or SIGTERM (in a main thread), or until `end` is called; `begun` is called once it listens."""
+        import uvicorn  # noqa: PLC0415  the extra
+>>>>>>> 365b4db (The page runs as an actor of the system on the head: ui.enabled, visutility up --ui; what keeps it from serving is refused before a start and stands in status)
 
         # A page's stream stays open: ending the server does not wait for browsers.
         settings = uvicorn.Config(
@@ -57,7 +68,18 @@ class Prepared:
             server_header=False,
             proxy_headers=False,
         )
-        uvicorn.Server(settings).run(sockets=[self.socket])
+        server = uvicorn.Server(settings)
+        self._servers.append(server)
+        server.should_exit = self._ended.is_set()
+        self.socket.listen(settings.backlog)  # who connects from now on is answered
+        begun()
+        server.run(sockets=[self.socket])
+
+    def end(self) -> None:
+        """Let `run` return."""
+        self._ended.set()
+        for server in self._servers:
+            server.should_exit = True
 
 
 @contextlib.contextmanager
@@ -92,6 +114,32 @@ def prepared(
             )
 
 
+def check(ui: UiSettings, environment: Mapping[str, str]) -> None:
+    """Raise where a page of these settings cannot be served from here, as `prepared` would: no store is looked at."""
+    check_extra()
+    from actors.ui import access  # noqa: PLC0415  the extra
+
+    access.from_settings(ui, environment, host=ui.host)
+    with bound(ui.host, ui.port):
+        pass
+
+
+def is_wanted(storage: str) -> bool:
+    """Return whether the configuration of a store wants a page in the system."""
+    from actors.ui.backend import opened  # noqa: PLC0415  the extra
+
+    with opened(storage) as backend:
+        return backend.settings().ui.enabled
+
+
+def local_user() -> str | None:
+    """Return the name of the user that this process runs as, which stands for who acts from this machine."""
+    try:
+        return getpass.getuser() or None
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return None
+
+
 @contextlib.contextmanager
 def bound(host: str, port: int) -> Iterator[socket.socket]:
     """Return a socket that listens there. RuntimeError: the port is in use, or the address is none of this machine."""
@@ -101,5 +149,7 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         try:
             found.bind((host, port))
         except OSError as error:
-            raise RuntimeError(f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port") from None
+            raise RuntimeError(
+                f"cannot listen on {host} port {port}: {error.strerror}; choose another by ui.port or --port"
+            ) from None
         yield found

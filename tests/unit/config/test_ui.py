@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from actors import config
@@ -26,3 +28,26 @@ def test_a_token_that_is_too_short_is_found_before_the_launch(name: str) -> None
     settings = config.parse({"ui": {"tokens": {name: "${TOKEN}"}}}, "file")
     (found,) = inspect(settings, {"TOKEN": "short"})
     assert str(found) == f"ui.tokens.{name}: ${{TOKEN}} must have at least 16 characters"
+
+
+def test_a_port_that_is_in_use_is_noted_and_no_problem() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = inspect(config.parse({"ui": {"enabled": True, "port": port}}, "file"), {})
+    assert [(each.path, each.problem) for each in found] == [("ui.port", False)]
+    assert f"port {port} of 127.0.0.1 is in use here" in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("ui", "said"),
+    [
+        ({"host": "0.0.0.0"}, "ui.host: must be a loopback address without ui.tokens and ui.trusted_proxies, got '0.0.0.0'"),
+        ({"tokens": {"reader": "${T}", "writer": "${T}"}}, "ui.tokens: reader, operator and writer must differ"),
+    ],
+)
+def test_what_would_let_everybody_in_is_found_before_the_launch(ui: dict[str, object], said: str) -> None:
+    (found,) = inspect(config.parse({"ui": ui}, "file"), {"T": "t" * 16})
+    assert found.problem
+    assert str(found).startswith(said)

@@ -16,6 +16,7 @@ from actors.config import Settings
 from actors.config.stored import load_stored
 from actors.detection import judgements
 from actors.detection import stored as detector_stored
+from actors.detection.stored import Shown
 from actors.detection.tables import DETECTOR
 from actors.metrics import refusals
 from actors.replies import ActorStatus, ClockAhead, Status
@@ -48,14 +49,15 @@ _MAX_CLIENTS: Final = 100
 _CLOCK_AHEAD_S: Final = 3600.0
 
 
-def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
+def read(store: Store, now_s: float = 0.0, known: dict[str, Shown] | None = None) -> dict[str, Any]:
     """Return `models`, `refused`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store.
 
     `refused` has the events that count for no model, because they name no known model, and the last reason; `unreadable` names
     the rows of the store that cannot be read. A model that requests no more retrains has `gave_up`, the number of unsuccessful
     retrains in a row; `labels` are those of the configuration, and `judged` counts what people say of its alarms, against the
     budget that is `stated`. A client is listed by an alias, because anybody with its producer id can send in its place. If the
-    file of a detector cannot be read, `store_problem` has the reason and its models are missing.
+    file of a detector cannot be read, `store_problem` has the reason and its models are missing. A caller that reads
+    again and again hands in the same `known`.
     """
     models: dict[str, Any] = {}
     clients: dict[str, Any] = {}
@@ -65,7 +67,7 @@ def read(store: Store, now_s: float = 0.0) -> dict[str, Any]:
     for slot in store.slots(DETECTOR):
         try:
             with store.part(DETECTOR, slot).read() as connection:
-                models.update(detector_stored.read_status(connection, unreadable=unreadable))
+                models.update(detector_stored.read_status(connection, unreadable=unreadable, known=known))
                 counts |= judgements.count(connection, now_s)
                 found = detector_stored.read_clients(connection, now_s - _CLIENTS_S, _MAX_CLIENTS)
         except (StoreError, StoreLostError) as error:  # the models of other processes are in other files

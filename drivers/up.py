@@ -40,15 +40,9 @@ _LOG_TAIL_LINES: Final = 12
 def up(*, file: str | None, cpus: int | None, dashboard: bool, page: bool, hold: bool, output: Output) -> int:
     """Begin with the configuration FILE, by default with the defaults, stored in ./visutility-data."""
     if hold:
-<<<<<<< HEAD
-        return _hold(file, cpus, dashboard=dashboard)
-    from actors import config, system  # 1 s; help does without
-    from actors.cluster import connection  # 1 s; help does without
-=======
         return _hold(file, cpus, dashboard=dashboard, page=page)
-    from actors import config  # noqa: PLC0415  1 s; help does without
-    from actors.cluster import connection  # noqa: PLC0415  1 s; help does without
->>>>>>> 365b4db (The page runs as an actor of the system on the head: ui.enabled, visutility up --ui; what keeps it from serving is refused before a start and stands in status)
+    from actors import config
+    from actors.cluster import connection
 
     if file is not None:
         config.load(file)
@@ -69,8 +63,8 @@ def up(*, file: str | None, cpus: int | None, dashboard: bool, page: bool, hold:
 
 def _start(file: str | None, namespace: str | None, *, page: bool) -> System:
     """Start the system or attach to it, with the page where that is asked for."""
-    from actors import config, system  # noqa: PLC0415  1 s; help does without
-    from actors.cluster import places  # noqa: PLC0415
+    from actors import config, system
+    from actors.cluster import places
 
     if not page:
         return system.start(file, namespace=namespace)
@@ -143,13 +137,8 @@ def _hold(file: str | None, cpus: int | None, *, dashboard: bool, page: bool) ->
     """Be the process that stays: begin Ray and the system, note them, wait for the signal to end."""
     import ray  # 1 s with the next line; help does without
 
-<<<<<<< HEAD
-    from actors import config, system
+    from actors import config
     from actors.cluster import connection
-=======
-    from actors import config  # noqa: PLC0415
-    from actors.cluster import connection  # noqa: PLC0415
->>>>>>> 365b4db (The page runs as an actor of the system on the head: ui.enabled, visutility up --ui; what keeps it from serving is refused before a start and stands in status)
 
     endings = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in endings:

@@ -49,11 +49,7 @@ _EXPORT: Final = "actors.telemetry:export"
 # What a running system always has; detectors come with their models. The watchers last: nobody respawns what is missing.
 CORE: Final = ("runner", "tuner", "dispatcher", "broadcaster")
 # What a system has only where its configuration needs it.
-<<<<<<< HEAD
-OPTIONAL: Final = ("sources", "notifier")
-=======
 OPTIONAL: Final = ("sources", "notifier", "page")
->>>>>>> 365b4db (The page runs as an actor of the system on the head: ui.enabled, visutility up --ui; what keeps it from serving is refused before a start and stands in status)
 # A Ray resource: nodes that offer it are where the actors live on a cluster (cluster.yaml gives it to the steady ones).
 HOME: Final = "visutility"
 _HEAD: Final = "node:__internal_head__"  # Ray's own
@@ -118,10 +114,6 @@ def _home(name: str, slot: int | None) -> str:
 
 def needed(settings: Settings) -> tuple[str, ...]:
     """Return the actors that a system of this configuration always has; the watchers last."""
-<<<<<<< HEAD
-    wanted = {"sources": settings.sources or settings.registry.mlflow, "notifier": settings.notify.receivers}
-    return (*(name for name in OPTIONAL if wanted[name]), *CORE)
-=======
     wanted = {
         "sources": settings.sources or settings.registry.mlflow,
         "notifier": settings.notify.receivers,
@@ -135,7 +127,6 @@ def check(name: str, settings: Settings) -> None:
     looks = getattr(_class(role(name)), "check", None)
     if looks is not None:
         looks(settings)
->>>>>>> 365b4db (The page runs as an actor of the system on the head: ui.enabled, visutility up --ui; what keeps it from serving is refused before a start and stands in status)
 
 
 def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:

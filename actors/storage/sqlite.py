@@ -69,23 +69,24 @@ def writable(file: Path) -> Engine:
 
 def read_only(file: Path) -> Engine:
     """Return an engine that changes nothing, also for a folder in which nothing can be written."""
-
-    def connect() -> sqlite3.Connection:
-        try:
-            return connected(file, "mode=ro")
-        except sqlite3.OperationalError:
-            # A folder in which nothing may be written: without a log of changes, no process has the file open.
-            if file.with_name(f"{file.name}-wal").exists():
-                raise
-            return connected(file, "mode=ro&immutable=1")
-
-    engine = _engine(connect)
+    engine = _engine(lambda: reading(file))
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def reading(file: Path) -> sqlite3.Connection:
+    """Return a connection that changes nothing, also to a file in a folder in which nothing can be written."""
+    try:
+        return connected(file, "mode=ro")
+    except sqlite3.OperationalError:
+        # A folder in which nothing may be written: without a log of changes, no process has the file open.
+        if file.with_name(f"{file.name}-wal").exists():
+            raise
+        return connected(file, "mode=ro&immutable=1")
 
 
 def connected(file: Path, how: str) -> sqlite3.Connection:

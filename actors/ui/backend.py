@@ -16,6 +16,7 @@ from actors.clock import SystemClock
 from actors.config import ModelSettings, Settings
 from actors.config.stored import load_stored
 from actors.detection import stored as detector_stored
+from actors.detection.stored import Shown
 from actors.errors import NoSystemError
 from actors.replies import (
     Broadcasted,
@@ -40,10 +41,10 @@ from actors.ui.change import Cursor
 if TYPE_CHECKING:
     from actors.system import System
 
-# A status of 20,000 models takes a second to unpack: whatever changes, it is read at most this often.
-_FRESH_S: Final = 1.0
+# Whatever changes, the fleet is read at most this often.
+_FRESH_S: Final = 0.5
 _ASK_S: Final = 30.0  # a commit on a busy machine
-_SLOW_SHARE: Final = 5.0  # and never more than a fifth of the time
+_SLOW_SHARE: Final = 2.0  # and never more than a third of the time
 
 
 class Backend(Protocol):
@@ -57,6 +58,10 @@ class Backend(Protocol):
 
     def fleet(self) -> fleet.Table:
         """Return a row for each model."""
+        ...
+
+    def model(self, name: str) -> dict[str, Any]:
+        """Return what the status says of one model, as the store has it now. KeyError: no such model."""
         ...
 
     def settings(self) -> Settings:
@@ -143,7 +148,7 @@ class StoreBackend:
         self._url = url
         self.system = system
         self._store = StoreReader(url)
-        self._cursor = Cursor(self._store)
+        self._cursor = Cursor(self._store, url)
         self._clock = SystemClock()
         self._lock = threading.Lock()
         self._status: dict[str, Any] = {}
@@ -151,14 +156,19 @@ class StoreBackend:
         self._seen: str | None = None
         self._read_at = float("-inf")
         self._took_s = 0.0
+        self._reads = 0
+        self._behind = False  # somebody was shown a fleet that is older than the store
+        self._known: dict[str, Shown] = {}
 
     def storage(self) -> str:
         """Return the store's URL, without its password."""
         return redacted(self._url)
 
     def cursor(self) -> str:
-        """Return a text that differs whenever the store has changed."""
-        return self._cursor.read()
+        """Return a text that differs whenever the store has changed, and when the fleet has caught up with a change."""
+        if self._behind and self._is_due():
+            threading.Thread(target=self._refresh, name="fleet", daemon=True).start()
+        return f"{self._cursor.read()}/{self._reads}"
 
     def status(self) -> dict[str, Any]:
         """Return what the store says of the system, at most a moment old."""
@@ -169,6 +179,16 @@ class StoreBackend:
         """Return the row of each model, in the order of names."""
         self._refresh()
         return self._rows
+
+    def model(self, name: str) -> dict[str, Any]:
+        """Return what the status says of one model, as the store has it now: the fleet may be a moment older."""
+        for part in detector_stored.detector_parts(self._store):
+            with part.read() as connection:
+                found = detector_stored.read_status(connection, name).get(name)
+            if found is not None:
+                kept = self._status.get("models", {}).get(name, {})
+                return {**kept, **found, "labels": self.settings().labels_of(name)}
+        raise KeyError(f"model must be one of this store, got {name!r}")
 
     def settings(self) -> Settings:
         """Return the configuration that the store was given last."""
@@ -291,26 +311,37 @@ class StoreBackend:
 
     def close(self) -> None:
         """Close the store."""
+        self._cursor.close()
         self._store.close()
+
+    def _is_due(self) -> bool:
+        age_s = self._clock.now().boot_s - self._read_at
+        return self._seen is None or age_s >= max(_FRESH_S, _SLOW_SHARE * self._took_s)
 
     def _refresh(self) -> None:
         """Read the status again where the store has changed since, one thread at a time; others get what there is."""
         if not self._lock.acquire(blocking=self._seen is None):
+            self._behind = True
             return
         with contextlib.ExitStack() as stack:
             stack.callback(self._lock.release)
             now = self._clock.now()
-            age_s = now.wall_s - self._read_at
-            if self._seen is not None and age_s < max(_FRESH_S, _SLOW_SHARE * self._took_s):
-                return
             seen = self._cursor.read()
             if seen == self._seen:
+                self._behind = False
                 return
-            told = status.read(self._store, now.wall_s)
+            if not self._is_due():
+                self._behind = True
+                return
+            told = status.read(self._store, now.wall_s, self._known)
+            if len(self._known) > len(told["models"]):  # models were removed
+                self._known = {name: each for name, each in self._known.items() if name in told["models"]}
             self._rows = fleet.rows_of(told["models"])
             self._status, self._seen = told, seen
-            self._read_at = self._clock.now().wall_s
-            self._took_s = self._read_at - now.wall_s
+            self._read_at = self._clock.now().boot_s
+            self._took_s = self._read_at - now.boot_s
+            self._reads += 1
+            self._behind = False
 
 
 @contextlib.contextmanager

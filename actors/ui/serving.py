@@ -49,15 +49,9 @@ class Prepared:
     _servers: list[Any] = field(default_factory=list)
     _ended: threading.Event = field(default_factory=threading.Event)
 
-<<<<<<< HEAD
-    def run(self) -> None:
-        """Serve until SIGINT or SIGTERM."""
-        import uvicorn  # the extra
-=======
     def run(self, begun: Callable[[], object] = lambda: None) -> None:
         """Serve until SIGINT or SIGTERM (in a main thread), or until `end` is called; `begun` is called once it listens."""
-        import uvicorn  # noqa: PLC0415  the extra
->>>>>>> 365b4db (The page runs as an actor of the system on the head: ui.enabled, visutility up --ui; what keeps it from serving is refused before a start and stands in status)
+        import uvicorn
 
         # A page's stream stays open: ending the server does not wait for browsers.
         settings = uvicorn.Config(
@@ -117,7 +111,7 @@ def prepared(
 def check(ui: UiSettings, environment: Mapping[str, str]) -> None:
     """Raise where a page of these settings cannot be served from here, as `prepared` would: no store is looked at."""
     check_extra()
-    from actors.ui import access  # noqa: PLC0415  the extra
+    from actors.ui import access
 
     access.from_settings(ui, environment, host=ui.host)
     with bound(ui.host, ui.port):
@@ -126,7 +120,7 @@ def check(ui: UiSettings, environment: Mapping[str, str]) -> None:
 
 def is_wanted(storage: str) -> bool:
     """Return whether the configuration of a store wants a page in the system."""
-    from actors.ui.backend import opened  # noqa: PLC0415  the extra
+    from actors.ui.backend import opened
 
     with opened(storage) as backend:
         return backend.settings().ui.enabled

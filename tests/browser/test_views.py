@@ -51,8 +51,8 @@ def test_every_view_opens_without_errors_and_axe_finds_no_serious_fault(
         page.close()
         views = {"fleet": "/", "model": "/models/m", "story": episode, "orders": "/orders", "system": "/system"}
         for name, path in (views | {"what-if": "/what-if/m", "studies": "/studies"}).items():
-            page, wrong = context.new_page(), list[str]()
-            _note(page, wrong)
+            page = context.new_page()
+            wrong = noted(page)
             page.goto(f"{served}{path}")
             page.wait_for_selector("#live[data-state=live]")
             if name in {"model", "story"}:
@@ -67,7 +67,15 @@ def test_every_view_opens_without_errors_and_axe_finds_no_serious_fault(
         browser.close()
 
 
-def _note(page: Any, wrong: list[str]) -> None:
+def noted(page: Any) -> list[str]:
+    """Return a list that gets whatever goes wrong on a page: its console, its scripts and its requests."""
+    wrong: list[str] = []
     page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("requestfailed", lambda request: wrong.append(request.url) if "/events" not in request.url else None)
+    page.on("requestfailed", lambda request: wrong.append(request.url) if _counts(request) else None)
+    return wrong
+
+
+def _counts(request: Any) -> bool:
+    """A stream, and what a page was still loading when it was left, end so."""
+    return "/events" not in request.url and request.failure != "net::ERR_ABORTED"

@@ -56,9 +56,7 @@ def _models(asked: Asked) -> types.ModelPage:
 
 def _model(asked: Asked) -> types.ModelShown:
     name = asked.path["model"]
-    seen = asked.backend.status()["models"].get(name)
-    if seen is None:
-        raise KeyError(f"model must be one of this store, got {name!r}")
+    seen: Any = asked.backend.model(name)
     return {
         "model": name,
         "labels": seen.get("labels") or {},

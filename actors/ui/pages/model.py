@@ -17,9 +17,7 @@ def show(request: Request) -> Response:
     """Answer with the page of a model. KeyError: no such model."""
     name = request.path_params["model"]
     backend = render.backend(request)
-    seen = backend.status()["models"].get(name)
-    if seen is None:
-        raise KeyError(f"model must be one of this store, got {name!r}")
+    seen = backend.model(name)
     settings = backend.settings()
     return render.page(
         request,
@@ -39,7 +37,7 @@ def series(request: Request) -> Response:
     name = request.path_params["model"]
     backend = render.backend(request)
     found = backend.series(name)
-    seen = backend.status()["models"].get(name) or {"versions": {}}
+    seen = backend.model(name)
     episodes = backend.episodes(name, 50)
     metrics = {}
     for metric, points in found["metrics"].items():

@@ -65,6 +65,19 @@ def test_it_proposes_a_change_with_its_evidence_and_its_limits(tmp_path: Path, c
     assert {path.name: path.read_bytes() for path in (tmp_path / "store").glob("*.db")} == before
 
 
+def test_other_models_of_the_store_change_no_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = written(tmp_path)
+    alone = ran(["churn", "--storage", url], capsys)
+    store, now = Store(url), Instant(NOW, 1.0, "boot")
+    detection = DetectionState(store, "detector:churn", 0, now)
+    batch = wire.batch_of_columns(
+        {"accuracy": np.full(500, 0.1)}, version="7", timestamps=NOW - np.arange(500.0), now_s=NOW, n=200
+    )
+    detection.commit([Ingest("another", "q", 0, wire.pack(batch))], now)
+    store.close()
+    assert ran(["churn", "--storage", url], capsys) == alone
+
+
 @pytest.mark.parametrize(
     ("how", "lacks"),
     [({"promised": False}, "a cross-validated promise of accuracy"), ({"weighed": False}, "the number of predict")],

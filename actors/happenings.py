@@ -19,7 +19,8 @@ from actors.detection.tables import DETECTOR
 from actors.replies import NumberedHappening
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
-from actors.storage import Part, Store, happenings, is_local
+from actors.storage import Part, PartKind, Store, StoreError, StoreLostError, happenings, is_local
+from actors.storage.schema import SYSTEM
 
 
 def newest(
@@ -49,9 +50,17 @@ def after(store: Store, seen: Mapping[str, int], limit: int = 1000) -> list[Numb
     """Return the rows after the last number `seen` of each part, by its name; up to `limit` rows of each.
 
     Rows of one part are in the order of their numbers, and none appears later with a smaller one. A part that is not in `seen`
-    is read from its first row.
+    is read from its first row. The file of a detector that cannot be read is left out: the others go on.
     """
-    return [row for part, table in _sources(store) for row in happenings.after(part, table, seen.get(part.name, 0), limit)]
+    found: list[NumberedHappening] = []
+    for kind, slot, table in _places(store):
+        try:
+            part = store.part(kind, slot)
+            found += happenings.after(part, table, seen.get(part.name, 0), limit)
+        except (StoreError, StoreLostError):
+            if kind is not DETECTOR:
+                raise
+    return found
 
 
 def last(store: Store) -> dict[str, int]:
@@ -64,9 +73,14 @@ def last(store: Store) -> dict[str, int]:
 
 
 def _sources(store: Store) -> Iterator[tuple[Part, Table]]:
-    yield store.system, happenings.of_system
+    for kind, slot, table in _places(store):
+        yield store.part(kind, slot), table
+
+
+def _places(store: Store) -> Iterator[tuple[PartKind, int | None, Table]]:
+    yield SYSTEM, None, happenings.of_system
     if not is_local(store.url):
         return  # PostgreSQL has one table for all parts
-    yield store.part(DISPATCHER), dispatcher_tables.happened
+    yield DISPATCHER, None, dispatcher_tables.happened
     for slot in store.slots(DETECTOR):
-        yield store.part(DETECTOR, slot), detector_tables.happened
+        yield DETECTOR, slot, detector_tables.happened

@@ -121,6 +121,21 @@ def test_a_commit_that_fails_leaves_what_is_stored(store: Store, monkeypatch: py
     assert list(inbox.values()) == [["e1"]]
 
 
+def test_a_file_of_the_store_that_is_damaged_holds_up_no_other(store: Store) -> None:
+    inbox: dict[str, list[str]] = {}
+    state = opened(store, Clock(), settings())
+    write(store, alarm("e1"))
+    write(store, alarm("e2"), slot=1)
+    deliver(state, inbox)
+    store.close()
+    for ending in ("", "-wal"):
+        Path(store.url.removeprefix("sqlite:///"), f"detector-0.db{ending}").write_bytes(b"no database" * 1000)
+    with contextlib.closing(Store(store.url)) as again:
+        write(again, alarm("e3"), slot=1)
+        deliver(opened(again, Clock(), settings()), inbox)
+    assert sorted(set(chain.from_iterable(inbox.values()))) == ["e1", "e2", "e3"]
+
+
 def test_a_process_that_has_been_succeeded_commits_nothing_more(store: Store) -> None:
     old = opened(store, Clock(), settings())
     old.look()

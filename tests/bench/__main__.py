@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 # Each is a module of this folder with a `main` and options of its own.
-BENCHES: Final = ("ingest", "detection", "tuning", "scaling", "standing", "value", "ui", "notify")
+BENCHES: Final = ("ingest", "detection", "tuning", "scaling", "standing", "value", "ui", "notify", "serve")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -175,6 +175,8 @@ class _Look:
                 yield from self._webhook(path, handler)
             case config.RayJobHandlerSettings():
                 yield from self._ray_job(path, handler)
+            case config.RemoteHandlerSettings():
+                yield from self._url(f"{path}.url", handler.url)
             case config.TaskHandlerSettings():
                 yield from _resources(f"{path}.resources", handler.resources)
                 yield from self.target(f"{path}.target", handler.target, None)

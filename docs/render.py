@@ -32,6 +32,7 @@ from drivers import cli
 _WRITTEN = {
     "FalseAlarms": "duration, or number of events",
     "Seconds": "duration",
+    "Reference": "`${NAME}`",
     "PositiveSeconds": "duration",
     "OptionalSeconds": "duration or null",
     "_OptionalPrice": "number, share, or null",

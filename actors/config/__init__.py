@@ -24,6 +24,12 @@ from actors.config.notify import (
 )
 from actors.config.reading import anchored, differences, document, is_relative, load, needs_jobs, parse
 from actors.config.registry import RegistrySettings
+from actors.config.remote import (
+    AirflowHandlerSettings,
+    KubernetesHandlerSettings,
+    PrefectHandlerSettings,
+    RemoteHandlerSettings,
+)
 from actors.config.retrain import OrderLimits, Promotion, RetrainRule
 from actors.config.seasons import Season
 from actors.config.settings import Delivery, Detectors, Direction, ModelEntry, ModelSettings, Retention, Settings, WatchSettings
@@ -40,6 +46,7 @@ from actors.config.values import Budget, Duration, Price, expand, format_duratio
 from actors.config.yaml import read_yaml
 
 __all__ = [
+    "AirflowHandlerSettings",
     "AlertmanagerSettings",
     "AppriseSettings",
     "Budget",
@@ -53,12 +60,14 @@ __all__ = [
     "Duration",
     "FilesSettings",
     "HandlerSettings",
+    "KubernetesHandlerSettings",
     "MlflowAliasHandlerSettings",
     "MlflowSettings",
     "ModelEntry",
     "ModelSettings",
     "NotifySettings",
     "OrderLimits",
+    "PrefectHandlerSettings",
     "Price",
     "PrometheusSettings",
     "Promotion",
@@ -66,6 +75,7 @@ __all__ = [
     "RayJobHandlerSettings",
     "ReceiverSettings",
     "RegistrySettings",
+    "RemoteHandlerSettings",
     "Retention",
     "RetrainRule",
     "Route",

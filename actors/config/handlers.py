@@ -5,23 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter
 
 from actors import plugins
-from actors.checks import shown
-from actors.config.fields import Count, OptionalSeconds, PositiveSeconds, Section, Target, checked_target
-from actors.config.values import REFERENCE, expand
+from actors.config.fields import Count, OptionalSeconds, PositiveSeconds, Target, checked_target
+from actors.config.handler_base import HandlerBase, checked_url
+from actors.config.remote import AirflowHandlerSettings, KubernetesHandlerSettings, PrefectHandlerSettings
 
 _PLACEHOLDER: Final = re.compile(r"(?<![${])\{([A-Za-z_]\w*)\}(?!\})")
-
-
-def checked_url(value: str) -> str:
-    """Return an http or https URL, or a reference to one; ValueError otherwise."""
-    if not (value.startswith(("http://", "https://")) or REFERENCE.match(value)):
-        raise ValueError(f"must be an http or https URL, got {shown(value)}")
-    return value
 
 
 def _template(value: str) -> str:
@@ -36,17 +29,7 @@ def _target_or_name(value: str) -> str:
     return checked_target(value) if ":" in value else value
 
 
-class _Handler(Section):
-    """The methods of every handler's settings."""
-
-    def expanded(self, environment: Mapping[str, str]) -> Self:
-        """Return the same with every `${NAME}` expanded; do not keep it longer than the launch takes."""
-        return self.model_copy(
-            update={name: expand(getattr(self, name), environment) for name in type(self).model_fields if name != "then"}
-        )
-
-
-class ChannelHandlerSettings(_Handler):
+class ChannelHandlerSettings(HandlerBase):
     """Keeps the order until a consumer of `system.retrains.stream()` takes it."""
 
     kind: Literal["channel"] = "channel"
@@ -54,7 +37,7 @@ class ChannelHandlerSettings(_Handler):
     """How long an order stays with a consumer that does not renew it."""
 
 
-class TaskHandlerSettings(_Handler):
+class TaskHandlerSettings(HandlerBase):
     """Runs `module:function` as a Ray task. `resources`: num_cpus, num_gpus, memory (bytes), and custom ones by name."""
 
     kind: Literal["task"]
@@ -64,7 +47,7 @@ class TaskHandlerSettings(_Handler):
     """The resources of the task: `num_cpus`, `num_gpus`, `memory` in bytes, and custom resources by name."""
 
 
-class RayJobHandlerSettings(_Handler):
+class RayJobHandlerSettings(HandlerBase):
     """Submits a Ray job; its submission id is the order's id."""
 
     PLACEHOLDERS: ClassVar[tuple[str, ...]] = ("model", "version", "order", "metric")
@@ -82,7 +65,7 @@ class RayJobHandlerSettings(_Handler):
     """The address of the dashboard, `http://...`. `null`: the cluster's own."""
 
 
-class WebhookHandlerSettings(_Handler):
+class WebhookHandlerSettings(HandlerBase):
     """Posts a CloudEvent. `secret_env` names the variable of the environment that holds the signing secret."""
 
     kind: Literal["webhook"]
@@ -96,7 +79,7 @@ class WebhookHandlerSettings(_Handler):
     """Further headers."""
 
 
-class TuneHandlerSettings(_Handler):
+class TuneHandlerSettings(HandlerBase):
     """Runs a study, then passes the best parameters to the handler under `then`."""
 
     kind: Literal["tune"]
@@ -126,7 +109,7 @@ class TuneHandlerSettings(_Handler):
     """The handler that gets the best parameters."""
 
 
-class MlflowAliasHandlerSettings(_Handler):
+class MlflowAliasHandlerSettings(HandlerBase):
     """Moves an alias of a registered model of MLflow to the version that went live: for `promotion.handler` only.
 
     `registry.mlflow` adds it by itself.
@@ -145,7 +128,7 @@ class MlflowAliasHandlerSettings(_Handler):
     """How long to wait for an answer."""
 
 
-class CustomHandlerSettings(_Handler):
+class CustomHandlerSettings(HandlerBase):
     """The user's own RetrainHandler, `module:Class`, created with `options` as keyword arguments."""
 
     kind: Annotated[str, AfterValidator(_target_or_name)]
@@ -154,7 +137,7 @@ class CustomHandlerSettings(_Handler):
     """Its keyword arguments."""
 
 
-KINDS: Final = ("channel", "task", "ray_job", "webhook", "tune", "mlflow_alias")
+KINDS: Final = ("channel", "task", "ray_job", "webhook", "airflow", "prefect", "kubernetes", "tune", "mlflow_alias")
 
 
 def kind_of(value: Any) -> str:
@@ -169,6 +152,9 @@ HandlerSettings = Annotated[
     | Annotated[TaskHandlerSettings, Tag("task")]
     | Annotated[RayJobHandlerSettings, Tag("ray_job")]
     | Annotated[WebhookHandlerSettings, Tag("webhook")]
+    | Annotated[AirflowHandlerSettings, Tag("airflow")]
+    | Annotated[PrefectHandlerSettings, Tag("prefect")]
+    | Annotated[KubernetesHandlerSettings, Tag("kubernetes")]
     | Annotated[TuneHandlerSettings, Tag("tune")]
     | Annotated[MlflowAliasHandlerSettings, Tag("mlflow_alias")]
     | Annotated[CustomHandlerSettings, Tag("module:Class")],

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from actors import labels
 from actors.checks import shown
 from actors.config.fields import Name, OptionalSeconds, PositiveSeconds, Seconds, Section
-from actors.config.handlers import checked_url
+from actors.config.handler_base import checked_url
 from actors.config.seasons import check_zone
 from actors.config.values import REFERENCE, expand
 from actors.replies import HappeningKind, Severity

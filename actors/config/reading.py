@@ -26,6 +26,7 @@ from actors.config.handlers import (
 )
 from actors.config.notify import NOTIFY_SECTIONS
 from actors.config.registry import MlflowRegistrySettings, RegistrySettings
+from actors.config.remote import AirflowHandlerSettings, KubernetesHandlerSettings, PrefectHandlerSettings
 from actors.config.retrain import OrderLimits, PromotionEntry, RetrainEntry
 from actors.config.settings import BUILT_IN, Delivery, Detectors, ModelEntry, Retention, Settings, merged_watch
 from actors.config.sources import (
@@ -214,6 +215,9 @@ _SECTIONS: Final[Mapping[object, type[BaseModel]]] = {
     "task": TaskHandlerSettings,
     "ray_job": RayJobHandlerSettings,
     "webhook": WebhookHandlerSettings,
+    "airflow": AirflowHandlerSettings,
+    "prefect": PrefectHandlerSettings,
+    "kubernetes": KubernetesHandlerSettings,
     "tune": TuneHandlerSettings,
     "mlflow_alias": MlflowAliasHandlerSettings,
     "module:Class": CustomHandlerSettings,

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field
 
 from actors.checks import shown
 from actors.config.fields import Name, PositiveSeconds, Section
-from actors.config.handlers import MlflowAliasHandlerSettings, checked_url
+from actors.config.handler_base import checked_url
+from actors.config.handlers import MlflowAliasHandlerSettings
 from actors.config.values import expand
 
 

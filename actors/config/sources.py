@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from actors.checks import shown
 from actors.config.fields import Count, Name, PositiveSeconds, Seconds, Section
-from actors.config.handlers import checked_url
+from actors.config.handler_base import checked_url
 from actors.config.values import expand
 
 

@@ -19,6 +19,7 @@ from actors.retraining.calls import STORE_RETRY_S
 from actors.retraining.channel import InStore
 from actors.retraining.handlers.interface import Handler, Surroundings
 from actors.retraining.rows import receiver_of
+from actors.retraining.rules import orders
 from actors.retraining.rules.circuit import MAX_AT_ONCE, Circuits
 from actors.retraining.rules.delivery import Launched, Outcome, Retry
 from actors.retraining.rules.orders import Order
@@ -210,7 +211,7 @@ class Launcher:
             unknown = handlers.without_secrets(Retry(_named(error)), order, self._environment)
             logger.warning("order %s: its state is unknown, retrying: %s", order.id, unknown)
             return
-        if not (isinstance(outcome, Launched) and order.launched):
+        if not (isinstance(outcome, Launched) and orders.going_on(order, outcome) == order):
             await self._settle(order, outcome)
 
     def _handler(self, order: Order) -> Handler:

@@ -42,6 +42,7 @@ from actors.retraining.rules import orders
 from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
 from actors.retraining.rules.orders import Order, Request
 from actors.storage import Store
+from tests.contracts.pretended import TOKEN, TOOLS
 from tests.known import answered, some
 from tests.speed import slow
 
@@ -283,10 +284,11 @@ class Place:
     receiving: Any
     url: str
     clock: FakeClock = field(default_factory=FakeClock)
-    environment: dict[str, str] = field(default_factory=lambda: {"QUEUE": "q1", "HOOK_SECRET": SECRET})
+    more: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=lambda: {"QUEUE": "q1", "HOOK_SECRET": SECRET, "TOOL_TOKEN": TOKEN})
 
     def __post_init__(self) -> None:
-        document = {"defaults": {"handler": self.receiving.document}, "delivery": {"attempts": 4}}
+        document = {"defaults": {"handler": self.receiving.document}, "delivery": {"attempts": 4}} | self.more
         store_settings(Store(self.url), config.load(document), 0.0)
         self.dispatcher = self.start()
 
@@ -339,7 +341,8 @@ class Place:
 
 
 @pytest.fixture(
-    params=[Consuming, Tasks, Customs, FakeJobs, Hooked], ids=["channel", "task", "module:Class", "ray_job", "webhook"]
+    params=[Consuming, Tasks, Customs, FakeJobs, Hooked, *TOOLS],
+    ids=["channel", "task", "module:Class", "ray_job", "webhook", "airflow", "prefect", "kubernetes"],
 )
 def receiving(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made = request.param()
@@ -439,6 +442,7 @@ def test_no_secret_shows_in_history_or_attempts(receiving: Any, url: str) -> Non
         await place.until("done")
         shown = json.dumps([await place.dispatcher.history(), await place.dispatcher.order(order=order)])
         assert SECRET not in shown
+        assert TOKEN not in shown
 
     asyncio.run(story())
 

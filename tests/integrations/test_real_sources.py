@@ -53,14 +53,14 @@ def until(check: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
 class Program:
     """A server that can be killed and begun again."""
 
-    def __init__(self, command: list[str], ready: str, folder: Path) -> None:
-        self.command, self.ready, self.folder = command, ready, folder
+    def __init__(self, command: list[str], ready: str, folder: Path, *, ready_s: float = 60.0) -> None:
+        self.command, self.ready, self.folder, self.ready_s = command, ready, folder, ready_s
         self.begin()
 
     def begin(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
-        until(lambda: urllib.request.urlopen(self.ready, timeout=5).status == 200, f"{self.ready} answers")
+        until(lambda: urllib.request.urlopen(self.ready, timeout=5).status == 200, f"{self.ready} answers", self.ready_s)
 
     def kill(self) -> None:
         os.killpg(self.process.pid, 9)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from actors import config
+from actors.retraining.handlers.airflow import AirflowHandler
 from actors.retraining.handlers.custom import CustomHandler
 from actors.retraining.handlers.interface import Handler, Surroundings, event_fields, event_of
+from actors.retraining.handlers.kubernetes import KubernetesHandler
 from actors.retraining.handlers.mlflow_alias import MlflowAliasHandler
+from actors.retraining.handlers.prefect import PrefectHandler
 from actors.retraining.handlers.ray_job import RayJobHandler
 from actors.retraining.handlers.task import TaskHandler
 from actors.retraining.handlers.tune import TuneHandler
@@ -24,24 +27,25 @@ __all__ = ["Handler", "Surroundings", "create", "event_fields", "event_of", "set
 _REFERENCE: Final = re.compile(r"\$\{(\w+)\}|\"secret_env\": \"(\w+)\"")
 _MAX_REASON_CHARACTERS: Final = 1000
 
+_MAKERS: Final[Mapping[type, Callable[[Any, Surroundings], Handler]]] = {
+    config.TaskHandlerSettings: TaskHandler,
+    config.RayJobHandlerSettings: RayJobHandler,
+    config.WebhookHandlerSettings: WebhookHandler,
+    config.AirflowHandlerSettings: AirflowHandler,
+    config.PrefectHandlerSettings: PrefectHandler,
+    config.KubernetesHandlerSettings: KubernetesHandler,
+    config.TuneHandlerSettings: TuneHandler,
+    config.MlflowAliasHandlerSettings: MlflowAliasHandler,
+    config.CustomHandlerSettings: CustomHandler,
+}
+
 
 def create(settings: config.HandlerSettings, surroundings: Surroundings) -> Handler:
     """Make the handler that `settings` describe. ValueError for `channel`: its orders wait for consumers."""
-    match settings:
-        case config.TaskHandlerSettings():
-            return TaskHandler(settings, surroundings)
-        case config.RayJobHandlerSettings():
-            return RayJobHandler(settings, surroundings)
-        case config.WebhookHandlerSettings():
-            return WebhookHandler(settings, surroundings)
-        case config.TuneHandlerSettings():
-            return TuneHandler(settings, surroundings)
-        case config.MlflowAliasHandlerSettings():
-            return MlflowAliasHandler(settings, surroundings)
-        case config.CustomHandlerSettings():
-            return CustomHandler(settings, surroundings)
-        case config.ChannelHandlerSettings():
-            raise ValueError(f"handler must be one that the dispatcher launches, got {settings.kind!r}")
+    made = _MAKERS.get(type(settings))
+    if made is None:
+        raise ValueError(f"handler must be one that the dispatcher launches, got {settings.kind!r}")
+    return made(settings, surroundings)
 
 
 def settings_of(order: Order) -> config.HandlerSettings:

@@ -10,24 +10,22 @@ one release. Neither the secret nor the URL, which may hold one, is ever part of
 from __future__ import annotations
 
 import base64
-import contextlib
 import email.utils
 import hashlib
 import hmac
 import http.client
 import json
-import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from actors import config
+from actors.retraining.handlers.http import ask
 from actors.retraining.handlers.interface import Surroundings, event_fields
 from actors.retraining.rows import plain
 from actors.retraining.rules import orders
@@ -44,7 +42,6 @@ TYPES: Final[Mapping[str, str]] = {
     orders.ROLLED_BACK: "io.visutility.version.rolled_back.v1",
 }
 _PREFIX: Final = "whsec_"
-_MAX_ANSWER_BYTES: Final = 64 * 1024
 # The socket's own time-outs are per read; this ends an answer that drips.
 _BEYOND_TIMEOUT_S: Final = 2.0
 
@@ -170,34 +167,5 @@ _MOMENT_S: Final = 0.001
 
 def post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, str | None]:
     """Return the status and the Retry-After of the answer; TimeoutError once `timeout_s` have passed, however it drips."""
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = make(parts.hostname or "", parts.port, timeout=timeout_s)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    cut = threading.Event()
-    end = threading.Timer(timeout_s, _cut, [connection, cut])
-    end.start()
-    try:
-        connection.request("POST", path, body=body, headers=dict(headers))
-        with connection.getresponse() as answer:
-            answer.read(_MAX_ANSWER_BYTES)
-            if cut.is_set():  # the end of the stream looks like the end of an answer
-                raise TimeoutError
-            return answer.status, answer.headers.get("Retry-After")
-    except (OSError, http.client.HTTPException):
-        if cut.is_set():  # whatever the end of the stream was taken for
-            raise TimeoutError from None
-        raise
-    finally:
-        end.cancel()
-        connection.close()
-
-
-def _cut(connection: http.client.HTTPConnection, cut: threading.Event) -> None:
-    """End a connection from another thread: its reader gets an error, or the end of the stream."""
-    cut.set()
-    sock = connection.sock
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+    answer = ask("POST", url, body=body, headers=headers, timeout_s=timeout_s)
+    return answer.status, answer.retry_after

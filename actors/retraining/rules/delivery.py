@@ -11,7 +11,9 @@ from actors.checks import finite, shown
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """It runs somewhere; ask again how it goes."""
+    """It runs somewhere; ask again how it goes. `reason`: why nobody can tell now."""
+
+    reason: str = ""
 
 
 CROSS_VALIDATION: Final = "cross_validation"

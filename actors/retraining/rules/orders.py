@@ -52,6 +52,9 @@ PAID: Final = "paid"
 DID_NOT_PAY: Final = "did not pay"
 VERDICTS: Final = (PAID, DID_NOT_PAY)
 
+# What the reason of a running order begins with while the tool that runs it cannot tell.
+UNKNOWN: Final = "how it goes is unknown: "
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -192,7 +195,7 @@ def settled(order: Order, outcome: Outcome, now: Instant, backoff: Backoff, jitt
     """Apply what came of the present attempt to a running order."""
     match outcome:
         case Launched():
-            return replace(order, launched=True)
+            return going_on(order, outcome)
         case Done(new_version=new_version, reason=reason, promise=promise):
             done = replace(order, launched=True, new_version=new_version or order.new_version, promise=promise or order.promise)
             return _ended(done, DONE, reason or order.reason, now)
@@ -214,6 +217,16 @@ def settled(order: Order, outcome: Outcome, now: Instant, backoff: Backoff, jitt
         case Retry(reason=reason, after_s=after_s):
             delay_s = backoff.delay_s(order.failures + 1, jitter, at_least_s=after_s)
             return _again(order, reason, delay_s, now)
+
+
+def going_on(order: Order, outcome: Launched) -> Order:
+    """Return a running order as it is after somebody was asked how it goes.
+
+    A tool that cannot tell proves nothing of whether the order was launched; its reason goes when the tool tells again, and
+    any other reason stays.
+    """
+    kept = "" if order.reason.startswith(UNKNOWN) else order.reason
+    return replace(order, launched=order.launched or not outcome.reason, reason=outcome.reason or kept)
 
 
 def overtaken(order: Order, version: str, now: Instant, over: Sequence[str] | None = None) -> Order:

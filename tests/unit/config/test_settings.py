@@ -96,7 +96,7 @@ def test_nothing_written_gives_the_same_as_the_example() -> None:
         ("defaults: {watch: {accuracy: {nonsense: 1}}}", "defaults.watch.accuracy: nonsense must be an option"),
         (
             "defaults: {handler: {kind: webhok}}",
-            "handler: kind must be one of channel, task, ray_job, webhook, tune, mlflow_alias or",
+            "handler: kind must be one of channel, task, ray_job, webhook, airflow, prefect, kubernetes, tune, mlflow_alias or",
         ),
         ("defaults: {handler: {kind: webhook, url: 'ftp://x'}}", "handler.url: must be an http or https URL, got 'ftp://x'"),
         ("defaults: {handler: {kind: task, target: train}}", "handler.target: must be 'module:name', got 'train'"),

@@ -1,0 +1,176 @@
+"""What `airflow`, `prefect` and `kubernetes` share: an order is one run of a tool, found again by the order's name.
+
+Put-if-absent: the tool refuses or finds a second run of one name, so sending again does no harm, and a dispatcher that was
+killed finds the run by name. Each round (an order that a person has put back) has a run of its own, begun only when those of
+earlier rounds have ended. A run that was seen and is gone has been deleted: the order fails instead of running twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, TypeVar
+
+from actors import config
+from actors.retraining.handlers import on_runner
+from actors.retraining.handlers.http import Answer, ask
+from actors.retraining.handlers.interface import Surroundings, event_fields
+from actors.retraining.handlers.webhook import seconds
+from actors.retraining.rows import plain
+from actors.retraining.rules.delivery import Done, Failed, Launched, Outcome, Retry, Stop
+from actors.retraining.rules.orders import UNKNOWN, Order
+
+T = TypeVar("T")
+# A call asks several times at most: a token, the run, its result.
+_REQUESTS: Final = 5
+_STOPPING_S: Final = 5.0
+_REASON: Final = 300
+_REFUSED: Final = {401, 403}
+# JSON that is not what the API promises.
+_STRANGE: Final = (KeyError, TypeError, IndexError, AttributeError)
+_UNUSABLE: Final = {400, 413, 422}
+
+
+class RefusedError(Exception):
+    """The tool has answered, and not with what was asked for."""
+
+    def __init__(self, outcome: Retry | Stop, status: int = 0) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+        self.status = status
+
+
+class Tool(Protocol):
+    """A tool that runs retrains. Methods block; they raise RefusedError, OSError, HTTPException or a KeyError of the answer."""
+
+    def put(self, order: Order, name: str) -> None:
+        """Begin the run of this name, unless there is one."""
+
+    def find(self, name: str) -> Outcome | None:
+        """Return how the run goes: Launched, Done or Failed; None where there is none of this name."""
+
+    def stop(self, name: str) -> bool:
+        """Have the run stopped; return whether nothing of it runs any more."""
+
+
+class RemoteHandler:
+    """Launches an order as a run of `tool`, and follows it to its end."""
+
+    def __init__(self, settings: config.RemoteHandlerSettings, surroundings: Surroundings) -> None:
+        self._settings = settings
+        self._surroundings = surroundings
+
+    def tool(self, settings: Any) -> Tool:
+        """Return the tool that expanded settings describe."""
+        raise NotImplementedError
+
+    async def launch(self, order: Order) -> Outcome:
+        """Begin the run, unless it is there."""
+        try:
+            return await self._asked(lambda tool: _launched(tool, order))
+        except RefusedError as refused:
+            return refused.outcome
+        except _STRANGE as error:
+            return Retry(f"{self._settings.url} answers otherwise than its API: {_brief(error)}")
+        except (OSError, http.client.HTTPException) as error:  # TimeoutError too
+            return Retry(f"{self._settings.url} does not answer: {_brief(error)}", silent=True)
+
+    async def follow(self, order: Order) -> Outcome:
+        """Ask how the run goes."""
+        try:
+            found = await self._asked(lambda tool: tool.find(name_of(order)))
+        except (RefusedError, OSError, http.client.HTTPException, *_STRANGE) as error:
+            return Launched(f"{UNKNOWN}{_brief(error)}")
+        if found is not None:
+            return found
+        if order.launched:
+            return Failed("its run is gone: deleted before its end was seen; put the order back to run it again")
+        return Retry("no run of this order is there", after_s=0)
+
+    async def stop(self, order: Order) -> bool:
+        """Have the run stopped."""
+        return await self._asked(lambda tool: tool.stop(name_of(order)))
+
+    async def forget(self, order: Order) -> None:
+        """Leave the run where it is, for people to look at."""
+
+    async def _asked(self, question: Callable[[Tool], T]) -> T:
+        settings = self._settings.expanded(self._surroundings.environment)
+        return await self._surroundings.in_thread(
+            lambda: question(self.tool(settings)), timeout_s=_REQUESTS * settings.timeout_s
+        )
+
+
+def name_of(order: Order, round_: int | None = None) -> str:
+    """Return the name of an order's run: the order's id, and after it the round where it was put back."""
+    number = order.rounds if round_ is None else round_
+    return f"{order.id}-{number}" if number else order.id
+
+
+def event_of(order: Order) -> Any:
+    """Return the order's event as JSON values."""
+    return plain(event_fields(order))
+
+
+def ended(said: object) -> Done:
+    """Return the ending that a run says: a mapping or JSON text with `new_version` and a promise; anything else has none."""
+    if isinstance(said, str):
+        try:
+            said = json.loads(said)
+        except ValueError:
+            said = None
+    return on_runner.ended(said if isinstance(said, Mapping) else None)
+
+
+class Api:
+    """A tool's API by its URL, with the credentials of the settings; `hints` say what to change, by HTTP status."""
+
+    def __init__(self, settings: Any, hints: Mapping[int, str], *, ca_file: str | None = None) -> None:
+        self._settings = settings
+        self._hints = dict.fromkeys(_REFUSED, f"token or user and password are refused by {settings.url}") | dict(hints)
+        self._ca_file = ca_file
+        self.headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "visutility"}
+        if settings.token is not None:
+            self.headers["Authorization"] = f"Bearer {settings.token}"
+        elif settings.user is not None:
+            pair = base64.b64encode(f"{settings.user}:{settings.password or ''}".encode()).decode()
+            self.headers["Authorization"] = f"Basic {pair}"
+
+    def ask(self, method: str, path: str, body: object = None, *, fine: tuple[int, ...] = ()) -> Answer:
+        """Return an answer of 200 to 299 or one of `fine`; RefusedError names what to change."""
+        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        url = self._settings.url.rstrip("/") + path
+        answer = ask(method, url, headers=self.headers, timeout_s=self._settings.timeout_s, body=content, ca_file=self._ca_file)
+        if 200 <= answer.status < 300 or answer.status in fine:
+            return answer
+        said = " ".join(answer.body.decode(errors="replace").split())[:_REASON]
+        reason = f"HTTP {answer.status}: {self._hints.get(answer.status) or said}"
+        if answer.status in _UNUSABLE:
+            raise RefusedError(Stop(reason), answer.status)
+        raise RefusedError(Retry(reason, after_s=seconds(answer.retry_after, time.time())), answer.status)
+
+    def json(self, method: str, path: str, body: object = None, *, fine: tuple[int, ...] = ()) -> Any:
+        """Return the JSON of such an answer, None for a status of `fine`; RefusedError where it is no JSON."""
+        answer = self.ask(method, path, body, fine=fine)
+        if answer.status in fine:
+            return None
+        try:
+            return answer.json()
+        except ValueError:
+            raise RefusedError(Retry(f"{self._settings.url} answered what is no JSON: is url that of the API?")) from None
+
+
+def _launched(tool: Tool, order: Order) -> Outcome:
+    for round_ in range(order.rounds):
+        if not tool.stop(name_of(order, round_)):
+            return Retry("the run of the round before has not ended and is being stopped", after_s=_STOPPING_S)
+    tool.put(order, name_of(order))
+    return Launched()
+
+
+def _brief(error: Exception) -> str:
+    # Of a connection only the kind: the text may quote the URL.
+    return str(error) if isinstance(error, RefusedError) else type(error).__name__

@@ -13,6 +13,7 @@ which the build replaces by what they print, so nothing has to be kept up to dat
 from __future__ import annotations
 
 import functools
+import html
 import inspect
 import json
 from collections.abc import Iterator
@@ -120,7 +121,7 @@ def _section(model: type[BaseModel], path: str) -> str:
         rows.append(f"| `{info.alias or name}` | {written} | {_default(info)} | {meaning} |")
     if model is settings.ModelEntry:
         path = "defaults, and models.<name>"
-    head = f"## {path}" if path else "## The document"
+    head = f"## {html.escape(path)}" if path else "## The document"  # `<name>` would be taken for a tag
     summary = "" if model is Settings else inspect.getdoc(model)
     return f"{head}\n\n{summary}\n\n| key | value | default | what it does |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
 

@@ -1,36 +1,5 @@
-"""Contract tests start no Ray, and leave no connection to a store open: a leak is an error."""
+"""Contract tests start no Ray and leave no connection to a store open."""
 
-from __future__ import annotations
+from tests.apart import no_ray, stores_are_closed
 
-from collections.abc import Iterator
-from typing import Any
-
-import pytest
-
-from actors.storage import Store
-
-
-@pytest.fixture(autouse=True)
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make `ray.init` fail."""
-    ray = pytest.importorskip("ray")
-
-    def refused(*_arguments: Any, **_options: Any) -> None:
-        raise AssertionError("a unit test must not start Ray")
-
-    monkeypatch.setattr(ray, "init", refused)
-
-
-@pytest.fixture(autouse=True)
-def stores_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close what a test leaves open where it stands for a process that was killed."""
-    begin, begun = Store._begin, list[Store]()
-
-    def noted(store: Store, *arguments: Any, **options: Any) -> None:
-        begin(store, *arguments, **options)
-        begun.append(store)
-
-    monkeypatch.setattr(Store, "_begin", noted)
-    yield
-    for store in begun:
-        store.close()
+__all__ = ["no_ray", "stores_are_closed"]

@@ -1,18 +1,5 @@
-"""Unit tests start no Ray: whoever tries is told so at once."""
+"""Unit tests start no Ray and leave no connection to a store open."""
 
-from __future__ import annotations
+from tests.apart import no_ray, stores_are_closed
 
-from typing import Any
-
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make `ray.init` fail."""
-    ray = pytest.importorskip("ray")
-
-    def refused(*_arguments: Any, **_options: Any) -> None:
-        raise AssertionError("a unit test must not start Ray")
-
-    monkeypatch.setattr(ray, "init", refused)
+__all__ = ["no_ray", "stores_are_closed"]

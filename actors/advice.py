@@ -11,12 +11,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from actors.config import Budget, ModelSettings, Price, RetrainRule, Settings
 from actors.config.values import format_budget, format_price
 from actors.detection.rules.promises import Promise
-from actors.rehearsal import Outcome, Rehearsal
+from actors.rehearsal import Outcome, Rehearsal, Summary
 from actors.wire import Batch, Bools, Floats
 
 PRESENT: Final = "now"
@@ -37,6 +37,37 @@ LIMITS: Final = (
 )
 
 
+class RuleSpelled(TypedDict):
+    """A rule as a configuration spells it."""
+
+    when: str
+    metric: str
+    price: float | str | None
+    budget: str | None
+
+
+class TriedShown(Summary):
+    """One rule, what it made of the history, and when it ordered."""
+
+    configuration: str
+    retrain: RuleSpelled
+    retrains_at: list[float]
+
+
+class AdviceShown(TypedDict):
+    """An advice for a program: `tried` has the present configuration first, `diff` is for the configuration's file."""
+
+    model: str
+    events: int
+    first_at: float | None
+    last_at: float | None
+    tried: list[TriedShown]
+    proposed: str | None
+    why: str
+    diff: str | None
+    limits: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Tried:
     """One rule and what it made of the history."""
@@ -55,7 +86,7 @@ class Tried:
         """The errors that were lost meanwhile."""
         return self.outcome.errors_lost or 0.0
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> TriedShown:
         """Return what a program reads."""
         return {
             "configuration": self.name,
@@ -80,7 +111,7 @@ class Advice:
     why: str
     diff: str | None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> AdviceShown:
         """Return what a program reads."""
         now = self.tried[0].outcome
         proposed = None if self.proposed is None else self.proposed.name
@@ -210,7 +241,7 @@ def difference(settings: Settings, model: str, rule: RetrainRule) -> str:
     return "\n".join([f"{marks[0]}models:", f"{marks[1]}  {_key(model)}:", f"{marks[2]}    retrain:", *removed, *added])
 
 
-def spelled(rule: RetrainRule) -> dict[str, Any]:
+def spelled(rule: RetrainRule) -> RuleSpelled:
     """Return a rule as a configuration spells it.
 
     >>> spelled(RetrainRule(when="shortfall", price=Price(share=0.01)))

@@ -8,9 +8,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from actors.checks import redacted
+from actors.plain import Json
 
 MAX_BYTES: Final = 64 * 2**20
 _REASON: Final = 300
@@ -37,12 +38,12 @@ class Http:
         self._headers = {"Accept": "application/json", **(headers or {})}
         self._timeout_s = timeout_s
 
-    def get(self, path: str, query: Mapping[str, object] | None = None) -> dict[str, Any]:
+    def get(self, path: str, query: Mapping[str, object] | None = None) -> Json:
         """Return the answer to a GET. HttpError."""
         asked = f"?{urllib.parse.urlencode(query, doseq=True)}" if query else ""
         return self._ask(urllib.request.Request(f"{self._url}{path}{asked}", headers=self._headers), path)  # noqa: S310  checked by the configuration
 
-    def post(self, path: str, body: Mapping[str, object], *, method: str = "POST") -> dict[str, Any]:
+    def post(self, path: str, body: Mapping[str, object], *, method: str = "POST") -> Json:
         """Return the answer to a POST of JSON. HttpError."""
         headers = {**self._headers, "Content-Type": "application/json"}
         request = urllib.request.Request(  # noqa: S310
@@ -50,7 +51,7 @@ class Http:
         )
         return self._ask(request, path)
 
-    def _ask(self, request: urllib.request.Request, path: str) -> dict[str, Any]:
+    def _ask(self, request: urllib.request.Request, path: str) -> Json:
         where = f"{redacted(self._url)}{path}"
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:  # noqa: S310

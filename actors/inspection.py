@@ -25,6 +25,7 @@ from actors.config import notify_checks
 from actors.config.notify import RECEIVER_KINDS, AppriseSettings, CustomReceiverSettings, WebhookReceiverSettings
 from actors.config.ui import SHORTEST_TOKEN, UiSettings
 from actors.config.values import REFERENCE, expand
+from actors.plain import Arguments
 from actors.storage import StoreError, is_local
 from actors.storage.store import folder_of
 from actors.tuning.rules import plan
@@ -251,7 +252,7 @@ class _Look:
     def _study(self, path: str, handler: config.TuneHandlerSettings) -> Iterator[Finding]:
         yield from self.target(f"{path}.objective", handler.objective, None)
         of_user = ":" in handler.strategy and not handler.strategy.startswith(("optuna:", "scipy:"))
-        asked: dict[str, Any] = {
+        asked: Arguments = {
             "name": "check",
             "space": handler.space,
             "trials": handler.trials,

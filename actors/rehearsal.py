@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from actors.detection.rules.record import asks_at, observed_drift
 from actors.detection.rules.retrain import Outcome as Decided
 from actors.detection.rules.retrain import Pays, RetrainWatch
 from actors.detection.rules.versions import Decision
+from actors.plain import Json
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.gate import AlreadyActive, Cooldown, CoolingDown, Dispatch, DryRun, admit
 from actors.retraining.rules.queue import Waiting
@@ -49,7 +50,7 @@ class Seen:
     version: str
     metric: str
     opened_at: float
-    alarm: dict[str, Any]
+    alarm: Json
     delay_events: int
     drift: float | None
     cause: str = "alarm"
@@ -58,7 +59,25 @@ class Seen:
     skips: list[str] = field(default_factory=list)
     closed_at: float | None = None
     closed_by: str | None = None
-    alarms: list[dict[str, Any]] = field(default_factory=list)
+    alarms: list[Json] = field(default_factory=list)
+
+
+class Summary(TypedDict):
+    """The figures of an outcome that are compared; medians over its episodes, None where there is none."""
+
+    events: int
+    alarms: int
+    episodes: int
+    retrains: int
+    of_age: int
+    never_started: int
+    errors_lost: float | None
+    paid: int
+    skipped: int
+    median_delay_events: float | None
+    median_wait_s: float | None
+    median_queue_s: float | None
+    first_alarm_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +95,7 @@ class Outcome:
     verdicts: list[str] = field(default_factory=list)  # paid, did not pay
     missing: list[str] = field(default_factory=list)  # what kept the rule from working, at the end
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """Give the figures that are compared: counts, and medians over the episodes (None where there is none)."""
         orders = [each for each in self.episodes if each.ordered_at is not None]
         waits = [each.ordered_at - each.opened_at for each in orders if each.ordered_at is not None]
@@ -279,7 +298,7 @@ class Rehearsal:
         if self._gave_up():
             why = f"gave up: {self._settings.retrain.give_up} retrains in a row did not pay"
             seen.skips.append(why)
-            reply: dict[str, Any] = {"decision": "skipped", "reason": why, "retry_in_s": None}
+            reply: Json = {"decision": "skipped", "reason": why, "retry_in_s": None}
             self._carry_out(self._book.reply(episode, reply, self._now, now))
             return
         decision = admit(

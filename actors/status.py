@@ -19,7 +19,8 @@ from actors.detection import stored as detector_stored
 from actors.detection.stored import Shown
 from actors.detection.tables import DETECTOR
 from actors.metrics import refusals
-from actors.replies import ActorStatus, ClockAhead, Status
+from actors.plain import Json
+from actors.replies import ActorStatus, ClockAhead, Status, StoredStatus
 from actors.retraining import model_tables
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
@@ -32,7 +33,7 @@ from actors.tuning.tables import TUNER
 
 Result = TypeVar("Result")
 
-_NOTHING: Final[dict[str, Any]] = {
+_NOTHING: Final[StoredStatus] = {
     "models": {},
     "refused": {"events": 0, "last": None},
     "clients": {},
@@ -49,7 +50,7 @@ _MAX_CLIENTS: Final = 100
 _CLOCK_AHEAD_S: Final = 3600.0
 
 
-def read(store: Store, now_s: float = 0.0, known: dict[str, Shown] | None = None) -> dict[str, Any]:
+def read(store: Store, now_s: float = 0.0, known: dict[str, Shown] | None = None) -> StoredStatus:
     """Return `models`, `refused`, `clients` (of the hour before `now_s`, the newest 100), `retrains` and `tuner` of the store.
 
     `refused` has the events that count for no model, because they name no known model, and the last reason; `unreadable` names
@@ -59,8 +60,8 @@ def read(store: Store, now_s: float = 0.0, known: dict[str, Shown] | None = None
     file of a detector cannot be read, `store_problem` has the reason and its models are missing. A caller that reads
     again and again hands in the same `known`.
     """
-    models: dict[str, Any] = {}
-    clients: dict[str, Any] = {}
+    models: Json = {}
+    clients: dict[str, Json] = {}
     unreadable: list[str] = []
     counts: dict[str, dict[str, int]] = {}
     problem = None
@@ -93,11 +94,11 @@ def read(store: Store, now_s: float = 0.0, known: dict[str, Shown] | None = None
     with store.part(TUNER).read() as connection:
         tuner = tuner_tables.read_status(connection)
     newest = sorted(clients.items(), key=lambda item: -float(item[1]["seen_at"]))[:_MAX_CLIENTS]
-    told = {
+    told: StoredStatus = {
         "models": dict(sorted(models.items())),
-        "refused": refusals.read(store.part(SYSTEM)),
-        "sources": _sources(store),
-        "receivers": _receivers(store, settings),
+        "refused": {**refusals.read(store.part(SYSTEM))},
+        "sources": {name: {**shown} for name, shown in _sources(store).items()},
+        "receivers": {name: {**shown} for name, shown in _receivers(store, settings).items()},
         "clients": {_alias(producer): seen for producer, seen in newest},
         "unreadable": unreadable,
         "retrains": retrains,
@@ -138,7 +139,7 @@ def _alias(producer: str) -> str:
     return f"client-{hashlib.sha256(producer.encode()).hexdigest()[:12]}"
 
 
-def read_url(url: str, now_s: float, store_id: str = "") -> dict[str, Any]:
+def read_url(url: str, now_s: float, store_id: str = "") -> StoredStatus:
     """Return the same for a store that is opened for this one time; runs as a task on the node that holds a SQLite store.
 
     `store_problem` is there where the store is not whole: a file of it is gone or is read-only, or the store is another
@@ -148,7 +149,9 @@ def read_url(url: str, now_s: float, store_id: str = "") -> dict[str, Any]:
     try:
         told = read(store, now_s)
         problem = _problem(store, store_id)
-        return told if problem is None else {"store_problem": problem, **told}
+        if problem is not None:
+            told.setdefault("store_problem", problem)
+        return told
     finally:
         store.close()
 
@@ -188,7 +191,7 @@ class Pending(Generic[Result]):
             self._problem = error
 
 
-def joined(stored: dict[str, Any] | Exception, actors: dict[str, ActorStatus], **head: str | None) -> Status:
+def joined(stored: StoredStatus | Exception, actors: dict[str, ActorStatus], **head: str | None) -> Status:
     """Put the answer together; a store that did not answer is named under `store_problem`, never guessed at.
 
     The actors' reports on the files that they have open count too: a process that opens a replaced file finds it intact.

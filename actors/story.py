@@ -15,6 +15,7 @@ from actors.config.stored import load_stored
 from actors.detection import judgements
 from actors.detection import stored as detector_stored
 from actors.detection.judgements import Judged
+from actors.plain import Values
 from actors.replies import Episode
 from actors.retraining import tables as dispatcher_tables
 from actors.storage import Store, StoreReader
@@ -30,8 +31,8 @@ class Story(TypedDict):
     """
 
     episode: Episode | None
-    order: dict[str, Any] | None
-    model: dict[str, Any] | None
+    order: Values | None
+    model: Values | None
     judged: Judged | None
 
 
@@ -110,7 +111,7 @@ def _episode(store: Store, id_: str) -> Episode | None:
     return None
 
 
-def _request_of(store: Store, order: dict[str, Any]) -> Episode | None:
+def _request_of(store: Store, order: Values) -> Episode | None:
     """Return the request behind a shortfall's order: it has no episode of an alarm."""
     if order["cause"] != "shortfall":
         return None
@@ -130,7 +131,7 @@ def _newest(store: Store, model: str | None) -> Episode | None:
     return max(found, key=lambda record: float(record["opened_at"]), default=None)
 
 
-def _model(store: Store, model: str) -> dict[str, Any] | None:
+def _model(store: Store, model: str) -> Values | None:
     for part in detector_stored.detector_parts(store):
         with part.read() as connection:
             found = detector_stored.read_status(connection, model)
@@ -139,7 +140,7 @@ def _model(store: Store, model: str) -> dict[str, Any] | None:
     return None
 
 
-def _order(store: Store, id_: str) -> dict[str, Any] | None:
+def _order(store: Store, id_: str) -> Values | None:
     """Return what the dispatcher has on record of an order, the study of a `tune` handler included."""
     table = dispatcher_tables.retrains
     with store.part(dispatcher_tables.DISPATCHER).read() as connection:

@@ -23,7 +23,7 @@ from actors.cluster.places import Source
 from actors.config.stored import store_settings
 from actors.detection.tables import DETECTOR
 from actors.errors import ConflictError
-from actors.replies import ActorStatus, EpisodeJudged, Reload, Status
+from actors.replies import ActorStatus, EpisodeJudged, Reload, Status, StoredStatus
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Store, redacted
 from actors.storage.notify import NOTIFY
@@ -147,7 +147,7 @@ class System:
         stored = status.Pending(functools.partial(self._stored, known))
         actors = self._actors()
         try:
-            counts: dict[str, Any] | Exception = stored.answer(_STATUS_S)
+            counts: StoredStatus | Exception = stored.answer(_STATUS_S)
         except Exception as error:  # noqa: BLE001 whatever the store does, the rest of the status is returned
             counts = error
         return status.joined(
@@ -274,12 +274,12 @@ class System:
                 told[name]["store_problem"] = reply["store_problem"]
         return told
 
-    def _stored(self, known: Card) -> dict[str, Any]:
+    def _stored(self, known: Card) -> StoredStatus:
         if not places.is_here(known):
             # An actor that is up reads it there; a task in a new process takes longer than a status may (measured: 1 to 3 s).
             with contextlib.suppress(PeerUnavailableError, AttributeError):
                 arguments = {"store_id": known.store_id}
-                told: dict[str, Any] = BlockingPeers(self.namespace).call("runner", "stored", arguments, timeout_s=_WARM_S)
+                told: StoredStatus = BlockingPeers(self.namespace).call("runner", "stored", arguments, timeout_s=_WARM_S)
                 return told
         now_s = SystemClock().now().wall_s
         return places.on_its_node(known, status.read_url, known.storage, now_s, known.store_id, timeout_s=_STATUS_S)

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -22,6 +22,7 @@ from drivers.commands import FINE, command, run
 from drivers.output import Output
 
 if TYPE_CHECKING:
+    from actors.cluster.connection import Remembered
     from actors.system import System
 
 # Ray's own start, four actors, and a slow laptop.
@@ -98,7 +99,7 @@ def _command(file: str | None, cpus: int | None, *, dashboard: bool, page: bool 
     return command_line
 
 
-def _begin(command_line: list[str], output: Output, note: Path) -> dict[str, Any]:
+def _begin(command_line: list[str], output: Output, note: Path) -> Remembered:
     """Begin the process that stays, and wait until it says what it has begun."""
     note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
@@ -119,12 +120,12 @@ def _begin(command_line: list[str], output: Output, note: Path) -> dict[str, Any
     return known
 
 
-def _wait(holder: subprocess.Popen[bytes], output: Output, note: Path, log: Path) -> dict[str, Any]:
+def _wait(holder: subprocess.Popen[bytes], output: Output, note: Path, log: Path) -> Remembered:
     deadline = time.monotonic() + _READY_S
     with output.progress("starting Ray and the system", None):
         while time.monotonic() < deadline:
             if note.exists():
-                known: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+                known: Remembered = json.loads(note.read_text(encoding="utf-8"))
                 return known
             if holder.poll() is not None:
                 tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:])
@@ -150,7 +151,7 @@ def _hold(file: str | None, cpus: int | None, *, dashboard: bool, page: bool) ->
         dashboard = dashboard or config.needs_jobs(config.load(file))
         context = ray.init(address="local", num_cpus=cpus, include_dashboard=dashboard)
         started = _start(file, None, page=page)
-        known = {
+        known: Remembered = {
             "address": ray.get_runtime_context().gcs_address,
             "pid": os.getpid(),
             "began": connection.began(os.getpid()),

@@ -8,7 +8,7 @@ import os
 import socket
 import tempfile
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal, NotRequired, TypedDict
 
 import ray
 
@@ -60,7 +60,19 @@ def attach(address: str | None, *, otherwise: Otherwise, dashboard: bool = False
     return False
 
 
-def attach_remembered(known: dict[str, Any]) -> None:
+class Remembered(TypedDict):
+    """What `visutility up` writes down of the Ray that it holds, for the other commands of this user."""
+
+    address: str
+    pid: int
+    began: float | None
+    auth: str | None
+    namespace: str
+    page: NotRequired[str | None]
+    dashboard: str | None
+
+
+def attach_remembered(known: Remembered) -> None:
     """Connect to the Ray that `visutility up` recorded."""
     # Ray sends its token to an explicit address only if the environment says so; this address is our own.
     if known.get("auth") == "token" and "RAY_AUTH_MODE" not in os.environ:
@@ -138,13 +150,13 @@ def is_this_node(node: str) -> bool:
     return node == str(ray.get_runtime_context().get_node_id())
 
 
-def remembered() -> dict[str, Any] | None:
+def remembered() -> Remembered | None:
     """Return what `visutility up` recorded of its Ray (`address`, `pid`, `folder`, ...), or None if there is none."""
     try:
         file = note()
         if file.stat().st_uid != os.getuid():  # in a folder that everybody shares, another user could have written it
             return None
-        noted: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        noted: Remembered = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, PermissionError, json.JSONDecodeError):
         return None
     return noted

@@ -16,7 +16,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
 
 import ray
 import ray._private.state
@@ -26,6 +26,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.cluster import build, card
 from actors.errors import ConflictError, NoSystemError
+from actors.plain import Arguments
+from actors.replies import Hello
 
 if TYPE_CHECKING:
     from actors.config import Settings
@@ -76,7 +78,7 @@ def spawn(name: str, *, namespace: str, storage: str, slot: int | None = None) -
     from actors.storage import is_local  # noqa: PLC0415
 
     cls = _class(role(name))
-    options: dict[str, Any] = {
+    options: Arguments = {
         "name": name,
         "namespace": namespace,
         "lifetime": "detached",
@@ -132,7 +134,7 @@ def check(name: str, settings: Settings) -> None:
 def spawn_observer(name: str, *, namespace: str, detached: bool, **arguments: Any) -> ActorHandle[Any]:
     """Create the host of an observer under a new name; one that is not detached ends with the process that created it."""
     host: Any = ray.remote(_load(_OBSERVER))
-    kept: dict[str, Any] = {"lifetime": "detached", "max_restarts": -1} if detached else {}
+    kept: Arguments = {"lifetime": "detached", "max_restarts": -1} if detached else {}
     handle: ActorHandle[Any] = host.options(name=name, namespace=namespace, num_cpus=0, **kept).remote(name=name, **arguments)
     return handle
 
@@ -177,7 +179,15 @@ def names(namespace: str) -> list[str]:
     )
 
 
-def record(handle: ActorHandle[Any]) -> dict[str, Any]:
+class ActorRecord(TypedDict):
+    """What the cluster has on record of an actor; a pid of 0 or a node of "" where it has none."""
+
+    state: str
+    pid: int
+    node: str
+
+
+def record(handle: ActorHandle[Any]) -> ActorRecord:
     """Return what the cluster knows of an actor without asking the actor: `state`, `pid`, `node`."""
     known = ray._private.state.actors(handle._actor_id.hex())  # noqa: SLF001 the public one needs the dashboard
     return {
@@ -187,10 +197,10 @@ def record(handle: ActorHandle[Any]) -> dict[str, Any]:
     }
 
 
-def hello(handles: Mapping[str, ActorHandle[Any]], timeout_s: float) -> dict[str, dict[str, Any] | Exception | None]:
+def hello(handles: Mapping[str, ActorHandle[Any]], timeout_s: float) -> dict[str, Hello | Exception | None]:
     """Ask all at once. Return for each its reply, the error that came instead, or None if nothing came in time."""
-    asked: dict[str, Any] = {}
-    replies: dict[str, dict[str, Any] | Exception | None] = dict.fromkeys(handles)
+    asked: dict[str, ray.ObjectRef[Hello]] = {}
+    replies: dict[str, Hello | Exception | None] = dict.fromkeys(handles)
     for name, handle in handles.items():
         try:
             asked[name] = handle.hello.remote()

@@ -9,10 +9,12 @@ import asyncio
 from typing import Any, Protocol
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from actors import errors
 from actors.cluster import card, connection
+from actors.plain import Arguments
 
 
 class PeerUnavailableError(RuntimeError):
@@ -41,7 +43,7 @@ class RayPeers:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._handles: dict[str, Any] = {}
+        self._handles: dict[str, ActorHandle[Any]] = {}
 
     async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         """Call by name; a handle is looked up once and again after a failure."""
@@ -66,7 +68,7 @@ class RayPeers:
 class Ask(Protocol):
     """Calls an actor of the system by name and waits: `BlockingPeers`, or a fake in a test."""
 
-    def call(self, name: str, method: str, arguments: dict[str, Any], /, *, timeout_s: float) -> Any:
+    def call(self, name: str, method: str, arguments: Arguments, /, *, timeout_s: float) -> Any:
         """Return the reply; PeerUnavailableError where none came, and what the method raised."""
 
 
@@ -75,12 +77,12 @@ class BlockingPeers:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._handles: dict[str, Any] = {}
+        self._handles: dict[str, ActorHandle[Any]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BlockingPeers, (self._namespace,)
 
-    def call(self, name: str, method: str, arguments: dict[str, Any], *, timeout_s: float) -> Any:
+    def call(self, name: str, method: str, arguments: Arguments, *, timeout_s: float) -> Any:
         """Call by name and wait; PeerUnavailableError and the method's own errors as in `Peers.call`.
 
         NoSystemError if no system is meant to run in the namespace, NotConnectedError if this process is connected to

@@ -24,6 +24,7 @@ from actors import failpoints
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor, launched
 from actors.cluster.peers import Peers
+from actors.plain import Arguments
 from actors.replies import Capacity, Hello, Json, Launched, Reloaded, TasksEnded, TaskState, TaskStatus
 
 logger = logging.getLogger(__name__)
@@ -87,23 +88,23 @@ class Runner:
         """Do nothing: the runner keeps nothing of the configuration."""
         return {"status": "reloaded"}
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Arguments:
         """Return the state of the whole system, as `System.status` does.
 
         For commands: this process has its packages imported and its store's tables known, which takes each new one 1 s.
         """
-        told: dict[str, Any] = await asyncio.to_thread(lambda: _named(_SYSTEM)(self._namespace).status())
+        told: Arguments = await asyncio.to_thread(lambda: _named(_SYSTEM)(self._namespace).status())
         return told
 
-    async def stored(self, *, store_id: str) -> dict[str, Any]:
+    async def stored(self, *, store_id: str) -> Arguments:
         """Return what the store holds, for a process on a node that cannot open it; see `actors.status.read_url`."""
         now_s = SystemClock().now().wall_s
-        told: dict[str, Any] = await asyncio.to_thread(lambda: _named(_STORED)(self._storage, now_s, store_id))
+        told: Arguments = await asyncio.to_thread(lambda: _named(_STORED)(self._storage, now_s, store_id))
         return told
 
-    async def story(self, *, about: str, model: str | None = None) -> dict[str, Any]:
+    async def story(self, *, about: str, model: str | None = None) -> Arguments:
         """Return the story of an episode, an order or a model, as `actors.story.read` does. KeyError if there is none."""
-        told: dict[str, Any] = await asyncio.to_thread(lambda: _named(_STORY)(self._storage, about, model))
+        told: Arguments = await asyncio.to_thread(lambda: _named(_STORY)(self._storage, about, model))
         return told
 
     async def launch(self, *, key: str, target: str, kwargs: Mapping[str, Any], options: TaskOptions | None = None) -> Launched:
@@ -200,9 +201,9 @@ def _as_ray(resources: Mapping[str, float]) -> dict[str, float]:
     return {"CPU": 1.0} | {names.get(name, name): amount for name, amount in resources.items()}
 
 
-def _ray_options(options: TaskOptions) -> dict[str, Any]:
+def _ray_options(options: TaskOptions) -> Arguments:
     needs = _as_ray(options.get("resources") or {})
-    asked: dict[str, Any] = {
+    asked: Arguments = {
         "num_cpus": needs.pop("CPU"),
         "num_gpus": needs.pop("GPU", 0),
         "max_retries": options.get("max_retries", 0),

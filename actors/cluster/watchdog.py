@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError
 
 from actors.cluster import deployment
@@ -162,7 +163,7 @@ class RayHands:
     def __init__(self, namespace: str, storage: str) -> None:
         self._namespace = namespace
         self._storage = storage
-        self._handles: dict[str, Any] = {}
+        self._handles: dict[str, ActorHandle[Any]] = {}
         self._used: dict[str, tuple[int, float]] = {}  # pid and processor time of those that did not answer last
 
     async def ping(self, name: str, timeout_s: float) -> Heard:

@@ -13,6 +13,7 @@ from actors import plugins
 from actors.config.fields import Count, OptionalSeconds, PositiveSeconds, Target, checked_target
 from actors.config.handler_base import HandlerBase, checked_url
 from actors.config.remote import AirflowHandlerSettings, KubernetesHandlerSettings, PrefectHandlerSettings
+from actors.plain import Json
 
 _PLACEHOLDER: Final = re.compile(r"(?<![${])\{([A-Za-z_]\w*)\}(?!\})")
 
@@ -55,7 +56,7 @@ class RayJobHandlerSettings(HandlerBase):
     kind: Literal["ray_job"]
     entrypoint: Annotated[str, Field(min_length=1), AfterValidator(_template)]
     """The command, with `{model}`, `{version}`, `{order}`, `{metric}` (quoted for the shell); double a literal brace."""
-    runtime_env: dict[str, Any] = Field(default_factory=dict)
+    runtime_env: Json = Field(default_factory=dict)
     """Ray's runtime environment of the job."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """Strings that the dashboard shows with the job."""
@@ -85,7 +86,7 @@ class TuneHandlerSettings(HandlerBase):
     kind: Literal["tune"]
     objective: Target
     """The objective; the event is its `trial.context`."""
-    space: dict[str, Any] = Field(min_length=1)
+    space: Json = Field(min_length=1)
     """The search space, as for `visutility tune`."""
     trials: Count = 20
     """How many."""
@@ -101,7 +102,7 @@ class TuneHandlerSettings(HandlerBase):
     """The hard limit of one trial."""
     retries: Annotated[int, Field(ge=0)] = 0
     """Further attempts after a trial raised."""
-    current: dict[str, Any] | None = None
+    current: Json | None = None
     """The current parameters until a study has found better ones; trial 0 of every study uses the current ones."""
     min_improvement: Annotated[float, Field(ge=0)] | None = None
     """How much the best parameters must improve on the current ones to be used. `null`: always use them."""
@@ -133,7 +134,7 @@ class CustomHandlerSettings(HandlerBase):
 
     kind: Annotated[str, AfterValidator(_target_or_name)]
     """The class, or its name under the entry point `visutility.handlers`."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Json = Field(default_factory=dict)
     """Its keyword arguments."""
 
 

@@ -15,6 +15,7 @@ from actors.config.fields import Name, OptionalSeconds, PositiveSeconds, Seconds
 from actors.config.handler_base import checked_url
 from actors.config.seasons import check_zone
 from actors.config.values import REFERENCE, expand
+from actors.plain import Json
 from actors.replies import HappeningKind, Severity
 
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
@@ -176,7 +177,7 @@ class CustomReceiverSettings(_Receiver):
 
     kind: Annotated[str, Field(min_length=1)]
     """The class."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Json = Field(default_factory=dict)
     """Its keyword arguments."""
 
 

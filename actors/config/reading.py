@@ -40,6 +40,7 @@ from actors.config.sources import (
     SqlSettings,
 )
 from actors.config.yaml import dotted, read_yaml
+from actors.plain import Json
 
 # A larger file is not a configuration; the limit also bounds the expansion of aliases.
 _MAX_FILE_BYTES: Final = 2**20
@@ -120,7 +121,7 @@ def differences(old: Settings, new: Settings) -> list[str]:
     return lines
 
 
-def _leaves(settings: Settings) -> dict[str, Any]:
+def _leaves(settings: Settings) -> Json:
     said = settings.model_dump(by_alias=True)
     said["storage"] = redacted(settings.storage)
     said["defaults"]["watch"] = {

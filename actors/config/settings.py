@@ -37,6 +37,7 @@ from actors.config.seasons import Season, written_season
 from actors.config.sources import SourceSettings
 from actors.config.ui import UiSettings
 from actors.config.values import Duration
+from actors.plain import Json
 
 Direction = Literal["up", "down", "both"]
 
@@ -210,7 +211,7 @@ class WatchSettings:
     options: Mapping[str, Any]
     season: Season | None = None
 
-    def written(self) -> dict[str, Any]:
+    def written(self) -> Json:
         """Return it as the configuration writes it."""
         season = {} if self.season is None else {"season": written_season(self.season)}
         return {"detector": self.detector, "direction": self.direction, **season, **self.options}

@@ -11,6 +11,7 @@ from actors.checks import shown
 from actors.config.fields import Count, Name, PositiveSeconds, Seconds, Section
 from actors.config.handler_base import checked_url
 from actors.config.values import expand
+from actors.plain import Json
 
 
 def _absolute(value: str) -> str:
@@ -144,7 +145,7 @@ class CustomSourceSettings(_Source):
 
     kind: Annotated[str, Field(min_length=1)]
     """The class."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Json = Field(default_factory=dict)
     """Its keyword arguments."""
 
 

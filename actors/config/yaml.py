@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import yaml
 
+from actors.plain import Json
+
 _MAX_NODES: Final = 200_000
 
 
@@ -66,8 +68,8 @@ class _Reader:
         tag = node.tag.replace(_TAG, "!!")
         raise self._error(node, path, f"must be a plain value, got the tag {tag}")
 
-    def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> Json:
+        values: Json = {}
         for key_node, value_node in node.value:
             key = self.value(key_node, path) if key_node.tag in _SCALARS else None
             if not isinstance(key, str):

@@ -30,6 +30,7 @@ from actors.detection.queue import CommitQueue
 from actors.detection.rules.promises import Promise
 from actors.detection.state import DetectionState, UnavailableError
 from actors.detection.sweeper import Sweeper
+from actors.plain import Json
 from actors.storage import StaleEpochError, Store
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class DriftDetector:
     # --- events
 
     async def ingest(
-        self, *, model: str, producer: str | None, sequence: int | None, payload: bytes, client: dict[str, Any] | None = None
+        self, *, model: str, producer: str | None, sequence: int | None, payload: bytes, client: Json | None = None
     ) -> replies.Ingested:
         """Count one packed batch; the reply comes after the commit. ValueError where the payload is broken."""
         self._start()
@@ -93,7 +94,7 @@ class DriftDetector:
             raise ValueError(reply["reason"])
         return reply
 
-    async def ingest_many(self, *, batches: list[dict[str, Any]]) -> list[replies.Ingested]:
+    async def ingest_many(self, *, batches: list[Json]) -> list[replies.Ingested]:
         """Count several batches, each a dict of `ingest`'s arguments; a broken one is answered "refused"."""
         self._start()
         works = [

@@ -25,6 +25,7 @@ from actors.detection.tables import (
     samples,
     unpack,
 )
+from actors.plain import Json
 from actors.replies import DamageShown, Episode, ModelStatus, SetAside, VersionProgress
 from actors.storage import Part, Store
 from actors.wire import Floats
@@ -139,7 +140,7 @@ def read_judgements(connection: Connection, since_s: float) -> dict[str, dict[st
     return found
 
 
-def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> dict[str, dict[str, Any]]:
+def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> dict[str, Json]:
     """Return the counters of the clients heard of since, by producer: the newest that each of them sent along."""
     rows = connection.execute(
         select(producers.c.producer, producers.c.seen_at, producers.c.client)
@@ -147,7 +148,7 @@ def read_clients(connection: Connection, since_s: float, limit: int = 1000) -> d
         .order_by(producers.c.seen_at.desc())
         .limit(limit)
     )
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Json] = {}
     for row in rows:
         if row.producer not in found:
             try:

@@ -2,7 +2,6 @@
 
 import math
 from collections import deque
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from actors.drift.interface import (
     unpack_state,
 )
 from actors.drift.moments import Moments
+from actors.plain import Saved
 
 
 class FixedThreshold:
@@ -53,7 +53,7 @@ class FixedThreshold:
         if not self._lower < self._upper:
             raise ValueError(f"lower must be < upper ({upper!r}), got {lower!r}")
         self._window = check_count("window", window, low=1, high=100_000)
-        self._learned_under: dict[str, Any] = {"window": self._window}
+        self._learned_under: Saved = {"window": self._window}
         self.reset()
 
     def reset(self) -> None:

@@ -3,11 +3,13 @@
 import math
 import sys
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NotRequired, Protocol, TypedDict, get_args
+from typing import Literal, NotRequired, Protocol, TypedDict, get_args
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
+
+from actors.plain import Saved
 
 Direction = Literal["down", "up", "both"]
 State = Literal["learning", "stable", "warning", "error"]
@@ -37,7 +39,7 @@ class Alarm:
     estimated_start: int  # events back from the alarming one, which counts as 1
     extra: dict[str, float | str] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Saved:
         """Return the fields as a dict of plain values, as the wire and the store take them."""
         return {each.name: getattr(self, each.name) for each in fields(self)} | {"extra": dict(self.extra)}
 
@@ -153,13 +155,13 @@ def check_flag(name: str, value: object) -> bool:
     return value
 
 
-def pack_state(name: str, learned_under: dict[str, Any], body: dict[str, Any]) -> bytes:
+def pack_state(name: str, learned_under: Saved, body: Saved) -> bytes:
     """Wrap a detector's numbers; `learned_under` are the options without which they mean something else."""
     packed = msgpack.packb({"v": STATE_VERSION, "detector": name, "options": learned_under, "body": body})
     return bytes(packed)
 
 
-def unpack_state(name: str, learned_under: dict[str, Any], state: bytes) -> dict[str, Any]:
+def unpack_state(name: str, learned_under: Saved, state: bytes) -> Saved:
     """Return the body of a saved state, or raise ValueError when it is broken or belongs to another detector."""
     try:
         envelope = msgpack.unpackb(state)

@@ -9,7 +9,6 @@ prewhitened; tied scores are judged by their own distribution. How it compares: 
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,7 @@ from actors.drift.level_sums import LevelSums
 from actors.drift.moments import ROUNDING
 from actors.drift.score_map import ORDER_MAX, ScoreMap
 from actors.drift.window_scan import LENGTHS, LONGEST, Excess, WindowScan
+from actors.plain import Saved
 
 FREEZE = 3200  # events after which the scores are learned no more: from here on an event costs the same for ever
 _REFIT_FACTOR = 2  # until then they are learned anew whenever so many times as many events are known
@@ -132,12 +132,12 @@ class _Channel:
         past.append(score)
         return self.scan.feed_one(whitened)
 
-    def state(self) -> dict[str, Any] | None:
+    def state(self) -> Saved | None:
         if self.map is None:
             return None
         return {"map": self.map.as_dict(), "centre": self.centre, "total": self.scan.total}
 
-    def restore(self, saved: dict[str, Any] | None, values: Floats, n: int) -> None:
+    def restore(self, saved: Saved | None, values: Floats, n: int) -> None:
         """Continue after `n` events, the last of which were `values: float64[<= _KEEP]`."""
         self.clear()
         if saved is None:
@@ -202,7 +202,7 @@ class NormalScoresGLR:
         if spread:
             self._channels.append(_Channel(_height(share), caution=wary, direction="both", fold=True))
         self._warning_share = math.sqrt(max(height + _HEIGHT_SLOPE * math.log(warning), 1.0) / height)
-        self._learned_under: dict[str, Any] = {"season": self._season, "spread": spread}
+        self._learned_under: Saved = {"season": self._season, "spread": spread}
         self._sums = LevelSums()
         self._values = np.zeros(256)  # the last events, up to [end - 1]
         self.reset()

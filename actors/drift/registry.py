@@ -1,7 +1,7 @@
 """Detectors by name: makes them, checks their options before anything runs, and says what they take."""
 
 import inspect
-from typing import Any
+from typing import TypedDict
 
 from actors import plugins
 from actors.drift.cusum import Cusum
@@ -12,6 +12,7 @@ from actors.drift.ns_glr import NormalScoresGLR
 from actors.drift.page_hinkley import PageHinkley
 from actors.drift.river_adapter import PREFIX, RiverDetector
 from actors.drift.sliding_window import SlidingWindowDriftDetector
+from actors.plain import Json
 
 _DETECTORS: dict[str, type] = {
     kind.name: kind for kind in (NormalScoresGLR, SlidingWindowDriftDetector, Cusum, PageHinkley, Ewma, FixedThreshold)
@@ -59,7 +60,7 @@ def create(name: str, *, false_alarm_every: float = 10_000, direction: Direction
     return made
 
 
-def check(name: str, options: dict[str, Any]) -> None:
+def check(name: str, options: Json) -> None:
     """Raise what `create(name, **options)` would raise, and do nothing else.
 
     >>> check("cusum", {"slack": -1})
@@ -69,7 +70,15 @@ def check(name: str, options: dict[str, Any]) -> None:
     create(name, **options)
 
 
-def describe(name: str) -> dict[str, Any]:
+class Described(TypedDict):
+    """A detector for people: what it is, and its options with their defaults."""
+
+    name: str
+    summary: str
+    options: Json
+
+
+def describe(name: str) -> Described:
     """Return `name`, `summary`, and `options` (with defaults) of a detector, for people and for documentation.
 
     >>> describe("cusum")["options"]
@@ -82,7 +91,7 @@ def describe(name: str) -> dict[str, Any]:
     return {"name": name, "summary": inspect.getdoc(kind) or "", "options": _options(kind)}
 
 
-def _options(kind: type) -> dict[str, Any]:
+def _options(kind: type) -> Json:
     parameters = inspect.signature(kind).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in {"false_alarm_every", "direction"}}
 

@@ -22,6 +22,7 @@ from actors.drift.interface import (
     unpack_state,
 )
 from actors.drift.moments import Moments
+from actors.plain import Saved
 
 PREFIX = "river:"
 _MODULES = ("river.drift", "river.drift.binary")
@@ -51,7 +52,7 @@ class RiverDetector:
         self._kind = _find(river_name)
         self._options = dict(options)
         self._binary = _plain(river_name) in _UNIT_INTERVAL
-        self._learned_under: dict[str, Any] = {key: repr(value) for key, value in sorted(options.items())}
+        self._learned_under: Saved = {key: repr(value) for key, value in sorted(options.items())}
         self.reset()
 
     def reset(self) -> None:

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from operator import mul
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from actors.drift.distinct import distinct
 from actors.drift.interface import LARGEST, Floats
 from actors.drift.moments import unit_of
 from actors.drift.normal import normal_quantiles
+from actors.plain import Saved
 
 UNIT = 65536.0  # scores are whole multiples of 1 / UNIT, so that float64 sums of them are exact in any order
 ORDER_MAX = 8  # events before that prewhitening may look at
@@ -186,7 +187,7 @@ class ScoreMap:
         """Return the sum of the coefficients: an AR(1) with it has the same long-run variance."""
         return float(sum(self.phi))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Saved:
         """Return the numbers from which `from_dict` makes the same map, exactly."""
         return {
             "x": self.x.tobytes(),
@@ -200,7 +201,7 @@ class ScoreMap:
         }
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> Self:
+    def from_dict(cls, saved: Saved) -> Self:
         """Return the map that `as_dict` described."""
         below, above = saved["tail"]
         return cls._build(

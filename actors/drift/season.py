@@ -7,7 +7,6 @@ from each period's own mean, so that neither a change of level nor a trend betwe
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from actors.drift.interface import (
     pack_state,
     unpack_state,
 )
+from actors.plain import Saved
 
 PERIODS: dict[str, float] = {"day": 86_400.0, "week": 7 * 86_400.0}  # in seconds
 _KNOTS_DAY, _KNOTS_WEEK = 24, 56  # an hour apart, three hours apart
@@ -136,7 +136,7 @@ class SeasonProfile:
         place = (turns - np.floor(turns)) * self._knots
         return np.interp(place, np.arange(self._knots + 1), self._line)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Saved:
         """Return the numbers that `restore` needs."""
         return {
             "sums": [self._pairs.tobytes(), self._products.tobytes(), self._turn_knots.tobytes()],
@@ -145,7 +145,7 @@ class SeasonProfile:
             "line": self._line.tobytes(),
         }
 
-    def restore(self, saved: dict[str, Any]) -> None:
+    def restore(self, saved: Saved) -> None:
         """Continue exactly where `as_dict` was taken."""
         upper = np.triu_indices(self._knots)
         sums = (self._pairs, self._products, self._turn_knots)

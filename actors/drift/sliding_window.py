@@ -1,7 +1,5 @@
 """The reference detector: the newest value against the mean and deviation of a sliding window."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +17,7 @@ from actors.drift.interface import (
     unpack_state,
 )
 from actors.drift.normal import normal_quantile
+from actors.plain import Saved
 
 _FLOAT32_EPSILON = float(np.finfo(np.float32).eps)  # the reference calls a smaller deviation none at all
 _SQUARES_FROM = 1e140  # values from which on sums of squares might overflow
@@ -61,7 +60,7 @@ class SlidingWindowDriftDetector:
             raise ValueError(f"z_threshold must be a number > 0 or 'budget', got {z_threshold!r}")
         else:
             self._threshold = check_number("z_threshold", z_threshold, above=0)
-        self._learned_under: dict[str, Any] = {"window": self._window}
+        self._learned_under: Saved = {"window": self._window}
         self.reset()
 
     def reset(self) -> None:

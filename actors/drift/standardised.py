@@ -2,7 +2,6 @@
 
 import math
 from collections import deque
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from actors.drift.interface import (
     unpack_state,
 )
 from actors.drift.moments import ROUNDING, Moments
+from actors.plain import Saved
 
 _Z_CAP = 8.0  # of a standardised value: a new value after a constant stream has no finite one
 
@@ -33,7 +33,7 @@ class StandardisedChart:
 
     name: str
 
-    def __init__(self, *, direction: Direction, warmup: int, threshold: float, learned_under: dict[str, Any]) -> None:
+    def __init__(self, *, direction: Direction, warmup: int, threshold: float, learned_under: Saved) -> None:
         self._direction = check_direction(direction)
         self._warmup = check_count("warmup", warmup, low=3, high=1_000_000)
         self._threshold = threshold

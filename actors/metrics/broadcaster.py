@@ -81,9 +81,7 @@ class MetricBroadcaster:
 
     # --- events
 
-    async def broadcast(
-        self, *, events: list[dict[str, Any]], producer: str | None = None, sequence: int | None = None
-    ) -> Broadcasted:
+    async def broadcast(self, *, events: list[Json], producer: str | None = None, sequence: int | None = None) -> Broadcasted:
         """Count raw events; the reply comes after the commit.
 
             ray.get(broadcaster.broadcast.remote(events=[{"model_name": "fraud", "accuracy": 0.91, "n": 200}]))
@@ -195,7 +193,7 @@ class MetricBroadcaster:
             return {"status": "ok", "high_water": 0}
         return await self._routes.ask(model, "high_water", producer=producer)
 
-    async def baseline(self, *, model: str, version: str, values: dict[str, Any]) -> Json:
+    async def baseline(self, *, model: str, version: str, values: Json) -> Json:
         """Let a version's watched metrics learn from these values (float64[n] by metric) instead of from its first events."""
         wire.check_model(model)
         return await self._routes.ask_or_place(model, "baseline", version=version, values=values)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
 from actors import wire
 from actors.metrics import sealing
 from actors.metrics.sealing import Packed
 from actors.metrics.sender import BATCH_BYTES, Settled
+from actors.plain import Json
 
 logger = logging.getLogger(__name__)
 
 OnFull = Literal["drop", "wait"]
 # model, version, time, metrics, n, whether this process has stamped the time, and what it counts for in `Buffer.bytes`.
-Logged = tuple[str, str, float, dict[str, Any], float | None, bool, int]
+Logged = tuple[str, str, float, Json, float | None, bool, int]
 
 # What one buffered event costs this process besides its metrics: a tuple, a dict, a time (measured with tracemalloc).
 EVENT_BYTES: Final = 400

@@ -291,13 +291,13 @@ class Metrics:
 _living: weakref.WeakSet[Metrics] = weakref.WeakSet()
 
 
-def _as_dict(metrics: object) -> dict[str, Any]:
+def _as_dict(metrics: object) -> Json:
     if not isinstance(metrics, Mapping):
         _refuse("metrics", metrics, "must be a mapping of names to numbers")
     return dict(metrics)
 
 
-def _check_cell(metrics: dict[str, Any], name: object, value: Any) -> int:
+def _check_cell(metrics: Json, name: object, value: Any) -> int:
     """Read a value that is no plain number, in its place; return the length of a text, else 0. WrongTypeError for the rest."""
     if not isinstance(name, str):
         _refuse("metric name", name, "must be a string")
@@ -313,7 +313,7 @@ def _check_cell(metrics: dict[str, Any], name: object, value: Any) -> int:
     return 0
 
 
-def _shortened(metrics: dict[str, Any]) -> tuple[dict[str, Any], int]:
+def _shortened(metrics: Json) -> tuple[Json, int]:
     """Keep of texts that are too long only so much that they are too long still: the system rejects and counts the event."""
     texts = [name for name, value in metrics.items() if isinstance(value, str)]
     joined = "".join(metrics[name][: wire.MAX_EXTRAS_BYTES + 1] for name in texts)[: wire.MAX_EXTRAS_BYTES + 1]

@@ -20,6 +20,7 @@ from actors.clock import SystemClock
 from actors.cluster import connection, deployment
 from actors.cluster.peers import BlockingPeers
 from actors.events import MetricObserver, MetricsEvent
+from actors.plain import Json
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def events_of(model: str, payload: bytes, skip: int, now_s: float, *, is_stamped
             for name, column in batch.columns.items()
         }
         cells.update({name: texts[row] for name, texts in batch.texts.items() if texts[row] is not None})
-        named: dict[str, Any] = {name: cells.pop(name, None) for name in wire.NAMED}
+        named: Json = {name: cells.pop(name, None) for name in wire.NAMED}
         extras = {name: cell for name, cell in cells.items() if cell is not None}
         version = batch.versions[0 if batch.which is None else int(batch.which[row])]
         events.append(MetricsEvent(model, version, float(batch.times[row]), **named, extras=extras, n=_weight(batch, row)))

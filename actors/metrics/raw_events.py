@@ -6,11 +6,12 @@ import itertools
 import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from actors import columns as reading
 from actors import wire
 from actors.checks import finite, shown, stand_in, unboxed
+from actors.plain import Json
 from actors.replies import Broadcasted, Ingested, Rejection
 from actors.wire import Row
 
@@ -94,7 +95,7 @@ def _row_of_event(event: object, now_s: float) -> tuple[str, Row, int]:  # noqa:
     time = now_s if given is None else reading.seconds(given)
     if time is None or not 0.0 <= time <= now_s + wire.AHEAD_S:
         raise _BadEventError("timestamp", given, "must be seconds since the epoch, not in the future", size)
-    metrics: dict[str, Any] = {}
+    metrics: Json = {}
     for name in wire.NAMED:
         value = event.get(name)
         if value is None:
@@ -116,7 +117,7 @@ def _row_of_event(event: object, now_s: float) -> tuple[str, Row, int]:  # noqa:
     return str(model), (str(version), time, metrics, _weight(event.get("n"), size)), size
 
 
-def _take_extras(extras: object, metrics: dict[str, Any], size: int) -> int:
+def _take_extras(extras: object, metrics: Json, size: int) -> int:
     if not isinstance(extras, Mapping):
         raise _BadEventError("extras", extras, "must be a mapping of names to numbers and strings", size)
     used = 0

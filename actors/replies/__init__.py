@@ -4,7 +4,8 @@ Expected outcomes have a `status`; a caller's mistake raises an exact built-in i
 from here.
 """
 
-from actors.replies.base import Hello, Json, Reloaded, Unavailable
+from actors.plain import Json
+from actors.replies.base import Hello, Reloaded, Unavailable
 from actors.replies.detection import (
     Acknowledged,
     After,
@@ -63,7 +64,7 @@ from actors.replies.retraining import (
     TakenOrder,
 )
 from actors.replies.runner import Capacity, Launched, TasksEnded, TaskState, TaskStatus
-from actors.replies.system import ActorStatus, Reload, Status
+from actors.replies.system import ActorStatus, Reload, Status, StoredStatus
 from actors.replies.tuning import (
     Gone,
     Lease,
@@ -140,6 +141,7 @@ __all__ = [
     "Skipped",
     "Status",
     "StepAnswered",
+    "StoredStatus",
     "StudyEnded",
     "StudyListing",
     "StudySummary",

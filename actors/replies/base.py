@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
-
-Json = dict[str, Any]  # arbitrary JSON of a user: parameters, a space, a context
+from typing import Literal, NotRequired, TypedDict
 
 
 class Unavailable(TypedDict):

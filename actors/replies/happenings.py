@@ -6,7 +6,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from actors.replies.base import Json
+from actors.plain import Json
 
 Severity = Literal["info", "warning", "critical"]
 HappeningKind = Literal[

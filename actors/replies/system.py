@@ -6,7 +6,7 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from actors.replies.base import Json
+from actors.plain import Json
 
 
 class ActorStatus(TypedDict):
@@ -29,19 +29,25 @@ class Reload(TypedDict):
     problems: dict[str, str]
 
 
-class Status(TypedDict):
+class StoredStatus(TypedDict):
+    """What the store says of the state by itself, without any actor."""
+
+    models: dict[str, Json]
+    refused: Json
+    clients: dict[str, Json]
+    sources: dict[str, Json]  # by name: kind, state (new | ok | failing), problem, read, refused, rejected, waiting, last_at
+    receivers: dict[str, Json]  # by name: state (new | ok | failing), problem, sent, failed, lost, waiting, retry_at, last_at
+    unreadable: list[str]  # the rows of the store that cannot be read
+    retrains: dict[str, int]
+    tuner: dict[str, int]
+    store_problem: NotRequired[str]  # the store did not answer, is not whole, or is another
+
+
+class Status(StoredStatus):
     """The state of the system, as `System.status` returns it. Counts come from the store, not from memory."""
 
     namespace: str | None
     build: str | None
     storage: str
     pinned_to: str | None  # the node that holds a SQLite store
-    models: dict[str, Json]
-    refused: Json
-    clients: dict[str, Json]
-    sources: dict[str, Json]  # by name: kind, state (new | ok | failing), problem, read, refused, rejected, waiting, last_at
-    receivers: dict[str, Json]  # by name: state (new | ok | failing), problem, sent, failed, lost, waiting, retry_at, last_at
-    retrains: dict[str, int]
-    tuner: dict[str, int]
     actors: dict[str, ActorStatus]
-    store_problem: NotRequired[str]  # the store did not answer, is not whole, or is another

@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from actors.replies.base import Json
+from actors.plain import Json
 
 
 class Submitted(TypedDict):

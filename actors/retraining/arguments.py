@@ -6,9 +6,10 @@ A caller's mistake raises ValueError that names the field, the rule and the valu
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from actors.checks import finite, shown
+from actors.plain import Json
 from actors.retraining.rules import gate, orders
 from actors.retraining.rules.delivery import Done, Failed, promise_of
 from actors.retraining.rules.orders import CAUSES, Request, Verdict
@@ -144,7 +145,7 @@ def _measured(value: object) -> float | None:
     return found
 
 
-def _explanation(value: object) -> dict[str, Any]:
+def _explanation(value: object) -> Json:
     if not isinstance(value, dict):
         raise ValueError(f"explanation must be a mapping, got {shown(value)}")
     if len(str(value)) > _MAX_EXPLANATION_CHARACTERS:

@@ -24,6 +24,7 @@ from actors.cluster.peers import Ask, NotConnectedError, PeerUnavailableError
 from actors.config import parse_duration
 from actors.errors import NoSystemError
 from actors.events import RetrainEvent
+from actors.plain import Arguments
 from actors.replies import (
     Admitted,
     CooldownListing,
@@ -96,7 +97,7 @@ class RetrainOrder:
         Example:
             order.done(new_version="v1.3.0", promise=0.91, promise_n=2500)
         """
-        ending: dict[str, Any] = {"outcome": "done", "new_version": new_version}
+        ending: Arguments = {"outcome": "done", "new_version": new_version}
         if promise is not None or promise_n is not None:
             ending |= {"promise": promise, "promise_n": promise_n, "promise_source": promise_source}
         return self._finish(ending, timeout_s)
@@ -120,10 +121,10 @@ class RetrainOrder:
         """
         return self._told("release", {"reason": str(reason)}, timeout_s)
 
-    def _finish(self, ending: dict[str, Any], timeout_s: float | None) -> bool:
+    def _finish(self, ending: Arguments, timeout_s: float | None) -> bool:
         return self._told("finish", {"reason": None, "new_version": None} | ending, timeout_s)
 
-    def _told(self, method: str, arguments: dict[str, Any], timeout_s: float | None) -> bool:
+    def _told(self, method: str, arguments: Arguments, timeout_s: float | None) -> bool:
         arguments = {"order": self.id, "token": self._token} | arguments
         self._leases.finishing(self.id, self._token)
         reply: EndingRecorded = until_answered(self._leases.ask, method, arguments, timeout_s, outlasts_the_system=True)
@@ -281,7 +282,7 @@ class Retrains:
         Example:
             [(row["model"], row["verdict"], row["saved"]) for row in system.retrains.history(judged=True)]
         """
-        arguments: dict[str, Any] = {"model": model, "limit": limit, "state": state}
+        arguments: Arguments = {"model": model, "limit": limit, "state": state}
         if judged:
             arguments["judged"] = True
         arguments |= people.given(label=label)
@@ -350,7 +351,7 @@ class Retrains:
         Example:
             system.retrains.done(order, new_version="8", promise=0.91, promise_n=2500)
         """
-        arguments: dict[str, Any] = {"order": order, "outcome": "done", "new_version": new_version, "reason": reason}
+        arguments: Arguments = {"order": order, "outcome": "done", "new_version": new_version, "reason": reason}
         if promise is not None or promise_n is not None:
             arguments |= {"promise": promise, "promise_n": promise_n, "promise_source": promise_source}
         return cast("EndingRecorded", self._asked("finish", arguments))
@@ -387,5 +388,5 @@ class Retrains:
         self._leases.hold(order["id"], reply["token"])
         return RetrainOrder(order["id"], RetrainEvent(**order["event"]), order["attempt"], reply["token"], self._leases)
 
-    def _asked(self, method: str, arguments: dict[str, Any]) -> Any:
+    def _asked(self, method: str, arguments: Arguments) -> Any:
         return until_answered(self._ask, method, arguments, PATIENCE_S)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from actors import failpoints, people
 from actors.checks import shown
 from actors.clock import Instant
+from actors.plain import Json
 from actors.replies import ModelForgotten, Overtaken, Recorded, Unavailable
 from actors.retraining import arguments
 from actors.retraining.calls import Calls
@@ -79,7 +79,7 @@ class DetectorCalls(Calls):
         version: str,
         over: str | None,
         kind: str,
-        evidence: dict[str, Any] | None = None,
+        evidence: Json | None = None,
         by: str | None = None,
         comment: str | None = None,
     ) -> Recorded | Unavailable:

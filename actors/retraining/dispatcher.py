@@ -25,6 +25,7 @@ from actors.cluster import actor, build, deployment, watchdog
 from actors.cluster.notices import Notices
 from actors.cluster.peers import Peers, RayPeers
 from actors.labels import ALL, Selector
+from actors.plain import Json
 from actors.replies import (
     Admitted,
     EndingRecorded,
@@ -114,7 +115,7 @@ class RetrainDispatcher(Questions, PeopleCalls, DetectorCalls):
         metric: str,
         observed_drift: float | None,
         triggered_at: float,
-        explanation: dict[str, Any],
+        explanation: Json,
         episode: str = "",
         key: str | None = None,
         cause: str = orders.ALARM,

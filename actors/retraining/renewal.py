@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from actors.cluster.peers import Ask, NotConnectedError, PeerUnavailableError
 from actors.errors import NoSystemError
+from actors.plain import Arguments
 
 logger = logging.getLogger(__name__)
 
@@ -104,14 +105,14 @@ class Leases:
 
 
 def until_answered(
-    ask: Ask, method: str, arguments: dict[str, Any], timeout_s: float | None, *, outlasts_the_system: bool = False
+    ask: Ask, method: str, arguments: Arguments, timeout_s: float | None, *, outlasts_the_system: bool = False
 ) -> Any:
     """Call until there is an answer: every method here may be called twice. PeerUnavailableError after `timeout_s`."""
     give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
     pause_s = FIRST_PAUSE_S
     while True:
         try:
-            reply: dict[str, Any] = ask.call(DISPATCHER, method, arguments, timeout_s=PATIENCE_S)
+            reply: Arguments = ask.call(DISPATCHER, method, arguments, timeout_s=PATIENCE_S)
         except NotConnectedError:
             raise
         except (PeerUnavailableError, NoSystemError) as error:

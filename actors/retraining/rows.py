@@ -11,6 +11,7 @@ import numpy as np
 from sqlalchemy import Row
 
 from actors.clock import Instant
+from actors.plain import Values
 from actors.retraining.rules.countdown import Countdown
 from actors.retraining.rules.delivery import Promise
 from actors.retraining.rules.orders import Order, Request, Verdict
@@ -33,7 +34,7 @@ def plain(value: object) -> Any:
             return str(value)
 
 
-def values_of(order: Order) -> dict[str, Any]:
+def values_of(order: Order) -> Values:
     """Return an order as the columns that hold it."""
     asked = order.request
     return {
@@ -150,7 +151,7 @@ def countdown_of(row: Row[Any], prefix: str) -> Countdown:
     return Countdown(since, found[f"{prefix}_left_s"])
 
 
-def countdown_values(prefix: str, countdown: Countdown | None) -> dict[str, Any]:
+def countdown_values(prefix: str, countdown: Countdown | None) -> Values:
     """Return the columns `prefix_...` that hold a countdown."""
     return {
         f"{prefix}_wall_s": None if countdown is None else countdown.since.wall_s,

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 import threading
-from typing import Any, Final
+from typing import Final
 
 from actors import config
 from actors.checks import brief
@@ -21,6 +21,7 @@ from actors.cluster.store_thread import STORE_ERRORS, StoreThread, or_unavailabl
 from actors.config.sources import SourceSettings
 from actors.config.stored import load_stored
 from actors.metrics.link import RayLink
+from actors.plain import Json
 from actors.replies import Hello, Reloaded, Unavailable
 from actors.retraining import promotions
 from actors.retraining.tables import DISPATCHER
@@ -79,7 +80,7 @@ class Sources:
     def _made(self, store: Store) -> SourcesState:
         return SourcesState(store)
 
-    def _configured(self) -> dict[str, Any]:
+    def _configured(self) -> Json:
         store = self._thread.store
         settings = config.Settings() if store is None else load_stored(store)
         registry = settings.registry.mlflow
@@ -94,7 +95,7 @@ class Sources:
             found = promotions.in_registry(connection, model)
         return [Decided(*each) for each in found]
 
-    def _begin(self, state: SourcesState, configured: dict[str, Any]) -> None:
+    def _begin(self, state: SourcesState, configured: Json) -> None:
         for name, (settings, ends) in list(self._running.items()):
             if configured.get(name) != settings:
                 ends.set()

@@ -6,13 +6,14 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from actors import failpoints, wire
 from actors.checks import brief
 from actors.config.sources import SourceSettings
 from actors.messages import Message
 from actors.metrics.link import Link
+from actors.plain import Json
 from actors.sources.interface import Answer, Row, Source
 from actors.sources.rules import pause_s
 from actors.sources.state import VERSION, Known, Pending, SourcesState
@@ -116,7 +117,7 @@ def _bounded(answer: Answer, known: Known, most: int) -> Answer:
     return replace(answer, rows=rows, refused=answer.refused + beyond, problem=problem)
 
 
-def _call_of(each: Pending) -> tuple[str, dict[str, Any]]:
+def _call_of(each: Pending) -> tuple[str, Json]:
     """Return the method and the arguments of what is no batch of events; the model comes besides."""
     if each.kind == VERSION:
         version, live, by = json.loads(each.payload)

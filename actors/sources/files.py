@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from actors.checks import brief, redacted, shown
 from actors.config.sources import FilesSettings
+from actors.plain import Values
 from actors.sources.interface import Answer, Place, Refusals, Row, SourceError
 from actors.sources.rules import event_of
 
@@ -44,7 +45,7 @@ class Files:
 
     def read(self, place: Place, now_s: float) -> Answer:
         """Return the appended and the new files."""
-        known: dict[str, dict[str, Any]] = dict(place or {})
+        known: dict[str, Values] = dict(place or {})
         sizes = {path: size for path, size in self._disk.sizes().items() if self._format(path)}
         rows: list[Row] = []
         refusals = Refusals()
@@ -81,10 +82,10 @@ class Files:
     def _format(self, path: str) -> str | None:
         return self._settings.format or _FORMATS.get(Path(path).suffix.lower())
 
-    def _event(self, row: dict[str, Any], now_s: float) -> Row | str:
+    def _event(self, row: Values, now_s: float) -> Row | str:
         return event_of(row, self._settings.columns, self._settings.metrics, model=self._settings.model, now_s=now_s)
 
-    def _begun(self, sizes: dict[str, int], known: dict[str, dict[str, Any]], refusals: Refusals) -> dict[str, dict[str, Any]]:
+    def _begun(self, sizes: dict[str, int], known: dict[str, Values], refusals: Refusals) -> dict[str, Values]:
         """Return how far each file was read: under its path, or under a path that began alike before.
 
         What was read under a path that another file has now leaves `known`.
@@ -112,7 +113,7 @@ class Files:
                 known.pop(before[0], None)
         return begun
 
-    def _new_rows(self, path: str, at: dict[str, Any], size: int) -> Iterator[dict[str, Any] | str]:
+    def _new_rows(self, path: str, at: Values, size: int) -> Iterator[Values | str]:
         with self._disk.open(path) as file:
             if self._format(path) == "parquet":
                 yield from _parquet(file)
@@ -123,7 +124,7 @@ class Files:
             head = file.read(min(_HEAD, at["size"]))
         at |= {"head": hashlib.sha256(head).hexdigest(), "length": len(head)}
 
-    def _lines(self, path: str, file: Any, at: dict[str, Any], size: int) -> Iterator[dict[str, Any] | str]:
+    def _lines(self, path: str, file: Any, at: Values, size: int) -> Iterator[Values | str]:
         is_csv = self._format(path) == "csv"
         header: list[str] = []
         began = at["size"]
@@ -145,12 +146,12 @@ class Files:
                 yield _csv(line, header) if is_csv else _json(line)
 
 
-def _began(head: bytes, at: dict[str, Any]) -> bool:
+def _began(head: bytes, at: Values) -> bool:
     length = int(at["length"])
     return length == 0 or (len(head) >= length and hashlib.sha256(head[:length]).hexdigest() == str(at["head"]))
 
 
-def _json(line: bytes) -> dict[str, Any] | str:
+def _json(line: bytes) -> Values | str:
     try:
         found = json.loads(line)
     except ValueError:
@@ -158,14 +159,14 @@ def _json(line: bytes) -> dict[str, Any] | str:
     return found if isinstance(found, dict) else f"a line must be a JSON object, got {shown(found)}"
 
 
-def _csv(line: bytes, header: list[str]) -> dict[str, Any] | str:
+def _csv(line: bytes, header: list[str]) -> Values | str:
     values = next(csv.reader([line.decode(errors="replace")]), [])
     if len(values) != len(header):
         return f"a line must have the {len(header)} columns of the header, got {len(values)}"
     return dict(zip(header, values, strict=True))
 
 
-def _parquet(file: Any) -> Iterator[dict[str, Any] | str]:
+def _parquet(file: Any) -> Iterator[Values | str]:
     try:
         from pyarrow import ArrowInvalid, parquet  # noqa: PLC0415  an extra
     except ModuleNotFoundError as error:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from actors.checks import finite
 from actors.config.sources import MlflowSettings
 from actors.http_json import Http
+from actors.plain import Json
 from actors.sources.interface import Answer, Place, Promised, Refusals, Row, SourceError
 from actors.sources.rules import checked, fingerprint, unseen
 
@@ -31,13 +32,13 @@ class Mlflow:
 
     def read(self, place: Place, now_s: float) -> Answer:  # the runs have times of their own
         """Return the values that were logged since."""
-        known: dict[str, Any] = {"since": 0, "runs": {}} if place is None else place
+        known: Json = {"since": 0, "runs": {}} if place is None else place
         experiments = self._experiments()
         runs, has_more = self._runs(experiments, known["since"])
         rows: list[Row] = []
         promises: list[Promised] = []
         refusals = Refusals()
-        left: dict[str, Any] = {}
+        left: Json = {}
         since, all_ended = known["since"], True
         for run in runs:
             run_id, info = run["info"]["run_id"], run["info"]
@@ -72,14 +73,14 @@ class Mlflow:
             found[str(reply["experiment"]["experiment_id"])] = name
         return found
 
-    def _runs(self, experiments: Mapping[str, str], since: int) -> tuple[list[dict[str, Any]], bool]:
+    def _runs(self, experiments: Mapping[str, str], since: int) -> tuple[list[Json], bool]:
         body: dict[str, object] = {
             "experiment_ids": list(experiments),
             "filter": f"attributes.start_time >= {since}",
             "order_by": ["attributes.start_time ASC"],
             "max_results": RUNS,
         }
-        runs: list[dict[str, Any]] = []
+        runs: list[Json] = []
         for _ in range(_PAGES):
             reply = self._http.post(f"{_API}/runs/search", body)
             found = reply.get("runs", [])
@@ -91,9 +92,7 @@ class Mlflow:
             body["page_token"] = reply["next_page_token"]
         return runs, True
 
-    def _values(
-        self, run_id: str, key: str, state: dict[str, Any], named: tuple[str, str], refusals: Refusals
-    ) -> Iterator[Row]:
+    def _values(self, run_id: str, key: str, state: Json, named: tuple[str, str], refusals: Refusals) -> Iterator[Row]:
         wanted = self._settings.metrics
         if wanted and key not in wanted:
             return
@@ -115,9 +114,9 @@ class Mlflow:
             else:
                 refusals.add(row)
 
-    def _history(self, run_id: str, key: str) -> list[dict[str, Any]]:
-        asked: dict[str, Any] = {"run_id": run_id, "metric_key": key, "max_results": _VALUES}
-        found: list[dict[str, Any]] = []
+    def _history(self, run_id: str, key: str) -> list[Json]:
+        asked: Json = {"run_id": run_id, "metric_key": key, "max_results": _VALUES}
+        found: list[Json] = []
         while True:
             reply = self._http.get(f"{_API}/metrics/get-history", asked)
             found += reply.get("metrics", [])
@@ -125,7 +124,7 @@ class Mlflow:
                 return found
             asked["page_token"] = reply["next_page_token"]
 
-    def _named(self, run: dict[str, Any], experiments: Mapping[str, str]) -> tuple[str, str]:
+    def _named(self, run: Json, experiments: Mapping[str, str]) -> tuple[str, str]:
         """Return the version and the model of a run."""
         info, tags = run["info"], _by_key(run, "tags")
         model = self._settings.model or tags.get("model") or experiments[str(info["experiment_id"])]
@@ -138,7 +137,7 @@ class Mlflow:
                 return str(min(int(each["version"]) for each in versions)), model
         return info["run_id"], model
 
-    def _promised(self, run: dict[str, Any], model: str, version: str) -> list[Promised]:
+    def _promised(self, run: Json, model: str, version: str) -> list[Promised]:
         if self._settings.promise is None:
             return []
         said = {**_by_key(run, "params"), **_by_key(run, "metrics")}
@@ -148,7 +147,7 @@ class Mlflow:
         return [Promised(model, version, value, n)]
 
 
-def _by_key(run: dict[str, Any], kind: str) -> dict[str, Any]:
+def _by_key(run: Json, kind: str) -> Json:
     return {each["key"]: each["value"] for each in run.get("data", {}).get(kind, ())}
 
 

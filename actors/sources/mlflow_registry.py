@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from actors.checks import finite
 from actors.config.registry import MlflowRegistrySettings
 from actors.http_json import Http, HttpError
+from actors.plain import Json
 from actors.sources.interface import Announced, Answer, Place, Promised, Refusals
 
 _API: Final = "/api/2.0/mlflow"
@@ -45,8 +46,8 @@ class MlflowRegistry:
 
     def read(self, place: Place, now_s: float) -> Answer:  # the registry has no times that are used
         """Return the versions that are new and the aliases that have moved."""
-        known: Mapping[str, dict[str, Any]] = place or {}
-        left: dict[str, Any] = {}
+        known: Mapping[str, Json] = place or {}
+        left: Json = {}
         promises: list[Promised] = []
         announced: list[Announced] = []
         problems = Refusals()
@@ -82,7 +83,7 @@ class MlflowRegistry:
             }
         return Answer([], left, promises, announced, problem=problems.problem, is_whole=True)
 
-    def _looked(self, there: str) -> tuple[str | None, list[dict[str, Any]]]:
+    def _looked(self, there: str) -> tuple[str | None, list[Json]]:
         """Return where the alias is, and the newest versions, the oldest first."""
         model = self._http.get(f"{_API}/registered-models/get", {"name": there})["registered_model"]
         aliases = {each["alias"]: str(each["version"]) for each in model.get("aliases", ())}
@@ -105,7 +106,7 @@ class MlflowRegistry:
         return Promised(model, str(version["version"]), value, n)
 
 
-def _fresh(versions: Sequence[dict[str, Any]], alias: str | None, before: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _fresh(versions: Sequence[Json], alias: str | None, before: Mapping[str, Any] | None) -> list[Json]:
     """Return the versions to announce: what is newer than the newest so far; at first, from the alias on, else the newest."""
     if before is not None:
         return [
@@ -131,7 +132,7 @@ def _is_moved(alias: str | None, decided: Sequence[Decided], before: Mapping[str
     return not any(each.is_active and each.version == alias for each in since)
 
 
-def _by_key(record: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def _by_key(record: Mapping[str, Any], kind: str) -> Json:
     return {each["key"]: each["value"] for each in record.get(kind, ())}
 
 

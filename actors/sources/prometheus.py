@@ -7,12 +7,13 @@ read at two times.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 from actors import wire
 from actors.checks import finite, shown
 from actors.config.sources import PrometheusSettings
 from actors.http_json import Http
+from actors.plain import Json
 from actors.sources.interface import Answer, Place, Refusals, Row, SourceError
 from actors.sources.rules import checked
 
@@ -72,7 +73,7 @@ class Prometheus:
             self._add(series, found, refusals)
         return found
 
-    def _add(self, series: dict[str, Any], found: Series, refusals: Refusals) -> None:
+    def _add(self, series: Json, found: Series, refusals: Refusals) -> None:
         labels = series["metric"]
         model = self._settings.model or labels.get(self._settings.model_label)
         if model is None:

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from actors.checks import brief, shown
 from actors.config.sources import SqlSettings
+from actors.plain import Json
 from actors.sources.interface import Answer, Place, Refusals, Row, SourceError
 from actors.sources.rules import MAX_TIES, event_of, fingerprint, unseen
 
@@ -122,5 +123,5 @@ def _written(value: object) -> list[object]:
 
 def _read(written: list[Any]) -> Any:
     kind, value = written
-    made: dict[str, Any] = {"datetime": datetime.fromisoformat, "date": date.fromisoformat, "decimal": Decimal}
+    made: Json = {"datetime": datetime.fromisoformat, "date": date.fromisoformat, "decimal": Decimal}
     return made[kind](value) if kind in made else value

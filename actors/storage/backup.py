@@ -41,6 +41,13 @@ _PAUSE_S: Final = 0.2
 _PIECE: Final = 2**20
 
 
+class FileShown(TypedDict):
+    """One file of a backup: its size, and the SHA-256 of what it holds, in hexadecimal digits."""
+
+    bytes: int
+    sha256: str
+
+
 class Manifest(TypedDict):
     """The manifest of a backup; `files` are sizes and SHA-256 by name."""
 
@@ -49,7 +56,7 @@ class Manifest(TypedDict):
     store_id: str
     schema: int
     taken_at: float
-    files: dict[str, dict[str, Any]]
+    files: dict[str, FileShown]
 
 
 class Restored(TypedDict):
@@ -292,7 +299,7 @@ def _checked(source: Path) -> Manifest:
     return manifest
 
 
-def _described(file: Path) -> dict[str, Any]:
+def _described(file: Path) -> FileShown:
     digest = hashlib.sha256()
     with file.open("rb") as content:
         while piece := content.read(_PIECE):

@@ -11,6 +11,7 @@ from typing import Any, Final, Unpack
 
 from actors import people
 from actors.cluster.peers import BlockingPeers, NotConnectedError, PeerUnavailableError
+from actors.plain import Arguments
 from actors.replies import StudyListing, StudySummary, Submitted, TrialRow
 from actors.tuning import shipping
 from actors.tuning.progress import Progress, watching
@@ -102,7 +103,7 @@ class Tuning:
             system.tuner.submit("my_module:objective", {"lr": [1e-5, 1e-2, "log"]}, trials=100, name="churn-lr", retries=1)
         """
         study_name = f"study-{uuid.uuid4().hex[:8]}" if name is None else name
-        asked: dict[str, Any] = {"name": study_name, "space": space, "trials": trials, **options}
+        asked: Arguments = {"name": study_name, "space": space, "trials": trials, **options}
         if name is None and asked.get("seed") is None:
             asked["seed"] = fresh_seed()  # so that a call that is sent again asks for the same study
         # Without a seed the study goes on by the one it has, or draws one.

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+from actors.plain import Json
 from actors.replies import StudySummary, TrialRow
 from actors.tuning.optuna_export import export
 from actors.tuning.plot import draw
@@ -75,7 +76,7 @@ class Study:
         return int(self._summary["seed"])
 
     @property
-    def space(self) -> dict[str, Any]:
+    def space(self) -> Json:
         """The space that was searched."""
         return dict(self._summary["space"])
 
@@ -105,7 +106,7 @@ class Study:
         """Return (trial, best value up to it) in the order of trials, completed ones only."""
         return best_so_far(self.trials, self.mode)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Json:
         """Return all of it as plain values."""
         summary = {key: value for key, value in self._summary.items() if key not in {"workers", "retry_in_s"}}
         return summary | {"trials": [asdict(trial) for trial in self.trials]}

@@ -25,6 +25,7 @@ from sqlalchemy import (
     select,
 )
 
+from actors.plain import Values
 from actors.replies import StudyListing, StudySummary, TrialRow
 from actors.storage.schema import PartKind, insert_or_keep, upsert
 from actors.tuning.rules.book import COMPLETED, FINAL, RUNNING, STATES, Entry, as_row
@@ -273,7 +274,7 @@ def sweep(connection: Connection, study: str) -> bool:
     return False
 
 
-def _trial_row(study: str, trial: Entry) -> dict[str, Any]:
+def _trial_row(study: str, trial: Entry) -> Values:
     return {
         "study": study,
         "trial": trial.id,
@@ -306,7 +307,7 @@ def _entry(row: Row[Any]) -> Entry:
     )
 
 
-def _worker_row(study: str, session: Session, held: Mapping[int, Entry]) -> dict[str, Any]:
+def _worker_row(study: str, session: Session, held: Mapping[int, Entry]) -> Values:
     leases = []
     for number, attempt in session.leases:
         trial = held[number]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from actors.plain import Json
 from actors.tuning.rules.book import COMPLETED
 
 
@@ -14,7 +14,7 @@ class Trial:
     """One trial. `seconds` is the duration of its last attempt, `finished_at` seconds since the epoch, `node` Ray's node id."""
 
     id: int
-    params: dict[str, Any]
+    params: Json
     value: float | None
     state: str
     attempts: int

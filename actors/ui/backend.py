@@ -18,6 +18,7 @@ from actors.config.stored import load_stored
 from actors.detection import stored as detector_stored
 from actors.detection.stored import Shown
 from actors.errors import NoSystemError
+from actors.rehearsal import Summary
 from actors.replies import (
     Broadcasted,
     Episode,
@@ -108,7 +109,7 @@ class Backend(Protocol):
         """Return the silences that cover a model."""
         ...
 
-    def rehearse(self, model: str, settings: ModelSettings) -> dict[str, Any]:
+    def rehearse(self, model: str, settings: ModelSettings) -> Summary:
         """Return what these settings would have done. KeyError: no such model."""
         ...
 
@@ -272,7 +273,7 @@ class StoreBackend:
             return self.system.retrains.silences(model)
         return []
 
-    def rehearse(self, model: str, settings: ModelSettings) -> dict[str, Any]:
+    def rehearse(self, model: str, settings: ModelSettings) -> Summary:
         """Return what `settings` would have made of a model's log. KeyError: no such model."""
         for part in detector_stored.detector_parts(self._store):
             with part.read() as connection:
@@ -337,7 +338,7 @@ class StoreBackend:
             if len(self._known) > len(told["models"]):  # models were removed
                 self._known = {name: each for name, each in self._known.items() if name in told["models"]}
             self._rows = fleet.rows_of(told["models"])
-            self._status, self._seen = told, seen
+            self._status, self._seen = {**told}, seen
             self._read_at = self._clock.now().boot_s
             self._took_s = self._read_at - now.boot_s
             self._reads += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -13,12 +13,12 @@ from actors.config import ModelSettings
 from actors.detection import stored
 from actors.detection.rules import promises
 from actors.detection.tables import UNREADABLE, read_log
-from actors.rehearsal import Rehearsal
+from actors.rehearsal import Rehearsal, Summary
 
 MAX_BATCHES: Final = 2000
 
 
-def summary(connection: Connection, model: str, settings: ModelSettings) -> dict[str, Any] | None:
+def summary(connection: Connection, model: str, settings: ModelSettings) -> Summary | None:
     """Return the summary of a rehearsal over the oldest batches of the log; None where this part does not know the model."""
     if model not in stored.read_status(connection, model):
         return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
 
 from actors.checks import shown
+from actors.plain import Json
 from actors.wire.batch import MAX_CELLS, MAX_COLUMNS, MAX_ROWS, MAX_VERSIONS, Batch, Column, Floats, Payload
 from actors.wire.names import RESERVED, Rule, stored_rule, text_rule
 
@@ -24,7 +25,7 @@ _KEYS: Final = {
 
 def pack(batch: Batch) -> bytes:
     """Encode a batch that `unpack` would take."""
-    message: dict[str, Any] = {
+    message: Json = {
         "v": 1 if batch.weights is None else 2,
         "n": batch.rows,
         "versions": batch.versions,

@@ -307,7 +307,7 @@ def _keep(held: list[Any], part: Part, settings: Settings) -> int:
 
 def _show(outcomes: Mapping[str, Mapping[str, Outcome]], what: str, output: Output) -> None:
     for model, pair in outcomes.items():
-        summaries = {name: each.summary() for name, each in pair.items()}
+        summaries: dict[str, dict[str, Any]] = {name: {**each.summary()} for name, each in pair.items()}
         figures = list(next(iter(summaries.values())))
         rows = [(figure, *(_told(figure, summary[figure]) for summary in summaries.values())) for figure in figures]
         output.line()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class Faults:
 
     # --- actors and processes
 
-    def actors(self) -> dict[str, dict[str, Any]]:
+    def actors(self) -> dict[str, deployment.ActorRecord]:
         """Give pid and node of every actor that runs."""
         found = {}
         for name in deployment.names(self._namespace):

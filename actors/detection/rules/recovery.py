@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from actors.drift.interface import Alarm, as_values
+from actors.plain import Saved
 
 # The average that decides has a standard error of a quarter of the half shift, so that a stream that stays at the
 # drifted level is called recovered about once in 30,000 averages, and one that is back is recognised soon.
@@ -86,7 +87,7 @@ class RecoveryWatch:
         """Whether the level was back at the baseline when the last event came."""
         return self.seen >= self.events and abs(self.level - self.baseline_mean) < self.margin
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Saved:
         """Return the fields as plain values."""
         return {
             "baseline_mean": self.baseline_mean,
@@ -98,7 +99,7 @@ class RecoveryWatch:
         }
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> Self:
+    def from_dict(cls, saved: Saved) -> Self:
         """Return the watch that `as_dict` described."""
         return cls(**saved)
 

@@ -6,10 +6,9 @@ time. `on_retrain` that returns has launched the retrain, and the order is done;
 
 from __future__ import annotations
 
-from typing import Any
-
 from actors import config
 from actors.events import RetrainEvent, RetrainHandler
+from actors.plain import Json
 from actors.retraining.handlers import on_runner
 from actors.retraining.handlers.interface import Surroundings, event_fields
 from actors.retraining.handlers.task import loaded
@@ -43,7 +42,7 @@ class CustomHandler:
         await on_runner.forgotten(self._surroundings, order)
 
 
-def run(*, target: str, options: dict[str, Any], event: dict[str, Any]) -> None:
+def run(*, target: str, options: Json, event: Json) -> None:
     """Make the user's handler and call it; runs in the Ray task."""
     handler = loaded(target)(**options)
     if not isinstance(handler, RetrainHandler):

@@ -8,9 +8,10 @@ the runner itself was lost, and its tasks with it).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from actors.cluster.peers import PeerUnavailableError
+from actors.plain import Arguments
 from actors.retraining.handlers.interface import Surroundings
 from actors.retraining.rules.delivery import Done, Launched, Outcome, Retry, promise_of
 from actors.retraining.rules.orders import Order
@@ -26,14 +27,12 @@ def key_of(order: Order) -> str:
     return f"{order.id}:{order.attempts}"
 
 
-def task_options(resources: Mapping[str, float]) -> dict[str, Any]:
+def task_options(resources: Mapping[str, float]) -> Arguments:
     """Return the runner's options of a task that needs `resources`; Ray must not repeat it on its own, attempts are ours."""
     return {"resources": {_NAMES.get(name, name): amount for name, amount in resources.items()}, "max_retries": 0}
 
 
-async def launched(
-    surroundings: Surroundings, order: Order, target: str, kwargs: dict[str, Any], options: dict[str, Any]
-) -> Outcome:
+async def launched(surroundings: Surroundings, order: Order, target: str, kwargs: Arguments, options: Arguments) -> Outcome:
     """Have the runner run `target(**kwargs)`; no reply means that `follow` will find out."""
     try:
         await surroundings.peers.call(

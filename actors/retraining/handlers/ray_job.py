@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import ray
 
 from actors import config
+from actors.plain import Arguments
 from actors.retraining.handlers.interface import Surroundings, event_fields
 from actors.retraining.rows import plain
 from actors.retraining.rules.delivery import Done, Failed, Launched, Outcome, Retry
@@ -112,7 +113,7 @@ class RayJobHandler:
         return _outcome(known)
 
 
-def job_of(settings: config.RayJobHandlerSettings, order: Order) -> dict[str, Any]:
+def job_of(settings: config.RayJobHandlerSettings, order: Order) -> Arguments:
     """Return the arguments of `submit_job` for an order."""
     asked = order.request
     values = {"model": asked.model, "version": asked.version, "order": order.id, "metric": asked.metric}
@@ -123,7 +124,7 @@ def job_of(settings: config.RayJobHandlerSettings, order: Order) -> dict[str, An
     known = runtime_env.get("env_vars") or {}
     runtime_env["env_vars"] = {**known, "VISUTILITY_ORDER": order.id, "VISUTILITY_EVENT": event}
     resources = dict(settings.resources)
-    job: dict[str, Any] = {
+    job: Arguments = {
         "entrypoint": filled(settings.entrypoint, values),
         "submission_id": order.id,
         "runtime_env": runtime_env,

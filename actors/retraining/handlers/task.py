@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from actors import config, plugins
 from actors.events import RetrainEvent
+from actors.plain import Json
 from actors.retraining.handlers import on_runner
 from actors.retraining.handlers.interface import Surroundings, event_fields
 from actors.retraining.rules.delivery import Outcome
@@ -46,7 +47,7 @@ class TaskHandler:
         await on_runner.forgotten(self._surroundings, order)
 
 
-def run(*, target: str, event: dict[str, Any]) -> dict[str, Any] | None:
+def run(*, target: str, event: Json) -> Json | None:
     """Call the user's function and return what it says about the new version; runs in the Ray task."""
     result = loaded(target)(RetrainEvent(**event))
     if isinstance(result, str):

@@ -18,13 +18,14 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from actors import config
+from actors.plain import Json
 from actors.retraining.handlers.http import ask
 from actors.retraining.handlers.interface import Surroundings, event_fields
 from actors.retraining.rows import plain
@@ -123,7 +124,7 @@ def standard_signature(secret: str, id_: str, at_s: int, body: bytes) -> dict[st
     }
 
 
-def cloud_event(order: Order, namespace: str) -> dict[str, Any]:
+def cloud_event(order: Order, namespace: str) -> Json:
     """Return an order as a CloudEvent 1.0; `id` is the order's, so every resend is the same event."""
     asked = order.request
     fields = plain(event_fields(order))

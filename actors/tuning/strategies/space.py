@@ -137,7 +137,7 @@ class Space:
         """Return the parameters at `positions: float[n]`, one in [0, 1] for each parameter."""
         return {parameter.name: parameter.at(x) for parameter, x in zip(self.parameters, positions, strict=True)}
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Json:
         """Return the space as a user writes it; `parse` of it is the same space."""
         return {parameter.name: parameter.document() for parameter in self.parameters}
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from actors import config
+from actors.rehearsal import Summary
 from actors.ui.backend import Backend
 from actors.ui.pages import render
 from actors.ui.rehearsed import MAX_BATCHES
@@ -39,7 +40,7 @@ async def show(request: Request) -> Response:
 _EXAMPLE: Final = "false_alarm_every: 30d\nwatch:\n  accuracy: {direction: down}\n"
 
 
-def _both(backend: Backend, name: str, running: config.Settings, given: str) -> list[tuple[str, dict[str, Any]]]:
+def _both(backend: Backend, name: str, running: config.Settings, given: str) -> list[tuple[str, Summary]]:
     entry = config.read_yaml(given, "settings") if given.strip() else {}
     if not isinstance(entry, dict):
         raise ValueError(f"settings must be a mapping like `cooldown: 1h`, got {type(entry).__name__}")

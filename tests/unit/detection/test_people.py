@@ -17,7 +17,7 @@ from actors.detection.detector import DriftDetector
 from actors.detection.state import DetectionState
 from actors.detection.tables import DETECTOR
 from actors.people import Signature
-from actors.replies import VersionShown
+from actors.replies import StoredStatus, VersionShown
 from actors.storage import Store
 from drivers import explain
 from drivers import status as driver
@@ -75,7 +75,7 @@ class World:
         await detector.tick()
         return next(str(arguments["episode"]) for method, arguments in self.dispatcher.asked if method == "request")
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> StoredStatus:
         store = Store(self.url)
         try:
             return status.read(store, NOW + 3600.0)

@@ -26,6 +26,10 @@ _CLIENT_HELP: Final = (
 )
 
 
+class NoOwnConnectionError(NotConnectedError):
+    """This process cannot reach any Ray: to try again is in vain until it has connected."""
+
+
 def attach(address: str | None, *, otherwise: Otherwise, dashboard: bool = False) -> bool:
     """Connect this process to Ray, and return whether a private one was started for it.
 
@@ -106,7 +110,7 @@ def require_own(what: str) -> None:
         what: is asked for; the message begins with it.
     """
     if not is_own():
-        raise NotConnectedError(f"{what}: {lacking()}")
+        raise NoOwnConnectionError(f"{what}: {lacking()}")
 
 
 def lacking() -> str:

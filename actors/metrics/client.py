@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 from actors import columns as reading
 from actors import messages, wire
 from actors.checks import shown
+from actors.cluster.connection import NoOwnConnectionError
 from actors.errors import NotConnectedError, WrongTypeError, WrongValueError
 from actors.metrics import sealing
 from actors.metrics.buffer import EVENT_BYTES, METRIC_BYTES, Counts, OnFull
@@ -259,6 +260,8 @@ class Metrics:
                 if reply["status"] not in {"unavailable", "busy"}:
                     return dict(reply)
                 problem: object = reply.get("reason")
+            except NoOwnConnectionError:
+                raise
             except ConnectionError as error:
                 problem = error
             if time.monotonic() >= deadline_s:

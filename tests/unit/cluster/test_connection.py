@@ -168,7 +168,8 @@ def test_without_a_connection_of_its_own_every_call_is_told_at_once(is_fork: boo
         lambda: joined.versions.history("m"),
         lambda: next(iter(joined.retrains.stream(model="m"))),
         lambda: joined.register(_Observer(), name="o"),
-        lambda: RayLink("nowhere").call("promise", 1.0),
+        lambda: joined.metrics.promise({"accuracy": 0.9}, n=10, model="m", version="1"),
+        lambda: joined.metrics.baseline({"accuracy": [0.9] * 50}, model="m", version="1"),
     ]
     for call in calls:
         with pytest.raises(ConnectionError, match="no Ray connection of its own"):

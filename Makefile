@@ -7,7 +7,7 @@ WORKERS ?= 3
 PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
 
-.PHONY: help demo test test-integrations test-ui test-notify coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
+.PHONY: help demo test test-integrations test-ui test-notify test-prometheus coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 20
@@ -82,6 +82,10 @@ test-ui: .venv/.installed ## test the page in a real browser and the API by its 
 test-notify: .venv/.installed ## notifications to a real Alertmanager and by SMTP, 200 kills: needs Debian's prometheus-alertmanager, three minutes
 	$(BIN)/python -m pytest tests/notify
 	$(BIN)/python -m tests.notify.drill --kills 200
+
+test-prometheus: .venv/.installed ## alert rules and the dashboard's queries by promtool (Debian's package prometheus): seconds
+	@command -v promtool >/dev/null || { echo "promtool is missing: apt-get install prometheus" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/unit/test_alerts_and_dashboard.py
 
 test-launch: .venv/.installed ## launch cluster.yaml on simulated machines, from `ray up` to `ray down`: four minutes
 	$(BIN)/python -m tests.launch.ray_up || test $$? -eq 77

@@ -58,6 +58,7 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_events_total": ("Events by outcome: accepted, duplicate, rejected", ("model", "outcome")),
     "visutility_refused_events_total": ("Events that count for no model, because they name no known model", ()),
     "visutility_drift_state": (f"State of the newest version: {STATES}", ("model",)),
+    "visutility_model_state": ("1 for the state of the newest version, 0 for every other state", ("model", "state")),
     "visutility_drift_detections_total": ("Recorded drift episodes, by the metric that opened them", ("model", "metric")),
     "visutility_retrains_total": ("Recorded retrain orders and decisions, by state", ("model", "outcome")),
     "visutility_last_event_timestamp_seconds": ("When the last batch was received", ("model",)),
@@ -184,6 +185,8 @@ class Telemetry:
         outcomes = {"accepted": told["events"], "duplicate": told["duplicates"], "rejected": told["rejected"]}
         found = [self._sample("visutility_events_total", model, n, outcome=outcome) for outcome, n in outcomes.items()]
         found.append(self._sample("visutility_drift_state", model, _state(told)))
+        # OpenMetrics' StateSet: a series for each state, so that a rule names it instead of its number.
+        found += [self._sample("visutility_model_state", model, n == _state(told), state=state) for state, n in STATES.items()]
         found.append(self._sample("visutility_last_event_timestamp_seconds", model, told["last_at"]))
         found.append(self._sample("visutility_cooldown_remaining_seconds", model, facts.cooldowns.get(model, 0.0)))
         if told.get("gave_up"):

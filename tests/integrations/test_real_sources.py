@@ -53,13 +53,16 @@ def until(check: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
 class Program:
     """A server that can be killed and begun again."""
 
-    def __init__(self, command: list[str], ready: str, folder: Path, *, ready_s: float = 60.0) -> None:
+    def __init__(self, command: list[str], ready: str, folder: Path, *, ready_s: float = 60.0, **environment: str) -> None:
         self.command, self.ready, self.folder, self.ready_s = command, ready, folder, ready_s
+        self.environment = os.environ | environment
         self.begin()
 
     def begin(self) -> None:
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, cwd=self.folder, env=self.environment, start_new_session=True
+            )
         until(lambda: urllib.request.urlopen(self.ready, timeout=5).status == 200, f"{self.ready} answers", self.ready_s)
 
     def kill(self) -> None:
@@ -145,7 +148,12 @@ class MlflowServer(Program):
         own = port()
         self.url = f"http://127.0.0.1:{own}"
         command = [str(MLFLOW), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(own), "--workers", "1"]
-        super().__init__([*command, "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"], f"{self.url}/health", folder)
+        super().__init__(
+            [*command, "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"],
+            f"{self.url}/health",
+            folder,
+            MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # its runners of jobs of its own, seven processes more
+        )
 
     def run(self, script: str, *arguments: str) -> str:
         """Run a script that has `mlflow` and a `client`, as a job elsewhere would; return its last line."""

@@ -65,7 +65,7 @@ def test_the_rules_are_valid_and_do_what_they_say() -> None:
 
 @with_promtool
 def test_the_rule_tests_can_fail(tmp_path: Path) -> None:
-    broken = RULES.read_text().replace("visutility:drift_state == 3", "visutility:drift_state == 4")
+    broken = RULES.read_text().replace('state="drifting"', 'state="no_data"')
     (tmp_path / "alerts.yml").write_text(broken)
     shutil.copy(RULES.parent / "alerts_test.yml", tmp_path)
     assert check("test", "rules", "alerts_test.yml", cwd=tmp_path).returncode != 0
@@ -87,6 +87,6 @@ def test_the_numbers_of_the_states_are_the_exported_ones() -> None:
         number: state for state, number in telemetry.STATES.items()
     }
     by_name = {rule.get("alert"): rule["expr"] for rule in rules()}
-    assert by_name["VisuTilityModelDrifting"].endswith(f"== {telemetry.STATES['drifting']}")
-    assert by_name["VisuTilityNoData"].endswith(f"== {telemetry.STATES['no_data']}")
-    assert by_name["VisuTilityUnwatched"].endswith(f"== {telemetry.STATES['unwatched']}")
+    for alert, state in (("ModelDrifting", "drifting"), ("NoData", "no_data"), ("Unwatched", "unwatched")):
+        assert f'{{state="{state}"}}' in by_name[f"VisuTility{alert}"]
+        assert state in telemetry.STATES

@@ -61,7 +61,8 @@ def test_every_name_of_the_contract_is_there_with_its_labels() -> None:
             cooldowns={"fraud": 12.5},
         )
     )
-    assert series(samples) == {
+    states: dict[tuple[str, ...], float] = {("model_state", "fraud", state): float(state == "drifting") for state in STATES}
+    assert series(samples) == states | {
         ("build_info", "0.1.0+abc"): 1,
         ("running_trials",): 3,
         ("refused_events_total",): 5,
@@ -126,6 +127,8 @@ def test_models_beyond_the_bound_are_one_series_and_the_worst_of_them_shows() ->
     found = series(telemetry.samples(facts(models, retrains={("m1", "done"): 1, ("m2", "done"): 2})))
     assert found["drift_state", "mute"] == STATES["no_data"], "what wants a person gets a series first"
     assert found["drift_state", OTHERS] == STATES["drifting"]
+    assert found["model_state", OTHERS, "drifting"] == 1
+    assert [state for state in STATES if found["model_state", "mute", state]] == ["no_data"]
     assert found["events_total", OTHERS, "accepted"] == 12
     assert found["retrains_total", OTHERS, "done"] == 3
     assert not any(key[0] == "model_info" and key[1] == OTHERS for key in found)

@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def test_sources_that_are_killed_at_every_step_lose_nothing_and_count_nothing_tw
 ) -> None:
     drop, database = tmp_path / "drop", tmp_path / "evals.db"
     drop.mkdir()
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE evals (id INTEGER PRIMARY KEY, model TEXT, version TEXT, accuracy REAL, n INTEGER)")
     sources: dict[str, Any] = {
         "drop": {"kind": "files", "path": str(drop), "every": "100ms"},
@@ -43,7 +43,7 @@ def test_sources_that_are_killed_at_every_step_lose_nothing_and_count_nothing_tw
             points.arm(failpoints, step, "exit")
         with (drop / f"{step}.jsonl").open("a") as file:
             file.writelines(json.dumps({"model": "files", "version": "1", "accuracy": 0.9, "n": 5}) + "\n" for _ in range(20))
-        with sqlite3.connect(database) as connection:
+        with closing(sqlite3.connect(database)) as connection, connection:
             rows = [("sql", "1", 0.9, 5)] * 20
             connection.executemany("INSERT INTO evals (model, version, accuracy, n) VALUES (?, ?, ?, ?)", rows)
         added += 20

@@ -7,7 +7,7 @@ WORKERS ?= 3
 PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
 
-.PHONY: help demo test test-integrations test-ui test-notify test-prometheus coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
+.PHONY: help demo test test-integrations test-targets test-ui test-notify test-prometheus coverage test-launch wheel unit check format docs docs-serve bench chaos drills soak fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 20
@@ -40,6 +40,12 @@ test: .venv/.installed ## every test: unit, contracts, cluster
 test-integrations: .venv/.installed ## callbacks, sources and targets in the real tools: installs them (2 GB), three minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[integrations]'
 	$(BIN)/python -m pytest tests/integrations
+
+# Each in a virtual environment of its own: their pins are not ours. PyJWT above 2.10 does not sign Airflow 3.1's tokens.
+test-targets: .venv/.installed ## targets in a real Airflow and Prefect: installs both (1 GB), five minutes
+	test -x .venv-airflow/bin/airflow || { $(PYTHON) -m venv .venv-airflow && .venv-airflow/bin/pip install --quiet apache-airflow==3.1.3 pyjwt==2.10.1; }
+	test -x .venv-prefect/bin/prefect || { $(PYTHON) -m venv .venv-prefect && .venv-prefect/bin/pip install --quiet prefect==3.9.1; }
+	AIRFLOW=$(CURDIR)/.venv-airflow/bin/airflow PREFECT=$(CURDIR)/.venv-prefect/bin/prefect $(BIN)/python -m pytest tests/integrations/test_real_targets.py
 
 unit: .venv/.installed ## the tests without Ray: seconds
 	$(BIN)/python -m pytest tests/unit tests/contracts

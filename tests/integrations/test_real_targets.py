@@ -207,11 +207,15 @@ def test_what_is_not_there_and_a_wrong_password_are_named(target: Target) -> Non
 
 DISPATCHER = """
 import asyncio, json, os, sys
-from actors.clock import SystemClock
+from actors.cluster.peers import PeerUnavailableError
 from actors.retraining.dispatcher import RetrainDispatcher
 
+class Nobody:
+    async def call(self, name, method, *, timeout_s, **arguments):
+        raise PeerUnavailableError(name)
+
 async def main():
-    dispatcher = RetrainDispatcher(name="dispatcher", namespace="real", storage=sys.argv[1], peers=None)
+    dispatcher = RetrainDispatcher(name="dispatcher", namespace="real", storage=sys.argv[1], peers=Nobody())
     await dispatcher.request(episode="e-1", model=sys.argv[2], version="v2", metric="accuracy", observed_drift=4.5,
                              triggered_at=1.8e9, explanation={})
     while True:

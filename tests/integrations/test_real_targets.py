@@ -248,13 +248,13 @@ def test_an_order_is_carried_to_its_end_over_kill_9_of_dispatcher_and_server(tar
         process = begun()
         next(row for row in rows(process) if row["state"] == "running" and row.get("launched", True) in {launched, True})
         process.kill()
-        process.wait()
+        process.communicate()  # closes the pipe too
     target.program.kill()
     process = begun()
     next(row for row in rows(process) if row["state"] in {"running", "pending"})
     target.program.begin()
     *_, last = rows(process)
-    process.wait()
+    process.communicate()
     assert (last["state"], last["new_version"]) == ("done", "v3")
 
 

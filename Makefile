@@ -2,8 +2,9 @@
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$each && break; done)
 BIN := .venv/bin
-# Files of tests run side by side: most of a test that starts a Ray is a wait. Each process has a Ray of its own.
-WORKERS ?= 3
+# WORKERS=3 runs files of tests side by side, each process with a Ray of its own. Not by default: three Rays that start at
+# once on two cores exceed deadlines that are Ray's own.
+WORKERS ?= 0
 PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
 

@@ -149,7 +149,9 @@ def test_a_prediction_goes_on_with_its_version_and_a_truth_joins_it(recorders: l
     rows = list(recorders[0]._link._rows)
     assert rows == [("r1", "v8", "spam"), ("r2", "v8", "spam")]
     joiner = Joiner(model="fraud", system=system)  # type: ignore[arg-type]
-    joiner.take(rows=[*rows, ("r1", None, "spam"), ("r2", None, "ham"), ("r3", None, "ham")], horizon_s=60.0, window_s=600.0)
+    joiner.take(
+        rows=[*rows, ("r1", None, "spam"), ("r2", None, "ham"), ("r3", None, "ham")], horizon_s=86_400.0, window_s=600.0
+    )  # no thread ends "its" actor
     joiner.log()
     assert system.events == [("v8", {"accuracy": 0.5}, 2)]
 

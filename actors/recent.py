@@ -12,8 +12,8 @@ V = TypeVar("V")
 class Recent(Generic[K, V]):
     """A mapping that keeps the `limit` entries used last; it evicts in `trim` alone.
 
-    A memory that evicts during an insertion sooner or later forgets an entry that the same work needs. So whoever
-    works on a group of entries calls `trim` after it, when none of them is in use any more.
+    A memory that evicts during an insertion sooner or later forgets an entry that the same work needs. So the
+    caller trims after a group of entries, when none of them is in use any more.
 
     >>> recent: Recent[str, int] = Recent(2)
     >>> for number, name in enumerate("abc"):

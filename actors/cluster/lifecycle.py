@@ -56,7 +56,7 @@ def start(namespace: str, settings: config.Settings | None, storage: str | None,
     """
     known = _after_a_stop(namespace)
     if known is not None and known.node is not None and known.node not in connection.alive_nodes():
-        # The node that held the store is gone. Whoever starts here says that the store is here now.
+        # The node that held the store is gone. A start on this node means that the store is here now.
         stop(namespace)
         known = None
     if known is None:

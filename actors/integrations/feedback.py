@@ -57,7 +57,7 @@ def feedback(id_: str, truth: Any, *, model: str) -> None:
 
 
 class Link:
-    """Takes rows to a model's joining actor from a thread of its own, in batches; whoever puts one waits for nothing."""
+    """Takes rows to a model's joining actor from a thread of its own, in batches; `put` never waits."""
 
     def __init__(self, model: str, *, horizon_s: float | None = None, window_s: float | None = None) -> None:
         self._model = model

@@ -21,7 +21,8 @@ RULES = {
     "keep, not hold on to": re.compile(r"\b(?:hold|holds|holding) on to\b"),
     "broken, not leads nowhere": re.compile(r"\bleads? nowhere\b"),
     "fix, not mend": re.compile(r"\bmend(?:s|ed|ing)?\b"),
-    "no person's path": re.compile(r"\.\./shared|(?<![\w.])/work/|/home/(?!you\b|ubuntu\b|ray\b)\w+/"),
+    "who it is, not whoever": re.compile(r"\bwhoever\b", re.IGNORECASE),
+    "no person's path": re.compile(rf"{re.escape(str(ROOT))}\b|/(?:home|Users)/(?!you\b|ubuntu\b|ray\b)\w+/"),
 }
 MERGE = re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE)
 # From Python 3.12 on, the texts of f-strings are tokens of their own.
@@ -74,7 +75,9 @@ def test_no_merge_left_its_marks() -> None:
     ("name", "text"),
     [
         ("page.md", "While the store is away, nothing is lost."),
-        ("page.md", "Mend it, then retry: see /work/main."),
+        ("page.md", "Mend it, then retry."),
+        ("page.md", f"See {ROOT}/README.md."),
+        ("page.md", "Whoever ends it is told."),
         ("module.py", '"""Keep this beside the card."""\n'),
         ("module.py", "x = 1  # for want of a clock\n"),
     ],

@@ -155,7 +155,7 @@ def is_over(group: Group, now_s: float) -> bool:
 def next_at(group: Group, holds: Holds) -> float:
     """Return when something of the group may be due, as far as time alone decides."""
     if "sending" in group:
-        return math.inf  # whoever delivers it says when
+        return math.inf  # its next time is set when the delivery ends
     free = [alert for alert in group["alerts"].values() if not holds(alert, group["timing"])]
     news_at = group["news_at"]
     at = news_at if news_at is not None and any(_is_news(alert) for alert in free) else math.inf

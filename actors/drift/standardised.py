@@ -1,6 +1,7 @@
 """The common part of the classical charts: values standardised by a running mean and deviation, event by event."""
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 
 import numpy as np
@@ -23,7 +24,7 @@ from actors.plain import Saved
 _Z_CAP = 8.0  # of a standardised value: a new value after a constant stream has no finite one
 
 
-class StandardisedChart:
+class StandardisedChart(ABC):
     """Feeds z = (x - mean) / sd, both of all events before, to `_step`, which a chart defines.
 
     The first `warmup` events are only learned from. Under Gaussian noise z sqrt((n - 1) / n) is Student t with n - 2
@@ -42,23 +43,25 @@ class StandardisedChart:
 
     # --- what a chart defines ---------------------------------------------------------------------------------
 
+    @abstractmethod
     def _clear(self) -> None:
         """Forget the chart's own statistic."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _step(self, z: float, x: float) -> tuple[float, int, float] | None:
         """Take one event; on an alarm return the signed statistic and the length and mean of the window behind it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _level(self) -> float:
         """Return the statistic now, >= 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _own_state(self) -> list[float]:
-        raise NotImplementedError
+        """Return the numbers that `_own_restore` takes."""
 
+    @abstractmethod
     def _own_restore(self, saved: list[float]) -> None:
-        raise NotImplementedError
+        """Go on from what `_own_state` returned."""
 
     # --- what they share --------------------------------------------------------------------------------------
 

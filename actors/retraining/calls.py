@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -22,20 +23,20 @@ STORE_RETRY_S: Final = 1.0
 _MAX_CALLS: Final = 900
 
 
-class Calls:
+class Calls(ABC):
     """A part of the dispatcher that takes calls."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._calls = 0
 
+    @abstractmethod
     def _in_store(self, act: Callable[[RetrainingState, Instant], T], /) -> Awaitable[T]:
         """Run `act` on the state in the thread that owns it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _wake(self) -> None:
         """Let launcher and consumers look: an order may have come, or come back."""
-        raise NotImplementedError
 
     async def _recorded(self, act: Callable[[RetrainingState, Instant], None]) -> Recorded | Unavailable:
         async def acted() -> Recorded:

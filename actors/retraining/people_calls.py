@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from abc import abstractmethod
 from collections.abc import Awaitable
 from typing import Final
 
@@ -23,9 +24,9 @@ _LONGEST_SILENCE_S: Final = 10 * 365 * 86_400.0
 class PeopleCalls(Calls):
     """The calls of people."""
 
+    @abstractmethod
     def _is_known(self, pattern: str, selector: Selector = ALL) -> Awaitable[bool]:
         """Tell whether a model that has ever logged matches."""
-        raise NotImplementedError
 
     async def trigger(
         self,

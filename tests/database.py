@@ -59,9 +59,13 @@ class Postgres:
         self.url = f"postgresql://visutility:{password}@{host}:{port}/postgres"
         self._wait(host, port)
 
+    def log(self) -> str:
+        """Give what the server has logged."""
+        return (self._folder / "log").read_text()
+
     def stop(self) -> None:
         """End the server and remove its data."""
-        self._process.send_signal(signal.SIGINT)  # "fast": whoever is still connected is cut off
+        self._process.send_signal(signal.SIGINT)  # "fast": who is still connected is cut off
         self._process.wait(slow(20))
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -80,7 +84,7 @@ class Postgres:
         ready = [str(self._programs / "pg_isready"), "-h", host, "-p", str(port)]
         while subprocess.run(ready, capture_output=True, check=False).returncode:
             if time.monotonic() > end or self._process.poll() is not None:
-                raise RuntimeError((self._folder / "log").read_text())
+                raise RuntimeError(self.log())
             time.sleep(0.1)
 
     def _run(self, command: list[str]) -> None:

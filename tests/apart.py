@@ -1,13 +1,15 @@
-"""What unit and contract tests have in common: they start no Ray, and a connection to a store that stays open is an error."""
+"""What unit and contract tests share: they start no Ray, leave no connection to a store open, and run on each kind of store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.storage import Store
+from tests.database import Postgres, emptied, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +36,21 @@ def stores_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for store in begun:
         store.close()
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    """A server for the tests of a file."""
+    server = Postgres("127.0.0.1", free_port(), "secret")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store of either kind, with nothing in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store"
+    server: Postgres = request.getfixturevalue("database")
+    emptied(server.url)
+    return server.url

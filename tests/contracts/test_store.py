@@ -28,33 +28,11 @@ from actors.detection.tables import DETECTOR
 from actors.storage import UNAVAILABLE, Fence, PartKind, SchemaError, StaleEpochError, Store, StoreError, schema
 from actors.storage.schema import SYSTEM
 from actors.tuning.tables import TUNER
-from tests.database import Postgres, free_port
 from tests.known import some
 from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_795_000_000.0
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    server = Postgres("127.0.0.1", free_port(), "secret")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/store"
-        return
-    server: Postgres = request.getfixturevalue("database")
-    store = Store(server.url)
-    with store.part(SYSTEM).write() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    store.close()
-    yield server.url
 
 
 @pytest.fixture

@@ -20,18 +20,11 @@ from actors.detection.state import DetectionState, Ingest, UnavailableError
 from actors.detection.tables import DETECTOR
 from actors.storage import Store
 from actors.storage import store as stores
-from tests.database import Postgres, free_port
+from tests.database import Postgres
 
 NOW = 1_795_000_000.0
 AT = Instant(NOW, 0.0, "boot")
 TRIES = 5  # more than a batch has before it is taken for the one at fault
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    server = Postgres("127.0.0.1", free_port(), "secret")
-    yield server
-    server.stop()
 
 
 def payload(n: int) -> bytes:

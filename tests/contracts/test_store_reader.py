@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,27 +19,6 @@ from actors.storage.schema import SYSTEM
 from actors.storage.sources import SOURCES
 from actors.tuning.offline import list_studies
 from actors.tuning.tables import TUNER
-from tests.database import Postgres, free_port
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    server = Postgres("127.0.0.1", free_port(), "secret")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store"
-    server: Postgres = request.getfixturevalue("database")
-    store = Store(server.url)
-    with store.system.write() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    store.close()
-    return server.url
 
 
 def written(url: str) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Integer, MetaData, Table, inspect, select, text
+from sqlalchemy import Integer, MetaData, Table, inspect, select
 
 from actors.clock import Instant
 from actors.retraining import tables
@@ -23,32 +22,10 @@ from actors.retraining.rules.queue import Limits
 from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Fence, Store
-from tests.database import Postgres, free_port
 from tests.known import some
 
 DAY_S = 86_400.0
 NO_LIMITS = Limits()
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    server = Postgres("127.0.0.1", free_port(), "secret")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/store"
-        return
-    server = request.getfixturevalue("database")
-    yield server.url
-    store = Store(server.url)
-    with store.part(DISPATCHER).write() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    store.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from actors import labels
 from actors.clock import Instant
@@ -28,7 +27,6 @@ from actors.retraining.rules.orders import Request, Verdict
 from actors.retraining.state import RetrainingState
 from actors.retraining.tables import DISPATCHER
 from actors.storage import Fence, StaleEpochError, Store
-from tests.database import Postgres, free_port
 from tests.known import some
 
 COOLDOWN_S = 1800.0
@@ -244,25 +242,10 @@ TestAnyHistory.settings = settings(
 )
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[Any]:
-    server = Postgres("127.0.0.1", free_port(), "secret")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    if request.param == "sqlite":
-        opened = open_store(tmp_path / "store")
-        yield opened
-        opened.close()
-        return
-    opened = Store(request.getfixturevalue("database").url)
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = Store(url)
     yield opened
-    with opened.part(DISPATCHER).write() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
     opened.close()
 
 

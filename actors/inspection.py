@@ -11,7 +11,6 @@ import errno
 import importlib
 import importlib.util
 import inspect as inspection
-import ipaddress
 import re
 import shlex
 import socket
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 from actors import config, plugins
 from actors.config import notify_checks
 from actors.config.notify import RECEIVER_KINDS, AppriseSettings, CustomReceiverSettings, WebhookReceiverSettings
-from actors.config.ui import SHORTEST_TOKEN, UiSettings
+from actors.config.ui import SHORTEST_TOKEN, UiSettings, is_loopback
 from actors.config.values import REFERENCE, expand
 from actors.plain import Arguments
 from actors.storage import StoreError, is_local
@@ -85,15 +84,6 @@ def inspect(settings: config.Settings, environment: Mapping[str, str], *, import
     return sorted(dict.fromkeys(found), key=lambda each: not each.problem)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _in_use(host: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as tried:
@@ -135,7 +125,7 @@ class _Look:
         written = [token for token in tokens.values() if token is not None]
         if len(set(written)) < len(written):
             yield Finding("ui.tokens", "reader, operator and writer must differ, or everybody who reads could act")
-        if not written and not ui.trusted_proxies and not _is_loopback(ui.host):
+        if not written and not ui.trusted_proxies and not is_loopback(ui.host):
             yield Finding("ui.host", f"must be a loopback address without ui.tokens and ui.trusted_proxies, got {ui.host!r}")
         if ui.enabled:
             absent = [name for name in ("starlette", "uvicorn", "jinja2") if importlib.util.find_spec(name) is None]

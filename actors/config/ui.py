@@ -17,6 +17,20 @@ SHORTEST_TOKEN: Final = 16
 EVENTS_PER_S: Final = 20_000
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` is this machine, by a name or address that no other machine reaches.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _reference(value: str) -> str:
     if not REFERENCE.fullmatch(value):
         raise ValueError("must be a reference to the environment like ${NAME}, because the store keeps the configuration")

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from actors.config.ui import SHORTEST_TOKEN, UiSettings
+from actors.config.ui import SHORTEST_TOKEN, UiSettings, is_loopback
 from actors.config.values import expand
 from actors.people import signature
 
@@ -136,7 +136,7 @@ def from_settings(ui: UiSettings, environment: Mapping[str, str], *, host: str, 
     if len(set(tokens.values())) < len(tokens):
         raise ValueError("ui.tokens: reader, operator and writer must differ, or every reader could act")
     access = Access(tokens, tuple(map(ipaddress.ip_network, ui.trusted_proxies)), ui.user_header, local_name)
-    if access.loopback_only and not _is_loopback(host):
+    if access.loopback_only and not is_loopback(host):
         raise ValueError(
             f"ui.host must be a loopback address like 127.0.0.1 without ui.tokens and ui.trusted_proxies, got {host!r}"
         )
@@ -163,16 +163,7 @@ def _is_local(request: HTTPConnection) -> bool:
     """Tell whether it comes from this machine by a name of it: a page elsewhere may have its own name point here."""
     client = request.client.host if request.client else ""
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    return _is_loopback(client) and _is_loopback(host)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(client) and is_loopback(host)
 
 
 def _address(request: HTTPConnection) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

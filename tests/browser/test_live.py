@@ -15,7 +15,7 @@ import pytest
 
 from actors.system import System
 from actors.ui import serving
-from tests.browser.test_views import AXE, CHROMIUM, noted, playwright, pytestmark
+from tests.browser.test_views import CHROMIUM, check_view, noted, playwright, pytestmark
 from tests.speed import slow
 
 __all__ = ["pytestmark"]
@@ -261,17 +261,5 @@ def test_every_view_of_a_live_system_is_whole_and_axe_finds_no_serious_fault(
         browser = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
         for name, path in views.items():
-            page = context.new_page()
-            wrong = noted(page)
-            page.goto(f"{url}{path}")
-            page.wait_for_selector("#live[data-state=live]")
-            if name in {"model", "story"}:
-                page.wait_for_selector("canvas")
-            page.screenshot(path=Path(SHOTS or tmp_path) / f"live-{name}-{scheme}-{width}.png", full_page=True)
-            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
-            page.evaluate(AXE.read_text(encoding="utf-8"))
-            found = page.evaluate("axe.run()")["violations"]
-            serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in {"serious", "critical"}]
-            assert (name, wrong, serious) == (name, [], [])
-            page.close()
+            check_view(context, name, f"{url}{path}", Path(SHOTS or tmp_path) / f"live-{name}-{scheme}-{width}.png")
         browser.close()

@@ -51,20 +51,25 @@ def test_every_view_opens_without_errors_and_axe_finds_no_serious_fault(
         page.close()
         views = {"fleet": "/", "model": "/models/m", "story": episode, "orders": "/orders", "system": "/system"}
         for name, path in (views | {"what-if": "/what-if/m", "studies": "/studies"}).items():
-            page = context.new_page()
-            wrong = noted(page)
-            page.goto(f"{served}{path}")
-            page.wait_for_selector("#live[data-state=live]")
-            if name in {"model", "story"}:
-                page.wait_for_selector("canvas")
-            page.screenshot(path=folder / f"{name}-{scheme}-{width}.png")
-            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
-            page.evaluate(AXE.read_text(encoding="utf-8"))
-            found = page.evaluate("axe.run()")["violations"]
-            serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in {"serious", "critical"}]
-            assert (name, wrong, serious) == (name, [], [])
-            page.close()
+            check_view(context, name, f"{served}{path}", folder / f"{name}-{scheme}-{width}.png")
         browser.close()
+
+
+def check_view(context: Any, name: str, url: str, picture: Path) -> None:
+    """Open a view, take its picture, and find it as wide as the window, without errors and without serious faults of axe's."""
+    page = context.new_page()
+    wrong = noted(page)
+    page.goto(url)
+    page.wait_for_selector("#live[data-state=live]")
+    if name in {"model", "story"}:
+        page.wait_for_selector("canvas")
+    page.screenshot(path=picture, full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in {"serious", "critical"}]
+    assert (name, wrong, serious) == (name, [], [])
+    page.close()
 
 
 def noted(page: Any) -> list[str]:

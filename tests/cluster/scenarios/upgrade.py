@@ -26,14 +26,15 @@ print(actors.start({"storage": sys.argv[1]}).status()["build"])
 STOP = "import actors; actors.connect().stop()"
 STATUS = "import actors, json; print(json.dumps(actors.connect().status()))"
 PRODUCE = """
-import actors, json, pathlib, sys, time
+import actors, json, os, pathlib, sys, time
 system = actors.connect()
 logged = 0
 while not pathlib.Path(sys.argv[1]).exists():
     for _ in range(10):
         system.metrics.log({"accuracy": 0.93}, model="fraud", version="v1")
         logged += 1
-    pathlib.Path(sys.argv[2]).write_text(str(logged))
+    pathlib.Path(sys.argv[2] + ".new").write_text(str(logged))
+    os.replace(sys.argv[2] + ".new", sys.argv[2])  # at once: the other side reads it at any moment
     time.sleep(0.05)
 print(json.dumps({"logged": logged} | system.metrics.flush(timeout_s=300)))
 """
@@ -43,7 +44,8 @@ def build(folder: str, name: str, change: str) -> Path:
     """Make a build of the package that differs from the others by `change`."""
     package = Path(folder) / name / "actors"
     shutil.copytree(ROOT / "actors", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "build.py").open("a").write(f"# {change}\n")
+    with (package / "build.py").open("a") as source:
+        source.write(f"# {change}\n")
     return package
 
 
@@ -93,6 +95,6 @@ def upgrade(folder: str) -> dict[str, Any]:
 def beyond(progress: Path, count: int) -> None:
     """Wait until the producer has gone on for a while."""
     deadline = time.monotonic() + slow(60)
-    while not progress.exists() or int(progress.read_text() or 0) < count + 50:
+    while not progress.exists() or int(progress.read_text()) < count + 50:
         assert time.monotonic() < deadline, "the producer stands still"
         time.sleep(0.1)

@@ -218,7 +218,7 @@ def test_a_study_is_seen_while_it_runs_and_is_stopped(live: tuple[System, str], 
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / "live-study.png", full_page=True)
     clicked(page, "Stop the study", "is stopped")
-    eventually(lambda: get(url, "/studies/search")["state"] != "running", "it has stopped")
+    eventually(lambda: get(url, "/studies/search")["state"] == "STOPPED", "it has stopped")
     running.join(slow(30))
 
 

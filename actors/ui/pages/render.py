@@ -106,6 +106,7 @@ _MARKS: Final = {
     "dead": "\N{MULTIPLICATION X}",
     "failed": "\N{MULTIPLICATION X}",
     "done": "\N{CHECK MARK}",
+    "completed": "\N{CHECK MARK}",
     "running": "\N{BLACK RIGHT-POINTING TRIANGLE}",
     "pending": "\N{WHITE CIRCLE}",
 }

@@ -1,4 +1,4 @@
-"""A store in which a model has drifted, one is called `<script>`, and a study has run; and a page over it."""
+"""A store in which a model has drifted, and one is called `<script>`; and a page over it."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -10,6 +12,7 @@ from actors.ui import access
 from actors.ui.access import Access
 from actors.ui.app import create
 from actors.ui.backend import StoreBackend
+from tests.unit.tuning.kept import Kept
 from tests.unit.ui.conftest import SCRIPT, Recorded
 
 HERE = {"base_url": "http://127.0.0.1:8420", "client": ("127.0.0.1", 5)}
@@ -47,6 +50,22 @@ def test_every_page_opens_on_a_store_without_a_system(backend: StoreBackend) -> 
     assert page.get("/nothing").status_code == 404
     assert "store only" in page.get("/").text
     assert "/act/" not in page.get(f"/episodes/{episode}").text
+
+
+def test_a_study_that_runs_can_be_stopped_by_who_may_act(url: str) -> None:
+    async def begun() -> None:
+        kept = Kept(url)
+        await kept.begun()
+        await kept.close()
+
+    asyncio.run(begun())
+    backend = StoreBackend(url, Recorded())  # type: ignore[arg-type]
+    try:
+        told = page_of(backend).get("/studies/s").text
+    finally:
+        backend.close()
+    assert 'data-state="running"' in told
+    assert 'action="/act/stop-study"' in told
 
 
 def test_a_model_called_script_is_text_on_every_page(backend: StoreBackend) -> None:

@@ -173,8 +173,9 @@ def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iter
         reason = f": {request['reason']}" if request["reason"] else ""
         yield f"  no retrain order ({request['state']}{reason})"
     else:
-        version = told["new_version"] or (order or {}).get("new_version")
-        yield f"  order {told['order']} is {told['state']}" + (f", new version {version}" if version else "")
+        # The dispatcher's own record, where there is one: the episode hears of it up to two seconds later.
+        state, version = ((told if order is None else order)[key] for key in ("state", "new_version"))
+        yield f"  order {told['order']} is {state}" + (f", new version {version}" if version else "")
         if told["reason"]:
             yield f"    {told['reason']}"
         for act in (order or {}).get("acts", ()):

@@ -76,6 +76,19 @@ def test_an_episode_is_found_by_its_id_its_order_and_its_model(store: Store) -> 
     assert story.read(store, "last", "m")["episode"] == episode
 
 
+def test_the_state_of_an_order_is_what_the_dispatcher_has_on_record_where_the_episode_has_not_heard_of_it_yet(
+    store: Store,
+) -> None:
+    episode = story.read(store, "last")["episode"]
+    assert episode is not None
+    put(store, "o-1", "m", episode["id"], new_version="v3")
+    lagging = story.read(store, "last")
+    assert lagging["episode"] is not None
+    assert lagging["episode"]["order"] is not None
+    lagging["episode"]["order"]["state"] = "dispatched"
+    assert "  order o-1 is done, new version v3" in list(explain.in_words(lagging))
+
+
 def test_what_has_no_episode_is_told_too(store: Store) -> None:
     put(store, "o-2", "calm", "")
     lines = list(explain.in_words(story.read(store, "o-2")))

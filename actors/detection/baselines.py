@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from actors import wire
-from actors.detection import tables
+from actors.detection import logged, tables
 from actors.detection.model import Model
 from actors.detection.rows import Damage, SampleRow
 
@@ -35,7 +35,7 @@ def baseline_of(connection: Connection, model: Model, version: str, damaged: lis
     wanted = [metric for metric in watched if metric not in samples]
     collected: dict[str, list[wire.Floats]] = {metric: [] for metric in wanted}
     if wanted and version in model.monitor.versions:
-        for row in tables.read_log(connection, model.name, until=_SEARCHED):
+        for row in logged.read_log(connection, model.name, until=_SEARCHED):
             try:
                 seen = wire.recheck(row.payload, row.received_at, row.skip)
             except ValueError:  # told where the log is replayed

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from actors import config, wire
 from actors.clock import Instant
-from actors.detection import baselines, tables
+from actors.detection import baselines, logged, tables
 from actors.detection.agenda import Agenda
 from actors.detection.attempts import Key
 from actors.detection.model import Ingest, Model, ModelMemory, Work
@@ -187,7 +187,7 @@ class Models:
         for name in asleep:
             model = self._models[name]
             baselines.take_up_pin(connection, model, damaged)
-            for row in tables.read_log(connection, name, after=model.snapshot, until=model.number, damaged=damaged):
+            for row in logged.read_log(connection, name, after=model.snapshot, until=model.number, damaged=damaged):
                 try:
                     verdict = wire.recheck(row.payload, row.received_at, row.skip)
                 except ValueError as error:  # its events stay counted; what the detectors would have learned of them is lost

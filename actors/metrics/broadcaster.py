@@ -25,6 +25,7 @@ from actors.cluster.store_thread import STORE_ERRORS, StoreThread, unavailable
 from actors.config import Settings
 from actors.messages import Message
 from actors.metrics import observer_host, raw_events, sealing
+from actors.metrics.in_flight import InFlight
 from actors.metrics.observers import ObserverCounts, Observers
 from actors.metrics.placement import Place, Placements
 from actors.metrics.refusal_counter import RefusalCounter
@@ -35,10 +36,6 @@ from actors.replies import Broadcasted, Hello, Ingested, Json, ModelGone, Reload
 logger = logging.getLogger(__name__)
 
 _BUSY_S: Final = 0.05
-_MAX_BYTES: Final = 256 * 2**20
-_MAX_BATCHES: Final = 200_000  # in flight
-# Calls in flight, each of some batches. Ray lets ACTOR_OPTIONS' number into the actor at once: what is left is for `hello`.
-MAX_CALLS: Final = 2_000
 
 Batch = Mapping[str, Any]  # `ingest`'s arguments, from outside
 
@@ -73,7 +70,7 @@ class MetricBroadcaster:
         self._refusals = RefusalCounter(self._store, self._clock)
         self._notices = Notices(peers_of_all, lambda: self._store.store, self._clock)
         self._observers = Observers(peers_of_all)
-        self._bytes = self._batches = self._calls = 0  # in flight
+        self._in_flight = InFlight()
         # Only the actor watches: a unit test that brings its own peers has nothing to watch.
         self._watches = peers is None
         self._watch: asyncio.Task[None] | None = None
@@ -136,18 +133,12 @@ class MetricBroadcaster:
                 size += len(batch["payload"])
             except ValueError as error:
                 replies[index] = ingested("refused", reason=str(error))
-        if not self._has_room(size, len(batches)):
+        if not self._in_flight.has_room(size, len(batches)):
             return [reply or ingested("busy", reason="too many bytes are in flight", retry_in_s=_BUSY_S) for reply in replies]
-        self._bytes, self._batches, self._calls = self._bytes + size, self._batches + len(batches), self._calls + 1
-        try:
+        with self._in_flight.taken(size, len(batches)):
             done = await self._routed(batches, replies)
-        finally:
-            self._bytes, self._batches, self._calls = self._bytes - size, self._batches - len(batches), self._calls - 1
         self._tell(batches, done)
         return done
-
-    def _has_room(self, size: int, batches: int) -> bool:
-        return self._bytes + size <= _MAX_BYTES and self._batches + batches <= _MAX_BATCHES and self._calls < MAX_CALLS
 
     async def _routed(self, batches: Sequence[Batch], replies: list[Ingested | None]) -> list[Ingested]:
         by_process = await self._by_process(batches, replies)
@@ -290,9 +281,7 @@ class MetricBroadcaster:
     async def status(self) -> Json:
         """Return what is in flight."""
         return {
-            "bytes": self._bytes,
-            "batches": self._batches,
-            "calls": self._calls,
+            **self._in_flight.counts(),
             "models": len(self._routes.places),
             "observers": self._observers.counts(),
         }
@@ -336,18 +325,9 @@ class MetricBroadcaster:
         )
 
     async def _make_observers(self, settings: Settings) -> None:
-        """Have the observers that the configuration names, and no others of that kind."""
-        if not self._watches:
-            return
-        for name, target in settings.observers.items():
-            try:
-                made = await asyncio.to_thread(observer_host.spawn, self._namespace, name, target)
-                self._observers.add(name, made, pinned=True)
-            except Exception:
-                logger.exception("the observer %s (%s) could not be created", name, target)
-        for name, counts in self._observers.counts().items():
-            if counts["pinned"] and name not in settings.observers:
-                self._observers.remove(name)
+        """Have the observers of the configuration; only the actor makes any."""
+        if self._watches:
+            await self._observers.configure(settings.observers, lambda *of: observer_host.spawn(self._namespace, *of))
 
     def _end_actor(self, process: str) -> None:
         handle = deployment.find(process, self._namespace)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Final, TypedDict
 
 from actors import wire
@@ -65,6 +66,19 @@ class Observers:
             return
         self._queues[name] = _Queue(actor, pinned=pinned)
         logger.info("observer %s registered", name)
+
+    async def configure(self, wanted: Mapping[str, str], spawn: Callable[[str, str], str]) -> None:
+        """Have the observers that the configuration names, by their targets, and no others of that kind.
+
+        `spawn` makes the actor of a name and a target, and returns the actor's name; it may block.
+        """
+        for name, target in wanted.items():
+            try:
+                self.add(name, await asyncio.to_thread(spawn, name, target), pinned=True)
+            except Exception:
+                logger.exception("the observer %s (%s) could not be created", name, target)
+        for name in [name for name, queue in self._queues.items() if queue.pinned and name not in wanted]:
+            self.remove(name)
 
     def remove(self, name: str) -> None:
         """Unregister; what waits for it is dropped. KeyError where there is none of that name."""

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection
 
 from actors.clock import EventClock, Instant
-from actors.retraining import model_tables, tables
+from actors.retraining import model_tables, queue_tables, tables
 from actors.retraining.promotions import PromotionPlan
 from actors.retraining.rules import happened, lease, orders, queue
 from actors.retraining.rules.countdown import Countdown
@@ -117,12 +117,12 @@ class Commits:
 
     def room(self, connection: Connection, now: Instant) -> int | None:
         """Return how many orders may start now; None: any number."""
-        return queue.room(self.limits, tables.read_load(connection, now)) if self.limits.queues else None
+        return queue.room(self.limits, queue_tables.read_load(connection, now)) if self.limits.queues else None
 
     def count_start(self, connection: Connection) -> None:
         """Count a start, where starts are limited."""
         if self.limits.queues:
-            tables.count_start(connection)
+            queue_tables.count_start(connection)
 
     def hand_over(self, connection: Connection, order: Order, consumer: str, now: Instant) -> Handed:
         """Hand a pending order of the channel to `consumer`, under a first, short lease."""

@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 from sqlalchemy import Connection
 
 from actors.clock import Instant
-from actors.retraining import tables
+from actors.retraining import queue_tables, tables
 from actors.retraining.commits import Commits, Handed
 from actors.retraining.rules import lease, orders, queue
 from actors.retraining.rules.countdown import Countdown
@@ -55,11 +55,11 @@ class Leases:
     def _offered(self, connection: Connection, model: str | None, now: Instant) -> Order | None:
         room = self._commits.room(connection, now)
         if room is None:
-            return next(iter(tables.due_orders(connection, now, channel=True, model=model, limit=1)), None)
+            return next(iter(queue_tables.due_orders(connection, now, channel=True, model=model, limit=1)), None)
         if room == 0:
             return None
-        waiting = tables.waiting_orders(connection, now, channel=True, model=model)
-        chosen = queue.next_up(waiting, tables.read_load(connection, now).started, 1)
+        waiting = queue_tables.waiting_orders(connection, now, channel=True, model=model)
+        chosen = queue.next_up(waiting, queue_tables.read_load(connection, now).started, 1)
         return tables.read_order(connection, chosen[0].id) if chosen else None
 
     def renew(self, id_: str, token: int, now: Instant) -> float | None:

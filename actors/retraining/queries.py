@@ -8,7 +8,7 @@ from typing import Any, Final
 from actors.clock import Instant
 from actors.labels import ALL, Selector
 from actors.replies import ActRow, AttemptRow, SilenceRow
-from actors.retraining import model_tables, promotions, tables
+from actors.retraining import model_tables, promotions, queue_tables, tables
 from actors.retraining.commits import Commits
 from actors.retraining.rules import orders, queue
 from actors.retraining.rules.orders import Order
@@ -42,8 +42,8 @@ class Queries:
     def queue(self, now: Instant) -> list[tuple[Order, str]]:
         """Return the orders that wait, the next one first, each with the reason."""
         with self._commits.read() as connection:
-            load = tables.read_load(connection, now)
-            waiting = tables.waiting_orders(connection, now, channel=None)
+            load = queue_tables.read_load(connection, now)
+            waiting = queue_tables.waiting_orders(connection, now, channel=None)
             line = [each.id for each in queue.next_up(waiting, load.started, len(waiting))]
             pending = [order for order in tables.active_orders(connection) if order.state == orders.PENDING]
         place = {id_: number for number, id_ in enumerate(line)}

@@ -15,7 +15,7 @@ from typing import Final
 from actors.clock import EVENT_TIME, Instant
 from actors.labels import ALL, Selector
 from actors.people import NOBODY, Signature
-from actors.retraining import model_tables, promotions, tables
+from actors.retraining import model_tables, promotions, queue_tables, tables
 from actors.retraining.admissions import Admission, Admissions, admission_of
 from actors.retraining.commits import Commits, Plan
 from actors.retraining.leases import Leases
@@ -71,11 +71,11 @@ class RetrainingState:
         with self.commits.read() as connection:
             room = self.commits.room(connection, now)
             if room is None:
-                return tables.due_orders(connection, now, channel=False, limit=_MOST_DUE, of_receiver=_OF_RECEIVER)
+                return queue_tables.due_orders(connection, now, channel=False, limit=_MOST_DUE, of_receiver=_OF_RECEIVER)
             if room == 0:
                 return []
-            waiting = tables.waiting_orders(connection, now, channel=False)
-            chosen = queue.next_up(waiting, tables.read_load(connection, now).started, room)
+            waiting = queue_tables.waiting_orders(connection, now, channel=False)
+            chosen = queue.next_up(waiting, queue_tables.read_load(connection, now).started, room)
             found = tables.read_orders(connection, [each.id for each in chosen])
             return [found[each.id] for each in chosen]
 
@@ -248,7 +248,7 @@ class RetrainingState:
             order = tables.known_order(connection, id_)
             if order.state != orders.PENDING:
                 raise ValueError(f"order {id_!r} must be {orders.PENDING} to be moved to the front, got {order.state!r}")
-            tables.put(connection, replace(order, front=tables.last_front(connection) + 1))
+            tables.put(connection, replace(order, front=queue_tables.last_front(connection) + 1))
             tables.put_act(connection, id_, "front", signed, now)
 
     def begin_anew(self) -> None:

@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 from actors import wire
 from actors.config import ModelSettings
 from actors.detection import stored
+from actors.detection.logged import read_log
 from actors.detection.rules import promises
-from actors.detection.tables import UNREADABLE, read_log
+from actors.detection.tables import UNREADABLE
 from actors.rehearsal import Rehearsal, Summary
 
 MAX_BATCHES: Final = 2000

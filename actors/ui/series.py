@@ -11,7 +11,8 @@ from typing_extensions import TypedDict
 
 from actors import wire
 from actors.detection import stored
-from actors.detection.tables import UNREADABLE, Logged, newest_logged, newest_of_each
+from actors.detection.logged import Logged, newest_logged, newest_of_each
+from actors.detection.tables import UNREADABLE
 
 MAX_POINTS: Final = 4000
 _SPARK: Final = 24

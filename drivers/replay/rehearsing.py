@@ -17,8 +17,8 @@ from actors import config, wire
 from actors.advice import Advisor
 from actors.config import Settings
 from actors.config.stored import load_stored
+from actors.detection import logged
 from actors.detection import stored as detector_stored
-from actors.detection import tables as detector_tables
 from actors.detection.rules import promises
 from actors.detection.rules.promises import Promise
 from actors.errors import NoSystemError
@@ -238,7 +238,7 @@ def _log_of(part: StoredPart, name: str, since_s: float | None) -> Iterator[Part
     after = 0
     while True:
         with part.read() as connection:
-            rows = list(islice(detector_tables.read_log(connection, name, after=after, promises=True), _PAGE))
+            rows = list(islice(logged.read_log(connection, name, after=after, promises=True), _PAGE))
         for row in rows:
             if row.count == 0:
                 yield Part(name, None, promise=promises.unpacked(row.payload))

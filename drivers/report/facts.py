@@ -11,8 +11,8 @@ from actors import status, story, wire
 from actors.clock import SystemClock
 from actors.config import Settings
 from actors.config.stored import load_stored
+from actors.detection import logged
 from actors.detection import stored as detector_stored
-from actors.detection import tables as detector_tables
 from actors.labels import ALL, Selector
 from actors.replies import Episode, OrderRow, StudyListing
 from actors.retraining import listing
@@ -147,7 +147,7 @@ def _newest(store: Store, models: Sequence[str]) -> float | None:
     for part in detector_stored.detector_parts(store):
         for name in models:
             with part.read() as connection:
-                rows = detector_tables.newest_logged(connection, name, 1)
+                rows = logged.newest_logged(connection, name, 1)
             newest += [float(wire.recheck(row.payload, row.received_at, row.skip).batch.times.max()) for row in rows]
     return max(newest, default=None)
 
@@ -156,7 +156,7 @@ def _series(store: Store, model: str, watched: Sequence[str], since_s: float) ->
     found: dict[str, dict[str, Series]] = {metric: {} for metric in watched[:_MOST_METRICS]}
     for part in detector_stored.detector_parts(store):
         with part.read() as connection:
-            for row in detector_tables.read_log(connection, model):
+            for row in logged.read_log(connection, model):
                 seen = wire.recheck(row.payload, row.received_at, row.skip)
                 _take(found, seen.batch, chosen(seen.batch.times, seen.ok, since_s))
     return {metric: versions for metric, versions in found.items() if versions}

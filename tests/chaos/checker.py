@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import select
 
 from actors import wire
+from actors.detection import logged
 from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
 from actors.detection.stored import detector_parts
@@ -74,7 +75,7 @@ def check(storage: str, folder: Path, sources: Sequence[int], *, cooldown_s: flo
                 counters.update(detector_stored.read_status(connection))
                 findings.set_aside += len(detector_stored.read_quarantine(connection))
                 for model in MODELS:
-                    rows = list(detector_tables.read_log(connection, model))
+                    rows = list(logged.read_log(connection, model))
                     if rows:
                         _check_log(findings, model, rows, acks, counters.get(model))
         for model in set(MODELS) - counters.keys():

@@ -19,6 +19,7 @@ from sqlalchemy import Column, Connection, Integer, String, Table, event, select
 
 from actors import wire
 from actors.clock import Instant
+from actors.detection import logged
 from actors.detection import stored as detector_stored
 from actors.detection import tables as detector_tables
 from actors.detection.rows import Changes
@@ -106,6 +107,7 @@ _FROZEN = """
 import os, signal, sys
 from actors.storage import Fence, Store
 from tests.contracts.test_store import _changes
+from actors.detection import logged
 from actors.detection import tables as detector_tables
 fence = Fence.raise_epoch(Store(sys.argv[1]).part(detector_tables.DETECTOR, 0), "owner")
 with fence.write() as connection:
@@ -191,7 +193,7 @@ def test_log_high_water_and_counts_are_one_commit(store: Store) -> None:
     mine = detection(store)
     mine.commit([Ingest("m", "p", 0, payload()), Ingest("m", "p", 10, payload()), Ingest("m", "q", 0, payload())], at())
     with store.part(DETECTOR, 0).read() as connection:
-        assert [row.number for row in detector_tables.read_log(connection, "m")] == [1, 2, 3]
+        assert [row.number for row in logged.read_log(connection, "m")] == [1, 2, 3]
         assert detector_tables.load_producers(connection, [("m", "p"), ("m", "q"), ("m", "r")]) == {
             ("m", "p"): 20,
             ("m", "q"): 10,
@@ -223,7 +225,7 @@ def test_a_large_batch_is_kept_as_the_bytes_that_it_was_packed_as(store: Store) 
     assert not isinstance(travelling, bytes)
     detection(store).commit([Ingest("m", "p", 0, wire.arrived(travelling))], at())
     with store.part(DETECTOR, 0).read() as connection:
-        assert [row.payload for row in detector_tables.read_log(connection, "m")] == [packed]
+        assert [row.payload for row in logged.read_log(connection, "m")] == [packed]
 
 
 def test_a_stale_detector_commits_nothing_and_its_successor_has_it_all(store: Store, url: str) -> None:

@@ -20,8 +20,8 @@ import ray
 
 import actors
 from actors import wire
+from actors.detection.logged import read_log
 from actors.detection.stored import detector_parts
-from actors.detection.tables import read_log
 from actors.integrations.feedback import joiner
 from actors.integrations.serve import feedback, monitored
 from actors.storage import StoreReader

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# The aim is 300, 60 and 500; what is a tenth longer is refused.
-CLASS_LINES, FUNCTION_LINES, FILE_LINES = 330, 66, 550
+CLASS_LINES, FUNCTION_LINES, FILE_LINES = 300, 60, 500
 # Each mark names its rule and its reason; a rule that we reject on principle stands in pyproject.toml.
 MOST_IGNORED = {"actors": 120, "drivers": 14}
 # Mappings with keys that nobody can list have a name that says why (actors.plain); left are mostly signatures of other tools.

@@ -16,7 +16,7 @@ from actors.clock import EventClock
 from actors.config import parse
 from actors.config.stored import store_settings
 from actors.detection import detector as actor
-from actors.detection import tables
+from actors.detection import logged, tables
 from actors.detection.agenda import Agenda
 from actors.detection.detector import DriftDetector
 from actors.detection.model import Model
@@ -116,7 +116,7 @@ def test_a_busy_models_log_is_trimmed_until_it_is_within_its_limits(tmp_path: Pa
     asyncio.run(story())
     with store.part(DETECTOR, 0).read() as connection:
         (row,) = tables.load_models(connection, "detector:m")
-        kept = [entry.number for entry in tables.read_log(connection, "m")]
+        kept = [entry.number for entry in logged.read_log(connection, "m")]
     store.close()
     assert kept[-1] == 160
     assert len(kept) == max(10, 160 - row.snapshot)

@@ -20,6 +20,7 @@ from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
 from actors.config import Settings, parse
 from actors.config.stored import store_settings
+from actors.detection import logged
 from actors.detection import queue as commit_queue
 from actors.detection import state as detection
 from actors.detection import tables as detector_tables
@@ -319,7 +320,7 @@ def test_a_clock_that_runs_ahead_costs_no_events_and_is_flagged(world: World, ru
     assert (reply["accepted"], seen["clock_ahead"]) == (3, {"s": 4000.0, "at": NOW})
     store = Store(world.url)
     with store.part(DETECTOR, 0).read() as connection:
-        (row,) = detector_tables.read_log(connection, "m")
+        (row,) = logged.read_log(connection, "m")
     store.close()
     assert wire.recheck(row.payload, row.received_at, row.skip).batch.times.tolist() == [NOW, NOW, NOW + 100.0]
     assert wire.recheck(row.payload, row.received_at, row.skip).rejected == 0, "the log gets the same verdict again"
@@ -800,7 +801,7 @@ def test_retention_takes_old_batches_but_none_that_a_snapshot_needs(
         store = Store(world.url)
         with store.part(DETECTOR, 0).read() as connection:
             (row,) = detector_tables.load_models(connection, "detector:m")
-            kept = [entry.number for entry in detector_tables.read_log(connection, "m")]
+            kept = [entry.number for entry in logged.read_log(connection, "m")]
         assert before < 100
         assert kept == list(range(kept[0], 101))
         assert kept[0] <= row.snapshot + 1

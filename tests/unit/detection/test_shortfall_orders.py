@@ -14,7 +14,7 @@ from actors import status, wire
 from actors.clock import EventClock
 from actors.config import parse
 from actors.config.stored import store_settings
-from actors.detection import tables
+from actors.detection import logged
 from actors.detection.detector import DriftDetector
 from actors.detection.rules.promises import unpacked
 from actors.detection.tables import DETECTOR
@@ -107,10 +107,10 @@ def test_a_promise_is_a_numbered_row_of_the_log_and_said_again_it_is_recorded_on
     run(story())
     store = Store(world.url)
     with store.part(DETECTOR, 0).read() as connection:
-        rows = list(tables.read_log(connection, "m", promises=True))
+        rows = list(logged.read_log(connection, "m", promises=True))
         assert [(row.number, row.count) for row in rows] == [(1, 0), (2, 2), (3, 0)]
         assert [unpacked(row.payload).values for row in rows if row.count == 0] == [{"accuracy": 0.87}, {"accuracy": 0.9}]
-        assert [row.number for row in tables.read_log(connection, "m")] == [2]
+        assert [row.number for row in logged.read_log(connection, "m")] == [2]
     store.close()
     assert world.status()["retrain"]["promised"] == 0.9
 

@@ -18,9 +18,8 @@ from actors.cluster.peers import PeerUnavailableError
 from actors.config import parse
 from actors.config.stored import store_settings
 from actors.detection.detector import DriftDetector
-from actors.metrics import broadcaster as broadcaster_module
+from actors.metrics import in_flight, refusal_counter, routes
 from actors.metrics import observers as observing
-from actors.metrics import refusal_counter, routes
 from actors.metrics.broadcaster import MetricBroadcaster
 from actors.metrics.observer_host import ObserverHost, check_observer, events_of, make
 from actors.metrics.placement import Places, TooManyModelsError
@@ -350,7 +349,7 @@ def test_a_detector_that_is_away_is_named_and_made_again(world: World, run: Any)
 
 
 def test_too_much_in_flight_is_busy(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.metrics.broadcaster._MAX_BYTES", 10)
+    monkeypatch.setattr("actors.metrics.in_flight._MAX_BYTES", 10)
     reply = run(world.broadcaster().ingest(model="m", producer="p", sequence=0, payload=payload()))
     assert (reply["status"], reply["accepted"]) == ("busy", 0)
     assert reply["retry_in_s"] > 0
@@ -359,7 +358,7 @@ def test_too_much_in_flight_is_busy(world: World, run: Any, monkeypatch: pytest.
 def test_hello_answers_at_once_while_as_many_calls_wait_as_are_let_in(
     world: World, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.metrics.broadcaster.MAX_CALLS", 5)
+    monkeypatch.setattr("actors.metrics.in_flight.MAX_CALLS", 5)
 
     async def story() -> None:
         broadcaster = world.broadcaster()
@@ -380,7 +379,7 @@ def test_hello_answers_at_once_while_as_many_calls_wait_as_are_let_in(
 
 def test_ray_lets_more_calls_into_broadcaster_and_detector_than_may_wait_there() -> None:
     for cls in (MetricBroadcaster, DriftDetector):
-        assert cls.ACTOR_OPTIONS["max_concurrency"] >= broadcaster_module.MAX_CALLS + routes.MAX_QUESTIONS + 500
+        assert cls.ACTOR_OPTIONS["max_concurrency"] >= in_flight.MAX_CALLS + routes.MAX_QUESTIONS + 500
 
 
 def test_one_question_too_many_is_told_when_to_ask_again(world: World, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,6 +490,22 @@ def test_a_failing_observer_is_counted_and_a_dead_one_taken_out(world: World, ru
     counts = run(story())
     assert counts["failing"]["failed"] == 10
     assert counts["pinned"]["dropped"] == 15
+
+
+def test_the_configured_observers_are_had_and_no_others_of_that_kind(world: World, run: Any) -> None:
+    def spawn(name: str, target: str) -> str:
+        if target == "broken:Class":
+            raise ImportError("no such module")
+        return f"observer:{name}"
+
+    async def story() -> dict[str, Any]:
+        broadcaster = world.broadcaster()
+        await broadcaster.register(name="drivers", observer="observer:drivers")
+        await broadcaster.register(name="former", observer="observer:former", pinned=True)
+        await broadcaster._observers.configure({"broken": "broken:Class", "pager": "m:Pager"}, spawn)
+        return await broadcaster.observers()
+
+    assert {name: counts["pinned"] for name, counts in run(story()).items()} == {"drivers": False, "pager": True}
 
 
 def test_an_observer_host_goes_on_after_a_failure() -> None:

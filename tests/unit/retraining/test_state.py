@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from actors import labels
 from actors.clock import Instant
-from actors.retraining import tables
+from actors.retraining import queue_tables, tables
 from actors.retraining.commits import Plan
 from actors.retraining.rules import orders
 from actors.retraining.rules.countdown import Countdown
@@ -473,8 +473,8 @@ def test_the_store_finds_due_what_the_rule_calls_due(store: Any) -> None:
         with store.part(DISPATCHER).read() as connection:
             due = [order.id for order in tables.active_orders(connection) if order.is_due(at(seconds))]
             found = [
-                *tables.due_orders(connection, at(seconds), channel=False, limit=9),
-                *tables.due_orders(connection, at(seconds), channel=True, limit=9),
+                *queue_tables.due_orders(connection, at(seconds), channel=False, limit=9),
+                *queue_tables.due_orders(connection, at(seconds), channel=True, limit=9),
             ]
         assert sorted(due) == sorted(order.id for order in found)
     assert len(due) == 2

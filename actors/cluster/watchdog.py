@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import ray
 from ray.actor import ActorHandle
@@ -23,7 +23,7 @@ from actors.cluster import deployment
 logger = logging.getLogger(__name__)
 
 Heard = Literal["answered", "busy", "silent", "restarting", "gone"]
-Decision = Literal["leave", "replace", "spawn"]
+Decision = Literal["leave", "replace", "spawn", "tell"]
 
 # Three pings at two seconds: a frozen actor is replaced within 6 to 8 s, and a loaded one gets time to answer.
 PERIOD_S: Final = 2.0
@@ -53,18 +53,29 @@ class Watchdog:
         self._misses: dict[str, int] = {}  # pings in a row without an answer
         self._silent: dict[str, int] = {}  # of these, the last ones during which the process did not work either
         self._replaced_at_s: dict[str, float] = {}
+        self._processes: dict[str, str] = {}  # that answered last
 
-    def decide(self, name: str, heard: Heard, now_s: float) -> Decision:
-        """Record the outcome of one ping at `now_s` (a clock that only runs forward), and return what to do."""
+    def decide(self, name: str, heard: Heard, now_s: float, process: str | None = None) -> Decision:
+        """Record the outcome of one ping at `now_s` (a clock that only runs forward), and return what to do.
+
+        `process` is the one that answered. Another than before, which was neither replaced nor spawned here, is what Ray has
+        started after a crash: `tell`.
+        """
         self._misses[name] = self._misses.get(name, 0) + 1 if heard in {"silent", "busy"} else 0
         self._silent[name] = self._silent.get(name, 0) + 1 if heard == "silent" else 0
         if heard == "gone":
+            self._processes.pop(name, None)
             return "spawn"
+        if process is not None:
+            before = self._processes.get(name, process)
+            self._processes[name] = process
+            return "leave" if before == process else "tell"
         is_frozen = self._silent[name] >= self._allowed or self._misses[name] >= self._allowed_busy
         if not is_frozen or now_s - self._replaced_at_s.get(name, -math.inf) < self._after_s:
             return "leave"
         self._misses[name] = self._silent[name] = 0
         self._replaced_at_s[name] = now_s
+        self._processes.pop(name, None)
         return "replace"
 
     def forget(self, names: Iterable[str]) -> None:
@@ -73,6 +84,7 @@ class Watchdog:
             self._misses.pop(name, None)
             self._silent.pop(name, None)
             self._replaced_at_s.pop(name, None)
+            self._processes.pop(name, None)
 
     @property
     def watched(self) -> frozenset[str]:
@@ -80,10 +92,17 @@ class Watchdog:
         return frozenset(self._misses)
 
 
+class Ping(NamedTuple):
+    """The outcome of one ping, and the process that answered, as `node:pid`."""
+
+    heard: Heard
+    process: str | None = None
+
+
 class Hands(Protocol):
     """The actions of the loop on actors; a unit test passes its own."""
 
-    async def ping(self, name: str, timeout_s: float) -> Heard:
+    async def ping(self, name: str, timeout_s: float) -> Ping:
         """Ping `name`."""
 
     async def replace(self, name: str) -> None:
@@ -139,11 +158,11 @@ async def _round(
     watchdog.forget(watchdog.watched - names.keys())
     rest = asyncio.create_task(asyncio.sleep(period_s))
     heard = dict(zip(names, await asyncio.gather(*(hands.ping(name, period_s) for name in names)), strict=True))
-    if "gone" in heard.values():
+    if any(ping.heard == "gone" for ping in heard.values()):
         wanted = await asyncio.to_thread(expected)
-        heard = {name: outcome for name, outcome in heard.items() if name in wanted}
-    for name, outcome in heard.items():
-        match watchdog.decide(name, outcome, now_s()):
+        heard = {name: ping for name, ping in heard.items() if name in wanted}
+    for name, ping in heard.items():
+        match watchdog.decide(name, ping.heard, now_s(), ping.process):
             case "replace":
                 logger.warning("%s has not answered %d pings in a row: replacing it", name, MISSES)
                 await hands.replace(name)
@@ -152,6 +171,9 @@ async def _round(
                 logger.warning("%s has ended: creating it again", name)
                 await hands.spawn(name, names[name])
                 await asyncio.to_thread(tell, name, "it was gone and was made again")
+            case "tell":
+                logger.warning("%s has crashed, and Ray has restarted it", name)
+                await asyncio.to_thread(tell, name, "its process ended and was restarted by Ray")
             case "leave":
                 pass
     await rest
@@ -166,27 +188,27 @@ class RayHands:
         self._handles: dict[str, ActorHandle[Any]] = {}
         self._used: dict[str, tuple[int, float]] = {}  # pid and processor time of those that did not answer last
 
-    async def ping(self, name: str, timeout_s: float) -> Heard:
+    async def ping(self, name: str, timeout_s: float) -> Ping:
         """Call `hello`. Without a reply, the cluster's record distinguishes a frozen process from one that is being created."""
         handle = self._handles.get(name) or await asyncio.to_thread(deployment.find, name, self._namespace)
         if handle is None:
-            return "gone"
+            return Ping("gone")
         self._handles[name] = handle
         try:
-            await asyncio.wait_for(handle.hello.remote(), timeout_s)
+            reply = await asyncio.wait_for(handle.hello.remote(), timeout_s)
         except (TimeoutError, GetTimeoutError, RayError):
             # Ray reports a frozen process as unavailable too, in the end (measured: 17 s), so the error alone proves nothing.
             known = await asyncio.to_thread(deployment.record, handle)
             match known["state"]:
                 case "ALIVE":
                     here = known["node"] == ray.get_runtime_context().get_node_id()
-                    return "busy" if here and self._works(name, known["pid"], timeout_s) else "silent"
+                    return Ping("busy" if here and self._works(name, known["pid"], timeout_s) else "silent")
                 case "DEAD":
                     self._handles.pop(name, None)
-                    return "gone"
+                    return Ping("gone")
                 case _:
-                    return "restarting"
-        return "answered"
+                    return Ping("restarting")
+        return Ping("answered", f"{reply['node']}:{reply['pid']}")
 
     def _works(self, name: str, pid: int, period_s: float) -> bool:
         """Tell whether a process of this machine has used a processor since it was last looked at."""

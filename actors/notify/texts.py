@@ -38,7 +38,7 @@ _WORDS: Final[dict[HappeningKind, str]] = {
     "retried": "retrain tried again",
     "dismissed": "retrain dismissed",
     "store_trouble": "trouble with the store",
-    "actor_down": "actor does not answer",
+    "actor_down": "actor was down",
 }
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.cluster import watchdog
-from actors.cluster.watchdog import Heard, Watchdog
+from actors.cluster.watchdog import Heard, Ping, Watchdog
 from tests.speed import slow
 
 
@@ -92,6 +92,30 @@ def test_a_process_that_works_is_told_from_one_that_is_stopped_or_gone() -> None
     assert watchdog.processor_s(working.pid) is None
 
 
+def test_an_actor_that_answers_from_another_process_was_restarted_by_ray_and_that_is_told_once() -> None:
+    dog = Watchdog()
+    seen: list[Ping] = [
+        Ping("answered", "n:1"),
+        Ping("silent"),
+        Ping("restarting"),
+        Ping("answered", "n:2"),
+        Ping("answered", "n:2"),
+    ]
+    assert [dog.decide("tuner", *each) for each in ((ping.heard, 2.0 * at, ping.process) for at, ping in enumerate(seen))] == [
+        "leave", "leave", "leave", "tell", "leave",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", [["gone"], ["silent", "silent", "silent"]])
+def test_the_process_that_follows_one_that_the_watchdog_ended_or_made_again_is_not_told_a_second_time(
+    before: list[Heard],
+) -> None:
+    dog = Watchdog()
+    dog.decide("tuner", "answered", 0.0, "n:1")
+    assert [dog.decide("tuner", each, 1.0 + at) for at, each in enumerate(before)][-1] in {"spawn", "replace"}
+    assert dog.decide("tuner", "answered", 9.0, "n:2") == "leave"
+
+
 @given(st.lists(st.sampled_from(["answered", "silent", "restarting"]), max_size=60))
 def test_nobody_is_replaced_without_so_many_misses_since_the_last_answer(heard: list[Heard]) -> None:
     dog, silent = Watchdog(), 0
@@ -110,9 +134,9 @@ class FakeHands:
         self.done: list[tuple[str, str, int | None]] = []
         self.pings = 0
 
-    async def ping(self, name: str, timeout_s: float) -> Heard:
+    async def ping(self, name: str, timeout_s: float) -> Ping:
         self.pings += 1
-        return self._heard[name].pop(0) if self._heard[name] else "answered"
+        return Ping(self._heard[name].pop(0) if self._heard[name] else "answered")
 
     async def replace(self, name: str) -> None:
         self.done.append(("replace", name, None))
@@ -181,3 +205,30 @@ def test_who_is_watched_is_read_once_in_five_rounds() -> None:
 
     asyncio.run(main())
     assert hands.pings == 20
+
+
+def test_the_loop_tells_of_a_restart_by_ray() -> None:
+    pids = iter((1, 1, 2, 2))
+    told: list[tuple[str, str]] = []
+
+    class Restarted(FakeHands):
+        async def ping(self, name: str, timeout_s: float) -> Ping:
+            try:
+                return Ping("answered", f"node:{next(pids)}")
+            except StopIteration:
+                raise asyncio.CancelledError from None
+
+    async def main() -> None:
+        await watchdog.watch(
+            lambda: {"tuner": None},
+            namespace="n",
+            storage="s",
+            now_s=lambda: 0.0,
+            hands=Restarted({}),
+            tell=lambda name, why: told.append((name, why)),
+            period_s=0.0,
+        )
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main())
+    assert told == [("tuner", "its process ended and was restarted by Ray")]

@@ -21,7 +21,7 @@ import shutil
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -34,6 +34,7 @@ from actors.storage.store import Store, StoreError, folder_of, is_local, postgre
 
 _MANIFEST: Final = "manifest.json"
 _FORMAT: Final = 1
+_SEQUENCES: Final = "sequences.json"  # of PostgreSQL: the last number that each column was given
 # Writers wait for a lock 5 s: all files are had within a fraction of that, or let go and tried again.
 _LOCK_S: Final = 0.5
 _TRIES: Final = 20
@@ -207,6 +208,9 @@ def _copy_tables(url: str, to: Path, kinds: Sequence[PartKind]) -> Iterator[str]
                     for piece in pieces:
                         out.write(piece)
                 yield file.name
+            sqlite.make_file(to / _SEQUENCES)
+            (to / _SEQUENCES).write_text(json.dumps(_last_numbers(connection, there, kinds)), encoding="utf-8")
+            yield _SEQUENCES
     finally:
         engine.dispose()
 
@@ -225,16 +229,40 @@ def _restore_tables(source: Path, manifest: Manifest, url: str, kinds: Sequence[
         with engine.begin() as connection:
             for kind in kinds:
                 kind.metadata.create_all(connection, checkfirst=True)
+            is_known = _SEQUENCES in manifest["files"]  # a backup of an earlier build has none
+            last = json.loads((source / _SEQUENCES).read_text(encoding="utf-8")) if is_known else {}
             for table in _tables(kinds):
                 file = source / f"{table.name}.copy"
                 if file.name in manifest["files"]:
-                    _fill(connection, table, file)
+                    _fill(connection, table, file, last)
             return _begin_timeline(connection, manifest)
     finally:
         engine.dispose()
 
 
-def _fill(connection: Connection, table: Table, file: Path) -> None:
+def _last_numbers(connection: Connection, there: Iterable[str], kinds: Sequence[PartKind]) -> dict[str, int]:
+    """Return the last number that each column was given which numbers its rows, also where the newest rows were pruned.
+
+    The numbers that readers have seen last are above those of the rows that are left: a number may never be given again.
+    """
+    found = {}
+    for table in _tables(kinds):
+        for name, sequence in _sequences(connection, table) if table.name in there else ():
+            given = text(f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}")  # noqa: S608  the server's name
+            found[f"{table.name}.{name}"] = int(connection.execute(given).scalar_one())
+    return found
+
+
+def _sequences(connection: Connection, table: Table) -> Iterator[tuple[str, str]]:
+    """Return each column of a table that numbers its rows, with the name of its sequence."""
+    for column in table.primary_key.columns:
+        asked = text("SELECT pg_get_serial_sequence(:of, :name)")
+        sequence = connection.execute(asked, {"of": table.name, "name": column.name}).scalar()
+        if sequence is not None:
+            yield column.name, sequence
+
+
+def _fill(connection: Connection, table: Table, file: Path, last: Mapping[str, int]) -> None:
     with (
         file.open("rb") as rows,
         _cursor(connection) as cursor,
@@ -242,13 +270,10 @@ def _fill(connection: Connection, table: Table, file: Path) -> None:
     ):
         while piece := rows.read(_PIECE):
             into.write(piece)
-    for column in table.primary_key.columns:
-        sequence = connection.execute(
-            text("SELECT pg_get_serial_sequence(:of, :name)"), {"of": table.name, "name": column.name}
-        ).scalar()
-        if sequence is not None:
-            highest = f"(SELECT max({column.name}) FROM {table.name})"  # noqa: S608  names of our own
-            connection.execute(text(f"SELECT setval('{sequence}', coalesce({highest}, 1), {highest} IS NOT NULL)"))
+    for name, sequence in _sequences(connection, table):
+        highest = connection.execute(text(f"SELECT max({name}) FROM {table.name}")).scalar() or 0  # noqa: S608  names of our own
+        given = max(int(highest), last.get(f"{table.name}.{name}", 0))
+        connection.execute(text("SELECT setval(:of, :to, :used)"), {"of": sequence, "to": max(given, 1), "used": given > 0})
 
 
 def _tables(kinds: Sequence[PartKind]) -> list[Table]:

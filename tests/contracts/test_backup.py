@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from actors import happenings as all_happenings
 from actors.detection.tables import DETECTOR
+from actors.replies import happening
 from actors.retraining.rules.orders import order_id
 from actors.retraining.tables import DISPATCHER
-from actors.storage import Store, StoreError, StoreReader, backup, schema, sqlite
+from actors.storage import Store, StoreError, StoreReader, backup, happenings, schema, sqlite
 from actors.storage.schema import SYSTEM
 from actors.tuning.tables import TUNER
 from drivers import cli
@@ -147,6 +149,27 @@ def test_a_restored_store_goes_on_under_an_id_of_its_own(url: str, tmp_path: Pat
     for kind in KINDS[1:]:
         restored.part(kind, 0 if kind is DETECTOR else None)
     restored.close()
+
+
+def test_what_happens_after_a_restore_has_a_number_above_every_reader_s_also_where_all_rows_were_pruned(
+    url: str, tmp_path: Path
+) -> None:
+    store = Store(url)
+    for number in range(5):
+        happenings.record_of_system(store, happening("actor_down", f"a:{number}", NOW + number, "warning", subject="a"))
+    seen = all_happenings.last(store)
+    with store.system.write() as connection:
+        happenings.prune(connection, happenings.of_system, keep_rows=100, older_than_s=NOW + 10)
+    assert happenings.newest(store.system, happenings.of_system) == []
+    copy = tmp_path / "copy"
+    backup.take(url, copy, KINDS, now_s=NOW)
+    store.close()
+    restored = elsewhere(url, tmp_path)
+    backup.restore(copy, restored, KINDS)
+    store = Store(restored)
+    happenings.record_of_system(store, happening("actor_down", "a:9", NOW + 20, "warning", subject="a"))
+    assert [row["id"] for row in all_happenings.after(store, seen)] == ["actor_down:a:9"]
+    store.close()
 
 
 def test_what_was_open_keeps_its_id_and_what_is_new_cannot_have_an_old_one() -> None:

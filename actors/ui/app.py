@@ -6,6 +6,7 @@ uvicorn.run(create(backend, Access()), port=8420)
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -20,14 +21,17 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from actors.checks import brief
 from actors.config.ui import EVENTS_PER_S
-from actors.storage import StoreError
+from actors.storage import UNAVAILABLE, StoreError
 from actors.ui.access import Access, is_same_site, names_no_site
 from actors.ui.api import app as api
 from actors.ui.api import problems
 from actors.ui.backend import Backend
 from actors.ui.live import Live
 from actors.ui.pages import acting, fleet, lists, model, render, signing, studies, system, whatif
+
+logger = logging.getLogger(__name__)
 
 _HERE: Final = Path(__file__).parent
 _HEADERS: Final = (
@@ -89,7 +93,11 @@ def create(
             Route("/sign-out", signing.sign_out, name="sign_out", methods=["POST"]),
         ],
         middleware=[Middleware(_Guard, access=access)],
-        exception_handlers={HTTPException: _problem, KeyError: _missing, StoreError: _unreadable},
+        exception_handlers={
+            HTTPException: _problem,
+            KeyError: _missing,
+            **dict.fromkeys((StoreError, *UNAVAILABLE), _unreadable),
+        },
         lifespan=lifespan,
     )
     app.state.backend, app.state.access, app.state.live = backend, access, live
@@ -157,4 +165,5 @@ async def _missing(request: Request, error: Exception) -> Response:
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:
-    return render.page(request, "problem.html", status=503, problem=str(error))
+    logger.warning("the page could not be shown: %s", brief(error))
+    return render.page(request, "problem.html", status=503, problem=brief(error).partition("\n")[0])

@@ -32,7 +32,7 @@ from actors.replies import (
 from actors.retraining import listing
 from actors.retraining import tables as dispatcher_tables
 from actors.retraining.tables import DISPATCHER
-from actors.storage import StoreReader, schema
+from actors.storage import StoreError, StoreReader, schema
 from actors.storage.schema import SYSTEM
 from actors.tuning import tables as tuner_tables
 from actors.tuning.tables import TUNER
@@ -192,8 +192,13 @@ class StoreBackend:
         raise KeyError(f"model must be one of this store, got {name!r}")
 
     def settings(self) -> Settings:
-        """Return the configuration that the store was given last."""
-        return load_stored(self._store)
+        """Return the configuration that the store was given last. StoreError: another build wrote it, and knows more."""
+        try:
+            return load_stored(self._store)
+        except StoreError:
+            raise
+        except ValueError as error:
+            raise StoreError(f"this build cannot read the configuration in the store: {error}") from None
 
     def configurations(self) -> list[dict[str, Any]]:
         """Return the newest 50 configurations with their times, the newest first; secrets are references in them."""

@@ -190,10 +190,10 @@ def _refusal(error: Exception) -> RefusedError | None:
         return error
     if isinstance(error, KeyError):
         return RefusedError(404, message)
-    if isinstance(error, ValueError):
-        return RefusedError(422, message)
     if isinstance(error, RecursionError):
         return RefusedError(422, "the body must not be nested so deeply")
+    if isinstance(error, ValueError) and not isinstance(error, StoreError):  # a StoreError is a ValueError too
+        return RefusedError(422, message)
     if isinstance(error, (StoreError, OSError, RuntimeError, *UNAVAILABLE)):
         logger.warning("the API could not answer: %s", brief(error))
         return RefusedError(503, brief(error).partition("\n")[0], retry_in_s=_RETRY_S)

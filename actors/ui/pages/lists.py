@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from starlette.requests import Request
 from starlette.responses import Response
 
+from actors.retraining.rules.orders import STATES
 from actors.ui.pages import render
-
-_STATES: Final = ("pending", "running", "done", "failed", "dead", "expired", "skipped", "dry_run")
 
 
 def episodes(request: Request) -> Response:
@@ -28,6 +25,6 @@ def orders(request: Request) -> Response:
     """Answer with the newest orders, all or those in one state."""
     state = request.query_params.get("state", "")
     backend = render.backend(request)
-    shown = backend.orders(state=state if state in _STATES else None, limit=200)
+    shown = backend.orders(state=state if state in STATES else None, limit=200)
     counts = backend.status().get("retrains", {})
     return render.page(request, "orders.html", orders=shown, state=state, counts={k: v for k, v in counts.items() if v})

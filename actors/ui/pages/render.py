@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from actors.config.values import format_duration
+from actors.retraining.rules.orders import DISMISSABLE, RETRYABLE
 from actors.ui.access import Visitor
 from actors.ui.backend import Backend
 
@@ -75,11 +76,12 @@ def moment(at: float | None) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """Return a number as short as `digits` allow; a dash for none.
 
-    >>> number(1234567), number(0.912345), number(None) == chr(0x2013)
-    ('1,234,567', '0.9123', True)
+    >>> number(1234567), number(0.912345), number(-0.0), number(None) == chr(0x2013)
+    ('1,234,567', '0.9123', '0', True)
     """
     if value is None:
         return "\N{EN DASH}"
+    value = value or 0  # -0.0 reads as a fall
     if isinstance(value, int) or (abs(value) >= 1000 and float(value).is_integer()):
         return f"{int(value):,}"
     return f"{value:.{digits}g}"
@@ -117,4 +119,5 @@ def mark(state: str) -> str:
     return _MARKS.get(state, "\N{BULLET}")
 
 
+_ENVIRONMENT.globals.update(retryable=RETRYABLE, dismissable=DISMISSABLE)
 _ENVIRONMENT.filters.update(ago=ago, moment=moment, number=number, spark=spark, mark=mark, duration=format_duration)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
+import yaml
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,7 +25,7 @@ async def show(request: Request) -> Response:
     backend = render.backend(request)
     running = await run_in_threadpool(backend.settings)
     entry = json.loads(config.document(running)).get("models", {}).get(name, {})
-    given = json.dumps(entry, indent=2, ensure_ascii=False) if entry else _EXAMPLE
+    given = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True) if entry else _EXAMPLE
     problem, outcomes, status = None, None, 200
     if request.method == "POST":
         given = str((await request.form()).get("settings", ""))[:_LONGEST]

@@ -30,7 +30,12 @@
   const charts = [];
   let smooth = false, range = null;
   const smoothed = (values) => { let last = null; return values.map((v) => (last = v == null ? last : last == null ? v : last + 0.1 * (v - last))); };
+  const DAY = "{YYYY}-{MM}-{DD}", MINUTE = "{HH}:{mm}";
+  const TIMES = [[86400 * 365, "{YYYY}", null, null, null, null, null, null, 1], [86400 * 28, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1], [86400, "{D} {MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+    [60, MINUTE, `\n${DAY}`, null, "\n{D} {MMM}", null, null, null, 1], [1, ":{ss}", `\n${DAY} ${MINUTE}`, null, `\n{D} {MMM} ${MINUTE}`, null, `\n${MINUTE}`, null, 1], [0.001, ":{ss}.{fff}", `\n${DAY} ${MINUTE}`, null, `\n{D} {MMM} ${MINUTE}`, null, `\n${MINUTE}`, null, 1]];
   const axes = () => { const a = { stroke: css("--quiet"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line") }, font: "11px system-ui, sans-serif" }; return [{ ...a }, { ...a, size: 56 }]; };
+
+  const timed = () => { const a = axes(); a[0].values = TIMES; return a; };
 
   /* Alarms with the windows that they began in, orders, versions and the baseline, over and under the line. */
   const marks = (told, orders) => ({ hooks: {
@@ -85,9 +90,9 @@
       const order = m.times.map((_, i) => i).sort((a, b) => m.times[a] - m.times[b]);
       const sorted = { ...m, times: order.map((i) => m.times[i]), versions: order.map((i) => m.versions[i]) };
       const raw = order.map((i) => m.values[i]);
-      const u = put(box, { height: only ? 280 : 220, cursor: { sync: { key: "model" }, drag: { x: true, y: false } }, plugins: [marks(sorted, told.orders)],
+      const u = put(box, { height: only ? 280 : 220, cursor: { sync: { key: "model" }, drag: { x: true, y: false } }, plugins: [marks(sorted, told.orders)], axes: timed(),
         scales: { x: { time: true }, y: { range: (_u, low, high) => { const all = m.baseline == null ? [low, high] : [Math.min(low, m.baseline), Math.max(high, m.baseline)]; const pad = (all[1] - all[0] || 0.1) * 0.08; return [all[0] - pad, all[1] + pad]; } } },
-        series: [{}, { label: name, stroke: css("--accent"), width: 1.4, points: { show: raw.length < 60, size: 4 } }] }, [sorted.times, smooth ? smoothed(raw) : raw]);
+        series: [{ value: `${DAY} ${MINUTE}:{ss}` }, { label: name, stroke: css("--accent"), width: 1.4, points: { show: raw.length < 60, size: 4 } }] }, [sorted.times, smooth ? smoothed(raw) : raw]);
       if (!range && only && around && sorted.times.length > 1) {
         const at = sorted.times.findIndex((t) => t >= around), from = Math.max(0, at - 120), to = Math.min(sorted.times.length - 1, at + 80);
         if (at >= 0 && sorted.times[to] > sorted.times[from]) u.setScale("x", { min: sorted.times[from], max: sorted.times[to] });
@@ -111,11 +116,25 @@
     put(box, { height: 220, scales: { x: { time: false } }, series: [{ label: "trial" }, { label: "value", stroke: css("--accent"), paths: () => null, points: { show: true, size: 5, fill: css("--accent") } }, { label: "best so far", stroke: css("--bad"), width: 2, points: { show: false } }] }, [done.map((t) => t.id), done.map((t) => t.value), line]);
     const names = Object.keys(done[0].params), grid = el("div", null, "grid");
     place.append(el("h2", "Value by parameter"), grid);
-    const scale = (name) => { const values = [...new Set(done.map((t) => t.params[name]))]; if (values.every((v) => typeof v === "number")) { const low = Math.min(...values), high = Math.max(...values); return { at: (v) => (high > low ? (v - low) / (high - low) : 0.5), low: low.toPrecision(3), high: high.toPrecision(3), raw: (v) => v }; } const texts = values.map(String).sort(); return { at: (v) => (texts.length > 1 ? texts.indexOf(String(v)) / (texts.length - 1) : 0.5), low: texts[0], high: texts.at(-1), raw: (v) => texts.indexOf(String(v)) }; };
+    /* A parameter that spans two powers of ten or more is drawn by its logarithm, and texts stand at equal distances. */
+    const scale = (name) => {
+      const values = [...new Set(done.map((t) => t.params[name]))];
+      if (!values.every((v) => typeof v === "number")) {
+        const texts = values.map(String).sort();
+        return { texts, at: (v) => (texts.length > 1 ? texts.indexOf(String(v)) / (texts.length - 1) : 0.5), low: texts[0], high: texts.at(-1), raw: (v) => texts.indexOf(String(v)) };
+      }
+      const low = Math.min(...values), high = Math.max(...values), log = low > 0 && high >= 100 * low, f = log ? Math.log : (v) => v;
+      return { log, at: (v) => (high > low ? (f(v) - f(low)) / (f(high) - f(low)) : 0.5), low: low.toPrecision(3), high: high.toPrecision(3), raw: (v) => v };
+    };
+    const measured = (s) => {
+      const a = axes();
+      if (s.texts) Object.assign(a[0], { incrs: [1], values: (_u, at) => at.map((i) => s.texts[i] ?? "") });
+      return { axes: a, scales: { x: s.texts ? { time: false, range: [-0.5, s.texts.length - 0.5] } : s.log ? { time: false, distr: 3 } : { time: false } } };
+    };
     names.slice(0, 12).forEach((name) => {
       const one = el("div", null, "chart"), s = scale(name), rows = [...done].sort((a, b) => s.raw(a.params[name]) - s.raw(b.params[name]));
-      one.append(el("h3", name)); grid.append(one);
-      put(one, { height: 150, legend: { show: false }, scales: { x: { time: false } }, series: [{}, { stroke: css("--accent"), paths: () => null, points: { show: true, size: 5, fill: css("--accent") } }] }, [rows.map((t) => s.raw(t.params[name])), rows.map((t) => t.value)]);
+      one.append(el("h3", s.log ? `${name} (logarithmic)` : name)); grid.append(one);
+      put(one, { height: 150, legend: { show: false }, ...measured(s), series: [{}, { stroke: css("--accent"), paths: () => null, points: { show: true, size: 5, fill: css("--accent") } }] }, [rows.map((t) => s.raw(t.params[name])), rows.map((t) => t.value)]);
     });
     const NS = "http://www.w3.org/2000/svg", make = (tag, attributes) => { const e = document.createElementNS(NS, tag); for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v); return e; };
     const columns = [...names.slice(0, 12), null], step = 900 / Math.max(1, columns.length - 1), svg = make("svg", { viewBox: "0 0 1000 250", class: "parallel", role: "img", "aria-label": "Parallel coordinates of the parameters and the value" });

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
+from sqlalchemy import insert
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from actors.config.ui import UiSettings, UiTokens
+from actors.retraining.rules.orders import DEAD, DISMISSABLE, PENDING, RETRYABLE, STATES, Order, Request
+from actors.retraining.tables import DISPATCHER, put_new
+from actors.storage import Store, schema
+from actors.storage.schema import SYSTEM
 from actors.ui import access
 from actors.ui.access import Access
 from actors.ui.app import create
 from actors.ui.backend import StoreBackend
 from tests.unit.tuning.kept import Kept
-from tests.unit.ui.conftest import SCRIPT, Recorded
+from tests.unit.ui.conftest import NOW, SCRIPT, Recorded
 
 HERE = {"base_url": "http://127.0.0.1:8420", "client": ("127.0.0.1", 5)}
 SAME = {"sec-fetch-site": "same-origin"}
@@ -50,6 +57,25 @@ def test_every_page_opens_on_a_store_without_a_system(backend: StoreBackend) -> 
     assert page.get("/nothing").status_code == 404
     assert "store only" in page.get("/").text
     assert "/act/" not in page.get(f"/episodes/{episode}").text
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_order_offers_what_can_be_done_in_its_state_and_is_found_by_it(url: str, state: str) -> None:
+    asked = Request("m", "v1", "accuracy", 4.0, NOW, "", {"window_mean": 0.6})
+    store = Store(url)
+    with store.part(DISPATCHER).write() as connection:
+        put_new(connection, [Order(f"o-{state}", asked, state, "so it is", "webhook", {}, NOW)])
+    store.close()
+    backend = StoreBackend(url, Recorded())  # type: ignore[arg-type]
+    try:
+        page = page_of(backend)
+        listed, told = page.get(f"/orders?state={state}").text, page.get(f"/episodes/o-{state}").text
+    finally:
+        backend.close()
+    assert f"/episodes/o-{state}" in listed
+    assert ("/episodes/o-1" in listed) == (state == DEAD)
+    for act, states in {"retry": RETRYABLE, "dismiss": DISMISSABLE, "front": (PENDING,)}.items():
+        assert (f'action="/act/{act}"' in listed, f'action="/act/{act}"' in told) == (state in states, state in states)
 
 
 def test_a_study_that_runs_can_be_stopped_by_who_may_act(url: str) -> None:
@@ -191,6 +217,37 @@ def test_a_token_that_is_missing_short_or_the_same_is_refused() -> None:
         access.from_settings(said, {"READER": "r" * 32}, host="127.0.0.1")
     with pytest.raises(ValueError, match="must differ"):
         access.from_settings(said, {"READER": "r" * 32, "OPERATOR": "r" * 32}, host="127.0.0.1")
+
+
+def test_a_configuration_of_another_build_is_a_problem_of_the_store_on_pages_and_in_the_api(
+    url: str, backend: StoreBackend
+) -> None:
+    store = Store(url)
+    with store.part(SYSTEM).write() as connection:
+        document = json.dumps({"of_tomorrow": {"is": 1}})
+        connection.execute(insert(schema.settings).values(version=9, document=document, stored_at=NOW))
+    store.close()
+    page = page_of(backend)
+    for path in ("/models/m", "/what-if/m", "/api/v1/models/m"):
+        told = page.get(path)
+        assert told.status_code == 503, path
+        assert "this build cannot read the configuration in the store" in told.text
+        assert "of_tomorrow" in told.text
+    for path in ("/", "/orders", "/episodes", "/system", "/api/v1/models"):
+        assert page.get(path).status_code == 200, path
+
+
+def test_a_store_that_cannot_be_asked_now_is_said_on_the_page_and_in_the_api(
+    backend: StoreBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_arguments: object, **_named: object) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("the server closed the connection"))
+
+    monkeypatch.setattr(backend, "orders", away)
+    page = page_of(backend)
+    for path in ("/orders", "/api/v1/orders"):
+        told = page.get(path)
+        assert (told.status_code, "the server closed the connection" in told.text) == (503, True), path
 
 
 def test_what_if_shows_both_and_says_what_is_wrong(backend: StoreBackend) -> None:

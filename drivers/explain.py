@@ -110,6 +110,11 @@ def told_act(act: Mapping[str, Any]) -> str:
     return f"{done} by {act['by'] or 'a person'}" + (f": {act['comment']}" if act["comment"] else "")
 
 
+def _short(value: object) -> str:
+    """Return a parameter or a value to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _verdict(order: Mapping[str, Any]) -> str:
     if not order.get("verdict"):
         return ""
@@ -184,7 +189,8 @@ def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iter
             yield f"    {_verdict(order).removeprefix('; ')}"
         if order is not None and order.get("tuning"):
             study, trial, params, value = (order["tuning"].get(key) for key in ("study", "trial", "params", "value"))
-            yield f"    study {study}: trial {trial} with {params}, value {value}"
+            said = ", ".join(f"{name}={_short(each)}" for name, each in (params or {}).items())
+            yield f"    study {study}: trial {trial} with {said}, value {_short(value)}"
     if record["recovered"]:
         yield f"  recovered: {', '.join(record['recovered'])}"
     elif record["closed_at"] is not None and record.get("cause") != "shortfall":  # whose retrain has a verdict instead

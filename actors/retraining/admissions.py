@@ -147,7 +147,7 @@ class Admissions:
                 self._put_armed(ground, replace(order, state=orders.DRY_RUN, reason=why, finished_at=now.wall_s), plan, now)
                 return Admission("skipped", id_, why)
             case CoolingDown(order=last, retry_in_s=retry_in_s):
-                why, because = f"cooling down after {last}, {retry_in_s:.0f} s left", f"cooldown {last}"
+                why, because = f"cooling down after {last}, {_left(retry_in_s)} left", f"cooldown {last}"
             case Silenced(silence=silence, comment=comment, retry_in_s=retry_in_s):
                 why, because = f"silenced by {silence}" + (f": {comment}" if comment else ""), f"silence {silence}"
             case AlreadyActive(order=other, retry_in_s=retry_in_s):
@@ -202,3 +202,14 @@ def _with_passed(reason: str, passed: tuple[str, ...]) -> str:
     if not passed:
         return reason
     return f"{reason} (passes {' and '.join(passed)})".strip()
+
+
+def _left(seconds: float) -> str:
+    """Return a wait as a person reads it.
+
+    >>> _left(1790.0), _left(9000.0), _left(2355540.0)
+    ('1790 s', '2.5 h', '27.3 d')
+    """
+    return (
+        f"{seconds:.0f} s" if seconds < 7200 else f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} d"
+    )

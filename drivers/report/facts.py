@@ -21,7 +21,7 @@ from actors.storage import Store
 from actors.story import Story
 from actors.tuning import tables as tuner_tables
 from actors.tuning.tables import TUNER
-from drivers.config import told_settings
+from actors.ui.origins import Origin, origins
 from drivers.report.series import Series, bounds, chosen
 
 # A report is read by people: models with figures and stories of their own, and what each of them may have.
@@ -38,7 +38,7 @@ class ModelFacts:
 
     name: str
     seen: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    settings: Sequence[Origin]
     stories: list[Story] = field(default_factory=list)
     episodes: int = 0  # in the period; `stories` holds the newest of them
     orders: list[OrderRow] = field(default_factory=list)
@@ -94,7 +94,7 @@ def read(store: Store, pattern: str | None, selector: Selector = ALL, *, period_
     orders = _orders(store, chosen_models)
     every = {name: [each for each in episodes if each["model"] == name] for name in chosen_models}
     facts = [
-        ModelFacts(name, seen, told_settings(settings.for_model(name)), orders=[row for row in orders if row["model"] == name])
+        ModelFacts(name, seen, origins(settings, name), orders=[row for row in orders if row["model"] == name])
         for name, seen in chosen_models.items()
     ]
     for each in facts:

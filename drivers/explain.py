@@ -189,8 +189,8 @@ def _outcome(record: Mapping[str, Any], order: Mapping[str, Any] | None) -> Iter
             yield f"    {_verdict(order).removeprefix('; ')}"
         if order is not None and order.get("tuning"):
             study, trial, params, value = (order["tuning"].get(key) for key in ("study", "trial", "params", "value"))
-            said = ", ".join(f"{name}={_short(each)}" for name, each in (params or {}).items())
-            yield f"    study {study}: trial {trial} with {said}, value {_short(value)}"
+            chosen = ", ".join(f"{name}={_short(each)}" for name, each in (params or {}).items())
+            yield f"    study {study}: trial {trial} with {chosen}, value {_short(value)}"
     if record["recovered"]:
         yield f"  recovered: {', '.join(record['recovered'])}"
     elif record["closed_at"] is not None and record.get("cause") != "shortfall":  # whose retrain has a verdict instead

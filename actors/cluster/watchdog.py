@@ -19,6 +19,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError
 
 from actors.cluster import deployment
+from actors.replies import Hello
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class RayHands:
             return Ping("gone")
         self._handles[name] = handle
         try:
-            reply = await asyncio.wait_for(handle.hello.remote(), timeout_s)
+            reply: Hello = await asyncio.wait_for(handle.hello.remote(), timeout_s)
         except (TimeoutError, GetTimeoutError, RayError):
             # Ray reports a frozen process as unavailable too, in the end (measured: 17 s), so the error alone proves nothing.
             known = await asyncio.to_thread(deployment.record, handle)

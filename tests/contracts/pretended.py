@@ -188,7 +188,7 @@ class Prefect(Pretended):
 
 
 class Kubernetes(Pretended):
-    """Jobs and pods."""
+    """Jobs and pods. tests/integrations/test_published_kubernetes.py holds it, and who asks it, to the published API."""
 
     @property
     def document(self) -> dict[str, Any]:
@@ -208,19 +208,20 @@ class Kubernetes(Pretended):
         if (method, path) == ("POST", jobs):
             name = body["metadata"]["name"]
             if name in self.runs:
-                return 409, {"kind": "Status", "reason": "AlreadyExists", "code": 409}
+                return self.refused(409, "AlreadyExists")
             if self.full():
-                return 500, {"kind": "Status", "reason": "InternalError", "code": 500}
+                return self.refused(500, "InternalError")
             (container,) = body["spec"]["template"]["spec"]["containers"]
             told = {each["name"]: each["value"] for each in container["env"]}
             self.begin(name, {"job": body}, json.loads(told["VISUTILITY_EVENT"].replace("$$(", "$(")))
             return 201, body
         if path == "/api/v1/namespaces/ml/pods":
-            ended = {"state": {"terminated": {"exitCode": 0, "message": json.dumps(RESULT)}}}
-            return 200, {"kind": "PodList", "items": [{"status": {"phase": "Succeeded", "containerStatuses": [ended]}}]}
+            (label,) = query["labelSelector"]
+            run = self.runs.get(label.removeprefix("batch.kubernetes.io/job-name="))
+            return 200, {"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": [] if run is None else [self.pod()]}
         name = path.removeprefix(jobs + "/")
         if name not in self.runs:
-            return 404, {"kind": "Status", "reason": "NotFound", "code": 404}
+            return self.refused(404, "NotFound")
         if method == "DELETE":
             assert body["propagationPolicy"] == "Foreground"
             return 200, self.job(self.runs.pop(name))
@@ -234,6 +235,14 @@ class Kubernetes(Pretended):
             else []
         )
         return {**run["job"], "status": {"conditions": found}}
+
+    def pod(self) -> dict[str, Any]:
+        ended = {"terminated": {"exitCode": 0, "message": json.dumps(RESULT)}}
+        train = {"name": "train", "image": "train:1", "imageID": "", "ready": False, "restartCount": 0, "state": ended}
+        return {"metadata": {"name": "x"}, "status": {"phase": "Succeeded", "containerStatuses": [train]}}
+
+    def refused(self, status: int, reason: str) -> Said:
+        return status, {"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": reason, "code": status}
 
 
 TOOLS: tuple[type[Pretended], ...] = (Airflow, Prefect, Kubernetes)

@@ -2,9 +2,9 @@
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$each && break; done)
 BIN := .venv/bin
-# WORKERS=3 runs files of tests side by side, each process with a Ray of its own. Not by default: three Rays that start at
-# once on two cores exceed deadlines that are Ray's own.
-WORKERS ?= 0
+# Two processes run files of tests side by side, each with a Ray of its own: most of a cluster test is a wait. Three Rays on two
+# cores exceed deadlines that are Ray's own. WORKERS=0 runs all in one process: longer, and easier to debug.
+WORKERS ?= 2
 PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
 

@@ -1,4 +1,4 @@
-"""For every test: properties have no time limit, in CI they draw the same examples every time; time-outs fit the machine."""
+"""For every test: properties have no time limit, in CI they draw the same examples every time; order and time-outs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from tests import speed
+from tests.order import File, ordered
 
 # A machine under load is slow, not wrong. A developer's run looks at new examples; a landing must not fail by a draw.
 hypothesis.settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ, print_blob=True)
@@ -21,7 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let a test that hangs be given up later where everything takes longer."""
+    """Put the files in order, and let a test that hangs be given up later where everything takes longer."""
+    _in_order(config, items)
     usual_s = float(config.getoption("timeout") or config.getini("timeout") or 0)
     if config.getoption("collectonly") or usual_s == 0 or speed.factor() == 1:
         return
@@ -29,3 +31,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marked = item.get_closest_marker("timeout")
         seconds = float(marked.args[0]) if marked is not None and marked.args else usual_s
         item.add_marker(pytest.mark.timeout(speed.slow(seconds)), append=False)
+
+
+def _in_order(config: pytest.Config, items: list[pytest.Item]) -> None:
+    found: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        found.setdefault(item.path.relative_to(config.rootpath).as_posix(), []).append(item)
+    shares_ray = {path: any("cluster" in getattr(item, "fixturenames", ()) for item in of) for path, of in found.items()}
+    items[:] = [item for file in ordered(File(path, shares_ray[path]) for path in found) for item in found[file.path]]

@@ -10,6 +10,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.chaos import processes
+from tests.rays import start_alone
 
 # Tuned health checks: a killed node is noticed in about a second, a frozen one in four (the defaults take 12 s and 65 s).
 _HEALTH: Final = {
@@ -39,6 +40,10 @@ class Machine:
         os.environ.pop("RAY_ADDRESS", None)
         self._cluster: Any = None
         self.nodes: list[Any] = []
+        with start_alone():
+            self._start(nodes, shared)
+
+    def _start(self, nodes: int, shared: dict[str, Any]) -> None:
         if nodes == 0:
             ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=_STORE_BYTES, **shared)
             self.address = str(ray.get_runtime_context().gcs_address)

@@ -30,21 +30,23 @@ import ray  # noqa: E402
 import actors  # noqa: E402
 from actors.system import System  # noqa: E402
 from tests.docs.pages import ROOT  # noqa: E402
+from tests.rays import start_alone  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """A Ray of this run alone; gives its address, for the tests' subprocesses."""
     os.environ.pop("RAY_ADDRESS", None)
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=150 * 2**20,
-        namespace=f"tests-{uuid.uuid4().hex[:6]}",
-        logging_level=logging.WARNING,
-        log_to_driver=False,
-    )
+    with start_alone():
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            object_store_memory=150 * 2**20,
+            namespace=f"tests-{uuid.uuid4().hex[:6]}",
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 

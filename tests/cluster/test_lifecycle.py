@@ -26,6 +26,7 @@ from actors.system import System
 from tests.cluster.alone import alone
 from tests.cluster.waiting import eventually
 from tests.known import some
+from tests.rays import start_alone
 from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
@@ -291,7 +292,8 @@ def test_up_outlives_its_command_and_down_ends_just_that_one(cluster: str, names
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
     configuration = tmp_path / "visutility.yaml"
     configuration.write_text("storage: sqlite:///./data\n")
-    up = driver("up", str(configuration), "--cpus", "1", "-o", "json", cluster="", **state)
+    with start_alone():
+        up = driver("up", str(configuration), "--cpus", "1", "-o", "json", cluster="", **state)
     assert up.returncode == 0, up.stderr
     known = json.loads(up.stdout)
     assert known["address"] != cluster

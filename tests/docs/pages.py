@@ -29,6 +29,7 @@ from sybil.parsers.markdown import SkipParser
 from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer, RawFencedCodeBlockLexer
 
 from actors import config
+from tests.rays import start_alone
 from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
@@ -95,17 +96,18 @@ class Runner:
 
     def shell(self, source: str, exits: int = 0) -> str:
         """Run `source` as a shell block of a page; return what it printed. AssertionError where it ends with another code."""
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", source],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=slow(SHELL_S),
-            check=False,
-        )
+        with start_alone() if "visutility up" in source else contextlib.nullcontext():
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", source],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=slow(SHELL_S),
+                check=False,
+            )
         assert done.returncode == exits, f"ended with {done.returncode}, not {exits}:\n{done.stdout[-4000:]}"
         return done.stdout
 

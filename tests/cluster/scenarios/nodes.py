@@ -23,6 +23,7 @@ from actors.metrics.buffer import Counts
 from actors.system import System
 from tests.cluster.waiting import eventually
 from tests.known import some
+from tests.rays import start_alone
 from tests.speed import slow
 
 _LAUNCHED = yaml.safe_load((Path(__file__).parents[3] / "cluster.yaml").read_text())
@@ -34,12 +35,13 @@ MODELS = [f"model-{number}" for number in range(6)]
 @contextmanager
 def cluster_of(workers: int, **head: Any) -> Iterator[Cluster]:
     """A head without CPUs of its own, as in cluster.yaml, and worker nodes with two each."""
-    made = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH, "include_dashboard": False, **head}
-    )
-    for _ in range(workers):
-        made.add_node(num_cpus=2)
-    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+    with start_alone():
+        made = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH, "include_dashboard": False, **head}
+        )
+        for _ in range(workers):
+            made.add_node(num_cpus=2)
+        ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield made
     finally:

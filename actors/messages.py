@@ -51,8 +51,8 @@ def check_promise(values: object, n: object, source: object) -> tuple[dict[str, 
             raise ValueError(f"{name} must be a number from 0 to 1, got {shown(value)}")
         found[name] = number
     weight = finite(n)
-    if weight is None or not 0.0 < weight <= wire.MAX_WEIGHT:
-        raise ValueError(f"n {wire.WEIGHT_RULE}, got {shown(n)}")
+    if weight is None or not 1.0 <= weight <= wire.MAX_WEIGHT:  # the retrain rule takes no fraction of a row
+        raise ValueError(f"n must be a number from 1 to {wire.MAX_WEIGHT:g}, got {shown(n)}")
     if source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {shown(source)}")
     return found, weight

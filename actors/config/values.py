@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 from actors.checks import finite, shown
@@ -48,7 +49,9 @@ def format_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds and seconds % _UNITS_S[unit] == 0:
             return f"{seconds / _UNITS_S[unit]:.0f}{unit}"
-    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+    text = f"{seconds:.6f}".rstrip("0").rstrip(".")
+    # A duration below a microsecond must not be read back as none at all.
+    return (_plain(seconds) if seconds and not float(text) else text) + "s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,10 @@ def parse_price(value: object) -> Price:
     >>> parse_price(250), parse_price("1%")
     (Price(errors=250.0, share=None), Price(errors=None, share=0.01))
     """
-    if isinstance(value, str) and (written := _SHARE.fullmatch(value)) and 0 < float(written[1]) <= 100:
-        return Price(share=float(written[1]) / 100)
+    if isinstance(value, str) and (written := _SHARE.fullmatch(value)):
+        share = float(Decimal(written[1]).scaleb(-2))
+        if 0 < share <= 1:
+            return Price(share=share)
     number = None if isinstance(value, str) else finite(value)
     if number is None or number <= 0:
         raise ValueError(f"must be a number of errors above 0, or a share above 0% up to 100% like 1%, got {shown(value)}")
@@ -88,8 +93,12 @@ def parse_price(value: object) -> Price:
 
 
 def format_price(price: Price) -> float | str:
-    """Return a price as `parse_price` reads it."""
-    return f"{100 * price.share:.12g}%" if price.share is not None else float(price.errors or 0.0)
+    """Return a price as `parse_price` reads it: the same price, since the store keeps this text.
+
+    >>> format_price(Price(share=0.0000001))
+    '0.00001%'
+    """
+    return f"{_plain(price.share, 2)}%" if price.share is not None else float(price.errors or 0.0)
 
 
 def parse_budget(value: object) -> Budget:
@@ -109,6 +118,12 @@ def parse_budget(value: object) -> Budget:
 def format_budget(budget: Budget) -> str:
     """Return a budget as `parse_budget` reads it."""
     return f"{budget.count} per {format_duration(budget.per_s)}"
+
+
+def _plain(number: float, shift: int = 0) -> str:
+    """Return a number times 10 to the power of `shift`, all its digits and no exponent."""
+    text = f"{Decimal(repr(number)).scaleb(shift):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def expand(value: Any, environment: Mapping[str, str]) -> Any:

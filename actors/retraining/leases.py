@@ -135,6 +135,8 @@ class Leases:
             with self._commits.write() as connection:
                 for order in changed:
                     tables.put(connection, order)
+                    if order.state == orders.DEAD:
+                        self._commits.lose_patience(connection, order, now)
                     if order.state != orders.RUNNING:
                         tables.end_attempt(connection, order, Retry.__name__.lower(), order.reason, now)
         self._swept = now

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import msgpack
 
 Source = Literal["cross_validation", "hold_out"]
+USED: Final[Source] = "cross_validation"  # the only source that the retrain rule uses
 
 
 class PromiseRecord(TypedDict):
@@ -16,6 +17,14 @@ class PromiseRecord(TypedDict):
     values: dict[str, float]
     n: float
     source: Source
+
+
+class Standing(TypedDict):
+    """The promise that a version is held to, as a share of hits, and whose it is."""
+
+    version: str
+    value: float
+    n: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,20 @@ class Promise:
     def record(self) -> PromiseRecord:
         """Return the fields that its version keeps."""
         return {"values": dict(self.values), "n": self.n, "source": self.source}
+
+
+def held_to(version: str, own: PromiseRecord | None, metric: str, *, errors: bool) -> Standing | None:
+    """Return what a version is held to by its own promise of `metric`; None where it has none that the retrain rule uses.
+
+    With `errors` the metric is a share of errors. Builds before took promises on less than one row, which no rule can use.
+
+    >>> held_to("v2", {"values": {"error": 0.25}, "n": 2500, "source": "cross_validation"}, "error", errors=True)
+    {'version': 'v2', 'value': 0.75, 'n': 2500}
+    """
+    if own is None or own["source"] != USED or own["n"] < 1.0 or metric not in own["values"]:
+        return None
+    value = own["values"][metric]
+    return {"version": version, "value": 1.0 - value if errors else value, "n": own["n"]}
 
 
 def unpacked(payload: bytes) -> Promise:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 import numpy as np
 
 from actors.config import ModelSettings
 from actors.detection.rules.judging import AwaitedRecord, Judged, Judging
-from actors.detection.rules.promises import Promise, PromiseRecord
+from actors.detection.rules.promises import USED, Promise, PromiseRecord, Standing, held_to
 from actors.detection.rules.verdict import PaybackRecord
 from actors.detection.rules.versions import Decision, Versions, VersionsRecord
 from actors.drift import BudgetPrice, Shortfall, Stretch, usual_direction
@@ -28,7 +28,6 @@ from actors.wire import Batch, Bools, Floats, Indices
 Z: Final = 2.0  # standard errors that are put down to chance
 MAX_PROMISES: Final = 64  # of one model, the newest; that of a version that is live or compared stays
 _NO_PRICE: Final = 1e300  # if nothing is ordered by price, the errors lost are still shown
-_USED: Final = "cross_validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +43,13 @@ class Pays:
 Outcome = Pays | Judged | Decision
 
 
-class Standing(TypedDict):
-    """The promise that the live version is held to, and whose it is."""
-
-    version: str
-    value: float
-    n: float
-
-
 class RetrainRecord(TypedDict):
     """What `RetrainWatch.memory` returns: plain values, as the store takes them."""
 
     versions: VersionsRecord
     promises: dict[str, PromiseRecord]
     standing: Standing | None
+    standings: NotRequired[dict[str, Standing | None]]  # records of earlier builds have none
     rule: bytes | None
     weighed: bool
     unused: int
@@ -88,6 +80,7 @@ class RetrainWatch:
         self.versions = Versions(gate=promotion.gate, on_worse=promotion.on_worse, memory=versions)
         self._promises: dict[str, PromiseRecord] = {}
         self._standing: Standing | None = None
+        self._standings: dict[str, Standing | None] = {}  # of every version that was live: what it is held to when it returns
         self._shortfall: Shortfall | None = None
         self._weighed = False  # whether the live version has logged n
         self._unused = 0  # windows that no rule can judge: no share of n rows
@@ -134,7 +127,7 @@ class RetrainWatch:
             "price": None if rule is None or rule.price >= _NO_PRICE else rule.price,
             "promised": None if standing is None else standing["value"],
             "promised_n": None if standing is None else standing["n"],
-            "promise_source": None if own is None and standing is None else (_USED if own is None else own["source"]),
+            "promise_source": None if own is None and standing is None else (USED if own is None else own["source"]),
             "inherited_from": None if standing is None or standing["version"] == live else standing["version"],
             "missing": self.missing,
             "live_version": live,
@@ -162,14 +155,15 @@ class RetrainWatch:
         return True
 
     def _begin_rule(self, live: str) -> None:
-        """Hold the live version to its own promise, or to the one of the version before; it has lost nothing yet."""
-        own = self._promises.get(live)
-        if own is not None and own["source"] == _USED and self._rule.metric in own["values"]:
-            self._standing = {"version": live, "value": self._as_hits(own["values"][self._rule.metric]), "n": own["n"]}
-        self._shortfall = self._made()
+        """Hold the live version to its own promise, or to the one of the version before; it has lost nothing yet.
 
-    def _as_hits(self, value: float) -> float:
-        return 1.0 - value if self._errors else value
+        A version that returns after a rollback is held to what it was held to before, never to the promise of its successor.
+        """
+        own = held_to(live, self._promises.get(live), self._rule.metric, errors=self._errors)
+        self._standing = own or self._standings.get(live, self._standing)
+        known = {row["version"] for row in self.versions.rows()}
+        self._standings = {name: each for name, each in self._standings.items() if name in known} | {live: self._standing}
+        self._shortfall = self._made()
 
     def _made(self) -> Shortfall | None:
         standing = self._standing
@@ -333,6 +327,7 @@ class RetrainWatch:
             "versions": self.versions.memory(),
             "promises": self._promises,
             "standing": self._standing,
+            "standings": self._standings,
             "rule": None if self._shortfall is None else self._shortfall.state(),
             "weighed": self._weighed,
             "unused": self._unused,
@@ -346,11 +341,12 @@ class RetrainWatch:
     def _remember(self, memory: RetrainRecord) -> None:
         self._promises = dict(memory["promises"])
         self._standing = memory["standing"]
+        self._standings = dict(memory.get("standings", {}))
         self._weighed, self._unused = memory["weighed"], memory["unused"]
         self._since, self._retrains = memory["since"], memory["retrains"]
         live = self.versions.live
         if memory["shown"]["metric"] != self._rule.metric:  # another metric: its promise and its losses are new
-            self._standing = None
+            self._standing, self._standings = None, {}
             if live is not None:
                 self._begin_rule(live)
             return

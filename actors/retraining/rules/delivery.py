@@ -37,8 +37,8 @@ def promise_of(value: object, n: object, source: object = None) -> Promise | Non
     if value is None or n is None:
         raise ValueError(f"promise and promise_n must be given together, got promise {shown(value)}, promise_n {shown(n)}")
     rows, share = finite(n), finite(value)
-    if rows is None or not 0 < rows <= _MAX_ROWS:
-        raise ValueError(f"promise_n must be above 0 and at most {_MAX_ROWS:g}, got {shown(n)}")
+    if rows is None or not 1 <= rows <= _MAX_ROWS:
+        raise ValueError(f"promise_n must be from 1 to {_MAX_ROWS:g}, got {shown(n)}")
     source = CROSS_VALIDATION if source is None else source
     if source not in SOURCES:
         raise ValueError(f"promise_source must be one of {', '.join(SOURCES)}, got {shown(source)}")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors import config
@@ -196,6 +196,19 @@ def test_a_share_is_taken_of_the_rows_behind_the_promise() -> None:
 @given(st.floats(1e-3, 1e12))
 def test_a_price_in_errors_is_read_as_it_was_written(errors: float) -> None:
     assert parse_price(format_price(Price(errors=errors))) == Price(errors=errors)
+
+
+@given(st.floats(0, 1, exclude_min=True))
+@example(1e-7)  # 0.00001%: the store kept "1e-05%", which no actor could read
+@example(0.01)
+@example(0.3333333333333333)
+def test_a_share_of_any_size_is_read_as_it_was_written(share: float) -> None:
+    assert parse_price(format_price(Price(share=share))) == Price(share=share)
+
+
+def test_a_share_that_is_too_small_for_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="a share above 0%"):
+        parse_price(f"0.{'0' * 322}9%")
 
 
 @given(st.integers(1, 999_999), st.integers(1, 10_000))

@@ -207,6 +207,10 @@ def test_a_duration_reads_back_what_was_written(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, rel=1e-12)
 
 
+def test_a_duration_above_none_is_never_read_back_as_none() -> None:
+    assert parse_duration(format_duration(1e-7)) == 1e-7
+
+
 class TestWhatAModelGets:
     def test_the_most_specific_entry_wins_key_by_key(self) -> None:
         settings = read(

@@ -363,6 +363,7 @@ def test_a_candidate_closes_nothing_until_a_person_promotes_it_and_a_rollback_re
         ({"accuracy": 1.1}, 100.0, "cross_validation"),
         ({"accuracy": float("nan")}, 100.0, "cross_validation"),
         ({"accuracy": 0.9}, 0.0, "cross_validation"),
+        ({"accuracy": 0.9}, 0.5, "cross_validation"),
         ({"accuracy": 0.9}, 1e13, "cross_validation"),
         ({"accuracy": 0.9}, 100.0, "guess"),
         ({}, 100.0, "cross_validation"),

@@ -200,6 +200,16 @@ def test_after_so_many_retrains_that_came_to_nothing_a_model_asks_no_more_until_
     assert ask(state, shortfall(ordinal=10), at(12)).decision == "pending"
 
 
+def test_retrains_that_died_because_no_consumer_kept_its_lease_count_too(store: Store) -> None:
+    state = a_state(store, handler="channel", give_up=1, max_failures=2, cooldown_s=0.0)
+    ask(state, shortfall(), at(0))
+    for second in range(40):
+        state.leases.take("c", None, at(second))
+        state.leases.lapse(at(second))
+    (order,) = state.queries.history(None, 9, None)
+    assert (order.state, state.queries.gave_up()) == ("dead", {"fraud": 1})
+
+
 def test_a_verdict_of_an_order_that_retention_has_removed_is_moot_and_not_sent_for_ever(store: Store) -> None:
     state = a_state(store, give_up=1)
     state.verdict("gone", Verdict("did not pay", -3.0, 2.0, 1.8e9), at(0))

@@ -91,6 +91,33 @@ def test_a_version_without_a_promise_inherits_its_predecessors_and_has_lost_noth
     assert found.numbers["inherited_from"] == "v1"
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_version_that_returns_after_a_rollback_is_not_held_to_the_promise_of_its_successor(killed: bool) -> None:
+    watch = RetrainWatch(settings_of())
+    watch.take(batch([174], version="v0"), None, 0)  # has no promise, and nobody before it
+    watch.promise(Promise("v1", {"accuracy": 0.87}, 2500, "cross_validation"))
+    watch.take(batch([174], version="v1", at=10.0), None, 0)
+    watch.take(batch([174], version="v2", at=20.0), None, 0)  # inherits from v1
+    watch.promise(Promise("v3", {"accuracy": 0.95}, 1000, "cross_validation"))
+    watch.take(batch([150], version="v3", at=30.0), None, 0)
+    if killed:
+        watch = RetrainWatch(settings_of(), watch.memory())
+    for version, promised, inherited in (("v2", 0.87, "v1"), ("v1", 0.87, None), ("v0", None, None)):
+        watch.rollback(40.0)
+        shown = watch.shown()
+        assert (shown["live_version"], shown["promised"], shown["inherited_from"]) == (version, promised, inherited)
+    assert watch.missing == ["promise", "n"]
+
+
+def test_a_promise_on_less_than_one_row_that_an_old_build_took_is_not_used_and_costs_the_version_no_event() -> None:
+    watch = watch_with()
+    watch.take(batch([174]), None, 0)
+    watch.promise(Promise("v2", {"accuracy": 0.95}, 0.5, "cross_validation"))
+    watch.take(batch([174], version="v2", at=10.0), None, 0)
+    shown = watch.shown()
+    assert (shown["live_version"], shown["promised"], shown["inherited_from"]) == ("v2", 0.87, "v1")
+
+
 def test_stragglers_of_an_old_version_cost_the_new_one_nothing() -> None:
     watch = watch_with()
     watch.take(batch([174], version="v1"), None, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
-from actors.replies import Happening
+from actors.replies import Happening, SetAside
 
 Payload = bytes | memoryview
 
@@ -98,15 +98,9 @@ class OutboxRow(TypedDict):
     created_at: float
 
 
-class QuarantineRow(TypedDict):
-    """A batch that was set aside."""
+class QuarantineRow(SetAside):
+    """A batch that was set aside, with its bytes."""
 
-    model: str
-    producer: str
-    sequence: int
-    count: int
-    received_at: float
-    reason: str
     payload: Payload
 
 

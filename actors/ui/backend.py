@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from actors import happenings, status, story
 from actors.checks import redacted
@@ -41,6 +41,8 @@ from actors.ui.change import Cursor
 
 if TYPE_CHECKING:
     from actors.system import System
+
+T = TypeVar("T")
 
 # Whatever changes, the fleet is read at most this often.
 _FRESH_S: Final = 0.5
@@ -247,12 +249,7 @@ class StoreBackend:
 
     def series(self, model: str, batches: int = 500) -> series.Series:
         """Return the metrics of a model over time. KeyError: no such model."""
-        for part in detector_stored.detector_parts(self._store):
-            with part.read() as connection:
-                found = series.read(connection, model, batches)
-            if found is not None:
-                return found
-        raise KeyError(f"model must be one of this store, got {model!r}")
+        return self._of_model(model, lambda connection: series.read(connection, model, batches))
 
     def sparks(self, models: Sequence[str]) -> dict[str, list[float]]:
         """Return the newest means of the first metric of each of these models, oldest first: one question a part."""
@@ -280,9 +277,13 @@ class StoreBackend:
 
     def rehearse(self, model: str, settings: ModelSettings) -> Summary:
         """Return what `settings` would have made of a model's log. KeyError: no such model."""
+        return self._of_model(model, lambda connection: rehearsed.summary(connection, model, settings))
+
+    def _of_model(self, model: str, read: Callable[[Connection], T | None]) -> T:
+        """Return what `read` finds in the part that has the model."""
         for part in detector_stored.detector_parts(self._store):
             with part.read() as connection:
-                found = rehearsed.summary(connection, model, settings)
+                found = read(connection)
             if found is not None:
                 return found
         raise KeyError(f"model must be one of this store, got {model!r}")

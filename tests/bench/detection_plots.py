@@ -1,10 +1,10 @@
 """Draws what the detection benchmark measured."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 from tests.bench.detection_families import FAMILIES
+from tests.bench.drawing import drawn
 
 _COLOURS = {
     "default": "#d1495b",
@@ -23,19 +23,8 @@ _BUDGETS = ("#30638e", "#d1495b", "#edae49", "#00798c", "#8d96a3")
 
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw every section there are results of; return the files written."""
-    plt = importlib.import_module("matplotlib.pyplot")
-    plt.switch_backend("Agg")
-    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "0"})
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for section, function in (("arl", _arl), ("delay", _delay), ("competitors", _competitors), ("real", _real)):
-        if section in results:
-            figure = function(plt, results[section])
-            path = folder / f"detection-{section}.png"
-            figure.savefig(path, dpi=110, bbox_inches="tight")
-            plt.close(figure)
-            drawn.append(path)
-    return drawn
+    drawings = {"arl": _arl, "delay": _delay, "competitors": _competitors, "real": _real}
+    return drawn({f"detection-{name}": (drawings[name], results[name]) for name in drawings if name in results}, folder)
 
 
 def _arl(plt: Any, rows: list[dict[str, Any]]) -> Any:

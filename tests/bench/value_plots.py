@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
+
+from tests.bench.drawing import Drawing, drawn
 
 _COLOURS = {"shortfall": "#d1495b", "budget": "#edae49", "river ADWIN": "#00798c", "river DDM": "#52b2cf"}
 _OURS_OLD = "#30638e"
@@ -13,23 +14,12 @@ _GREY = "#8d96a3"
 
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw every section there are results of; return the files written."""
-    plt = importlib.import_module("matplotlib.pyplot")
-    plt.switch_backend("Agg")
-    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "0"})
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for section, name, function in (
-        ("summary", "value-rules", _rules),
-        ("scores", "value-streams", _streams),
-        ("stories", "value-stories", _stories),
-    ):
-        if results.get(section):
-            figure = function(plt, results[section])
-            path = folder / f"{name}.png"
-            figure.savefig(path, dpi=110, bbox_inches="tight")
-            plt.close(figure)
-            drawn.append(path)
-    return drawn
+    drawings: dict[str, tuple[Drawing, Any]] = {
+        "value-rules": (_rules, results.get("summary")),
+        "value-streams": (_streams, results.get("scores")),
+        "value-stories": (_stories, results.get("stories")),
+    }
+    return drawn({name: (function, found) for name, (function, found) in drawings.items() if found}, folder)
 
 
 def _colour(rule: str) -> str:

@@ -15,14 +15,15 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any, Final
 
 from actors.events import RetrainEvent
 from tests.chaos import ledger
 from tests.chaos.scenario import FOLDER_VARIABLE
+from tests.server import Server, reply
 
 LAUNCHES: Final = "launches.jsonl"
 _RUNS_S: Final = 0.3
@@ -80,27 +81,17 @@ class Receiver:
         self._taken: Counter[str] = Counter()  # how often each order was posted and not put off
         self._launched: list[tuple[float, bool]] = []  # when each order was launched, and whether that was late
         self._lock = Lock()
-        receiver = self
+        self._server = Server(self._answer)
+        self.port = self._server.port
 
-        class Post(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = receiver.take(body)
-                if status is None:
-                    with contextlib.suppress(OSError):
-                        self.connection.shutdown(socket.SHUT_RDWR)
-                    self.close_connection = True
-                    return
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Post)
-        self.port: int = self._server.server_address[1]
-        Thread(target=self._server.serve_forever, daemon=True).start()
+    def _answer(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        status = self.take(json.loads(body))
+        if status is not None:
+            reply(request, status)
+            return
+        with contextlib.suppress(OSError):
+            request.connection.shutdown(socket.SHUT_RDWR)
+        request.close_connection = True
 
     def take(self, event: dict[str, Any]) -> int | None:
         """Take one post; give the status of the answer, None where it is to be cut off."""
@@ -134,5 +125,4 @@ class Receiver:
 
     def close(self) -> None:
         """Listen no more."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()

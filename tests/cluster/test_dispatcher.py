@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import itertools
 import json
 import os
@@ -13,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from actors.cluster.peers import BlockingPeers, PeerUnavailableError
 from actors.system import System
 from tests.cluster.waiting import eventually
 from tests.known import some
+from tests.server import Server, reply
 from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
@@ -49,35 +50,25 @@ class Receiver:
     def __init__(self) -> None:
         self.launched: dict[str, list[tuple[float, str]]] = {}
         self.resent = 0
-        receiver = self
+        self.server = Server(self.take)
+        self.url = self.server.url
 
-        class Answer(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                receiver.take(event["data"]["model_name"], event["id"])
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-
-    def take(self, model: str, order: str) -> None:
-        seen = self.launched.setdefault(model, [])
+    def take(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        event = json.loads(body)
+        order = event["id"]
+        seen = self.launched.setdefault(event["data"]["model_name"], [])
         if order in {id_ for _at, id_ in seen}:
             self.resent += 1
         else:
             seen.append((time.monotonic(), order))
+        reply(request, 200)
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.server.stop()
 
 
 def requested(peers: BlockingPeers, model: str, episode: str) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 from actors import failpoints as points
 from actors.system import System
 from tests.cluster.waiting import eventually
+from tests.server import Server, reply
 
 
 class Inbox:
@@ -24,35 +24,23 @@ class Inbox:
 
     def __init__(self) -> None:
         self.messages: dict[str, list[str]] = {}
-        outer = self
+        self.server = Server(self.take)
+        self.url = self.server.url
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                data = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["data"]
-                outer.messages.setdefault(data["id"], [each["happening"]["model"] for each in data["firing"]])
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+    def take(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        data = json.loads(body)["data"]
+        self.messages.setdefault(data["id"], [each["happening"]["model"] for each in data["firing"]])
+        reply(request, 204)
 
     def models(self) -> list[str]:
         return [model for message in list(self.messages.values()) for model in message]
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
     opened = Inbox()
     yield opened
-    opened.stop()
+    opened.server.stop()
 
 
 def drift(system: System, model: str) -> None:

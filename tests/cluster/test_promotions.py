@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from actors.cluster.peers import BlockingPeers, PeerUnavailableError
 from actors.drift import ChallengerTest
 from actors.system import System
 from tests.cluster.waiting import eventually
+from tests.server import Server, reply
 from tests.speed import slow
 
 N, GOOD, BETTER = 200, 170, 184
@@ -38,34 +38,24 @@ class Receiver:
     def __init__(self) -> None:
         self.seen: dict[tuple[str, str], list[str]] = {}
         self.resent = 0
-        receiver = self
+        self.server = Server(self.take)
+        self.url = self.server.url
 
-        class Answer(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                receiver.take(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        event = json.loads(body)
         ids = self.seen.setdefault((event["subject"].split("/")[0], event["type"]), [])
         if event["id"] in ids:
             self.resent += 1
         else:
             ids.append(event["id"])
+        reply(request, 200)
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.server.stop()
 
 
 def rounds_until_better() -> int:

@@ -5,14 +5,15 @@ What they say and take is checked against the real programs in tests/integration
 
 from __future__ import annotations
 
-import http.server
 import json
 import re
 import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.server import Server, reply
 from tests.speed import slow
 
 TOKEN = "t0ken-of-the-tests"
@@ -32,29 +33,17 @@ class Pretended:
         self.ends_with = "success"  # or "failed", or "" for a run that goes on
         self.misbehaves: Callable[[str, str], Said | str | None] = lambda _method, _path: None
         self.release = threading.Event()
-        pretended = self
+        self.server = Server(self._answered)
+        self.url = self.server.url.rstrip("/")
 
-        class Answer(http.server.BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                said = pretended.answer(self.command, self.path, json.loads(content) if content else None, dict(self.headers))
-                if isinstance(said, str):
-                    if said == "hang":
-                        pretended.release.wait(slow(60))
-                    return
-                status, body = said
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
-
-            do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+    def _answered(self, request: BaseHTTPRequestHandler, content: bytes) -> None:
+        said = self.answer(request.command, request.path, json.loads(content) if content else None, dict(request.headers))
+        if isinstance(said, str):
+            if said == "hang":
+                self.release.wait(slow(60))
+            return
+        status, body = said
+        reply(request, status, body if isinstance(body, bytes) else json.dumps(body).encode())
 
     @property
     def document(self) -> dict[str, Any]:
@@ -103,8 +92,7 @@ class Pretended:
 
     def close(self) -> None:
         self.release.set()
-        self.server.shutdown()
-        self.server.server_close()
+        self.server.stop()
 
 
 RESULT = {"new_version": "v3", "promise": 0.91, "promise_n": 500}

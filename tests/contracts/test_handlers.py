@@ -11,7 +11,6 @@ import base64
 import dataclasses
 import hashlib
 import hmac
-import http.server
 import importlib
 import json
 import sys
@@ -30,7 +29,6 @@ import pytest
 import standardwebhooks
 
 from actors import config
-from actors.clock import Instant
 from actors.cluster.peers import PeerUnavailableError
 from actors.config.stored import store_settings
 from actors.replies import OrderRow
@@ -44,23 +42,12 @@ from actors.retraining.rules.orders import Order, Request
 from actors.storage import Store
 from tests.contracts.pretended import TOKEN, TOOLS
 from tests.known import answered, some
+from tests.server import Server
 from tests.speed import slow
+from tests.unit.retraining.world import FakeClock
 
 MODEL = 'fraud/eu: "v2" $(touch pwned) ;\''  # a name that a careless template would hand to the shell
 SECRET = "s3cr3t-of-the-tests"
-
-
-@dataclass
-class FakeClock:
-    wall_s: float = 1.8e9
-    boot_s: float = 1000.0
-
-    def now(self) -> Instant:
-        return Instant(self.wall_s, self.boot_s, "boot")
-
-    def advance(self, seconds: float) -> None:
-        self.wall_s += seconds
-        self.boot_s += seconds
 
 
 class Receiving:
@@ -226,19 +213,8 @@ class Hooked(Receiving):
         self.headers: list[dict[str, str]] = []
         self.bodies: list[bytes] = []
         self.release = threading.Event()
-        receiving = self
-
-        class Answer(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiving.received(self, body)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?key={SECRET}"
+        self.server = Server(self.received)
+        self.url = f"{self.server.url}hook?key={SECRET}"
         self.document = {"kind": "webhook", "url": self.url, "secret_env": "HOOK_SECRET", "timeout": "2s"}
 
     def received(self, request: Any, body: bytes) -> None:
@@ -273,8 +249,7 @@ class Hooked(Receiving):
 
     def close(self) -> None:
         self.release.set()
-        self.server.shutdown()
-        self.server.server_close()
+        self.server.stop()
 
 
 @dataclass
@@ -624,8 +599,7 @@ def test_a_webhook_that_hangs_is_given_up_in_time_and_holds_up_nobody(hook: Any,
 def test_a_lost_connection_and_a_closed_port_are_tried_again(hook: Any) -> None:
     hook.script = ["drop"]
     assert isinstance(asyncio.run(hooked(hook).launch(an_order())), Retry)
-    hook.server.shutdown()
-    hook.server.server_close()
+    hook.server.stop()
     assert asyncio.run(hooked(hook).launch(an_order())) == Retry("no answer: ConnectionRefusedError", silent=True)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from actors.config.notify import (
 from actors.notify import receivers, texts
 from actors.notify.notification import Notification, ReceiverError
 from actors.replies import happening
+from tests.server import Server
 
 NOW = 1_795_003_200.0
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef").decode()
@@ -32,37 +32,26 @@ SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef").decode()
 Act = Callable[[BaseHTTPRequestHandler], None]
 
 
-class Server:
+class Hook(Server):
     """Answers as the test says, and keeps what it was sent."""
 
     def __init__(self, act: Act) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
-        outer = self
+        self._act = act
+        super().__init__(self._take)
+        self.url += "hook"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.got.append((dict(self.headers.items()), body))
-                act(self)
-
-            def log_message(self, *_arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def _take(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        self.got.append((dict(request.headers.items()), body))
+        self._act(request)
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Act], Server]]:
-    begun: list[Server] = []
+def serve() -> Iterator[Callable[[Act], Hook]]:
+    begun: list[Hook] = []
 
-    def start(act: Act) -> Server:
-        begun.append(Server(act))
+    def start(act: Act) -> Hook:
+        begun.append(Hook(act))
         return begun[-1]
 
     yield start
@@ -135,7 +124,7 @@ def webhook(url: str, **said: Any) -> ReceiverSettings:
     ],
 )
 def test_a_server_that_misbehaves_is_named_by_what_it_did(
-    serve: Callable[[Act], Server], act: Act, problem: str, *, for_good: bool
+    serve: Callable[[Act], Hook], act: Act, problem: str, *, for_good: bool
 ) -> None:
     server = serve(act)
     with pytest.raises(ReceiverError) as found:
@@ -143,7 +132,7 @@ def test_a_server_that_misbehaves_is_named_by_what_it_did(
     assert (str(found.value), found.value.for_good) == (problem, for_good)
 
 
-def test_a_server_says_when_it_wants_to_be_asked_again(serve: Callable[[Act], Server]) -> None:
+def test_a_server_says_when_it_wants_to_be_asked_again(serve: Callable[[Act], Hook]) -> None:
     with pytest.raises(ReceiverError, match="HTTP 503") as found:
         receivers.make(webhook(serve(answer(503, Retry_After="120")).url), {}).send(message())
     assert found.value.after_s == 120
@@ -155,7 +144,7 @@ def test_nobody_listens_and_the_url_is_not_told() -> None:
     assert str(found.value) == "no answer: ConnectionRefusedError"
 
 
-def test_a_webhook_is_signed_and_has_the_same_id_on_every_resend(serve: Callable[[Act], Server]) -> None:
+def test_a_webhook_is_signed_and_has_the_same_id_on_every_resend(serve: Callable[[Act], Hook]) -> None:
     server = serve(answer(204))
     notifier = receivers.make(webhook(server.url, secret_env="SECRET"), {"SECRET": SECRET})
     for _ in range(2):
@@ -170,7 +159,7 @@ def test_a_webhook_is_signed_and_has_the_same_id_on_every_resend(serve: Callable
     assert data["link"] == "https://page.example/episodes/e-1"
 
 
-def test_an_alert_has_labels_its_time_and_an_end(serve: Callable[[Act], Server]) -> None:
+def test_an_alert_has_labels_its_time_and_an_end(serve: Callable[[Act], Hook]) -> None:
     server = serve(answer(200))
     url = server.url.removesuffix("/hook")
     settings = AlertmanagerSettings.model_validate({"kind": "alertmanager", "url": url, "headers": {"X-Scope": "${TENANT}"}})
@@ -197,7 +186,7 @@ def test_an_alert_has_labels_its_time_and_an_end(serve: Callable[[Act], Server])
 
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # by Apprise, on Python 3.11 and 3.12
-def test_apprise_delivers_and_says_where_it_could_not(serve: Callable[[Act], Server]) -> None:
+def test_apprise_delivers_and_says_where_it_could_not(serve: Callable[[Act], Hook]) -> None:
     pytest.importorskip("apprise")
     server = serve(answer(200))
     said = AppriseSettings.model_validate({"kind": "apprise", "url": "json://${HOST}"})

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 
 from tests.database import free_port
+from tests.server import Server, reply
 from tests.speed import slow
 
 PROGRAM: Final = "prometheus-alertmanager"
@@ -24,31 +24,16 @@ receivers:
 """
 
 
-class Inbox:
+class Inbox(Server):
     """Keeps each body that is posted, with the time of its receipt."""
 
     def __init__(self) -> None:
         self.got: list[tuple[float, dict[str, Any]]] = []
-        outer = self
+        super().__init__(self._take)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.got.append((time.time(), json.loads(body)))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        """End the server."""
-        self._server.shutdown()
-        self._server.server_close()
+    def _take(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        self.got.append((time.time(), json.loads(body)))
+        reply(request, 204)
 
 
 class Alertmanager:

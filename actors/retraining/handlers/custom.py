@@ -9,37 +9,25 @@ from __future__ import annotations
 from actors import config
 from actors.events import RetrainEvent, RetrainHandler
 from actors.plain import Json
-from actors.retraining.handlers import on_runner
 from actors.retraining.handlers.interface import Surroundings, event_fields
+from actors.retraining.handlers.on_runner import OnRunner, task_options
 from actors.retraining.handlers.task import loaded
 from actors.retraining.rules.delivery import Outcome
 from actors.retraining.rules.orders import Order
 
 
-class CustomHandler:
+class CustomHandler(OnRunner):
     """Calls `on_retrain` of the user's class: at most one attempt a time, each on record before it starts."""
 
     def __init__(self, settings: config.CustomHandlerSettings, surroundings: Surroundings) -> None:
+        super().__init__(surroundings)
         self._settings = settings
-        self._surroundings = surroundings
 
     async def launch(self, order: Order) -> Outcome:
         """Have the runner submit the call."""
         options = self._settings.expanded(self._surroundings.environment).options
         kwargs = {"target": self._settings.kind, "options": options, "event": event_fields(order)}
-        return await on_runner.launched(self._surroundings, order, f"{__name__}:run", kwargs, on_runner.task_options({}))
-
-    async def follow(self, order: Order) -> Outcome:
-        """Ask the runner."""
-        return await on_runner.followed(self._surroundings, order)
-
-    async def stop(self, order: Order) -> bool:
-        """Have the runner kill the task."""
-        return await on_runner.stopped(self._surroundings, order)
-
-    async def forget(self, order: Order) -> None:
-        """Let the runner forget."""
-        await on_runner.forgotten(self._surroundings, order)
+        return await self.launched(order, f"{__name__}:run", kwargs, task_options({}))
 
 
 def run(*, target: str, options: Json, event: Json) -> None:

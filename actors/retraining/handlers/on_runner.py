@@ -7,8 +7,9 @@ the runner itself was lost, and its tasks with it).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from actors.cluster.peers import PeerUnavailableError
 from actors.plain import Arguments
@@ -32,32 +33,49 @@ def task_options(resources: Mapping[str, float]) -> Arguments:
     return {"resources": {_NAMES.get(name, name): amount for name, amount in resources.items()}, "max_retries": 0}
 
 
-async def launched(surroundings: Surroundings, order: Order, target: str, kwargs: Arguments, options: Arguments) -> Outcome:
-    """Have the runner run `target(**kwargs)`; no reply means that `follow` will find out."""
-    try:
-        await surroundings.peers.call(
-            "runner", "launch", timeout_s=_CALL_S, key=key_of(order), target=target, kwargs=kwargs, options=options
-        )
-    except PeerUnavailableError:
-        return Launched()
-    return Launched()
+class OnRunner:
+    """What the runner does for a handler: `launch` is the handler's own, and calls `launched`."""
 
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
 
-async def followed(surroundings: Surroundings, order: Order) -> Outcome:
-    """Ask the runner how the present attempt goes."""
-    try:
-        state = await surroundings.peers.call("runner", "state", timeout_s=_CALL_S, key=key_of(order))
-    except PeerUnavailableError:
+    async def launched(self, order: Order, target: str, kwargs: Arguments, options: Arguments) -> Outcome:
+        """Have the runner run `target(**kwargs)`; no reply means that `follow` will find out."""
+        with contextlib.suppress(PeerUnavailableError):
+            await self._runner("launch", order, target=target, kwargs=kwargs, options=options)
         return Launched()
-    match state["state"]:
-        case "running":
+
+    async def follow(self, order: Order) -> Outcome:
+        """Ask the runner how the present attempt goes."""
+        try:
+            state = await self._runner("state", order)
+        except PeerUnavailableError:
             return Launched()
-        case "done":
-            return ended(state.get("result"))
-        case "failed":
-            return Retry(f"the attempt failed: {state.get('error')}")
-        case _:
-            return Retry("the attempt was lost with the process that ran it, or never started", after_s=0)
+        match state["state"]:
+            case "running":
+                return Launched()
+            case "done":
+                return ended(state.get("result"))
+            case "failed":
+                return Retry(f"the attempt failed: {state.get('error')}")
+            case _:
+                return Retry("the attempt was lost with the process that ran it, or never started", after_s=0)
+
+    async def stop(self, order: Order) -> bool:
+        """Have the runner kill the present attempt; return whether it has ended."""
+        try:
+            await self._runner("cancel", order, force=True)
+            state = await self._runner("state", order)
+        except PeerUnavailableError:
+            return False
+        return bool(state["state"] != "running")
+
+    async def forget(self, order: Order) -> None:
+        """Let the runner drop what it knows of the attempt."""
+        await self._runner("forget", order)
+
+    async def _runner(self, method: str, order: Order, **arguments: Any) -> Any:
+        return await self._surroundings.peers.call("runner", method, timeout_s=_CALL_S, key=key_of(order), **arguments)
 
 
 def ended(result: object) -> Done:
@@ -70,18 +88,3 @@ def ended(result: object) -> Done:
         return Done(version, promise=promise_of(said.get("promise"), said.get("promise_n"), said.get("promise_source")))
     except ValueError as error:  # the retrain is through all the same
         return Done(version, reason=f"its promise is not used: {error}")
-
-
-async def stopped(surroundings: Surroundings, order: Order) -> bool:
-    """Have the runner kill the present attempt; return whether it has ended."""
-    try:
-        await surroundings.peers.call("runner", "cancel", timeout_s=_CALL_S, key=key_of(order), force=True)
-        state = await surroundings.peers.call("runner", "state", timeout_s=_CALL_S, key=key_of(order))
-    except PeerUnavailableError:
-        return False
-    return bool(state["state"] != "running")
-
-
-async def forgotten(surroundings: Surroundings, order: Order) -> None:
-    """Let the runner drop what it knows of the attempt."""
-    await surroundings.peers.call("runner", "forget", timeout_s=_CALL_S, key=key_of(order))

@@ -13,38 +13,25 @@ from typing import Any, Final
 from actors import config, plugins
 from actors.events import RetrainEvent
 from actors.plain import Json
-from actors.retraining.handlers import on_runner
 from actors.retraining.handlers.interface import Surroundings, event_fields
+from actors.retraining.handlers.on_runner import OnRunner, task_options
 from actors.retraining.rules.delivery import Outcome
 from actors.retraining.rules.orders import Order
 
 _PROMISE: Final = ("promise", "promise_n", "promise_source")
 
 
-class TaskHandler:
+class TaskHandler(OnRunner):
     """Launches a function of the user's as a Ray task: at most one attempt a time, each on record before it starts."""
 
     def __init__(self, settings: config.TaskHandlerSettings, surroundings: Surroundings) -> None:
+        super().__init__(surroundings)
         self._settings = settings
-        self._surroundings = surroundings
 
     async def launch(self, order: Order) -> Outcome:
         """Have the runner submit the task."""
         kwargs = {"target": self._settings.target, "event": event_fields(order)}
-        options = on_runner.task_options(self._settings.resources)
-        return await on_runner.launched(self._surroundings, order, f"{__name__}:run", kwargs, options)
-
-    async def follow(self, order: Order) -> Outcome:
-        """Ask the runner."""
-        return await on_runner.followed(self._surroundings, order)
-
-    async def stop(self, order: Order) -> bool:
-        """Have the runner kill the task."""
-        return await on_runner.stopped(self._surroundings, order)
-
-    async def forget(self, order: Order) -> None:
-        """Let the runner forget."""
-        await on_runner.forgotten(self._surroundings, order)
+        return await self.launched(order, f"{__name__}:run", kwargs, task_options(self._settings.resources))
 
 
 def run(*, target: str, event: Json) -> Json | None:

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, TypeVar
 
-from actors import failpoints, messages, people, replies, wire
+from actors import failpoints, people, replies, wire
 from actors.checks import shown
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor
@@ -32,6 +32,7 @@ from actors.detection.state import DetectionState, UnavailableError
 from actors.detection.sweeper import Sweeper
 from actors.plain import Json
 from actors.storage import StaleEpochError, Store
+from actors.wire import messages
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, func, select
 
-from actors import messages
 from actors.detection.model import ModelMemory
 from actors.detection.rules.record import is_shortfall
 from actors.detection.tables import (
@@ -28,7 +27,7 @@ from actors.detection.tables import (
 from actors.plain import Json
 from actors.replies import DamageShown, Episode, ModelStatus, SetAside, VersionProgress
 from actors.storage import Part, Store
-from actors.wire import Floats
+from actors.wire import Floats, messages
 
 
 def detector_parts(store: Store) -> list[Part]:

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from actors import messages, people, wire
+from actors import people, wire
 from actors.checks import shown
 from actors.clock import Clock, SystemClock
 from actors.cluster import actor, deployment, watchdog
@@ -23,7 +23,6 @@ from actors.cluster.notices import Notices
 from actors.cluster.peers import Peers, RayPeers
 from actors.cluster.store_thread import STORE_ERRORS, StoreThread, unavailable
 from actors.config import Settings
-from actors.messages import Message
 from actors.metrics import observer_host, raw_events, sealing
 from actors.metrics.in_flight import InFlight
 from actors.metrics.observers import ObserverCounts, Observers
@@ -32,6 +31,8 @@ from actors.metrics.refusal_counter import RefusalCounter
 from actors.metrics.removing import Removing
 from actors.metrics.routes import RETRY_S, Routes, Spawn
 from actors.replies import Broadcasted, Hello, Ingested, Json, ModelGone, Reloaded, Unavailable, ingested
+from actors.wire import messages
+from actors.wire.messages import Message
 
 logger = logging.getLogger(__name__)
 

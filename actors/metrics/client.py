@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from actors import columns as reading
-from actors import messages, wire
+from actors import wire
 from actors.checks import shown
 from actors.cluster.connection import NoOwnConnectionError
 from actors.errors import NotConnectedError, WrongTypeError, WrongValueError
@@ -28,6 +28,7 @@ from actors.metrics.buffer import EVENT_BYTES, METRIC_BYTES, Counts, OnFull
 from actors.metrics.link import Link, RayLink
 from actors.metrics.pump import Pump, forked, running
 from actors.replies import Json
+from actors.wire import messages
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 from actors.cluster import connection
 from actors.errors import NotConnectedError, ours
-from actors.messages import Message
 from actors.replies import Ingested
+from actors.wire.messages import Message
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from actors import wire
-from actors.messages import Message
 from actors.metrics import sealing
 from actors.metrics.buffer import Buffer, OnFull
 from actors.metrics.link import Link
 from actors.metrics.sender import Ask, Outcome, Part, Send, Sender, Settled, Warn, rejection_warning
+from actors.wire.messages import Message
 
 logger = logging.getLogger(__name__)
 

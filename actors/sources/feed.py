@@ -11,13 +11,13 @@ from typing import Final
 from actors import failpoints, wire
 from actors.checks import brief
 from actors.config.sources import SourceSettings
-from actors.messages import Message
 from actors.metrics.link import Link
 from actors.plain import Json
 from actors.sources.interface import Answer, Row, Source
 from actors.sources.rules import pause_s
 from actors.sources.state import VERSION, Known, Pending, SourcesState
 from actors.storage import UNAVAILABLE
+from actors.wire.messages import Message
 
 logger = logging.getLogger(__name__)
 

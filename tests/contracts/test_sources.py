@@ -15,7 +15,6 @@ from actors import failpoints, wire
 from actors.config.sources import FilesSettings, MlflowSettings, PrometheusSettings, SourceSettings, SqlSettings
 from actors.errors import NotConnectedError
 from actors.failpoints import FailpointError
-from actors.messages import Message
 from actors.replies import Ingested, ingested
 from actors.sources import kinds, mlflow, prometheus
 from actors.sources.feed import Feed
@@ -23,6 +22,7 @@ from actors.sources.interface import Answer, Row, SourceError
 from actors.sources.state import SourcesState
 from actors.storage import Store
 from actors.storage.sources import SOURCES, SourceShown, read_sources, source_streams
+from actors.wire.messages import Message
 
 STEPS = ("sources.read", "sources.took", "sources.committed", "sources.sent", "sources.settled")
 

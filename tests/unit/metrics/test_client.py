@@ -20,9 +20,9 @@ import pytest
 
 from actors import wire
 from actors.errors import WrongTypeError, WrongValueError
-from actors.messages import Message
 from actors.metrics import pump, sender
 from actors.metrics.client import Metrics
+from actors.wire.messages import Message
 from tests.speed import slow
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  the very thing that is refused

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors import messages, wire
+from actors import wire
 from actors.metrics import raw_events, sealing
-from actors.wire import checking, making, packing
+from actors.wire import checking, making, messages, packing
 
 NOW = 1_795_000_000.0
 GOOD = {"model_name": "m", "model_version": "v1", "timestamp": NOW, "accuracy": 0.9}

@@ -177,6 +177,6 @@ def connect(
     buffer_bytes: int = 64 * 2**20,
 ) -> System:
     """Join a running system from any process on its cluster; see `actors.system.connect`."""
-    from actors import system
+    from actors import system  # as above
 
     return system.connect(address=address, namespace=namespace, on_full=on_full, buffer_bytes=buffer_bytes)

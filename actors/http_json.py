@@ -46,7 +46,7 @@ class Http:
     def post(self, path: str, body: Mapping[str, object], *, method: str = "POST") -> Json:
         """Return the answer to a POST of JSON. HttpError."""
         headers = {**self._headers, "Content-Type": "application/json"}
-        request = urllib.request.Request(  # noqa: S310
+        request = urllib.request.Request(  # noqa: S310  as above
             f"{self._url}{path}", json.dumps(body).encode(), headers, method=method
         )
         return self._ask(request, path)
@@ -54,7 +54,7 @@ class Http:
     def _ask(self, request: urllib.request.Request, path: str) -> Json:
         where = f"{redacted(self._url)}{path}"
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:  # noqa: S310  as above
                 content = reply.read(MAX_BYTES + 1)
         except urllib.error.HTTPError as error:
             with error:

@@ -91,21 +91,21 @@ class System:
     @functools.cached_property
     def retrains(self) -> Retrains:
         """Retrain orders: `stream`, `trigger`, `silence`, `history`, ..."""
-        from actors.retraining.client import Retrains
+        from actors.retraining.client import Retrains  # as above
 
         return Retrains(BlockingPeers(self.namespace))
 
     @functools.cached_property
     def versions(self) -> Versions:
         """The versions of models: `history`, `promote`, `rollback`."""
-        from actors.metrics.versions import Versions
+        from actors.metrics.versions import Versions  # as above
 
         return Versions(BlockingPeers(self.namespace))
 
     @functools.cached_property
     def tuner(self) -> Tuning:
         """Hyper-parameter studies: `run`, ..."""
-        from actors.tuning.client import Tuning
+        from actors.tuning.client import Tuning  # as above
 
         return Tuning(self.namespace)
 
@@ -120,7 +120,7 @@ class System:
         Example:
             system.register(Pager(), name="pager")
         """
-        from actors.metrics import observer_host as observers
+        from actors.metrics import observer_host as observers  # as above
 
         observers.register(self.namespace, observer, name=name)
 
@@ -130,7 +130,7 @@ class System:
         Example:
             system.unregister(name="pager")
         """
-        from actors.metrics import observer_host as observers
+        from actors.metrics import observer_host as observers  # as above
 
         observers.unregister(self.namespace, name=name)
 

@@ -62,7 +62,7 @@ def check(*, file: str, model: tuple[str, ...], imports: bool, output: Output) -
 
 def told_settings(got: ModelSettings) -> dict[str, Any]:
     """Return what a model gets, as people write it."""
-    from actors.config import Duration, format_duration
+    from actors.config import Duration, format_duration  # 0.4 s; help does without
 
     budget = got.false_alarm_every
     return {
@@ -84,7 +84,7 @@ def told_settings(got: ModelSettings) -> dict[str, Any]:
 
 
 def _rule(rule: RetrainRule) -> dict[str, Any]:
-    from actors.config.values import format_budget, format_duration, format_price
+    from actors.config.values import format_budget, format_duration, format_price  # as above
 
     return {
         "when": rule.when,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from drivers import status
 from drivers.commands import DEFAULT_NAMESPACE, FAILED, FINE, cluster, group, peers, run, stored
 from drivers.output import Output
 
@@ -28,8 +29,6 @@ notify = group("notify", __doc__, examples=["visutility notify ls", "visutility 
 @cluster
 def ls(*, storage: str | None, address: str | None, namespace: str | None, output: Output) -> int:
     """List the receivers, with how each does, and the routes. Exits 1 where a receiver fails."""
-    from drivers import status
-
     told = status.read(address, namespace) if storage is None else status.read_store(storage)
     settings = _stored_settings(storage) if storage is not None else _running_settings(namespace)
     receivers: dict[str, Mapping[str, Any]] = told["receivers"]
@@ -71,7 +70,7 @@ def preview(*, episode: str, storage: str | None, address: str | None, namespace
     if storage is None:
         found = peers(address, namespace).call("notifier", "preview", {"subject": episode}, timeout_s=_PATIENCE_S)
     else:
-        from actors.notify.preview import read_url
+        from actors.notify.preview import read_url  # imports the store, 0.4 s
 
         found = read_url(storage, episode)
     for each in found:
@@ -85,7 +84,7 @@ def preview(*, episode: str, storage: str | None, address: str | None, namespace
 
 
 def _sent(receiver: str, file: str) -> str | None:
-    from actors.config import load
+    from actors.config import load  # 0.4 s; help does without
     from actors.notify import receivers, texts
     from actors.notify.notification import ReceiverError
     from actors.notify.preview import test_message
@@ -102,7 +101,7 @@ def _sent(receiver: str, file: str) -> str | None:
 
 
 def _routes(notify: NotifySettings) -> list[tuple[str, str, str]]:
-    from actors.config import format_duration
+    from actors.config import format_duration  # 0.4 s; help does without
 
     rows = []
     for route in notify.in_order():
@@ -117,7 +116,7 @@ def _routes(notify: NotifySettings) -> list[tuple[str, str, str]]:
 
 
 def _running_settings(namespace: str | None) -> Settings:
-    from actors.cluster import card, deployment, lifecycle
+    from actors.cluster import card, deployment, lifecycle  # imports Ray, 0.4 s
 
     known = card.read(namespace or DEFAULT_NAMESPACE)
     if known is None:
@@ -126,7 +125,7 @@ def _running_settings(namespace: str | None) -> Settings:
 
 
 def _stored_settings(storage: str) -> Settings:
-    from actors.config.stored import load_stored
+    from actors.config.stored import load_stored  # imports the store, 0.4 s
     from actors.storage import StoreReader
 
     with contextlib.closing(StoreReader(storage)) as store:

@@ -50,7 +50,7 @@ def digits(params: Mapping[str, float]) -> float:
 
 @cache
 def _digits() -> tuple[Any, Any]:
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # of the extra `demo`
 
     data = load_digits()
     return data.data[::3], data.target[::3]

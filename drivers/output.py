@@ -68,7 +68,7 @@ class Output:
         if not self.is_terminal:
             print(plain(text))
             return
-        from rich.text import Text
+        from rich.text import Text  # 0.02 s, which a pipe is spared
 
         self._console.print(Text(plain(text)))
 
@@ -115,6 +115,7 @@ class Output:
         if self.is_json or not self.moves:
             yield lambda _done: None
             return
+        # 0.04 s, which a pipe is spared.
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         bar = Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._console)
@@ -125,7 +126,7 @@ class Output:
     @contextmanager
     def live(self) -> Iterator[Callable[[Table], None]]:
         """Give a function that puts a new table in the place of the last; for a terminal only."""
-        from rich.live import Live
+        from rich.live import Live  # 0.02 s, which a pipe is spared
 
         with Live(console=self._console, auto_refresh=False) as screen:
             yield lambda table: screen.update(table, refresh=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -283,8 +284,6 @@ def _objective(target: str) -> Any:
 
 
 def _listed(studies: Sequence[Mapping[str, Any]], output: Output) -> int:
-    from datetime import datetime
-
     rows = [
         (
             study["name"],

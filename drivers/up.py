@@ -42,7 +42,7 @@ def up(*, file: str | None, cpus: int | None, dashboard: bool, page: bool, hold:
     """Begin with the configuration FILE, by default with the defaults, stored in ./visutility-data."""
     if hold:
         return _hold(file, cpus, dashboard=dashboard, page=page)
-    from actors import config
+    from actors import config  # 0.4 s; help does without
     from actors.cluster import connection
 
     if file is not None:
@@ -64,7 +64,7 @@ def up(*, file: str | None, cpus: int | None, dashboard: bool, page: bool, hold:
 
 def _start(file: str | None, namespace: str | None, *, page: bool) -> System:
     """Start the system or attach to it, with the page where that is asked for."""
-    from actors import config, system
+    from actors import config, system  # 1 s; help does without
     from actors.cluster import places
 
     if not page:

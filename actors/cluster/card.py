@@ -48,18 +48,18 @@ def read(namespace: str) -> Card | None:
 
 def claim(namespace: str, card: Card) -> Card:
     """Put `card` if there is none yet, and return the one that is there now."""
-    internal_kv._internal_kv_put(_key(namespace), _text(card), overwrite=False, namespace=_KV_NAMESPACE)  # noqa: SLF001
+    internal_kv._internal_kv_put(_key(namespace), _text(card), overwrite=False, namespace=_KV_NAMESPACE)  # noqa: SLF001  as above
     return read(namespace) or claim(namespace, card)
 
 
 def replace(namespace: str, card: Card) -> None:
     """Put `card`, whatever is there."""
-    internal_kv._internal_kv_put(_key(namespace), _text(card), overwrite=True, namespace=_KV_NAMESPACE)  # noqa: SLF001
+    internal_kv._internal_kv_put(_key(namespace), _text(card), overwrite=True, namespace=_KV_NAMESPACE)  # noqa: SLF001  as above
 
 
 def remove(namespace: str) -> None:
     """Forget the system of `namespace`."""
-    internal_kv._internal_kv_del(_key(namespace), namespace=_KV_NAMESPACE)  # noqa: SLF001
+    internal_kv._internal_kv_del(_key(namespace), namespace=_KV_NAMESPACE)  # noqa: SLF001  as above
 
 
 def elsewhere(address: str, namespace: str) -> Card | None:
@@ -76,7 +76,7 @@ def elsewhere(address: str, namespace: str) -> Card | None:
 
 
 def _print_elsewhere(address: str, namespace: str) -> None:
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # noqa: PLC0415 in the process that `elsewhere` makes
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # noqa: PLC0415  in the process that `elsewhere` makes
 
     value = GcsClient(address=address).internal_kv_get(_key(namespace), _KV_NAMESPACE, timeout=5.0)
     sys.stdout.write("" if value is None else value.decode())

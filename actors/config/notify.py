@@ -68,7 +68,7 @@ class QuietHours(Section):
     end: Annotated[str, AfterValidator(_time)] = Field(alias="to")
     """The end. A time before `from` is on the next day; the same time means a whole day."""
     days: Annotated[list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]], Field(min_length=1)] = Field(
-        default_factory=lambda: list(DAYS)  # type: ignore[arg-type]
+        default_factory=lambda: list(DAYS)  # type: ignore[arg-type]  # texts, not literals
     )
     """The days on which the quiet hours start."""
     zone: Annotated[str, AfterValidator(_zone)] = "UTC"

@@ -351,8 +351,9 @@ def _after_fork() -> None:
     forked()
     for metrics in list(_living):
         metrics._begin()  # noqa: SLF001  the locks and the thread of the parent are not ours
-        if isinstance(metrics._pump.link, RayLink):  # noqa: SLF001
-            metrics._pump.link.forked()  # noqa: SLF001
+        link = metrics._pump.link  # noqa: SLF001  as above
+        if isinstance(link, RayLink):
+            link.forked()
 
 
 def _at_exit() -> None:

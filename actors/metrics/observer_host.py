@@ -81,9 +81,9 @@ def make(target: str) -> MetricObserver:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"observer must be importable as module:Class, got {target!r}: {error}") from None
-    made = found() if isinstance(found, type) else found
+    made: MetricObserver = found() if isinstance(found, type) else found
     check_observer(made)
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def check_observer(observer: object) -> None:

@@ -209,6 +209,7 @@ class Routes:
             names = list(waiting)
             placed: Mapping[str, Place | Exception]
             try:
+                # A default argument, which a later round does not change, has no type for mypy.
                 placed = await self._store.do(lambda placements, names=names: placements.place(names))  # type: ignore[misc]
             except Exception as error:
                 if not isinstance(error, STORE_ERRORS):

@@ -23,7 +23,7 @@ from actors.cluster.store_thread import STORE_ERRORS, StoreThread, or_unavailabl
 from actors.config.notify import ReceiverSettings
 from actors.config.stored import load_stored
 from actors.notify import preview, receivers, texts
-from actors.notify.notification import Notification, Notifier, ReceiverError
+from actors.notify.notification import Notification, Notifier, ReceiverError, Told
 from actors.notify.rules.board import Outgoing
 from actors.notify.rules.routing import ways
 from actors.notify.state import NotifyState
@@ -182,6 +182,7 @@ class NotifierActor:
         try:
             for key, notification in some:
                 problem = await self._sent(name, notification)
+                # A default argument, which a later round does not change, has no type for mypy.
                 failures = await self._thread.do(lambda state, key=key, problem=problem: state.settle(key, problem))  # type: ignore[misc]
                 if problem is not None and problem.for_good:
                     logger.error("receiver %s refuses a message for good: %s", name, problem)
@@ -231,8 +232,8 @@ class NotifierActor:
         id_ = hashlib.sha256(happened["id"].encode()).hexdigest()[:32]
         problems = []
         for way in ways(happened, {}, self._settings.notify.in_order()):
-            told = {"happening": happened, "labels": {}}
-            message = Notification(id_, way.receiver, now_s, "critical", dict(way.group), [told], [])  # type: ignore[list-item]
+            told: Told = {"happening": happened, "labels": {}}
+            message = Notification(id_, way.receiver, now_s, "critical", dict(way.group), [told], [])
             problems.append(await self._sent(way.receiver, message))
         is_told = any(problem is None for problem in problems)
         self._trouble_at = now_s + (3600.0 if is_told else _TROUBLE_S)

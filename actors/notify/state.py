@@ -73,7 +73,8 @@ class NotifyState:
             rows = happenings.after(self._reader, self._seen, _AT_ONCE)
             for row in rows:
                 happened = {key: value for key, value in row.items() if key not in {"part", "number"}}
-                board.take(happened, self._labels_of(row["model"]), routes, self._resends, now.wall_s)  # type: ignore[arg-type]
+                labels = self._labels_of(row["model"])
+                board.take(happened, labels, routes, self._resends, now.wall_s)  # type: ignore[arg-type]  # its keys by the line above
             self._seen |= {row["part"]: row["number"] for row in rows}
             with self._reader.part(DISPATCHER).read() as connection:
                 silences = [silence for silence, _ in read_silences(connection)]

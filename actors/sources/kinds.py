@@ -42,19 +42,19 @@ def make(
     said = settings.expanded(os.environ if environment is None else environment)
     match said:
         case PrometheusSettings():
-            from actors.sources.prometheus import Prometheus
+            from actors.sources.prometheus import Prometheus  # each kind is imported by those who use it
 
             return Prometheus(said)
         case SqlSettings():
-            from actors.sources.sql import Sql
+            from actors.sources.sql import Sql  # as above
 
             return Sql(said)
         case FilesSettings():
-            from actors.sources.files import Files
+            from actors.sources.files import Files  # as above
 
             return Files(said)
         case MlflowSettings():
-            from actors.sources.mlflow import Mlflow
+            from actors.sources.mlflow import Mlflow  # as above
 
             return Mlflow(said)
         case MlflowRegistrySettings():

@@ -95,7 +95,7 @@ class _Package:
         return opened, self._opened_by
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # Ray ships it without types
     """Notes the modules that the pickle refers to, and those that the functions in it import when they run."""
 
     def __init__(self, file: io.BytesIO) -> None:

@@ -51,7 +51,7 @@ class Prepared:
 
     def run(self, begun: Callable[[], object] = lambda: None) -> None:
         """Serve until SIGINT or SIGTERM (in a main thread), or until `end` is called; `begun` is called once it listens."""
-        import uvicorn
+        import uvicorn  # the extra
 
         # A page's stream stays open: ending the server does not wait for browsers.
         settings = uvicorn.Config(
@@ -111,7 +111,7 @@ def prepared(
 def check(ui: UiSettings, environment: Mapping[str, str]) -> None:
     """Raise where a page of these settings cannot be served from here, as `prepared` would: no store is looked at."""
     check_extra()
-    from actors.ui import access
+    from actors.ui import access  # the extra
 
     access.from_settings(ui, environment, host=ui.host)
     with bound(ui.host, ui.port):
@@ -120,7 +120,7 @@ def check(ui: UiSettings, environment: Mapping[str, str]) -> None:
 
 def is_wanted(storage: str) -> bool:
     """Return whether the configuration of a store wants a page in the system."""
-    from actors.ui.backend import opened
+    from actors.ui.backend import opened  # the store; a system without a page does without
 
     with opened(storage) as backend:
         return backend.settings().ui.enabled

@@ -81,7 +81,7 @@ def demo(*, out: Path, quick: bool, days: int | None, trials: int | None, output
 
 def _settings(out: Path, trials: int | None) -> dict[str, Any]:
     """Give the configuration, with a fresh store under `out` that outlives the demo, to be looked at."""
-    from actors import config
+    from actors import config  # 0.4 s; help does without
 
     read: dict[str, Any] = config.read_yaml(CONFIGURATION.read_text(encoding="utf-8"), CONFIGURATION.name)
     store = out.resolve() / "store"
@@ -128,7 +128,7 @@ def _told(version: Version) -> str:
 
 def _figures(started: System, year: Year) -> dict[str, Any]:
     """Give all that was found as plain values."""
-    from drivers.demo import flight_year
+    from drivers.demo import flight_year  # extras
     from drivers.demo import flights as fl
 
     served = year.served
@@ -161,7 +161,7 @@ def _version(started: System, version: Version) -> dict[str, Any]:
 
 
 def _months(year: Year) -> Iterator[dict[str, Any]]:
-    from drivers.demo import flights as fl
+    from drivers.demo import flights as fl  # extras
 
     edges = [fl.day(sum((31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[:month])) for month in range(1, 13)]
     names = ("Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -181,7 +181,7 @@ def _write(out: Path, figures: Mapping[str, Any]) -> None:
 
 
 def _report(figures: Mapping[str, Any], out: Path, output: Output) -> None:
-    from drivers.demo import flight_year
+    from drivers.demo import flight_year  # extras
 
     pairs = [f"{metric}_{which}" for metric in ("auc", "log_loss", "accuracy") for which in ("static", "closed_loop")]
     both = ("static", "closed loop")

@@ -15,6 +15,7 @@ import click
 
 from drivers.commands import DEFAULT_NAMESPACE, FINE, cluster, command, labelled, run, stored, written
 from drivers.output import Output
+from drivers.status import selector
 
 
 @command(
@@ -53,7 +54,6 @@ def report(
     from actors.config.values import parse_duration  # imports the schema, 0.2 s; help does without
     from actors.storage import StoreReader  # imports the store, 0.4 s
     from drivers.report import facts, page, printing
-    from drivers.status import selector
 
     period_s = None if since is None else parse_duration(since)
     browser = None if pdf is None else printing.browser()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ CLASS_LINES, FUNCTION_LINES, FILE_LINES = 300, 60, 500
 MOST_IGNORED = {"actors": 120, "drivers": 14}
 # Mappings with keys that nobody can list have a name that says why (actors.plain); left are mostly signatures of other tools.
 MOST_BARE = 50
+# What a comment says to tools, and not to a reader.
+MARK = re.compile(r"# (?:noqa: [A-Z]+[0-9]+(?:, [A-Z]+[0-9]+)*|type: ignore\[[^]]*\])")
 
 
 def sources() -> Iterator[tuple[str, str]]:
@@ -51,6 +54,39 @@ def test_negative_control_what_is_too_long_is_found() -> None:
 def test_a_mapping_of_anything_has_a_name_that_says_why() -> None:
     bare = [f"{name}: {line}" for name, line in lines_of("actors") if "dict[str, Any]" in line]
     assert len(bare) <= MOST_BARE, "\n".join(bare)
+
+
+def unexplained(name: str, source: str) -> Iterator[str]:
+    """Yield the imports inside functions of which no comment says what they cost, or which extra they are of.
+
+    One comment serves imports that follow each other: on a line of theirs, or above them.
+    """
+    lines = source.splitlines()
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        imports = [node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+        explained = False
+        before = 0
+        for node in sorted(imports, key=lambda each: each.lineno):
+            here = range(node.lineno - 1, node.end_lineno or node.lineno)
+            explained = (explained and node.lineno - before <= 2) or lines[node.lineno - 2].lstrip().startswith("#")
+            explained = explained or any(MARK.sub("", "".join(lines[number].partition("#")[1:])).strip("# ") for number in here)
+            before = node.end_lineno or node.lineno
+            if not explained:
+                yield f"{name}:{node.lineno}: {lines[node.lineno - 1].strip()}"
+
+
+def test_an_import_inside_a_function_says_what_it_costs_or_which_extra_it_is_of() -> None:
+    found = [line for name, source in sources() for line in unexplained(name, source)]
+    assert found == [], "\n".join(found)
+
+
+def test_negative_control_an_import_without_a_reason_is_found() -> None:
+    assert len(list(unexplained("a.py", "def f():\n    import a\n"))) == 1
+    assert len(list(unexplained("a.py", "def f():\n    import a  # noqa: PLC0415\n"))) == 1
+    assert list(unexplained("a.py", "def f():\n    import a  # noqa: PLC0415  an extra\n    import b\n")) == []
+    assert list(unexplained("a.py", "def f():\n    # 0.4 s\n    import a\n")) == []
 
 
 def test_the_tools_are_told_to_ignore_little() -> None:

@@ -33,15 +33,15 @@ def make(settings: ReceiverSettings, environment: Mapping[str, str] | None = Non
     said = settings.expanded(known)
     match said:
         case AlertmanagerSettings():
-            from actors.notify.receivers.alertmanager import Alertmanager
+            from actors.notify.receivers.alertmanager import Alertmanager  # each kind is imported by those who use it
 
             return Alertmanager(said)
         case AppriseSettings():
-            from actors.notify.receivers.apprise import Apprise
+            from actors.notify.receivers.apprise import Apprise  # as above
 
             return Apprise(said)
         case WebhookReceiverSettings():
-            from actors.notify.receivers.webhook import Webhook
+            from actors.notify.receivers.webhook import Webhook  # as above
 
             return Webhook(said, _secret(said, known))
         case CustomReceiverSettings():

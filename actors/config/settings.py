@@ -37,12 +37,14 @@ from actors.config.seasons import Season, written_season
 from actors.config.sources import SourceSettings
 from actors.config.ui import UiSettings
 from actors.config.values import Duration
+from actors.drift import usual_direction
 from actors.plain import Json
 
 Direction = Literal["up", "down", "both"]
+DirectionFrom = Literal["configuration", "name", "unknown name", "limits"]
 
-# Lower is worse for these; of any other number we do not know which way is bad.
-_LOWER_IS_WORSE: Final = frozenset({"accuracy", "precision", "recall"})
+# A detector whose options already say which way is bad: a direction by the name would silence one of its limits.
+_OF_LIMITS: Final = frozenset({"threshold"})
 
 
 class _Watch(BaseModel):
@@ -53,8 +55,9 @@ class _Watch(BaseModel):
     detector: Annotated[str, Field(min_length=1)] | None = None
     """The name of the detector (default: `default`)."""
     direction: Direction | None = None
-    """The direction of change that raises an alarm: `down`, `up` or `both`. Default: `down` for accuracy, precision and recall,
-    else `both`.
+    """The direction of change that raises an alarm: `down`, `up` or `both`. Default: the one in which a metric of this
+    name gets worse (`down` for val_auc, `up` for p95_latency_ms); `both` for a name that is not in the table, and for the
+    detector `threshold`, whose limits say it.
     """
     season: SeasonEntry = None
     """A calendar pattern that is not drift: `day`, `week` or `{period: 12h, zone: Europe/Berlin}`, by each event's own time
@@ -210,6 +213,7 @@ class WatchSettings:
     direction: Direction
     options: Mapping[str, Any]
     season: Season | None = None
+    direction_from: DirectionFrom = field(default="configuration", compare=False)
 
     def written(self) -> Json:
         """Return it as the configuration writes it."""
@@ -238,7 +242,7 @@ class ModelSettings:
 
 # Merged key by key over the layers; any other value comes from the most specific layer that has it.
 MERGED: Final = frozenset({"watch", "retrain", "promotion", "labels"})
-BUILT_IN: Final = ModelEntry(watch={"accuracy": _Watch(detector="default", direction="down")})
+BUILT_IN: Final = ModelEntry(watch={"accuracy": _Watch(detector="default")})
 
 
 def _matching(names: Mapping[str, object], model: str) -> list[str]:
@@ -256,13 +260,14 @@ def _specificity(model: str) -> Callable[[str], tuple[bool, int]]:
 def merged_watch(layers: list[ModelEntry]) -> dict[str, WatchSettings]:
     """Return the watched metrics under all `layers`, the least specific first."""
     watch: dict[str, WatchSettings] = {}
+    written: dict[str, Direction] = {}
     for layer in layers:
         for metric, said in layer.watch.items():
             if said is None:
                 watch.pop(metric, None)
+                written.pop(metric, None)
                 continue
-            usual: Direction = "down" if metric in _LOWER_IS_WORSE else "both"
-            below = watch.get(metric, WatchSettings("default", usual, {}))
+            below = watch.get(metric, WatchSettings("default", "both", {}))
             detector = said.detector or below.detector
             options = dict(below.options) if detector == below.detector else {}
             season = below.season
@@ -272,5 +277,17 @@ def merged_watch(layers: list[ModelEntry]) -> dict[str, WatchSettings]:
                 if isinstance(said.season, int):
                     options["season"] = said.season
             options |= said.model_extra or {}
-            watch[metric] = WatchSettings(detector, said.direction or below.direction, options, season)
-    return watch
+            watch[metric] = WatchSettings(detector, "both", options, season)
+            if said.direction is not None:
+                written[metric] = said.direction
+    return {metric: _directed(metric, each, written.get(metric)) for metric, each in watch.items()}
+
+
+def _directed(metric: str, watch: WatchSettings, written: Direction | None) -> WatchSettings:
+    """Return `watch` in the direction that is written, else in the usual one of the metric's name."""
+    if written is not None:
+        return replace(watch, direction=written, direction_from="configuration")
+    if watch.detector in _OF_LIMITS:
+        return replace(watch, direction="both", direction_from="limits")
+    usual = usual_direction(metric)
+    return replace(watch, direction=usual, direction_from="unknown name" if usual == "both" else "name")

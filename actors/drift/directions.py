@@ -4,6 +4,7 @@ The names are those of scikit-learn's scorers and what training libraries and se
 table does not know is watched both ways.
 """
 
+import functools
 import re
 
 from actors.drift.interface import Direction
@@ -63,6 +64,8 @@ _NUMBER = re.compile(r"\d+|p\d{1,3}|at|k")  # recall_at_5, top_5_accuracy, laten
 _UNIT = re.compile(r"_(ms|us|ns|s|sec|seconds|millis|pct|percent)$")
 
 
+# A status or a reload asks for each metric of thousands of models: 5 to 15 us without the cache.
+@functools.lru_cache(maxsize=4096)
 def usual_direction(metric: str) -> Direction:
     """Return in which direction a metric of this name gets worse; "both" where the name does not say.
 

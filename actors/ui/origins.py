@@ -9,8 +9,14 @@ from typing import Any, Final, NamedTuple
 from actors.config import Settings, document
 from actors.config.settings import MERGED
 from actors.config.values import Duration, format_duration
+from actors.drift import usual_direction
 
 BUILT_IN: Final = "built in"
+_DIRECTION_FROM: Final = {
+    "name": "the metric's name",
+    "unknown name": "no table has the metric's name",
+    "limits": "the limits of the detector",
+}
 _SHOWN: Final = ("false_alarm_every", "cooldown_s", "expect_every_s", "pinned_version", "dry_run")
 
 
@@ -48,9 +54,29 @@ def origins(settings: Settings, model: str) -> list[Origin]:
         key = name.removesuffix("_s")
         said.setdefault(key, (_written(getattr(got, name), seconds=name.endswith("_s")), BUILT_IN))
     for metric, each in got.watch.items():
-        if not any(path == f"watch.{metric}" or path.startswith(f"watch.{metric}.") for path in said):
-            said[f"watch.{metric}"] = (f"{each.detector}, {each.direction}", BUILT_IN)
+        path = f"watch.{metric}"
+        said.setdefault(f"{path}.detector", (each.detector, BUILT_IN))
+        if each.direction_from != "configuration":
+            said[f"{path}.direction"] = (each.direction, _DIRECTION_FROM[each.direction_from])
     return [Origin(path, *said[path]) for path in sorted(said)]
+
+
+def directions(settings: Settings, model: str) -> list[Origin]:
+    """Return the direction of each watched metric of `model`, and of the retrain rule's, with what says it.
+
+    >>> from actors import config
+    >>> settings = config.parse({"defaults": {"watch": {"accuracy": None, "val_loss": {}}}}, "file")
+    >>> [tuple(each) for each in directions(settings, "fraud")]
+    [('val_loss', 'up', "the metric's name"), ('accuracy', 'down', "the retrain rule: the metric's name")]
+    """
+    got = settings.for_model(model)
+    entries = {each.setting: each.entry for each in origins(settings, model)}
+    found = [Origin(metric, each.direction, entries[f"watch.{metric}.direction"]) for metric, each in got.watch.items()]
+    if got.retrain.metric not in got.watch:
+        usual = usual_direction(got.retrain.metric)
+        why = _DIRECTION_FROM["unknown name" if usual == "both" else "name"]
+        found.append(Origin(got.retrain.metric, usual, f"the retrain rule: {why}"))
+    return found
 
 
 def _replace_watch(said: dict[str, tuple[str, str]], path: str, watched: Mapping[str, Any] | None) -> None:

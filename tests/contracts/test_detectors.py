@@ -124,6 +124,20 @@ def test_bad_values_are_refused_and_change_nothing(kind: Any, bad: Any) -> None:
     assert detector.state() == before
 
 
+@pytest.mark.parametrize(("direction", "level"), [("down", 1.0), ("up", 0.5)])
+def test_a_state_that_was_learned_in_both_directions_goes_on_in_one(kind: Any, direction: str, level: float) -> None:
+    """So that an upgrade or a reload which gives a metric its direction keeps what a running detector knows."""
+    old, new = make(kind), create(kind.split(",")[0], **{**OPTIONS[kind], "direction": direction})
+    old.update(stream(kind, 600, seed=3))
+    new.restore(old.state())
+    assert [new.progress()[key] for key in ("seen", "n_baseline", "baseline")] == [
+        old.progress()[key] for key in ("seen", "n_baseline", "baseline")
+    ]
+    better = np.full(40, level if kind not in MISSES else 1.0 if direction == "down" else 0.0)
+    found = new.update(better)
+    assert kind.endswith("with spread") or found == []  # the spread is watched either way
+
+
 @pytest.mark.parametrize("n", [0, 1, 49, 50, 333, 5000])
 def test_it_resumes_identically_from_its_saved_state(kind: Any, n: int) -> None:
     if kind == "river:KSWIN" and n > 1000:

@@ -8,6 +8,7 @@ inherits from the version before. Which orders there are is the episodes' busine
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NotRequired, TypedDict
@@ -70,7 +71,9 @@ class RetrainWatch:
         rule, promotion = settings.retrain, settings.promotion
         self._rule = rule
         watched = settings.watch.get(rule.metric)
-        self._errors = (usual_direction(rule.metric) if watched is None else watched.direction) == "up"
+        # `both` asks for alarms in both directions; which one is worse it does not say.
+        either = watched is None or watched.direction == "both"
+        self._errors = (usual_direction(rule.metric) if watched is None or either else watched.direction) == "up"
         versions = None if memory is None else memory["versions"]
         if versions is None:
             before = Versions()
@@ -350,13 +353,26 @@ class RetrainWatch:
             if live is not None:
                 self._begin_rule(live)
             return
-        self._judging = Judging(memory["payback"], memory["awaited"])
+        if self._is_turned():  # errors are no hits any more: what was lost until now was counted the wrong way round
+            standing = self._standing
+            self._standing = None if standing is None else {**standing, "value": 1.0 - standing["value"]}
+        else:
+            self._judging = Judging(memory["payback"], memory["awaited"])
         self._shortfall = self._made()
         if self._shortfall is not None and memory["rule"] is not None:
             with contextlib.suppress(ValueError):  # of another build: the rule begins again
                 self._shortfall.restore(memory["rule"])
             if self._rule.budget is not None and memory["shown"]["price"] is not None:
                 self._shortfall.price = memory["shown"]["price"]
+
+    def _is_turned(self) -> bool:
+        """Whether the standing promise was noted with errors for hits: by a build that took no direction from a name."""
+        standing = self._standing
+        own = None if standing is None else self._promises.get(standing["version"])
+        if standing is None or own is None or self._rule.metric not in own["values"]:
+            return False
+        hits = self._as_hits(own["values"][self._rule.metric])
+        return not math.isclose(standing["value"], hits) and math.isclose(standing["value"], 1.0 - hits)
 
 
 def _runs(batch: Batch, ok: Bools | None, skip: int) -> Iterator[tuple[str, Indices]]:

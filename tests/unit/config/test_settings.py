@@ -255,9 +255,36 @@ class TestWhatAModelGets:
         assert settings.for_model("same").watch["accuracy"].options == {"window": 100, "z_threshold": 4.0}
         assert settings.for_model("other").watch["accuracy"] == WatchSettings("default", "down", {})
 
-    def test_lower_is_worse_for_the_three_scores_and_unknown_for_the_rest(self) -> None:
-        watch = read("defaults: {watch: {precision: {}, latency_ms: {}}}").for_model("m").watch
-        assert (watch["precision"].direction, watch["latency_ms"].direction) == ("down", "both")
+    def test_a_direction_that_no_entry_says_is_that_of_the_name(self) -> None:
+        watch = read("defaults: {watch: {precision: {}, latency_ms: {}, val_auc: {}, page_views: {}}}").for_model("m").watch
+        assert {metric: (each.direction, each.direction_from) for metric, each in watch.items()} == {
+            "accuracy": ("down", "name"),
+            "precision": ("down", "name"),
+            "latency_ms": ("up", "name"),
+            "val_auc": ("down", "name"),
+            "page_views": ("both", "unknown name"),
+        }
+
+    def test_a_direction_in_an_entry_is_taken_as_it_is_until_another_says_one(self) -> None:
+        settings = read(
+            """
+            defaults: {watch: {loss: {direction: both}, auc: {direction: up}}}
+            models:
+              m*: {watch: {auc: {detector: cusum}}}
+              mm: {watch: {loss: null}}
+              mmm: {watch: {loss: {direction: down}}}
+            """
+        )
+        got = {name: settings.for_model(name).watch for name in ("m", "mm", "mmm")}
+        assert {name: each["auc"].direction for name, each in got.items()} == {"m": "up", "mm": "up", "mmm": "up"}
+        assert (got["m"]["loss"].direction, got["m"]["loss"].direction_from) == ("both", "configuration")
+        assert "loss" not in got["mm"]
+        assert got["mmm"]["loss"].direction == "down"
+
+    def test_limits_say_which_side_is_bad_and_no_name_silences_one(self) -> None:
+        said = "{watch: {latency_ms: {detector: threshold, lower: 1, upper: 90}, accuracy: {detector: threshold, upper: 0.99}}}"
+        watch = read(f"defaults: {said}").for_model("m").watch
+        assert {(each.direction, each.direction_from) for each in watch.values()} == {("both", "limits")}
 
     def test_a_handler_is_replaced_whole(self) -> None:
         settings = read(

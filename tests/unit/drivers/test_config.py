@@ -37,3 +37,28 @@ def test_config_check_finds_what_a_launch_would(tmp_path: Path, capsys: pytest.C
     assert "must have NOT_SET" in json.loads(capsys.readouterr().out)["notes"][0]
     assert config.main(["check", str(path), "--import"]) == USAGE
     assert "nowhere:f cannot be imported here" in capsys.readouterr().err
+
+
+def test_config_check_shows_which_way_each_metric_gets_worse_and_what_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "visutility.yaml"
+    path.write_text(
+        "defaults: {watch: {val_auc: {}}, retrain: {metric: rmse}}\n"
+        "models: {fraud-*: {watch: {page_views: {}, p95_latency_ms: {direction: both}}}}"
+    )
+    assert config.main(["check", str(path), "-o", "json"]) == FINE
+    told = json.loads(capsys.readouterr().out)["directions"]
+    name, rule = "the metric's name", "the retrain rule: the metric's name"
+    usual = [("accuracy", "down", name), ("val_auc", "down", name)]
+    fraud = [("page_views", "both", "no table has the metric's name"), ("p95_latency_ms", "both", "models.fraud-*")]
+    expected = {"any other model": usual, "fraud-*": usual + fraud}
+    assert told == [
+        {"model": model, "metric": metric, "direction": direction, "from": why}
+        for model, rows in expected.items()
+        for metric, direction, why in [*rows, ("rmse", "up", rule)]
+    ]
+    assert config.main(["check", str(path), "--model", "fraud-eu"]) == FINE
+    printed = capsys.readouterr().out
+    assert "no table has the metric's name" in printed
+    assert "any other model" not in printed

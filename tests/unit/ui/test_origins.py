@@ -46,3 +46,13 @@ def test_null_ends_a_watch_and_another_detector_drops_the_options_of_the_one_bef
     ended = found({"fraud-*": {"watch": watched}, "fraud-eu": {"watch": {"accuracy": None}}})
     assert [name for name in ended if name.startswith("watch.")] == ["watch.accuracy"]
     assert ended["watch.accuracy"] == ("null", "models.fraud-eu")
+
+
+def test_a_direction_comes_from_the_entry_that_says_it_or_from_the_name() -> None:
+    told = found({"fraud-*": {"watch": {"loss": {}, "recall": {"direction": "both"}}}})
+    assert told["watch.loss.direction"] == ("up", "the metric's name")
+    assert told["watch.recall.direction"] == ("both", "models.fraud-*")
+    assert (told["watch.accuracy.direction"], told["watch.accuracy.detector"]) == (
+        ("down", "the metric's name"),
+        ("default", "built in"),
+    )

@@ -219,6 +219,28 @@ def test_a_promise_survives_its_row() -> None:
         unpacked(msgpack.packb({"v": 1}))
 
 
+def test_errors_by_the_name_of_the_metric_are_no_hits_whatever_directions_alarm() -> None:
+    for watched in ({}, {"direction": "both"}):
+        watch = RetrainWatch(settings_of({"price": 25, "metric": "error_rate"}, watch={"error_rate": watched}))
+        watch.promise(Promise("v1", {"error_rate": 0.2}, 2500.0, "cross_validation"))
+        watch.take(batch([40], metric="error_rate"), None, 0)
+        assert watch.shown()["promised"] == 0.8
+
+
+def test_a_promise_that_an_older_build_noted_with_errors_for_hits_is_turned_round() -> None:
+    rule = {"price": 25, "metric": "error_rate"}
+    old = RetrainWatch(settings_of(rule, watch={"error_rate": {"direction": "down"}}))  # what `both` came to there
+    old.promise(Promise("v1", {"error_rate": 0.2}, 2500.0, "cross_validation"))
+    old.take(batch([20, 20], metric="error_rate"), None, 0)
+    assert old.shown()["promised"] == 0.2
+    memory = tables.unpack(tables.pack(old.memory()))
+    for _ in range(2):  # once, and never again
+        new = RetrainWatch(settings_of(rule, watch={"error_rate": {}}), memory)
+        assert (new.shown()["promised"], new.shown()["lost"]) == (0.8, 0.0)
+        memory = tables.unpack(tables.pack(new.memory()))
+    assert pays(new.take(batch([70, 70], metric="error_rate", at=10.0), None, 0))
+
+
 def test_of_more_promises_than_are_kept_the_oldest_of_versions_that_nobody_has_seen_go_first() -> None:
     watch = watch_with()
     watch.take(batch([174]), None, 0)  # v1 is live

@@ -356,6 +356,7 @@ class RetrainWatch:
         if self._is_turned():  # errors are no hits any more: what was lost until now was counted the wrong way round
             standing = self._standing
             self._standing = None if standing is None else {**standing, "value": 1.0 - standing["value"]}
+            self._standings = {}
         else:
             self._judging = Judging(memory["payback"], memory["awaited"])
         self._shortfall = self._made()
@@ -368,11 +369,13 @@ class RetrainWatch:
     def _is_turned(self) -> bool:
         """Whether the standing promise was noted with errors for hits: by a build that took no direction from a name."""
         standing = self._standing
-        own = None if standing is None else self._promises.get(standing["version"])
-        if standing is None or own is None or self._rule.metric not in own["values"]:
+        if standing is None:
             return False
-        hits = self._as_hits(own["values"][self._rule.metric])
-        return not math.isclose(standing["value"], hits) and math.isclose(standing["value"], 1.0 - hits)
+        metric, own = self._rule.metric, self._promises.get(standing["version"])
+        now, turned = (held_to(standing["version"], own, metric, errors=errors) for errors in (self._errors, not self._errors))
+        if now is None or turned is None:
+            return False
+        return math.isclose(standing["value"], turned["value"]) and not math.isclose(standing["value"], now["value"])
 
 
 def _runs(batch: Batch, ok: Bools | None, skip: int) -> Iterator[tuple[str, Indices]]:

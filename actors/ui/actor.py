@@ -57,10 +57,11 @@ class Page:
         return reply
 
     async def reload(self) -> Reloaded:
-        """Read the configuration again: the page ends and begins anew."""
+        """Read the configuration again: the page ends and begins anew. The reply comes once it serves, or knows why not."""
         self._answered.clear()
         self._again.set()
         self._end()
+        await asyncio.to_thread(self._answered.wait, _READY_S)
         return {"status": "reloaded"}
 
     def _begun(self) -> None:

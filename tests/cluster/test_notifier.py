@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from actors import failpoints as points
+from actors import happenings
+from actors.storage import StoreReader
 from actors.system import System
 from tests.cluster.waiting import eventually
 from tests.server import Server, reply
@@ -49,8 +52,16 @@ def drift(system: System, model: str) -> None:
     system.metrics.log_batch({"accuracy": np.clip(rng.normal(levels, 0.01), 0, 1)}, model=model, version="1")
 
 
+def downs(url: str) -> list[tuple[str | None, str | None]]:
+    reader = StoreReader(url)
+    try:
+        return [(row["subject"], row["comment"]) for row in happenings.newest(reader) if row["kind"] == "actor_down"]
+    finally:
+        reader.close()
+
+
 def test_a_notifier_that_is_killed_at_every_step_tells_every_alarm_once(
-    start: Callable[..., System], failpoints: Path, inbox: Inbox
+    start: Callable[..., System], settings: dict[str, Any], failpoints: Path, inbox: Inbox
 ) -> None:
     route = {"receivers": ["hook"], "group_by": ["model"], "group_wait": 0, "kinds": ["alarm"]}
     notify = {"receivers": {"hook": {"kind": "webhook", "url": inbox.url}}, "routes": [route]}
@@ -70,6 +81,7 @@ def test_a_notifier_that_is_killed_at_every_step_tells_every_alarm_once(
         eventually(lambda: sorted(inbox.models()) == sorted(told), f"the alarm after {step} is told once")
     seen = system.status()["receivers"]["hook"]
     assert (seen["state"], seen["lost"], seen["waiting"]) == ("ok", 0, 0)
+    eventually(lambda: ("notifier", "its process ended and was restarted by Ray") in downs(settings["storage"]), "it is told")
 
     system.reload({"notify": {"receivers": notify["receivers"], "routes": [route | {"models": "last"}]}})
     drift(system, "not told")

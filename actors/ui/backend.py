@@ -234,9 +234,12 @@ class StoreBackend:
             return tuner_tables.read_studies(connection)
 
     def study(self, name: str) -> StudySummary:
-        """Return the summary of a study. KeyError: no such study."""
+        """Return the summary of a study, by its name or its id. KeyError: no such study."""
         with self._store.part(TUNER).read() as connection:
             row = tuner_tables.read_study(connection, name)
+            if row is None:  # an order knows the id of its study
+                known = next((each["name"] for each in tuner_tables.read_studies(connection) if each["study"] == name), None)
+                row = None if known is None else tuner_tables.read_study(connection, known)
             if row is None:
                 raise KeyError(f"study must be one of this store, got {name!r}")
             return tuner_tables.read_summary(connection, row)

@@ -39,15 +39,20 @@ def series(request: Request) -> Response:
     found = backend.series(name)
     seen = backend.model(name)
     episodes = backend.episodes(name, 50)
+    watch = backend.settings().for_model(name).watch
     metrics = {}
     for metric, points in found["metrics"].items():
-        progress = next(
-            (each["metrics"][metric] for each in reversed(seen["versions"].values()) if metric in each["metrics"]), None
+        version, progress = next(
+            ((of, each["metrics"][metric]) for of, each in reversed(seen["versions"].items()) if metric in each["metrics"]),
+            (None, None),
         )
+        options = watch[metric].options if metric in watch else {}
         metrics[metric] = {
             **points,
             "watched": progress is not None,
+            "version": version,
             "baseline": None if progress is None else progress["baseline"],
+            "bounds": [options[bound] for bound in ("lower", "upper") if isinstance(options.get(bound), int | float)],
             "alarms": list(_alarms(episodes, metric, points)),
         }
     orders = [{"id": each["id"], "at": each["requested_at"], "state": each["state"]} for each in backend.orders(name, limit=50)]

@@ -22,6 +22,7 @@ _ENVIRONMENT: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_LONG_S: Final = 60 * 86400.0
 _SPARK_WIDTH: Final = 96.0
 _SPARK_HEIGHT: Final = 22.0
 
@@ -50,14 +51,16 @@ def backend(request: Request) -> Backend:
 
 
 def ago(at: float | None, now: float) -> str:
-    """Say how long ago, in one unit.
+    """Say how long ago, in one unit; the day, where that is longer than two months.
 
-    >>> ago(0.0, 125.0), ago(None, 1.0)
-    ('2 min ago', 'never')
+    >>> ago(0.0, 125.0), ago(None, 1.0), ago(1382228940.0, 1795000000.0)
+    ('2 min ago', 'never', '2013-10-20')
     """
     if not at:
         return "never" if at is None else _span(now) + " ago"
     passed = now - at
+    if passed >= _LONG_S:
+        return time.strftime("%Y-%m-%d", time.gmtime(at))
     return "now" if abs(passed) < 1 else f"{_span(passed)} ago" if passed > 0 else f"in {_span(-passed)}"
 
 

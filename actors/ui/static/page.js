@@ -60,11 +60,20 @@
       if (told.baseline != null) {
         const y = u.valToPos(told.baseline, "y", true);
         ctx.strokeStyle = css("--good"); ctx.setLineDash([6 * ratio, 4 * ratio]); ctx.lineWidth = 1.5 * ratio;
+        // The baseline of one version: drawn from where that version begins.
+        const from = Math.max(bbox.left, u.valToPos(told.times[Math.max(0, told.versions.indexOf(told.version))] ?? 0, "x", true));
+        ctx.beginPath(); ctx.moveTo(from, y); ctx.lineTo(bbox.left + bbox.width, y); ctx.stroke();
+      }
+      for (const bound of told.bounds) {
+        const y = u.valToPos(bound, "y", true);
+        ctx.strokeStyle = css("--bad"); ctx.setLineDash([2 * ratio, 3 * ratio]); ctx.lineWidth = ratio;
         ctx.beginPath(); ctx.moveTo(bbox.left, y); ctx.lineTo(bbox.left + bbox.width, y); ctx.stroke();
       }
       let before = null;
       told.versions.forEach((v, i) => { if (v !== before) { upright(told.times[i], css("--learn"), [2, 3], v, 0); before = v; } });
-      for (const a of told.alarms) upright(a.at, css("--bad"), [], "\u25b2 alarm", -1);
+      // Labels that would run into each other are their sign alone.
+      let last = Infinity;
+      for (const a of [...told.alarms].sort((a, b) => b.at - a.at)) { const at = u.valToPos(a.at, "x", true), wide = last - at > 64 * ratio; upright(a.at, css("--bad"), [], wide ? "\u25b2 alarm" : "\u25b2", -1); last = at; }
       for (const o of orders) upright(o.at, css("--accent"), [5, 3], "order " + o.state, 2);
       ctx.restore();
     } } });
@@ -83,7 +92,7 @@
     if (only && told.metrics[only]) names = [only];
     names.slice(0, 12).forEach((name) => {
       const m = told.metrics[name], box = el("div", null, "chart"), title = el("h3");
-      title.append(el("bdi", name), el("span", m.baseline == null ? (m.watched ? "" : "  not watched") : `  baseline ${m.baseline.toPrecision(4)} (dashed), ${m.alarms.length} ${m.alarms.length === 1 ? "alarm" : "alarms"}`, "quiet"));
+      title.append(el("bdi", name), el("span", m.baseline == null ? (m.watched ? "" : "  not watched") : `  baseline of ${m.version} ${m.baseline.toPrecision(4)} (dashed), ${m.bounds.length ? `bounds ${m.bounds.join(", ")} (dotted), ` : ""}${m.alarms.length} ${m.alarms.length === 1 ? "alarm" : "alarms"}`, "quiet"));
       box.append(title); place.append(box);
       /* A chart is a picture to a screen reader; its numbers are in the tables below. */
       box.setAttribute("role", "group"); box.setAttribute("aria-label", `${name} over time, ${m.alarms.length} alarms`);
@@ -91,7 +100,7 @@
       const sorted = { ...m, times: order.map((i) => m.times[i]), versions: order.map((i) => m.versions[i]) };
       const raw = order.map((i) => m.values[i]);
       const u = put(box, { height: only ? 280 : 220, cursor: { sync: { key: "model" }, drag: { x: true, y: false } }, plugins: [marks(sorted, told.orders)], axes: timed(),
-        scales: { x: { time: true }, y: { range: (_u, low, high) => { const all = m.baseline == null ? [low, high] : [Math.min(low, m.baseline), Math.max(high, m.baseline)]; const pad = (all[1] - all[0] || 0.1) * 0.08; return [all[0] - pad, all[1] + pad]; } } },
+        scales: { x: { time: true }, y: { range: (_u, low, high) => { const more = [m.baseline, ...m.bounds].filter((v) => v != null), all = [Math.min(low, ...more), Math.max(high, ...more)]; const pad = (all[1] - all[0] || 0.1) * 0.08; return [all[0] - pad, all[1] + pad]; } } },
         series: [{ value: `${DAY} ${MINUTE}:{ss}` }, { label: name, stroke: css("--accent"), width: 1.4, points: { show: raw.length < 60, size: 4 } }] }, [sorted.times, smooth ? smoothed(raw) : raw]);
       if (!range && only && around && sorted.times.length > 1) {
         const at = sorted.times.findIndex((t) => t >= around), from = Math.max(0, at - 120), to = Math.min(sorted.times.length - 1, at + 80);
@@ -113,7 +122,8 @@
     const line = done.map((t) => (best = best == null ? t.value : better(best, t.value)));
     const winner = done.find((t) => t.value === best);
     place.append(box);
-    put(box, { height: 220, scales: { x: { time: false } }, series: [{ label: "trial" }, { label: "value", stroke: css("--accent"), paths: () => null, points: { show: true, size: 5, fill: css("--accent") } }, { label: "best so far", stroke: css("--bad"), width: 2, points: { show: false } }] }, [done.map((t) => t.id), done.map((t) => t.value), line]);
+    const counted = axes(); counted[0].incrs = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
+    put(box, { height: 220, axes: counted, scales: { x: { time: false } }, series: [{ label: "trial" }, { label: "value", stroke: css("--accent"), paths: () => null, points: { show: true, size: 5, fill: css("--accent") } }, { label: "best so far", stroke: css("--bad"), width: 2, points: { show: false } }] }, [done.map((t) => t.id), done.map((t) => t.value), line]);
     const names = Object.keys(done[0].params), grid = el("div", null, "grid");
     place.append(el("h2", "Value by parameter"), grid);
     /* A parameter that spans two powers of ten or more is drawn by its logarithm, and texts stand at equal distances. */

@@ -10,6 +10,8 @@ from sqlalchemy import insert
 from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
+from actors import config
+from actors.config.stored import store_settings
 from actors.config.ui import UiSettings, UiTokens
 from actors.retraining.rules.orders import DEAD, DISMISSABLE, PENDING, RETRYABLE, STATES, Order, Request
 from actors.retraining.tables import DISPATCHER, put_new
@@ -87,7 +89,11 @@ def test_a_study_that_runs_can_be_stopped_by_who_may_act(url: str) -> None:
     asyncio.run(begun())
     backend = StoreBackend(url, Recorded())  # type: ignore[arg-type]
     try:
-        told = page_of(backend).get("/studies/s").text
+        page = page_of(backend)
+        told = page.get("/studies/s").text
+        # An order names its study by the id.
+        assert page.get(f"/studies/{backend.study('s')['study']}").status_code == 200
+        assert page.get(f"/trials/{backend.study('s')['study']}").status_code == 200
     finally:
         backend.close()
     assert 'data-state="running"' in told
@@ -248,6 +254,16 @@ def test_a_store_that_cannot_be_asked_now_is_said_on_the_page_and_in_the_api(
     for path in ("/orders", "/api/v1/orders"):
         told = page.get(path)
         assert (told.status_code, "the server closed the connection" in told.text) == (503, True), path
+
+
+def test_the_series_has_the_bounds_of_a_threshold_and_whose_the_baseline_is(url: str, backend: StoreBackend) -> None:
+    store = Store(url)
+    store_settings(
+        store, config.parse({"models": {"m": {"watch": {"accuracy": {"detector": "threshold", "lower": 0.8}}}}}, "f"), NOW
+    )
+    store.close()
+    told = page_of(backend).get("/series/m").json()["metrics"]["accuracy"]
+    assert (told["bounds"], told["version"]) == ([0.8], "v1")
 
 
 def test_what_if_shows_both_and_says_what_is_wrong(backend: StoreBackend) -> None:

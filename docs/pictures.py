@@ -1,7 +1,7 @@
 """Take the pictures of the page and of the report that the documentation shows: `python -m docs.pictures STORE`.
 
-STORE is the URL of the demo's store, `sqlite:///./demo-out/store` after `make demo`. The fleet is one that this script makes. Needs
-Chromium and the extra `browser`.
+STORE is the URL of the demo's store, `sqlite:///./demo-out/store` after `make demo`. The fleet is one that this script makes.
+Needs Chromium and the extra `browser`.
 """
 
 from __future__ import annotations

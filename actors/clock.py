@@ -32,14 +32,14 @@ class Clock(Protocol):
     """Says what time it is; injected everywhere, so that a replay can run on event time."""
 
     def now(self) -> Instant:
-        """Give this moment."""
+        """Return this moment."""
 
 
 class SystemClock:
     """Wall time and time since boot (suspended time included) of this machine."""
 
     def now(self) -> Instant:
-        """Give this moment."""
+        """Return this moment."""
         return Instant(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id())
 
 
@@ -47,7 +47,7 @@ EVENT_TIME: Final = "event-time"  # replaces the boot id if time passes with the
 
 
 def event_instant(at_s: float) -> Instant:
-    """Give the moment of an event as logic takes it: one clock, that of the events' own timestamps."""
+    """Return the moment of an event as logic takes it: one clock, that of the events' own timestamps."""
     return Instant(at_s, at_s, EVENT_TIME)
 
 
@@ -58,7 +58,7 @@ class EventClock:
         self._now_s = start_s
 
     def now(self) -> Instant:
-        """Give this moment."""
+        """Return this moment."""
         return event_instant(self._now_s)
 
     def advance_to(self, now_s: float) -> None:

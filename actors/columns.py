@@ -37,7 +37,7 @@ def number(value: object) -> float | int | None:
 
 
 def is_absent(value: object) -> bool:
-    """Tell whether the value stands for "not there": None, numpy's masked element, pandas' NA."""
+    """Return whether the value stands for "not there": None, numpy's masked element, pandas' NA."""
     is_masked = "numpy.ma" in sys.modules and value is np.ma.masked
     return value is None or is_masked or type(value).__name__ == "NAType"
 

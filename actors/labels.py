@@ -39,7 +39,7 @@ class Term:
     value: str = ""
 
     def holds(self, labels: Mapping[str, str]) -> bool:
-        """Tell whether the labels of a model meet it."""
+        """Return whether the labels of a model meet it."""
         match self.sign:
             case "=":
                 return labels.get(self.name) == self.value
@@ -71,7 +71,7 @@ class Selector:
     terms: tuple[Term, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Tell whether a model with these labels is selected."""
+        """Return whether a model with these labels is selected."""
         return all(term.holds(labels) for term in self.terms)
 
     def __bool__(self) -> bool:

@@ -96,7 +96,7 @@ class Outcome:
     missing: list[str] = field(default_factory=list)  # what kept the rule from working, at the end
 
     def summary(self) -> Summary:
-        """Give the figures that are compared: counts, and medians over the episodes (None where there is none)."""
+        """Return the figures that are compared: counts, and medians over the episodes (None where there is none)."""
         orders = [each for each in self.episodes if each.ordered_at is not None]
         waits = [each.ordered_at - each.opened_at for each in orders if each.ordered_at is not None]
         started = [each for each in orders if each.started_at is not None]
@@ -167,7 +167,7 @@ class Rehearsal:
         self._retrain.promise(promise)
 
     def outcome(self) -> Outcome:
-        """Give what came of it so far."""
+        """Return what came of it so far."""
         lost = None if self._lost is None else self._lost_before + self._lost
         return Outcome(
             self._model,
@@ -229,7 +229,7 @@ class Rehearsal:
         self._lost_before, self._lost = self._lost_before + (self._lost or 0.0), None if self._lost is None else 0.0
 
     def _gave_up(self) -> bool:
-        """Tell whether so many retrains in a row did not pay that the model asks no more."""
+        """Return whether so many retrains in a row did not pay that the model asks no more."""
         newest = self._verdicts[-self._settings.retrain.give_up :]
         return len(newest) == self._settings.retrain.give_up and all(each == "did not pay" for each in newest)
 

@@ -24,14 +24,14 @@ _P = (
 
 
 def branin(params: Mapping[str, float]) -> float:
-    """Give Branin's function (three minima of 0.397887) of `x` in [-5, 10] and `y` in [0, 15]."""
+    """Return Branin's function (three minima of 0.397887) of `x` in [-5, 10] and `y` in [0, 15]."""
     x, y = params["x"], params["y"]
     a = y - 5.1 / (4 * math.pi**2) * x**2 + 5 / math.pi * x - 6
     return a**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x) + 10
 
 
 def hartmann6(params: Mapping[str, float]) -> float:
-    """Give Hartmann's function of six dimensions (minimum -3.32237) of `x0` to `x5` in [0, 1]."""
+    """Return Hartmann's function of six dimensions (minimum -3.32237) of `x0` to `x5` in [0, 1]."""
     x = [params[f"x{n}"] for n in range(6)]
     return -sum(
         alpha * math.exp(-sum(a * (value - p / 10_000) ** 2 for a, value, p in zip(row, x, places, strict=True)))
@@ -40,7 +40,7 @@ def hartmann6(params: Mapping[str, float]) -> float:
 
 
 def digits(params: Mapping[str, float]) -> float:
-    """Give the error of an RBF support vector machine on scikit-learn's digits, in 3-fold cross-validation."""
+    """Return the error of an RBF support vector machine on scikit-learn's digits, in 3-fold cross-validation."""
     from sklearn.model_selection import cross_val_score  # of the extra `demo`
     from sklearn.svm import SVC
 

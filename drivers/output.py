@@ -58,7 +58,7 @@ class Output:
 
     @property
     def is_json(self) -> bool:
-        """Tell whether a program reads."""
+        """Return whether a program reads."""
         return self.form == "json"
 
     def line(self, text: str = "") -> None:
@@ -111,7 +111,7 @@ class Output:
 
     @contextmanager
     def progress(self, what: str, total: float | None) -> Iterator[Callable[[float], None]]:
-        """Give a function that takes how far it has got; a bar on a terminal, nothing elsewhere."""
+        """Return a function that takes how far it has got; a bar on a terminal, nothing elsewhere."""
         if self.is_json or not self.moves:
             yield lambda _done: None
             return
@@ -125,7 +125,7 @@ class Output:
 
     @contextmanager
     def live(self) -> Iterator[Callable[[Table], None]]:
-        """Give a function that puts a new table in the place of the last; for a terminal only."""
+        """Return a function that puts a new table in the place of the last; for a terminal only."""
         from rich.live import Live  # 0.02 s, which a pipe is spared
 
         with Live(console=self._console, auto_refresh=False) as screen:
@@ -142,7 +142,7 @@ def _strict(value: Any) -> Any:
 
 
 def drawn(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """Give the table that a terminal shows."""
+    """Return the table that a terminal shows."""
     from rich.table import Table  # 0.05 s with the next line, which a pipe is spared
     from rich.text import Text
 
@@ -155,7 +155,7 @@ def drawn(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def shown(value: object) -> str:
-    """Give a value as a person reads it in a table, on one line."""
+    """Return a value as a person reads it in a table, on one line."""
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -132,7 +132,7 @@ def read_store(storage: str) -> dict[str, Any]:
 
 
 def model_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
-    """Give one row a model: its newest version's metrics stand for it."""
+    """Return one row a model: its newest version's metrics stand for it."""
     for model, seen in told["models"].items():
         versions = seen.get("versions", {})
         newest = versions[list(versions)[-1]] if versions else {}
@@ -192,7 +192,7 @@ def judged_in_words(count: Mapping[str, Any]) -> str:
 
 
 def rejections(told: Mapping[str, Any]) -> Iterator[str]:
-    """Give a line for each model that has rejected events, and one for those that no model counts: how many, and the last."""
+    """Return a line for each model that has rejected events, and one for those that no model counts: how many, and the last."""
     for model, seen in told["models"].items():
         last = seen.get("last_rejection")
         if last:
@@ -203,13 +203,13 @@ def rejections(told: Mapping[str, Any]) -> Iterator[str]:
 
 
 def actor_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
-    """Give one row a process."""
+    """Return one row a process."""
     for name, actor in told["actors"].items():
         yield name, actor["alive"], actor["pid"], (actor["node"] or "")[:8], actor["epoch"]
 
 
 def problems(told: Mapping[str, Any]) -> Iterator[str]:
-    """Give a line for each thing that a person should look at."""
+    """Return a line for each thing that a person should look at."""
     for model, seen in told["models"].items():
         yield from _problems_of(model, seen)
     if told["retrains"].get("dead"):

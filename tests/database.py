@@ -27,7 +27,7 @@ _PACKAGE: Final = Path(_FOUND.submodule_search_locations[0])
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on now."""
+    """Return a port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -72,7 +72,7 @@ class Postgres:
         self._wait(host, port)
 
     def log(self) -> str:
-        """Give what the server has logged."""
+        """Return what the server has logged."""
         return (self._folder / "log").read_text()
 
     def stop(self) -> None:
@@ -82,7 +82,7 @@ class Postgres:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _reachable(self) -> Path:
-        """Give the package's folder, or a copy where the user of the server may not go to it (a checkout below /root, say)."""
+        """Return the package's folder, or a copy where the server's user may not enter it (a checkout below /root, say)."""
         if self._user is None or all(parent.stat().st_mode & stat.S_IXOTH for parent in _PACKAGE.parents):
             return _PACKAGE
         copied = self._folder / "programs"

@@ -49,7 +49,7 @@ def absolute(storage: str, folder: Path) -> str:
 
 
 def is_here(known: Card) -> bool:
-    """Tell whether the store of a system can be opened on this node."""
+    """Return whether the store of a system can be opened on this node."""
     return known.node is None or known.node == ray.get_runtime_context().get_node_id()
 
 

@@ -212,7 +212,7 @@ class RayHands:
         return Ping("answered", f"{reply['node']}:{reply['pid']}")
 
     def _works(self, name: str, pid: int, period_s: float) -> bool:
-        """Tell whether a process of this machine has used a processor since it was last looked at."""
+        """Return whether a process of this machine has used a processor since it was last looked at."""
         before, used_s = self._used.get(name), processor_s(pid)
         if used_s is None:
             self._used.pop(name, None)

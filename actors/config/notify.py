@@ -77,7 +77,7 @@ class QuietHours(Section):
     """Happenings of at least this severity do not wait."""
 
     def hold(self, severity: Severity, at_s: float) -> bool:
-        """Tell whether news of this severity waits at `at_s`, in seconds since the epoch.
+        """Return whether news of this severity waits at `at_s`, in seconds since the epoch.
 
         >>> night = QuietHours.model_validate({"from": "22:00", "to": "07:00", "zone": "Europe/Berlin"})
         >>> [night.hold("warning", 1_784_930_400.0), night.hold("critical", 1_784_930_400.0)]  # midnight in Berlin

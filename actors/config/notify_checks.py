@@ -70,7 +70,7 @@ def _idle(settings: Settings, route: Route, before: list[Route]) -> str | None:
 
 
 def _covers(wide: Route, narrow: Route) -> bool:
-    """Tell whether whatever goes by `narrow` goes by `wide`; False where that is not plain."""
+    """Return whether whatever goes by `narrow` goes by `wide`; False where that is not plain."""
     return (
         wide.models in {"*", narrow.models}
         and wide.labels in {None, narrow.labels}

@@ -133,7 +133,7 @@ def _leaves(settings: Settings) -> Json:
 
 
 def _may_hold_a_secret(path: str) -> bool:
-    """Tell whether a value is a URL, which may hold a password, or an option of a class of the user's own."""
+    """Return whether a value is a URL, which may hold a password, or an option of a class of the user's own."""
     return path.startswith(("sources", "notify.receivers", "registry")) and (path.endswith(".url") or ".options." in path)
 
 

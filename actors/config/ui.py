@@ -18,7 +18,7 @@ EVENTS_PER_S: Final = 20_000
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host` is this machine, by a name or address that no other machine reaches.
+    """Return whether `host` is this machine, by a name or address that no other machine reaches.
 
     >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("0.0.0.0")
     (True, True, False)

@@ -83,7 +83,7 @@ class Models:
         return known
 
     def is_unreadable(self, name: str) -> bool:
-        """Tell whether the store holds a row of the model that cannot be read."""
+        """Return whether the store holds a row of the model that cannot be read."""
         return name in self._unreadable
 
     def read_all(self, now: Instant) -> None:

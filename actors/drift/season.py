@@ -125,7 +125,7 @@ class SeasonProfile:
         system[here, right] += between
         system[right, here] += between
         bend = np.roll(np.eye(k), 1, axis=1) - 2.0 * np.eye(k) + np.roll(np.eye(k), -1, axis=1)
-        # The level is free in the sums and in the penalty: the last term sets it, and the mean is taken away below.
+        # The level is free in the sums and in the penalty: the last term sets it, and the mean is subtracted below.
         system += _SMOOTH * bend.T @ bend + 1.0 / k
         pattern = np.linalg.solve(system, self._products.sum(axis=0) - self._mean_products - mean_products)
         pattern -= pattern.mean()

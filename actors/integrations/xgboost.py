@@ -39,6 +39,6 @@ class VisuTility(TrainingCallback):
         return False
 
     def after_training(self, model: Any) -> Any:
-        """Give the promise."""
+        """Return the promise."""
         self._journal.finish()
         return model

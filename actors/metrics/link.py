@@ -119,7 +119,7 @@ class RayLink:
         self._handle = self._schema = None
 
     def _is_connected(self) -> bool:
-        """Tell whether this process has a connection of its own: otherwise Ray starts one, or waits for ever in a fork."""
+        """Return whether this process has a connection of its own: otherwise Ray starts one, or waits for ever in a fork."""
         if not connection.is_own():
             self._lose()
         return connection.is_own()

@@ -75,7 +75,7 @@ def without_weights(payload: bytes) -> bytes:
 
 
 def _is_narrow(rows: Sequence[Row]) -> bool:
-    """Tell whether one batch can hold the rows: an upper bound, before anything is built."""
+    """Return whether one batch can hold the rows: an upper bound, before anything is built."""
     names: set[str] = set()
     for _, _, metrics, _ in rows:
         if not metrics.keys() <= names:

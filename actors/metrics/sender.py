@@ -114,7 +114,7 @@ class _Stream:
     epoch: int = 0
 
     def renumber(self, first: int) -> None:
-        """Give the batches new numbers, from `first` on without a gap."""
+        """Renumber the batches, from `first` on without a gap."""
         for batch in self.batches:
             batch.sequence, first = first, first + batch.packed.rows
         self.next_sequence = first

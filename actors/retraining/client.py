@@ -66,7 +66,7 @@ class RetrainOrder:
 
     @property
     def lost(self) -> bool:
-        """Tell whether the order has been handed to somebody else, or ended by somebody else."""
+        """Return whether the order has been handed to somebody else, or ended by somebody else."""
         return self._leases.is_lost(self.id, self._token)
 
     def done(
@@ -111,7 +111,7 @@ class RetrainOrder:
         return self._finish({"outcome": "failed", "reason": str(reason)}, timeout_s)
 
     def release(self, reason: str, *, timeout_s: float | None = None) -> bool:
-        """Give the order back, where this process cannot carry it out; after a pause it goes to the next consumer.
+        """Hand the order back, where this process cannot carry it out; after a pause it goes to the next consumer.
 
         Returns False where the order is somebody else's by now. An order that is given back again and again becomes a dead
         letter.

@@ -165,7 +165,7 @@ class RetrainDispatcher(Questions, PeopleCalls, DetectorCalls):
         return await self._or_unavailable(self._channel.renew(order=order, token=token))
 
     async def release(self, *, order: str, token: int, reason: str) -> EndingRecorded | Unavailable:
-        """Give an order back that this consumer cannot carry out; after a pause it goes to the next one. KeyError."""
+        """Hand an order back that this consumer cannot carry out; after a pause it goes to the next one. KeyError."""
         why = arguments.text("reason", reason, 1000)
 
         async def act() -> EndingRecorded:

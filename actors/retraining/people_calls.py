@@ -26,7 +26,7 @@ class PeopleCalls(Calls):
 
     @abstractmethod
     def _is_known(self, pattern: str, selector: Selector = ALL) -> Awaitable[bool]:
-        """Tell whether a model that has ever logged matches."""
+        """Return whether a model that has ever logged matches."""
 
     async def trigger(
         self,

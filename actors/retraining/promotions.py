@@ -102,7 +102,7 @@ def active_of(connection: Connection, model: str) -> Order | None:
 
 
 def any_active(connection: Connection) -> bool:
-    """Tell whether any decision has not been carried out yet."""
+    """Return whether any decision has not been carried out yet."""
     wanted = select(promotions.c.id).where(promotions.c.state.in_(orders.ACTIVE)).limit(1)
     return connection.execute(wanted).first() is not None
 

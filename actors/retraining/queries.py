@@ -76,12 +76,12 @@ class Queries:
             return promotions.history(connection, model, limit)
 
     def waits_to_promote(self) -> bool:
-        """Tell whether any decision about versions has not been carried out yet."""
+        """Return whether any decision about versions has not been carried out yet."""
         with self._commits.read() as connection:
             return promotions.any_active(connection)
 
     def any_active(self) -> bool:
-        """Tell whether any order is pending or running."""
+        """Return whether any order is pending or running."""
         with self._commits.read() as connection:
             return tables.any_active(connection)
 

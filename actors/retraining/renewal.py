@@ -57,7 +57,7 @@ class Leases:
             self._changed.notify()
 
     def is_lost(self, order: str, token: int) -> bool:
-        """Tell whether a renewal was refused."""
+        """Return whether a renewal was refused."""
         with self._lock:
             return (order, token) in self._lost
 

@@ -89,7 +89,7 @@ class StateThread:
         state.keep_house(now, keep_rows=retention.rows, keep_s=retention.age_s)
 
     def ages(self) -> bool:
-        """Tell whether any model is retrained for its age."""
+        """Return whether any model is retrained for its age."""
         entries = (self._settings.defaults, *self._settings.models.values())
         return any(entry.retrain.max_age_s is not None for entry in entries)
 
@@ -106,7 +106,7 @@ class StateThread:
         return deployment.needed(self._settings)
 
     def knows(self, matches: Callable[[str], bool]) -> bool:
-        """Tell whether a model that has ever logged matches; to be called in the store's thread."""
+        """Return whether a model that has ever logged matches; to be called in the store's thread."""
         if self._thread.store is None:
             return False
         with self._thread.store.part(SYSTEM).read() as connection:

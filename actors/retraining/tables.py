@@ -354,7 +354,7 @@ def promise_passed_on(connection: Connection, id_: str) -> None:
 
 
 def any_active(connection: Connection) -> bool:
-    """Tell whether any order is pending or running."""
+    """Return whether any order is pending or running."""
     return connection.execute(select(retrains.c.id).where(retrains.c.state.in_(orders.ACTIVE)).limit(1)).first() is not None
 
 

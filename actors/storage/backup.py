@@ -296,7 +296,7 @@ def _cursor(connection: Connection) -> Iterator[Any]:
 
 
 def _begin_timeline(connection: Connection, manifest: Manifest) -> str:
-    """Give the store an id of its own; nobody holds it yet."""
+    """Put an id of its own into the store; nobody holds it yet."""
     store_id = uuid.uuid4().hex[:8]
     identity, notes = schema.identity, schema.notes
     if connection.execute(select(identity.c.store_id)).scalar() != manifest["store_id"]:

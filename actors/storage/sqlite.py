@@ -140,7 +140,7 @@ def let_shrink(file: Path) -> None:
 
 
 def give_back(engine: Engine, file: Path) -> bool:
-    """Give free pages back to the file system, in one step of about a tenth of a second; True where there are more.
+    """Hand free pages back to the file system, in one step of about a tenth of a second; True where there are more.
 
     A log of changes that is longer than its limit is cut, if no reader needs it. Whatever is in use by others is left for the
     next time: this waits for nobody. A file of a build that did not let its files shrink stays as long as it is.

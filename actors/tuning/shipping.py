@@ -225,7 +225,7 @@ def _found(name: str, path: list[str] | None) -> importlib.machinery.ModuleSpec 
 
 
 def _is_local_module(module: ModuleType) -> bool:
-    """Tell whether a worker may lack this module, or have another state of it."""
+    """Return whether a worker may lack this module, or have another state of it."""
     file = getattr(module, "__file__", None)
     # cloudpickle takes __main__ by value anyway; a module without a file is built in.
     return module.__name__ != "__main__" and file is not None and not _is_installed(file)

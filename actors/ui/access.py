@@ -37,17 +37,17 @@ class Visitor:
 
     @property
     def may_read(self) -> bool:
-        """Tell whether it may see what the system knows: a job that posts events need not."""
+        """Return whether it may see what the system knows: a job that posts events need not."""
         return self.role != "writer"
 
     @property
     def may_act(self) -> bool:
-        """Tell whether it may change something."""
+        """Return whether it may change something."""
         return self.role == "operator"
 
     @property
     def may_log(self) -> bool:
-        """Tell whether it may post events."""
+        """Return whether it may post events."""
         return self.role != "reader"
 
 
@@ -62,7 +62,7 @@ class Access:
 
     @property
     def loopback_only(self) -> bool:
-        """Tell whether nobody but this machine is let in."""
+        """Return whether nobody but this machine is let in."""
         return not self.tokens and not self.proxies
 
     def visitor(self, request: HTTPConnection, now_s: float) -> Visitor | None:
@@ -144,7 +144,7 @@ def from_settings(ui: UiSettings, environment: Mapping[str, str], *, host: str, 
 
 
 def is_same_site(request: HTTPConnection) -> bool:
-    """Tell whether a request that changes something comes from a page of this site, or from a program with a token."""
+    """Return whether a request that changes something comes from a page of this site, or from a program with a token."""
     fetched = request.headers.get("sec-fetch-site")
     if fetched is not None:
         return fetched == "same-origin"
@@ -155,12 +155,12 @@ def is_same_site(request: HTTPConnection) -> bool:
 
 
 def names_no_site(request: HTTPConnection) -> bool:
-    """Tell whether it says nothing of a site, as programs do; a browser says where a request that changes something is from."""
+    """Return whether it names no site, as programs do; a browser says where a request that changes something is from."""
     return "sec-fetch-site" not in request.headers and "origin" not in request.headers
 
 
 def _is_local(request: HTTPConnection) -> bool:
-    """Tell whether it comes from this machine by a name of it: a page elsewhere may have its own name point here."""
+    """Return whether it comes from this machine by a name of it: a page elsewhere may have its own name point here."""
     client = request.client.host if request.client else ""
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     return is_loopback(client) and is_loopback(host)

@@ -62,7 +62,7 @@ def stored_rule(value: object) -> str | None:
 
 
 def is_model(name: object) -> TypeGuard[str]:
-    """Tell whether the name can be a model's."""
+    """Return whether the name can be a model's."""
     return model_rule(name) is None
 
 

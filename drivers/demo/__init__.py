@@ -80,7 +80,7 @@ def demo(*, out: Path, quick: bool, days: int | None, trials: int | None, output
 
 
 def _settings(out: Path, trials: int | None) -> dict[str, Any]:
-    """Give the configuration, with a fresh store under `out` that outlives the demo, to be looked at."""
+    """Return the configuration, with a fresh store under `out` that outlives the demo, to be looked at."""
     from actors import config  # 0.4 s; help does without
 
     read: dict[str, Any] = config.read_yaml(CONFIGURATION.read_text(encoding="utf-8"), CONFIGURATION.name)
@@ -127,7 +127,7 @@ def _told(version: Version) -> str:
 
 
 def _figures(started: System, year: Year) -> dict[str, Any]:
-    """Give all that was found as plain values."""
+    """Return all that was found as plain values."""
     from drivers.demo import flight_year  # extras
     from drivers.demo import flights as fl
 

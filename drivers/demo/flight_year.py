@@ -168,7 +168,7 @@ class ServingJob:
 
 
 def episodes(system: System) -> list[dict[str, Any]]:
-    """Give what the detector saw and decided, one dict an episode: when, on what metric, what became of it."""
+    """Return what the detector saw and decided, one dict an episode: when, on what metric, what became of it."""
     peers = BlockingPeers(system.namespace)
     asked = {row["episode"]: row for row in system.retrains.history(MODEL)}  # the newest row of each
     found = []
@@ -188,5 +188,5 @@ def episodes(system: System) -> list[dict[str, Any]]:
 
 
 def date(at_s: float) -> str:
-    """Give the day in New York's winter time."""
+    """Return the day in New York's winter time."""
     return datetime.fromtimestamp(at_s - 5 * 3600, tz=UTC).strftime("%b %d").replace(" 0", " ")

@@ -53,13 +53,13 @@ class Flights:
         return len(self.late)
 
     def between(self, since_s: float, until_s: float) -> slice:
-        """Give the flights that depart in [since_s, until_s)."""
+        """Return the flights that depart in [since_s, until_s)."""
         start, stop = np.searchsorted(self.departs_s, [since_s, until_s])
         return slice(int(start), int(stop))
 
 
 def day(number: float) -> float:
-    """Give the moment `number` days after New Year in New York, in seconds since the epoch."""
+    """Return the moment `number` days after New Year in New York, in seconds since the epoch."""
     return NEW_YEAR_S + number * DAY_S
 
 
@@ -158,7 +158,7 @@ def backtest(flights: Flights, params: Mapping[str, float], *, now_s: float) -> 
 
 
 def objective(params: Mapping[str, float], trial: RunningTrial) -> float:
-    """Give the log loss of `params` in the weeks before the order: what a study minimises.
+    """Return the log loss of `params` in the weeks before the order: what a study minimises.
 
     `trial.context` holds the moment under `now_s`, or the order's own under `triggered_at`.
     """
@@ -194,7 +194,7 @@ def auc(late: Mask, probability: Floats) -> float | None:
 
 
 def metrics(late: Mask, probability: Floats) -> dict[str, float]:
-    """Give what a serving job logs about some flights; precision, recall and AUC are left out where they are not defined."""
+    """Return what a serving job logs about some flights; precision, recall and AUC are left out where they are not defined."""
     flagged = probability >= DECIDE
     hits = int((flagged & late).sum())
     row: dict[str, float | None] = {
@@ -222,7 +222,7 @@ def windows(
 
 
 def static_stream(metric: str = "log_loss", *, size: int = WINDOW) -> tuple[Floats, Floats]:
-    """Give the year as the model of January saw it, a value of `metric` every `size` flights.
+    """Return the year as the model of January saw it, a value of `metric` every `size` flights.
 
     Returns float64[n] times in seconds since the epoch, and float64[n] values.
     """

@@ -68,7 +68,7 @@ def chunks(
 
 
 def moment(text: str) -> float:
-    """Give seconds since the epoch of a number or of ISO 8601; without a zone it is UTC. ValueError names the text."""
+    """Return seconds since the epoch of a number or of ISO 8601; without a zone it is UTC. ValueError names the text."""
     try:
         return float(text)
     except ValueError:

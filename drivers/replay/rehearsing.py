@@ -172,7 +172,7 @@ def _source(asked: Asked) -> Source:
 
 
 def _running_settings(asked: Asked) -> Settings | None:
-    """Give the configuration of the running system, if one runs."""
+    """Return the configuration of the running system, if one runs."""
     if asked.storage is not None:
         return load_stored(StoreReader(asked.storage))
     from actors import system  # imports Ray, 0.4 s: a file or a store is read without

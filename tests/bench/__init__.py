@@ -1,1 +1,1 @@
-"""What the benchmarks share with nobody else: workloads, contestants, measurements."""
+"""Benchmarks: workloads, contestants, measurements."""

@@ -12,7 +12,7 @@ BENCHES: Final = ("ingest", "detection", "tuning", "scaling", "standing", "value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hand over to the benchmark; without one, name them."""
+    """Run the benchmark; without a name, list them."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(

@@ -39,11 +39,11 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-o", "--output", choices=("text", "json"), default="text", help="json: for a program to read")
 
     def format_help(self) -> str:
-        """Give the help, the example first."""
+        """Return the help, the example first."""
         return f"{self._example}\n\n{super().format_help()}"
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError, so that a program hears of it as of any other error."""
+        """Raise UsageError, so that a program gets it like any other error."""
         self.print_usage(sys.stderr)
         raise UsageError(message)
 
@@ -57,7 +57,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parser: Parser, argv: Sequence[str] | None, act: Act) -> int:
-    """Parse, act, and turn whatever goes wrong into one line and an exit code."""
+    """Parse, act, and turn an error into one line and an exit code."""
     arguments = _parsed(parser, argv)
     if isinstance(arguments, int):
         return arguments
@@ -82,12 +82,12 @@ def run(parser: Parser, argv: Sequence[str] | None, act: Act) -> int:
 
 
 def _parsed(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace | int:
-    """Give what was asked for, or the exit code of a help that was printed or of a wrong command line."""
+    """Return what was asked for, or the exit code of a help that was printed or of a wrong command line."""
     try:
         return parser.parse_args(argv)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else USAGE
-    except UsageError as error:  # nothing has been parsed then, the wanted format neither
+    except UsageError as error:  # nothing is parsed then, not even the format
         asked = " ".join(sys.argv[1:] if argv is None else argv)
         Output("json" if _JSON.search(asked) else "text").error(str(error))
         return USAGE

@@ -37,7 +37,7 @@ from tests.bench.detection_runs import (
 from tests.bench.detection_season import season_rows
 
 SECTIONS = ("arl", "delay", "caution", "direction", "competitors", "outlier", "season", "speed", "real")
-# Families that the competitors are shown on: of one mean and deviation, which those that must be told are told.
+# Families for the comparison: of one mean and deviation, which the competitors that need them get.
 _ABROAD = ("gaussian", "binomial", "t3", "ar.5")
 _SHIFTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 # Few and autocorrelated values, where a detector's caution costs most: the delay for 1 sd after so many events.
@@ -101,7 +101,7 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _merged(old: list[dict[str, Any]], fresh: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Replace the rows that were measured again; a row is known by what it is about."""
+    """Replace the rows that were measured again; a row is identified by its subject."""
 
     def about(row: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(
@@ -239,7 +239,7 @@ def _caution(streams: int, output: Output) -> list[dict[str, Any]]:
 
 
 def _direction(streams: int, output: Output) -> list[dict[str, Any]]:
-    """Degradation only, at a true ARL0 of 10,000: the budget that gives it is searched first."""
+    """Degradation only, at a true ARL0 of 10,000: first search the budget that gives it."""
     family = FAMILIES["gaussian"]
     budget = float(BUDGET)
     for _ in range(2):
@@ -406,7 +406,7 @@ def _real(output: Output) -> list[dict[str, Any]]:
 
 
 def _tell(text: str) -> None:
-    """Say how far it has got, on a terminal or a log, never into the result."""
+    """Print the progress to a terminal or a log, never into the result."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -30,7 +30,7 @@ class Ours:
         self._detector = create(name, **options)
 
     def first(self, values: Floats) -> int | None:
-        """Do what Watcher says."""
+        """See Watcher."""
         alarms = self._detector.update(values)
         return alarms[0].index if alarms else None
 
@@ -44,14 +44,14 @@ class Ours:
 
 
 class River:
-    """A detector of river, fed bare; `scaled`: told the true mean and deviation."""
+    """A detector of river on the plain values; `scaled`: on values scaled by the true mean and deviation."""
 
     def __init__(self, name: str, *, scaled: bool = False, **options: Any) -> None:
         self._detector = getattr(importlib.import_module("river.drift"), name)(**options)
         self._scaled = scaled
 
     def first(self, values: Floats) -> int | None:
-        """Do what Watcher says."""
+        """See Watcher."""
         detector = self._detector
         if self._scaled:
             values = (values - 0.9) / 0.03
@@ -63,7 +63,7 @@ class River:
 
 
 class Focus:
-    """FOCuS (Romano, Eckley, Fearnhead, Rigaill 2023), two-sided, mean before unknown, told the true deviation."""
+    """FOCuS (Romano, Eckley, Fearnhead, Rigaill 2023), two-sided, with unknown mean and the true deviation."""
 
     def __init__(self, *, threshold: float) -> None:
         self._run = importlib.import_module("focus_cpt").focus_offline
@@ -71,7 +71,7 @@ class Focus:
         self._past = np.empty(0)
 
     def first(self, values: Floats) -> int | None:
-        """Do what Watcher says. Its compiled loop starts from the first event again: still faster than by event."""
+        """See Watcher. Its compiled loop starts from the first event again: still faster than by event."""
         known = len(self._past)
         self._past = np.concatenate((self._past, (values - 0.9) / 0.03))
         found = self._run(self._past, threshold=self._threshold, type="univariate", family="gaussian")["detection_time"]

@@ -36,7 +36,7 @@ class _Independent:
 
 @dataclass
 class _Autoregressive:
-    """x_t = mean + sd a_t, a_t = phi a_{t-1} + sqrt(1 - phi^2) e_t; `noise` is the share of white noise beside it."""
+    """x_t = mean + sd a_t, a_t = phi a_{t-1} + sqrt(1 - phi^2) e_t; `noise` is the share of white noise besides."""
 
     phi: float
     noise: float

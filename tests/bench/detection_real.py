@@ -1,4 +1,4 @@
-"""Real streams: what the default says about them, beside what is known about them."""
+"""Real streams: what the default says about them, next to their documented changes."""
 
 import csv
 import gzip

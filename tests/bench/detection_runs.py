@@ -40,7 +40,7 @@ class Measured:
 
 
 def default(family: Family, **options: Any) -> Callable[[], Ours]:
-    """Return a maker of the default detector, told what a user of this family would tell it."""
+    """Return a maker of the default detector with the settings that a user of this family would choose."""
     return lambda: Ours("default", **family.options, **options)
 
 

@@ -15,12 +15,12 @@ _ROWS: Final = 5_000
 _MODELS: Final = 4
 _PREDICTIONS: Final = 100  # behind each event
 _PROMISED: Final = {"accuracy": 0.9}
-# So high that nothing is ever ordered: a retrain would begin the rule anew.
+# So high that the rule never orders: a retrain would reset it.
 _MODELS_OF: Final = {"judged-*": {"retrain": {"when": "shortfall", "price": 1e9}}}
 
 
 def judged(laps: int, seconds: float, say: Callable[[str], None]) -> Found:
-    """Events a second through log_batch of 5,000 with the rule, over those without; each lap is taken of both."""
+    """Events a second through log_batch of 5,000 with the rule, over those without; each lap measures both."""
     with a_system(defaults={"false_alarm_every": "90d"}, models=_MODELS_OF) as system:
         client = Metrics(system.namespace, on_full="wait", buffer_bytes=64 * 2**20)
         try:
@@ -50,7 +50,7 @@ def _compared(system: Any, client: Metrics, laps: int, seconds: float, say: Call
     for kind in kinds:
         lap(kind, 4 * _MODELS)
     batches = max(_MODELS, int(lap("plain", 10 * _MODELS) * seconds / _ROWS))
-    # Now one goes first, now the other: whatever else the machine does hits both.
+    # The two take turns to go first, so that other work on the machine affects both.
     rates = [{kind: lap(kind, batches) for kind in (kinds if place % 2 else kinds[::-1])} for place in range(laps)]
     found: Found = {kind: spread([rate[kind] for rate in rates]) for kind in kinds}
     found["ratio"] = spread([rate["judged"] / rate["plain"] for rate in rates])

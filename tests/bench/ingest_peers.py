@@ -23,7 +23,7 @@ def have(module: str) -> bool:
 
 @contextmanager
 def mlflow_run() -> Iterator[tuple[Any, Any, str]]:
-    """Give MLflow, a client of it and a run in an SQLite store of its own."""
+    """Return MLflow, a client of it and a run in an SQLite store of its own."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     import mlflow

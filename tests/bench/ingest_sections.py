@@ -1,4 +1,4 @@
-"""The sections of `python -m tests.bench ingest`: each makes its own system on the bench's Ray, measures, and takes it away."""
+"""The sections of `python -m tests.bench ingest`: each starts a system on the benchmark's Ray, measures, and stops it."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def a_system(storage: str | None = None, **sections: Any) -> Iterator[System]:
 
 
 def spread(values: list[float]) -> Found:
-    """Give the median and the range."""
+    """Return the median and the range."""
     return {"median": float(np.median(values)), "low": min(values), "high": max(values), "n": len(values)}
 
 
 def percentiles(values: list[float]) -> Found:
-    """Give p50 and p99."""
+    """Return p50 and p99."""
     return {"p50": float(np.percentile(values, 50)), "p99": float(np.percentile(values, 99)), "n": len(values)}
 
 
@@ -71,7 +71,7 @@ def percentiles(values: list[float]) -> Found:
 
 
 def throughput(laps: int, seconds: float, say: Callable[[str], None]) -> Found:
-    """Events a second through log_batch to the last acknowledgement, beside MLflow and river."""
+    """Events a second through log_batch to the last acknowledgement, compared with MLflow and river."""
     found: Found = {}
     # A model with so many events is given a budget in days: at the default of 10,000 events it would alarm falsely
     # many times a second, as asked. That is measured too.
@@ -125,7 +125,7 @@ def _rates(system: System, size: int, models: int, *, laps: int, seconds: float,
 
 
 def caller(laps: int, seconds: float, say: Callable[[str], None]) -> Found:
-    """Microseconds of one `log` in the caller's thread, logging as fast as it can, beside MLflow's asynchronous call."""
+    """Microseconds of one `log` in the caller's thread, logging as fast as it can, compared with MLflow's asynchronous call."""
     del seconds
     took: list[list[float]] = []
     with a_system() as system:
@@ -252,7 +252,7 @@ def models(laps: int, seconds: float, say: Callable[[str], None], count: int = 1
 
 
 def _detector_bytes(system: System) -> int:
-    """Give the memory of the detector processes (proportional set size)."""
+    """Return the memory of the detector processes (proportional set size)."""
     pids = [actor["pid"] for name, actor in system.status()["actors"].items() if name.startswith("detector") and actor["pid"]]
     total = 0
     for pid in pids:
@@ -283,7 +283,7 @@ def start(laps: int, seconds: float, say: Callable[[str], None]) -> Found:
 
 
 def away(laps: int, seconds: float, say: Callable[[str], None], bound: int = 16 * 2**20) -> Found:
-    """Memory of the caller while the system is away and it logs on at full speed, long after its buffer is full."""
+    """Memory of the caller while the system is unavailable and it logs on at full speed, long after its buffer is full."""
     del laps
     metrics = Metrics(f"nobody-{uuid.uuid4().hex[:8]}", buffer_bytes=bound)
     metrics.log({"accuracy": 0.9}, model="m", version="v1")

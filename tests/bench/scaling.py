@@ -73,7 +73,7 @@ def _told(measured: dict[str, Any], output: Output, *, markdown: bool) -> None:
 
 
 def _cell(value: float | list[float]) -> str:
-    """Give a figure as a table holds it: of several laps the median and the range."""
+    """Return a figure as a table holds it: of several laps the median and the range."""
     if not isinstance(value, list):
         return _short(value)
     low, middle, high = (_short(each) for each in (min(value), statistics.median(value), max(value)))
@@ -81,7 +81,7 @@ def _cell(value: float | list[float]) -> str:
 
 
 def _short(value: float) -> str:
-    """Give three digits: a lap tells no more."""
+    """Return three digits: a lap tells no more."""
     if isinstance(value, int):
         return f"{value:,}"
     return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}"

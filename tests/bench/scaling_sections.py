@@ -35,7 +35,7 @@ _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything."""
+    """The sizes of a run."""
 
     seconds: float = 3.0
     laps: int = 3
@@ -49,7 +49,7 @@ class Plan:
 
     @classmethod
     def quick(cls) -> Plan:
-        """Give a short one."""
+        """Return a short one."""
         return cls(2.0, 1, (1, 4), (1, 16), (1, 100, 5_000), (10, 1_000), (1, 4), 500, 500)
 
 
@@ -100,7 +100,7 @@ def simulated(storage: str | None) -> Iterator[Stage]:
 
 @ray.remote(num_cpus=0)
 def produce(namespace: str, models: list[str], size: int, seconds: float) -> dict[str, Any]:
-    """Log batches of `size` events to `models` in turn for `seconds`; give what was acknowledged in how long."""
+    """Log batches of `size` events to `models` in turn for `seconds`; return the acknowledged events and the seconds."""
     system = actors.connect(namespace=namespace, on_full="wait", buffer_bytes=4 * 2**20)
     # The same numbers in every lap: what a detector costs depends on what it sees.
     values = np.clip(np.random.default_rng(size).normal(0.93, 0.01, (max(17, _POOL // size), 3, size)), 0, 1)
@@ -127,7 +127,7 @@ def produce(namespace: str, models: list[str], size: int, seconds: float) -> dic
 
 @ray.remote(num_cpus=0)
 def flush_alone(namespace: str, callers_: int, seconds: float) -> list[float]:
-    """Be so many producers, each of which logs one event and waits for its acknowledgement; give the waits of all."""
+    """Run so many producers, each of which logs one event and waits for its acknowledgement; return all waits."""
 
     def call(number: int) -> list[float]:
         waits = []
@@ -147,7 +147,7 @@ def flush_alone(namespace: str, callers_: int, seconds: float) -> list[float]:
 
 
 def cpu_s(system: System) -> dict[str, float]:
-    """Give the processor seconds that each process has spent so far; all detectors' together."""
+    """Return the processor seconds that each process has spent so far; all detectors' together."""
     spent: dict[str, float] = {}
     for name, told in system.status()["actors"].items():
         fields = Path(f"/proc/{told['pid']}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -157,12 +157,12 @@ def cpu_s(system: System) -> dict[str, float]:
 
 
 def spent_since(system: System, before: dict[str, float]) -> dict[str, float]:
-    """Give the processor seconds of each role since `before`."""
+    """Return the processor seconds of each role since `before`."""
     return {role: now - before.get(role, 0.0) for role, now in cpu_s(system).items()}
 
 
 def _logging(system: System, producers_: int, models: list[str], size: int, seconds: float) -> dict[str, float]:
-    """Put producers on it, and give the rate, and the microseconds of processor time per event and per batch."""
+    """Load it with producers; return the rate and the microseconds of processor time per event and per batch."""
     share = [models[index::producers_] or models for index in range(producers_)]
     ray.get([produce.remote(system.namespace, each, 1, 0.2) for each in share])  # their workers are warm now
     before = cpu_s(system)
@@ -182,7 +182,7 @@ def _logging(system: System, producers_: int, models: list[str], size: int, seco
 
 
 def _ingest_row(head: Row, laps: list[dict[str, float]]) -> Row:
-    """Give a table's row. `ends at`: the batches and events a second at which the one broadcaster would fill a core."""
+    """Return a table's row. `ends at`: the batches and events a second at which the one broadcaster would fill a core."""
     size = laps[0]["events"] / laps[0]["calls"]
     # A process that spent less than one tick of the kernel's clock (10 ms) in a lap is said to have spent one.
     per_batch_us = [max(lap["broadcaster_s"], 0.01) / lap["calls"] * 1e6 for lap in laps]
@@ -277,7 +277,7 @@ def models(stage: Stage, plan: Plan, say: Say) -> list[Row]:
 
 
 def _rounds(system: System, names: list[str], seconds: float) -> dict[str, float]:
-    """Log one event of each model again and again for `seconds`; give the median round, and what an event cost."""
+    """Log one event of each model repeatedly for `seconds`; return the median round and the cost of an event."""
     before = cpu_s(system)
     rounds: list[float] = []
     while sum(rounds) < seconds:
@@ -372,7 +372,7 @@ def _requests(system: System, lap: str, count: int, at_once: int) -> dict[str, f
 
 
 def idle(stage: Stage, plan: Plan, say: Say) -> list[Row]:
-    """Stand by: watchdog, ticks, exported metrics, with more and more detector processes and models."""
+    """Idle: watchdog, ticks, exported metrics, with more and more detector processes and models."""
     rows = []
     for models_ in plan.models[:3]:
         processes = min(16, models_)

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "monitored, with a score": monitored(**options, score=score)(_Plain),
     }
     cost_us: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(asked.rounds):  # in turn: what the machine does otherwise meets all of them
+    for _ in range(asked.rounds):  # in turn, so that other work on the machine affects all of them
         for name, kind in kinds.items():
             cost_us[name].append(asyncio.run(_cost_us(kind(), asked.requests)))
     plain = min(cost_us["plain"])

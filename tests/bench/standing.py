@@ -1,4 +1,4 @@
-"""Measure what a system costs that has nothing to do: memory of its processes, processor time while everything is silent.
+"""Measure the cost of an idle system: memory of its processes, and processor time while all models are silent.
 
 A bare Ray actor that does nothing runs alongside: what it costs is Ray's, the rest is ours.
 """
@@ -30,7 +30,7 @@ _READY_S: Final = 300.0
 
 
 class Figure(NamedTuple):
-    """One measured number; `must` is what it may be at most, None where it only serves the comparison."""
+    """One measured number; `must` is its upper bound, None where it only serves the comparison."""
 
     what: str
     value: float
@@ -39,7 +39,7 @@ class Figure(NamedTuple):
 
     @property
     def held(self) -> bool:
-        """Whether it is within what it must be."""
+        """Whether it is within its bound."""
         return self.must is None or self.value <= self.must
 
 

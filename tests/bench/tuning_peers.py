@@ -18,7 +18,7 @@ MISSING_RAY_TUNE = "pip install 'visutility[bench]'"
 
 
 def has_ray_tune() -> bool:
-    """Tell whether Ray Tune and what it needs are installed."""
+    """Return whether Ray Tune and what it needs are installed."""
     return all(find_spec(name) for name in ("fsspec", "pyarrow", "pandas", "tensorboardX"))
 
 
@@ -34,7 +34,7 @@ def optuna_rate(trials: int, threads: int) -> float:
 
 
 def has_rustuna() -> bool:
-    """Tell whether Rustuna is installed."""
+    """Return whether Rustuna is installed."""
     return find_spec("rustuna") is not None
 
 

@@ -1,4 +1,4 @@
-"""The measurements of `python -m tests.bench tuning`: one function a section, each gives plain figures."""
+"""The measurements of `python -m tests.bench tuning`: one function a section, each returns plain figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.bench.tuning_stage import CPUS, NAMESPACE, SPACE, Stage, Trace, expon
 Figures = dict[str, Any]
 Say = Callable[[str], None]
 EXECUTORS: Final = ("inline", "child", "fork")
-# The peers run in one process and in memory: nothing of theirs survives it.
+# The peers run in one process and in memory: nothing survives its end.
 OPTUNA_TWO: Final = "Optuna, two threads"
 OPTUNA_ONE: Final = "Optuna, one thread"
 RUSTUNA: Final = "Rustuna, one thread"
@@ -45,7 +45,7 @@ def throughput(stage: Stage, laps: int, say: Say) -> Figures:
     rates: dict[str, list[float]] = {name: [] for name in who}
     with_tune = peers.has_ray_tune()
     if with_tune:
-        peers.ray_tune_s([0.0] * 4, 2, CPUS)  # its first run imports and exports
+        peers.ray_tune_s([0.0] * 4, 2, CPUS)  # the first run imports and exports
     for lap in range(laps):
         say(f"throughput, lap {lap + 1} of {laps}")
         for executor in EXECUTORS:
@@ -187,7 +187,7 @@ def _lost_and_repeated(study: Study, trace: Trace) -> Figures:
 
 
 def time_outs(stage: Stage, say: Say, *, trials: int) -> Figures:
-    """Measure how late a hard time-out of 0.3 s strikes."""
+    """Measure how late a hard time-out of 0.3 s ends a trial."""
     timeout_s = 0.3
     found: Figures = {"timeout_s": timeout_s}
     for executor in ("child", "fork"):
@@ -256,7 +256,7 @@ def _paused(objective: Callable[[dict[str, float]], float], pause_s: float) -> C
 
 
 def spread(values: list[float]) -> Figures:
-    """Give the median and the range."""
+    """Return the median and the range."""
     if not values:
         return {"median": None, "min": None, "max": None, "n": 0}
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}

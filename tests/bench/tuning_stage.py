@@ -40,7 +40,7 @@ class Stage:
         self.tuning = Tuning(NAMESPACE)
 
     def run(self, objective: Callable[..., float], trials: int, **settings: Any) -> tuple[Study, float]:
-        """Run a study over SPACE; gives it and the seconds from the call to its return, trials read back."""
+        """Run a study over SPACE; return it and the seconds from the call to its return, trials read back."""
         began_s = time.perf_counter()
         study = self.tuning.run(objective, settings.pop("space", SPACE), trials=trials, progress=False, **settings)
         return study, time.perf_counter() - began_s
@@ -79,7 +79,7 @@ def stage() -> Iterator[Stage]:
 
 
 def nothing(params: dict[str, Any]) -> float:
-    """Cost nothing."""
+    """Return at once."""
     return float(params["x"])
 
 
@@ -105,7 +105,7 @@ def exponential(count: int, mean_s: float, seed: int = 1) -> list[float]:
 
 
 def ideal_s(durations_s: Sequence[float], workers: int) -> float:
-    """Give the makespan of a scheduler that costs nothing and hands trials out in their order."""
+    """Return the makespan of a scheduler that costs nothing and hands trials out in their order."""
     free = [0.0] * workers
     for duration_s in durations_s:
         heapq.heappush(free, heapq.heappop(free) + duration_s)
@@ -132,7 +132,7 @@ class Trace:
         return traced
 
     def executions(self) -> list[tuple[int, int]]:
-        """Give (trial, process) of every execution so far."""
+        """Return (trial, process) of every execution so far."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="ascii").splitlines()

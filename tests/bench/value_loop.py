@@ -1,4 +1,4 @@
-"""The closed loop: models are really trained at the moment at which a rule asks, and calendars train where they fall."""
+"""The closed loop: models are trained when a rule asks, and calendars train at their dates."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _FIRST = 4  # of the training rows, the part that a version's own first live row
 
 
 class Wrong(NamedTuple):
-    """One thing that is wrong, and the rule under it; `make` is called once for each stream and price."""
+    """One error of what the rule is given, and the rule with it; `make` is called once for each stream and price."""
 
     what: str
     make: Callable[[Table], Make]
@@ -36,7 +36,7 @@ class _Few(Short):
         self._random = np.random.default_rng(told.rows)
 
     def asks(self, right: Right) -> bool:
-        """Do what Rule says."""
+        """See Rule."""
         return super().asks(right[self._random.random(len(right)) < 1.0 / self._every])
 
 
@@ -48,7 +48,7 @@ class _Late(Short):
         self._waiting: list[Right] = []
 
     def asks(self, right: Right) -> bool:
-        """Do what Rule says."""
+        """See Rule."""
         self._waiting.append(right)
         return len(self._waiting) > _LATE and super().asks(self._waiting.pop(0))
 
@@ -61,7 +61,7 @@ class _Own(Short):
         self._told, self._first = told, np.empty(0, dtype=bool)
 
     def asks(self, right: Right) -> bool:
-        """Do what Rule says."""
+        """See Rule."""
         needed = self._told.train // _FIRST
         if len(self._first) >= needed:
             return super().asks(right)
@@ -76,7 +76,7 @@ class _Blind(Short):
     """Windows come without their n: each counts as one row."""
 
     def asks(self, right: Right) -> bool:
-        """Do what Rule says."""
+        """See Rule."""
         windows = [right[i : i + WINDOW] for i in range(0, len(right), WINDOW)]
         self._rule.update_many([round(float(window.mean())) for window in windows], [1] * len(windows))
         return self._rule.due
@@ -115,7 +115,7 @@ HELD_OUT = "the promise is one hold-out of the last quarter"
 
 
 def robustness(rows: Rows, kind: str, cache: Path | None) -> list[Score]:
-    """Return what the rule does on a stream under each thing that is wrong, at each price; `Score.rule` says what it is."""
+    """Return what the rule does on a stream with each error, at each price; `Score.rule` names the error."""
     known = table(rows, kind, cache)
     held_out = replace(known, promised=_held_out(rows, kind, known.points))
     tables = [*((wrong, known) for wrong in WRONG), (Wrong(HELD_OUT, _always(Short)), held_out)]
@@ -141,7 +141,7 @@ def _held_out(rows: Rows, kind: str, points: int) -> np.ndarray:
 
 
 def told(found: list[Score]) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table: what is wrong, retrains, gain over a calendar with as many, regret."""
+    """Return the rows of the table: the error, retrains, gain over a calendar with as many, regret."""
     lines = []
     for what in dict.fromkeys(score.rule for score in found):
         row = summary(found, what)

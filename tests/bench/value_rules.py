@@ -1,4 +1,4 @@
-"""The rules that are compared. Each is made anew for each model that goes live, and is shown what that model does."""
+"""The rules that are compared. Each is made anew for each model that goes live, and sees what that model does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Deployed:
-    """What a rule is told of a model that goes live."""
+    """What a rule knows of a model that goes live."""
 
     promised: float
     train: int
@@ -51,7 +51,7 @@ class Short:
         self._rule = Shortfall(promised=told.promised, promised_n=told.train, price=told.price)
 
     def asks(self, right: Right) -> bool:
-        """Do what Rule says."""
+        """See Rule."""
         self._rule.update_many(*_windows(right))
         return self._rule.due
 
@@ -65,7 +65,7 @@ class Budgeted:
         self._rule = Shortfall(promised=told.promised, promised_n=told.train, price=1.0)
 
     def asks(self, right: Right) -> bool:
-        """Do what Rule says."""
+        """See Rule."""
         self._rows += len(right)
         self._rule.price = self._plan.price(elapsed=self._rows, retrains=self._told.retrains)
         self._rule.update_many(*_windows(right))
@@ -79,7 +79,7 @@ class Alarmed:
         self._detector = create("default", false_alarm_every=false_alarm_every, direction="down")
 
     def asks(self, right: Right) -> bool:
-        """Do what Rule says."""
+        """See Rule."""
         hits, rows = _windows(right)
         return bool(self._detector.update(np.array(hits) / np.array(rows)))
 
@@ -92,7 +92,7 @@ class River:
         self._detector: Any = getattr(importlib.import_module(module), name)()
 
     def asks(self, right: Right) -> bool:
-        """Do what Rule says."""
+        """See Rule."""
         found = False
         for missed in (~right).tolist():
             before = getattr(self._detector, "estimation", 0.0)

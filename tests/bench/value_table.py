@@ -1,4 +1,4 @@
-"""What every plan of retrains would have cost on a stream: one model for each point at which one could have been trained.
+"""The cost of every plan of retrains on a stream: one model for each point at which one can be trained.
 
 A plan is the list of grid points at which a new model goes live; the first model goes live at point 0. Training, judging
 and the optimum in hindsight are then look-ups, so that thousands of plans can be compared.
@@ -59,7 +59,7 @@ def model(kind: str) -> Any:
 
 @contextmanager
 def training() -> Iterator[None]:
-    """Train in one thread, without a word of what has not converged."""
+    """Train in one thread, without warnings about convergence."""
     # Threads for matrices this small cost more than they do, on a busy machine twenty times as much.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)

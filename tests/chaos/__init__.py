@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _chaos(arguments: argparse.Namespace, output: Output) -> int:
     if not arguments.seconds > 0:
         raise ValueError(f"--seconds must be above 0, got {arguments.seconds:g}")
-    # Before `actors` is imported: its sources may be edited while a run lasts, and a restart is no upgrade.
+    # Before `actors` is imported: a developer may edit the sources during a run, and a restarted actor must not be an upgrade.
     os.environ.setdefault("VISUTILITY_BUILD", "chaos")
     if arguments.soak is not None:
         from tests.chaos import drilled

@@ -1,4 +1,4 @@
-"""One run: a system, producers, consumers, faults; then everything is brought home and compared."""
+"""One run: a system, producers, consumers, faults; then all pending work is finished and compared."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def campaign(
     crowd: int = 0,
     kills: int = 0,
 ) -> Report:
-    """Run once against `storage` (a URL, or the word postgresql for a private server) and give what was found.
+    """Run once against `storage` (a URL, or the word postgresql for a private server) and return what was found.
 
     `events` are logged over `seconds` by all producers together. Without a `plan`: random faults by the seed, and nodes where
-    the store is a server. `controls` name protections that are taken away. `crew`: the kinds of producers, how many consumers.
+    the store is a server. `controls` name protections to remove. `crew`: the kinds of producers, how many consumers.
     `cuts_every` and `late_s`: what the receiver of webhooks does to its answers. `crowd`: so many more producers of one model.
     `kills`: random faults strike until at least so many actors were killed, however slow the machine is.
     """
@@ -184,14 +184,14 @@ def _latency(fault: Fault, crew: Crew) -> float | None:
 
 
 def _settle(storage: str) -> list[str]:
-    """Wait until nothing is on its way: no outbox row, no order that is pending or running. What still is will be found."""
+    """Wait until no outbox row is left and no order is pending or running; the checker finds what is left."""
     store = Store(storage)
     deadline = time.monotonic() + _SETTLED_S
     quiet = 0
     try:
         while time.monotonic() < deadline:
             quiet = quiet + 1 if _is_settled(store) else 0
-            if quiet >= 3:  # an order that ends may make way for an episode that was told to ask again
+            if quiet >= 3:  # when an order ends, an episode may ask again
                 return []
             time.sleep(0.7)
     finally:

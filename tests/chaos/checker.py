@@ -207,7 +207,7 @@ def _check_episodes(findings: Findings, store: Store, orders: Mapping[str, Any])
 def _check_endings(
     findings: Findings, given: Mapping[str, Any], launches: Sequence[Mapping[str, Any]], consumed: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Every order has ended; one that is done was launched, one that was launched is known."""
+    """Every order has ended; one that is done was launched, every launch has its order."""
     seen = {launch["order"].partition(".")[0] for launch in launches} | {note["order"] for note in consumed}
     for id_, row in given.items():
         if row.state in {"pending", "running", "dead", "failed"}:
@@ -233,7 +233,7 @@ def _check_once(
 def _launched_too_often(
     given: Mapping[str, Any], launches: Sequence[Mapping[str, Any]], consumed: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[str, int]]:
-    """Give each breach in words, and how many launches were too many."""
+    """Return each breach in words, and how many launches were too many."""
     for launch in launches:
         if not launch["alone"]:
             yield f"{launch['order']} ran twice at the same time", 1

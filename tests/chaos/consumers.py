@@ -22,7 +22,7 @@ _WORKS_S = 0.3
 
 
 def main() -> int:
-    """Work off orders until SIGTERM."""
+    """Process orders until SIGTERM."""
     number, text = sys.argv[1:3]
     scenario = Scenario(**json.loads(text))
     stopping: list[bool] = []

@@ -1,4 +1,4 @@
-"""The patches of the negative controls: each takes one protection away, so that a run shows whether the checker can fail.
+"""The patches of the negative controls: each removes one protection, so that a run shows whether the checker can fail.
 
 They are applied in every worker process by Ray's `worker_process_setup_hook` (and in the process that drives the run), never
 code in the actors. The environment variable names them, with commas between; without it `apply` does nothing.
@@ -74,7 +74,7 @@ def _early_reply() -> None:
 
 
 def _new_id() -> None:
-    """Send every attempt under an id of its own, so that nobody can tell a resend."""
+    """Send every attempt under an id of its own, so that no receiver can recognize a resend."""
     from actors.retraining.handlers import webhook
 
     honest = webhook.cloud_event
@@ -117,7 +117,7 @@ def _no_call_bound() -> None:
 
 
 def _no_circuit() -> None:
-    """Try a receiver that hangs again and again, with all places that there are."""
+    """Retry a receiver that hangs without end, in all places."""
     from actors.retraining.rules.circuit import Circuits
 
     Circuits.allows = lambda *_: True  # type: ignore[method-assign]
@@ -134,7 +134,7 @@ def _no_file_check() -> None:
 
 
 def _no_damage_check() -> None:
-    """Pass on what SQLite says of a damaged file: it does not say which one, and nobody takes it for a store's trouble."""
+    """Pass on what SQLite says of a damaged file: it names no file, and no caller treats it as trouble of the store."""
     from actors.storage.store import Part
 
     @contextlib.contextmanager
@@ -145,7 +145,7 @@ def _no_damage_check() -> None:
 
 
 def _no_row_skip() -> None:
-    """Take a row of the log that cannot be read for a failure of the whole commit."""
+    """Treat an unreadable row of the log as a failure of the whole commit."""
     from actors import wire
 
     honest = wire.recheck

@@ -1,4 +1,4 @@
-"""Everybody around the system: producers and consumers, begun again when they were killed, and who looks at their acks."""
+"""Producers and consumers around the system, started again after a kill, and a reader of their acknowledgements."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Crew:
         self.acks: dict[int, list[Ack]] = {index: [] for index in range(len(MODELS))}
 
     def begin(self) -> None:
-        """Begin everybody."""
+        """Start all."""
         for number in self._kinds:
             self._produce(number)
         for number in self._orders:
             self._consume(number)
 
     def keep(self) -> None:
-        """Begin again who has ended."""
+        """Start again those that have ended."""
         for number, process in list(self._producers.items()):
             if process.poll() is not None:
                 self._incarnations[number] += 1
@@ -82,12 +82,12 @@ class Crew:
             timer.join()
 
     def look(self) -> None:
-        """Read what the watched producer has put on record since the last time."""
+        """Read what the watched producer has recorded since the last time."""
         for ack in self._reader.more():
             self.acks[ack.model].append(ack)
 
     def acknowledged_since(self, since_s: float) -> float | None:
-        """Give when every model had an acknowledgement of a call that began after `since_s`; None: not yet."""
+        """Return when every model had an acknowledgement of a call that began after `since_s`; None: not yet."""
         self.look()
         latest_s = 0.0
         for acks in self.acks.values():
@@ -98,7 +98,7 @@ class Crew:
         return latest_s
 
     def home(self) -> list[str]:
-        """Have the producers bring home what is out, and end; give what went wrong."""
+        """Let the producers send until nothing is pending, and end; return what went wrong."""
         self.keep()
         for process in self._producers.values():
             process.terminate()
@@ -114,14 +114,14 @@ class Crew:
         return problems
 
     def dismiss(self) -> None:
-        """End everybody, at once."""
+        """End all, at once."""
         for process in [*self._producers.values(), *self._consumers.values()]:
             processes.thaw([process.pid])
             processes.kill([process.pid])
             process.wait()
 
     def sources(self) -> list[int]:
-        """Give every source of events that there has been."""
+        """Return every source of events that there has been."""
         found = []
         for number, kind in self._kinds.items():
             lives = range(self._incarnations[number] + 1)
@@ -151,7 +151,7 @@ class Crew:
 
 
 def first_after(acks: list[Ack], since_s: float) -> float | None:
-    """Give when the first acknowledgement came of a call that began after `since_s`; `acks` are in the order of their calls."""
+    """Return the first acknowledgement of a call that began after `since_s`; `acks` are in the order of the calls."""
     low, high = 0, len(acks)
     while low < high:
         middle = (low + high) // 2

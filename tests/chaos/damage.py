@@ -1,4 +1,4 @@
-"""The store-damage drill: files deleted, replaced, made read-only, and bytes in them flipped, while somebody logs.
+"""The store-damage drill: files deleted, replaced, made read-only, and bytes in them flipped, while a producer logs.
 
 What the system cannot keep it must not acknowledge, and it must say so within seconds; what is broken must not take the rest
 along.
@@ -30,11 +30,11 @@ _DOCUMENT: Final[dict[str, Any]] = {"detectors": {"max_processes": 4}, "defaults
 _BEFORE: Final = 20
 _AFTER_S: Final = 8.0
 _NOTICED_S: Final = 6.0
-# A commit that had begun when the file went may still have been acknowledged.
+# A commit that had begun when the file was deleted may still be acknowledged.
 _UNDER_WAY_S: Final = 0.5
 _GOES_ON_S: Final = 60.0
 _CALL_S: Final = 20.0
-# What the drill begins with; a system that does not take so little is broken before anything is damaged.
+# The time for the first events; a system that does not take so few is broken before the damage.
 _BEGUN_S: Final = slow(60.0)
 
 
@@ -49,7 +49,7 @@ class Producer:
         self.last: object = None  # the last reply, or the error in its place
 
     def send(self) -> bool:
-        """Send the next event; tell whether it was acknowledged."""
+        """Send the next event; return whether it was acknowledged."""
         columns = {"accuracy": np.full(1, 0.9), "id": np.full(1, float(self.sequence))}
         payload = wire.pack(wire.batch_of_columns(columns, version="1", timestamps=None, now_s=time.time()))
         began_s = time.monotonic()
@@ -68,13 +68,13 @@ class Producer:
         return True
 
     def has_begun(self) -> bool:
-        """Send until enough are acknowledged to begin with; tell whether they are."""
+        """Send until enough are acknowledged to begin with; return whether they are."""
         while self.sequence < _BEFORE and self.send():
             pass
         return self.sequence >= _BEFORE
 
     def send_for(self, seconds: float) -> None:
-        """Send all the time."""
+        """Send continuously."""
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
             if not self.send():
@@ -217,7 +217,7 @@ PARTS: Final[dict[Part, str]] = {
 
 
 def _harmed(what: str, harm: Callable[[Path], None], set_up: Stage, producer: Producer) -> list[Figure]:
-    """Do harm to the file while the producer sends; compare what it saw acknowledged with what status said."""
+    """Damage the file while the producer sends; compare what it saw acknowledged with what status said."""
     harm(_file_of(set_up, MODELS[0]))
     harmed_s = time.monotonic()
     noticed_s = _named_within(set_up, lambda: producer.send_for(0.3), "")

@@ -1,4 +1,4 @@
-"""Runs a drill by its name and prints its table; with controls, each protection taken away must make its figure fail."""
+"""Runs a drill by its name and prints its table; with controls, its figure must fail."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run_drill(name: str, control: str | None, output: Output) -> int:
     chosen = known if control == "all" else control.split(",")
     if unknown := set(chosen) - set(known):
         raise ValueError(f"--control must be all, or of {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    # A protection that is taken away stays away in a process: each has one of its own.
+    # A removed protection stays removed in a process: each control runs in one of its own.
     told = [_without(module, chosen[0])] if len(chosen) == 1 else [_in_a_process(name, each) for each in chosen]
     output.table("", CONTROL_COLUMNS, told)
     caught = all(row[-1] for row in told)

@@ -21,13 +21,13 @@ EVENTS: Final = 18_000
 LATE_S: Final = 0.7
 _TIMES: Final = 2
 _CHANCES: Final = 4
-# How long the orders of the webhook are waited for, and how often is looked.
+# How long to wait for the orders of the webhook, and how often to look.
 _PATIENCE_S: Final = slow(60.0)
 _LOOK_S: Final = 0.2
 
 
 def plan(names: Sequence[str]) -> Plan:
-    """Give the plan that does what each of these controls needs."""
+    """Return the plan that does what each of these controls needs."""
 
     def act(run: Run) -> None:
         for name in names:
@@ -37,26 +37,26 @@ def plan(names: Sequence[str]) -> Plan:
 
 
 def crew(names: Sequence[str]) -> tuple[tuple[str, ...], int]:
-    """Give the producers and the number of consumers that are enough for it: each costs seconds to begin."""
+    """Return the producers and the number of consumers that are enough for it: each costs seconds to begin."""
     return ("packed", "plain") if "no-trim" in names else ("packed",), 1
 
 
 def _replies_lost(run: Run) -> None:
-    """Let commits come through whose replies do not: the producers send again."""
+    """Kill processes after a commit and before its reply: the producers send again."""
     for _ in range(_TIMES):
         run.faults.at_boundary("detector.before_reply")
         run.faults.recovered()
 
 
 def _commits_lost(run: Run) -> None:
-    """Let calls come in whose commits do not come through."""
+    """Kill processes before the commit of calls that have arrived."""
     for _ in range(_TIMES):
         run.faults.at_boundary("detector.before_commit")
         run.faults.recovered()
 
 
 def _zombies(run: Run) -> None:
-    """Let succeeded processes commit."""
+    """Let replaced processes commit."""
     run.zombies.of_a_detector(np.random.default_rng(run.scenario.seed))
     run.faults.recovered()
     run.zombies.of_the_dispatcher()
@@ -81,7 +81,7 @@ def _effects_late(run: Run) -> None:
 
 
 def _wait_until(seen: Callable[[], bool]) -> None:
-    """Wait for what the drill is about, not for a guessed time: a loaded machine comes to it later."""
+    """Wait for the event of the drill, not for a guessed time: on a loaded machine it comes later."""
     deadline_s = time.monotonic() + _PATIENCE_S
     while not seen() and time.monotonic() < deadline_s:
         time.sleep(_LOOK_S)

@@ -1,4 +1,4 @@
-"""What is done to the system, in an order that the seed decides: a fault, then the wait until every model is answered again.
+"""The faults, in an order that the seed decides: each is followed by a wait until every model is acknowledged again.
 
 A fault is noted with the moment it struck. Some come in pairs, the second before anybody has recovered from the first.
 """
@@ -65,17 +65,17 @@ _NODE_FROZEN_S: Final = (6.0, 10.0)
 
 @dataclass(slots=True)
 class Fault:
-    """One thing that was done. `struck_s` is of the monotonic clock; `latency_s` until every model was acknowledged again."""
+    """One fault that was injected. `struck_s` is of the monotonic clock; `latency_s` until every model was acknowledged."""
 
     kind: str
     what: str
     struck_s: float
     latency_s: float | None = None
-    crossed: bool = False  # another fault struck before this one was over, or before it while that one was not over
+    crossed: bool = False  # another fault overlapped with it
 
 
 class Faults:
-    """Does harm to one system."""
+    """Injects faults into one system."""
 
     def __init__(self, machine: Machine, namespace: str, points: Path, crew: Crew, *, zombies: Zombies, seed: int) -> None:
         self._machine, self._namespace, self._points = machine, namespace, points
@@ -89,7 +89,7 @@ class Faults:
     # --- the schedule
 
     def until(self, end_s: float, *, nodes: bool, cut: Callable[[], None] | None, kills: int = 0) -> None:
-        """Do harm until the monotonic clock reads `end_s` and `kills` actors were killed.
+        """Inject faults until the monotonic clock reads `end_s` and `kills` actors were killed.
 
         `cut` makes the database go away and come back.
         """
@@ -104,7 +104,7 @@ class Faults:
             time.sleep(float(self._random.uniform(0.1, 0.8)))
 
     def _rounds(self, *, nodes: bool, cut: Callable[[], None] | None) -> Iterator[Callable[[], Fault | None]]:
-        """Give faults for ever: in each round every boundary once and every other kind in its share, shuffled."""
+        """Return faults for ever: in each round every boundary once and every other kind in its share, shuffled."""
         points: list[Callable[[], Fault | None]] = [functools.partial(self.at_boundary, point) for point in BOUNDARIES]
         points += [functools.partial(self.ambush, point) for point in RARE_BOUNDARIES]
         kills = [self.kill_actor] * 24
@@ -144,7 +144,7 @@ class Faults:
     # --- actors and processes
 
     def actors(self) -> dict[str, deployment.ActorRecord]:
-        """Give pid and node of every actor that runs."""
+        """Return pid and node of every actor that runs."""
         found = {}
         for name in deployment.names(self._namespace):
             handle = deployment.find(name, self._namespace)
@@ -170,7 +170,7 @@ class Faults:
         return self._noted(ACTOR, name, struck_s)
 
     def at_boundary(self, point: str) -> Fault | None:
-        """Let whoever reaches this point end there, as by kill -9."""
+        """Let the process that reaches this point end there, as by kill -9."""
         struck_s = self.strike(point, "exit")
         if struck_s is None:
             self.missed.append(point)
@@ -178,7 +178,7 @@ class Faults:
         return self._noted(ACTOR, point, struck_s)
 
     def ambush(self, point: str) -> Fault | None:
-        """Arm a point and go on: whoever reaches it ends there, in the middle of whatever else is going on."""
+        """Arm a point and go on: the process that reaches it ends there, in the middle of other faults."""
         ambush = threading.Thread(target=self._watch, args=(point,), daemon=True)
         ambush.start()
         self._ambushes.append(ambush)
@@ -192,13 +192,13 @@ class Faults:
             self._noted(ACTOR, point, struck_s)
 
     def calm(self) -> None:
-        """Call off the ambushes that nobody has walked into."""
+        """Disarm the points that no process has reached."""
         self._calm.set()
         for ambush in self._ambushes:
             ambush.join()
 
     def strike(self, point: str, action: str, *, within_s: float = _STRIKES_S) -> float | None:
-        """Arm a point and wait until somebody has reached it; give when, None where nobody came."""
+        """Arm a point and wait until a process has reached it; return the time, None where none has."""
         failpoints.arm(self._points, point, action)
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline and not self._calm.is_set():
@@ -239,7 +239,7 @@ class Faults:
         return self._noted(OTHER, self._crew.kill_producer(self._random), time.monotonic())
 
     def kill_consumer(self) -> Fault | None:
-        """Kill -9 a consumer, with the orders in its hands."""
+        """Kill -9 a consumer while it holds orders."""
         return self._noted(OTHER, self._crew.kill_consumer(self._random), time.monotonic())
 
     # --- nodes and the database
@@ -298,7 +298,7 @@ class Faults:
 
 
 def cross(faults: list[Fault]) -> None:
-    """Mark the faults whose time until recovery another one had a part in."""
+    """Mark the faults during whose recovery another one struck."""
     ordered = sorted(faults, key=lambda fault: fault.struck_s)
     over_s, last = 0.0, None
     for fault in ordered:

@@ -1,4 +1,4 @@
-"""What launches look like from the other side: the function, the class and the receiver that the handlers call in a run.
+"""The launches as their targets see them: the function, the class and the receiver that the handlers call in a run.
 
 A launch that runs holds a file lock which goes with its process: a second one of the same order at the same time cannot get
 it, and says so.
@@ -30,7 +30,7 @@ _RUNS_S: Final = 0.3
 
 
 def retrain(event: RetrainEvent) -> None:
-    """Be the retrain of the handler `task`."""
+    """The retrain of the handler `task`."""
     with _running(Path(os.environ[FOLDER_VARIABLE]), "task", event):
         time.sleep(_RUNS_S)
 
@@ -119,7 +119,7 @@ class Receiver:
             return sum(posted >= times for posted in self._taken.values())
 
     def after_late(self) -> list[float]:
-        """Give the seconds from each late launch to the one that came next."""
+        """Return the seconds from each late launch to the one that came next."""
         with self._lock:
             return [after_s - before_s for (before_s, late), (after_s, _) in itertools.pairwise(self._launched) if late]
 

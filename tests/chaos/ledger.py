@@ -1,4 +1,4 @@
-"""What the processes of a run put on record as it happens; a record that was written survives the kill of its writer.
+"""The records that the processes of a run write as they go; a written record survives the kill of its writer.
 
 One `write` system call a record: the kernel has it then. A record is never half read: readers take whole ones only.
 """
@@ -35,7 +35,7 @@ class Acks:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def note(self, acks: list[Ack]) -> None:
-        """Put them on record, all at once."""
+        """Record them, all at once."""
         os.write(self._file, b"".join(_FORMAT.pack(*ack) for ack in acks))
 
 
@@ -47,7 +47,7 @@ class AckReader:
         self._offset = 0
 
     def more(self) -> Iterator[Ack]:
-        """Give what has come since the last time."""
+        """Return what has come since the last time."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -69,7 +69,7 @@ def note(path: Path, **record: Any) -> None:
 
 
 def notes(path: Path) -> list[dict[str, Any]]:
-    """Give the lines of a file, none where it does not exist."""
+    """Return the lines of a file, none where it does not exist."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]

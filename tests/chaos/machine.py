@@ -24,10 +24,10 @@ _CPUS: Final = 2
 
 
 class Machine:
-    """Begins Ray and ends it; knows the processes of each node."""
+    """Starts and ends Ray; knows the processes of each node."""
 
     def __init__(self, *, nodes: int, setup_hook: str | None) -> None:
-        """Begin a Ray with `nodes` nodes beside the head; this process becomes a driver on the head.
+        """Start a Ray with `nodes` nodes besides the head; this process becomes a driver on the head.
 
         `setup_hook`: a function, `module.name`, that every worker process calls first.
         """
@@ -60,24 +60,24 @@ class Machine:
         self.nodes.append(self._cluster.add_node(wait=wait, num_cpus=_CPUS, object_store_memory=_STORE_BYTES))
 
     def remove(self, node: Any) -> None:
-        """Clear up after a node that was killed."""
+        """Clean up after a killed node."""
         self.nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
 
     def raylets(self) -> list[int]:
-        """Give the processes whose children are the workers."""
+        """Return the processes whose children are the workers."""
         if self._cluster is None:
             return _raylet(ray._private.worker.global_worker.node)
         return [pid for node in [self._cluster.head_node, *self.nodes] for pid in _raylet(node)]
 
     def processes_of(self, node: Any) -> tuple[list[int], list[int]]:
-        """Give a node's own processes, and its workers."""
+        """Return a node's own processes, and its workers."""
         raylet = _raylet(node)
         own = [info.process.pid for infos in node.all_processes.values() for info in infos]
         return own, [pid for pid in descendants_of(raylet) if pid not in own]
 
     def workers(self) -> list[int]:
-        """Give every worker process that is no actor: idle ones and those that run a task.
+        """Return every worker process that is no actor: idle ones and those that run a task.
 
         A node's agents bear the same kind of title; without one of them its raylet ends, which is the kill of a node.
         """
@@ -92,7 +92,7 @@ class Machine:
 
 
 def descendants_of(raylets: list[int]) -> list[int]:
-    """Give the workers of these raylets."""
+    """Return the workers of these raylets."""
     return processes.descendants(raylets)
 
 

@@ -1,7 +1,7 @@
-"""Runs the negative controls: the system with a protection taken away, and the few faults that it would have stood.
+"""Runs the negative controls: the system with a protection removed, and the few faults that it would have survived.
 
 A control that is not caught means that the checker could not have found what it vouches for. Each has a figure of its own, so
-several can be taken away in one run. `none` is the control of the controls: all those faults, with every protection in its
+one run can remove several. `none` is the control of the controls: all those faults, with every protection in its
 place, must leave no trace.
 """
 
@@ -19,7 +19,7 @@ from tests.chaos.report import Report
 
 COLUMNS: Final = ("control", "what is missing", "caught", "by")
 
-# What each takes away, the figure that must show it, and that figure's name.
+# What each removes, the figure that must show it, and that figure's name.
 CAUGHT_BY: Final[dict[str, tuple[str, str, Callable[[Report], int]]]] = {
     "no-trim": ("an overlap is trimmed", "events counted twice", lambda report: report.findings.twice),
     "early-reply": ("the reply comes after the commit", "acknowledged events lost", lambda report: report.findings.lost),
@@ -36,7 +36,7 @@ CAUGHT_BY: Final[dict[str, tuple[str, str, Callable[[Report], int]]]] = {
     ),
 }
 NONE: Final = "none"
-# Which do not get into each other's way: an early reply leaves nothing to be sent again.
+# Those that do not interfere: after an early reply nothing is sent again.
 TOGETHER: Final = (("no-trim", "no-fence", "no-put-if-absent", "no-rearm"), ("early-reply",))
 
 

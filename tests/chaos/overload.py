@@ -1,4 +1,4 @@
-"""The overload drill: too many consumers, calls at a locked store, a receiver that hangs. None may look like a failure.
+"""The overload drill: too many consumers, calls at a locked store, a receiver that hangs. None may be taken for a failure.
 
 Each part has a control: without the protection that it is about, its figure must not hold.
 """
@@ -123,7 +123,7 @@ def locked(set_up: Stage, _hanging_port: int) -> list[Figure]:
 
 
 def hanging(set_up: Stage, _hanging_port: int) -> list[Figure]:
-    """Give 400 orders to a receiver that hangs, then one to another."""
+    """Send 400 orders to a receiver that hangs, then one to another."""
     receiver = Receiver(set_up.folder, lambda _post: False)
     document = _document(_hanging_port, receiver.port)
     try:
@@ -168,7 +168,7 @@ def _document(hanging_port: int, fine_port: int) -> dict[str, Any]:
 
 @contextmanager
 def _hanging() -> Iterator[int]:
-    """Listen, take connections, and never say a word."""
+    """Listen, accept connections, and never answer."""
     taken: list[socket.socket] = []
     server = socket.create_server(("127.0.0.1", 0), backlog=512)
 

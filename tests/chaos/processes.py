@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def descendants(of: Iterable[int]) -> list[int]:
-    """Give every child, grandchild, ... of these processes."""
+    """Return every child, grandchild, ... of these processes."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -27,7 +27,7 @@ def descendants(of: Iterable[int]) -> list[int]:
 
 
 def title(pid: int) -> str:
-    """Give a process's command line, empty where it is gone."""
+    """Return a process's command line, empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:

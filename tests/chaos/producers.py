@@ -44,12 +44,12 @@ _CROWD_CALL: Final = 1000  # batches of one call of the crowd
 
 
 def ack_path(folder: Path, source: int) -> Path:
-    """Give the file of a source's acknowledgements."""
+    """Return the file of a source's acknowledgements."""
     return folder / f"acks-{source}.bin"
 
 
 def main() -> int:
-    """Run until SIGTERM, then bring home what is out."""
+    """Run until SIGTERM, then send until nothing is pending."""
     kind, number, text = sys.argv[1:4]
     scenario = Scenario(**json.loads(text))
     stopping: list[bool] = []
@@ -82,7 +82,7 @@ class _Producer:
         self._handle: Any = None
 
     async def run(self) -> int:
-        """Feed every model; 0 where everything came home."""
+        """Feed every model; 0 where everything was acknowledged."""
         home = await asyncio.gather(*(self._stream(index, model) for index, model in enumerate(MODELS)))
         return 0 if all(home) else 1
 
@@ -181,7 +181,7 @@ class _Crowd(_Producer):
         self._names = [f"crowd-{number}-{each}" for each in range(scenario.crowd)]
 
     async def run(self) -> int:
-        """Send rounds until the end; 0 where the last one came home."""
+        """Send rounds until the end; 0 where the last one was acknowledged."""
         random = np.random.default_rng([self._scenario.seed, self._number])
         begun = [await asyncio.gather(*map(self._begun, self._names[at : at + 200])) for at in range(0, len(self._names), 200)]
         number = min(mark for part in begun for mark in part)  # a round that its predecessor left half sent is sent again

@@ -30,7 +30,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def rows(self) -> list[tuple[str, str, str, bool]]:
-        """Give the table's rows: figure, what was found, what must hold, whether it does."""
+        """Return the table's rows: figure, what was found, what must hold, whether it does."""
         found = self.findings
         stale = found.stale + self.zombies_accepted + (found.foreign if not self.zombies_accepted else 0)
         rows: list[tuple[str, str, str, bool]] = [
@@ -61,19 +61,19 @@ class Report:
                 told = f"p50 {np.median(taken):.1f} s, p99 {p99:.1f} s, longest {max(taken):.1f} s ({len(taken)})"
                 crossed = [f.latency_s for f in self.faults if f.kind == kind and f.crossed and f.latency_s is not None]
                 if crossed:
-                    told += f"; beside another fault ({len(crossed)}): longest {max(crossed):.1f} s"
+                    told += f"; alongside another fault ({len(crossed)}): longest {max(crossed):.1f} s"
                 rows.append((f"{what} -> next acknowledgement of every model", told, f"p99 {limit:g} s", p99 <= limit))
-        rows += [("what went wrong beside it", problem, "nothing", False) for problem in self.problems]
+        rows += [("what went wrong besides", problem, "nothing", False) for problem in self.problems]
         return rows
 
     @property
     def breached(self) -> bool:
-        """Tell whether a promise was broken: events, orders, epochs; not whether it took too long."""
+        """Return whether a promise was broken: events, orders, epochs; not whether it took too long."""
         return not all(holds for _, _, _, holds in self.rows()[:3]) or bool(self.problems)
 
     @property
     def holds(self) -> bool:
-        """Tell whether everything holds."""
+        """Return whether everything holds."""
         return all(holds for _, _, _, holds in self.rows())
 
     def title(self) -> str:
@@ -82,7 +82,7 @@ class Report:
         return f"{self.store}, seed {self.seed}, {self.seconds:.0f} s: {done or 'no faults'}"
 
     def plain(self) -> dict[str, Any]:
-        """Give everything as JSON can hold it."""
+        """Return everything as JSON can hold it."""
         return {
             "store": self.store,
             "seed": self.seed,
@@ -98,5 +98,5 @@ class Report:
 
 
 def latencies(faults: Sequence[Fault], kind: str) -> list[float]:
-    """Give the seconds of every fault of a kind that was over before the next one struck."""
+    """Return the seconds of every fault of a kind that ended before the next one struck."""
     return [fault.latency_s for fault in faults if fault.kind == kind and fault.latency_s is not None and not fault.crossed]

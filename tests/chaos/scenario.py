@@ -1,4 +1,4 @@
-"""What a chaos run is made of: its models, their configuration, the drift that is driven on purpose, the identity of events.
+"""What a chaos run is made of: its models, their configuration, the drift that is injected, the identity of events.
 
 Every event carries its identity in its values (`id`, a number that float64 holds exactly), so that the checker compares sets of
 events and not only counts. Time is cut into phases: each is a version of its own, its first half good, its second half
@@ -45,16 +45,16 @@ class Scenario:
     crowd: int = 0  # how many producers of one model a process is, besides the others
 
     def path(self, name: str) -> Path:
-        """Give the file `name` of the run."""
+        """Return the file `name` of the run."""
         return Path(self.folder) / name
 
     def plain(self) -> dict[str, Any]:
-        """Give it as JSON can hold it."""
+        """Return it as JSON can hold it."""
         return asdict(self)
 
 
 def document(scenario: Scenario) -> dict[str, Any]:
-    """Give the configuration of the system under test: every kind of handler that needs no service, short cooldowns."""
+    """Return the configuration of the system under test: every kind of handler that needs no service, short cooldowns."""
     hook = {"kind": "webhook", "url": f"http://127.0.0.1:{scenario.hook_port}/", "timeout": "2s"}
     return {
         "storage": scenario.storage,
@@ -82,13 +82,13 @@ def version_at(scenario: Scenario, wall_s: float) -> str:
 
 
 def accuracy_at(scenario: Scenario, wall_s: float, rows: int, random: np.random.Generator) -> Floats:
-    """Give `rows` values as the model has them at this time: float64[rows]."""
+    """Return `rows` values as the model has them at this time: float64[rows]."""
     good = (wall_s / scenario.phase_s) % 1.0 < _GOOD_SHARE
     return np.clip((_GOOD if good else _BAD) + random.normal(0.0, _NOISE, rows), 0.0, 1.0)
 
 
 def identities(source: int, first: int, rows: int) -> Floats:
-    """Give the identities of a source's events from the number `first` on: float64[rows], exact."""
+    """Return the identities of a source's events from the number `first` on: float64[rows], exact."""
     return source * float(_SOURCE) + np.arange(first, first + rows, dtype=np.float64)
 
 

@@ -74,7 +74,7 @@ def _log(set_up: Stage, stop: threading.Event) -> None:
 
 
 def _take(set_up: Stage, stop: threading.Event) -> None:
-    """Take every order, and be done with it at once."""
+    """Take every order and finish it at once."""
     while not stop.is_set():
         with contextlib.suppress(Exception):  # the system is being stopped
             for order in set_up.system.retrains.stream(timeout_s=1.0):

@@ -1,4 +1,4 @@
-"""What a drill runs on: a Ray of its own, a system with a store of its own, and somebody who looks at its actors meanwhile."""
+"""What a drill runs on: a Ray of its own, a system with a store of its own, and a process that asks its actors meanwhile."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Stage:
 
 @contextmanager
 def stage(document: dict[str, Any], controls: Sequence[str] = ()) -> Iterator[Stage]:
-    """Run a system of this configuration on a Ray of its own; `controls` name protections that are taken away."""
+    """Run a system of this configuration on a Ray of its own; `controls` name protections to remove."""
     if controls:
         os.environ[patches.VARIABLE] = ",".join(controls)
     with contextlib.ExitStack() as stack:
@@ -90,7 +90,7 @@ class Pulse:
 
     def __init__(self, namespace: str) -> None:
         command = [sys.executable, "-m", "tests.chaos.pulse", namespace, ray.get_runtime_context().gcs_address]
-        # What is taken away is taken away from the system, not from the one who looks.
+        # The protections are removed from the system, not from the process that looks.
         inherited = {name: value for name, value in os.environ.items() if name != patches.VARIABLE}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=inherited)
         self._seen = pulse.Seen(0.0, "", [])
@@ -113,7 +113,7 @@ class Pulse:
 
 
 def resolved(references: Sequence[Any], within_s: float) -> list[Any]:
-    """Return the replies that came in time; an error stands for itself, None for what did not come."""
+    """Return the replies that came in time: an error in the place of a reply, None where none came."""
     ready, _ = ray.wait(list(references), num_returns=len(references), timeout=within_s)
     came = set(ready)
     found: list[Any] = []

@@ -1,4 +1,4 @@
-"""Zombies made on purpose: a second process of an actor's name that has been succeeded and then tries to commit.
+"""Zombies made on purpose: a second process of an actor's name that was replaced and then tries to commit.
 
 Ray makes such processes when a node is lost or thawed, but rarely at the moment that matters. Here this process takes an
 actor's epoch, so that the real one ends itself and starts again with a newer one; when that has happened, we commit with what
@@ -28,7 +28,7 @@ from tests.speed import slow
 # Whose events must be nowhere in the store.
 SOURCE: Final = 4000
 _SUCCEEDED_S: Final = slow(30.0)
-# A real actor notices at its next commit that it was succeeded. Where nothing makes it (a control), it is killed after this.
+# A real actor notices at its next commit that it was replaced. Where a control removes the fence, it is killed after this.
 _NOTICES_S: Final = 5.0
 _TRIES: Final = 3
 
@@ -46,7 +46,7 @@ class Zombies:
         self.problems: list[str] = []
 
     def of_a_detector(self, random: np.random.Generator) -> str:
-        """Be a detector process that was succeeded, with a batch in its hands."""
+        """Act as a detector process that was replaced while it held a batch."""
         store = Store(self._storage)
         try:
             model = str(random.choice(MODELS))
@@ -72,7 +72,7 @@ class Zombies:
         return f"zombie of {place.process}"
 
     def of_the_dispatcher(self) -> str:
-        """Be a dispatcher that was succeeded."""
+        """Act as a dispatcher that was replaced."""
         store = Store(self._storage)
         try:
             part = store.part(DISPATCHER)

@@ -2,7 +2,7 @@
 
     alone("tests.cluster.scenarios.nodes", "spread", url=..., folder=...)
 
-The session's Ray (conftest.py) goes on beside it, unharmed: the scenario's Ray has its own temporary folder.
+The session's Ray (conftest.py) goes on alongside it, unharmed: the scenario's Ray has its own temporary folder.
 """
 
 from __future__ import annotations

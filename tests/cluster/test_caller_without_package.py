@@ -46,7 +46,7 @@ def job(folder: Path, body: str) -> Any:
 
 
 def documented_lines(namespace: str) -> str:
-    """Give the lines of wire's docstring that a job copies."""
+    """Return the lines of wire's docstring that a job copies."""
     lines = textwrap.dedent("\n".join(line for line in str(wire.__doc__).splitlines() if line.startswith("    ")))
     assert len(lines.strip().splitlines()) == 3
     assert 'namespace="visutility"' in lines

@@ -1,4 +1,4 @@
-"""Each protection that a negative control takes away is missed: the checker of the chaos runs finds what it vouches for."""
+"""The checker of the chaos runs catches each protection that a negative control removes."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def kill(system: System, actor: str) -> None:
 
 
 def counted(metrics: Metrics, timeout_s: float = 60.0) -> int:
-    """Give what the system has acknowledged, everything being acknowledged."""
+    """Return what the system has acknowledged, everything being acknowledged."""
     counts = metrics.flush(slow(timeout_s))
     assert counts["pending"] == 0
     assert counts["rejected"] == counts["dropped"] == 0
@@ -55,7 +55,7 @@ def test_killed_actors_lose_nothing_and_count_nothing_twice(shared_system: Syste
     logged = 0
     for step in range(40):
         metrics.log_batch({"accuracy": values(0.9, 500, step)}, model="killed", version="v1")
-        metrics.log({"accuracy": 0.9}, model="beside", version="v1")
+        metrics.log({"accuracy": 0.9}, model="another", version="v1")
         logged += 501
         if step == 10:
             metrics.flush()
@@ -65,7 +65,7 @@ def test_killed_actors_lose_nothing_and_count_nothing_twice(shared_system: Syste
     assert counted(metrics) == logged
     models = system.status()["models"]
     assert models["killed"]["events"] == 20_000
-    assert models["beside"]["events"] == 40
+    assert models["another"]["events"] == 40
     assert models["killed"]["versions"]["v1"]["metrics"]["accuracy"]["state"] == "stable"
 
 

@@ -49,7 +49,7 @@ def log_one(system: System, model: str) -> None:
 
 
 def environment(cluster: str, **more: str) -> dict[str, str]:
-    """A shell beside this process: its Ray's address and, where there is an address, its token mode."""
+    """A shell next to this process: its Ray's address and, where there is an address, its token mode."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
     mode = os.environ.get("RAY_AUTH_MODE")
     named = {"RAY_ADDRESS": cluster} | ({"RAY_AUTH_MODE": mode} if mode else {})
@@ -319,7 +319,7 @@ def test_up_outlives_its_command_and_down_ends_just_that_one(cluster: str, names
 
 
 def children_with(address: str) -> list[int]:
-    """Give the processes whose command line names the address."""
+    """Return the processes whose command line names the address."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():

@@ -69,7 +69,7 @@ def test_a_full_disk_refuses_until_there_is_room_again(
     assert told["pending"] > 0, "the disk takes more than it has"
     assert told["accepted"] == logged - told["pending"]
     assert told["dropped"] == told["rejected"] == 0
-    # Read what the store has, now and after the mend: what was acknowledged is there, what was refused comes once.
+    # Read what the store has, now and after the repair: what was acknowledged is there, what was refused comes once.
     assert told["accepted"] <= events(system) <= logged
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     until(lambda: metrics.flush(1.0)["pending"] == 0, "the disk has room again, and nothing is taken")

@@ -10,7 +10,7 @@ from tests.speed import slow
 
 
 def eventually(check: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
-    """Give what `check()` gives as soon as it gives something; AssertionError names `what` did not come."""
+    """Return what `check()` gives as soon as it gives something; AssertionError names `what` did not come."""
     within_s = slow(within_s)
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:

@@ -79,7 +79,7 @@ class Pretended:
         return shown
 
     def full(self) -> bool:
-        """Tell whether this run cannot be begun."""
+        """Return whether this run cannot be begun."""
         full = self.failures > 0
         self.failures -= full
         return full

@@ -645,7 +645,7 @@ def test_an_order_follows_its_job(status: Any, outcome: Any) -> None:
         handler = job_handler(jobs)
         jobs.jobs["s-r-1"] = SimpleNamespace(status=status, message="exit 3", metadata={"visutility_round": "0"})
         assert await handler.follow(an_order()) == outcome
-        assert await handler.launch(an_order()) == outcome  # taken up, not submitted beside
+        assert await handler.launch(an_order()) == outcome  # taken up, not submitted again
         assert jobs.launched == []
 
     asyncio.run(story())

@@ -1,4 +1,4 @@
-"""A reader of happenings that goes on after the last number that it has seen misses no row, whoever commits when."""
+"""A reader of happenings that goes on after the last number that it has seen misses no row in any order of commits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a registry promises: whatever stops, and whoever moves what, the alias and the live version agree in the end."""
+"""What a registry promises: whichever process stops or moves first, the alias and the live version agree in the end."""
 
 from __future__ import annotations
 

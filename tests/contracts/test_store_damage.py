@@ -116,7 +116,7 @@ class TestDeletedOrReplaced:
         problem = actor.hello("detector-0", store=store).get("store_problem", "")
         assert "was replaced by another file" in problem
         here: replies.ActorStatus = {"pid": 1, "node": "n", "alive": True, "epoch": 1, "store_problem": problem}
-        # Whoever opens the store afresh finds the file whole.
+        # A process that opens the store afresh finds the file whole.
         assert status.joined(status.read_url(store.url, 0.0), {"detector-0": here}).get("store_problem") == problem
 
 

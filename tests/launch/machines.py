@@ -46,7 +46,7 @@ def missing() -> str | None:
 
 
 def inside() -> bool:
-    """Tell whether this process is the desk already."""
+    """Return whether this process is the desk already."""
     return bool(os.environ.get(_INSIDE))
 
 
@@ -64,7 +64,7 @@ def enter(module: str, arguments: list[str]) -> None:
         sys.exit(77)
     os.environ[_INSIDE] = "1"
     sys.stdout.flush()
-    # In place of this process: whoever ends it, by a time-out say, ends every machine with it.
+    # In place of this process: what ends it, a time-out say, ends every machine with it.
     os.execvp(_UNSHARE[0], [*_UNSHARE, sys.executable, "-m", module, *arguments])
 
 

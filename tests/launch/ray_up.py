@@ -115,7 +115,7 @@ def build_wheel() -> Path:
 
 
 def furnish(desk: Path, wheel: Path, key: Path, storage: str) -> None:
-    """Lay out what a person has beside cluster.yaml."""
+    """Lay out what a person has next to cluster.yaml."""
     (desk / "dist").mkdir()
     shutil.copy(wheel, desk / "dist")
     (desk / "settings").mkdir()

@@ -30,7 +30,7 @@ def sources() -> Iterator[Path]:
 
 
 def forbidden_calls(source: str) -> list[str]:
-    """Give the calls in `source` that logic must not make."""
+    """Return the calls in `source` that logic must not make."""
     made = [ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     return [call for call in made if any(each in call for each in CALLS)]
 

@@ -291,7 +291,7 @@ class EpisodeBook(Shelf):
         return True
 
     def unsettled(self, episode: str) -> Episode | None:
-        """Give the record of an episode that is held, or was let go and is not written yet."""
+        """Return the record of an episode that is held, or was let go and is not written yet."""
         return self._held.get(episode) or self._dirty.get(episode)
 
     def judge(self, record: Episode, verdict: Literal["true", "false"], now: Instant, signed: Signature = NOBODY) -> bool:

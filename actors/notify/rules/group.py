@@ -78,7 +78,7 @@ def timing_of(route: Route, resend_s: float | None) -> Timing:
 
 
 def is_quiet(timing: Timing, severity: Severity, now_s: float) -> bool:
-    """Tell whether the group's quiet hours hold news of this severity."""
+    """Return whether the group's quiet hours hold news of this severity."""
     return timing["quiet"] is not None and _quiet_hours(timing["quiet"]).hold(severity, now_s)
 
 
@@ -145,7 +145,7 @@ def delivered(group: Group, now_s: float) -> None:
 
 
 def is_over(group: Group, now_s: float) -> bool:
-    """Tell whether nothing is left of the group: also not that its next message has to keep its distance from the last."""
+    """Return whether nothing is left of the group: also not that its next message has to keep its distance from the last."""
     sent_at = group["sent_at"]
     return (
         not group["alerts"] and "sending" not in group and (sent_at is None or now_s >= sent_at + group["timing"]["interval_s"])

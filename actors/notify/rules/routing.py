@@ -43,7 +43,7 @@ def ways(happened: Happening, labels: Mapping[str, str], routes: Sequence[Route]
 
 
 def matches(happened: Happening, labels: Mapping[str, str], route: Route) -> bool:
-    """Tell whether a happening goes by a route."""
+    """Return whether a happening goes by a route."""
     if route.kinds is not None and happened["kind"] not in route.kinds:
         return False
     if SEVERITIES.index(happened["severity"]) < SEVERITIES.index(route.least):

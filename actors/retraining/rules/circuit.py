@@ -33,7 +33,7 @@ class Circuits:
         self._silent: dict[str, _Known] = {}
 
     def allows(self, receiver: str, under_way: int, now_s: float) -> bool:
-        """Tell whether another attempt may begin at `receiver`, where `under_way` are in progress."""
+        """Return whether another attempt may begin at `receiver`, where `under_way` are in progress."""
         known = self._silent.get(receiver)
         if known is None or known.misses < _MISSES:
             return under_way < _PER_RECEIVER

@@ -24,7 +24,7 @@ class Countdown:
         return max(self.left_s - _known_s(self.since, now), 0.0)
 
     def is_over(self, now: Instant) -> bool:
-        """Tell whether nothing is left."""
+        """Return whether nothing is left."""
         return self.remaining_s(now) <= 0.0
 
     def rebased(self, now: Instant, seen: Instant | None) -> Countdown:

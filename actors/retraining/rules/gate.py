@@ -37,7 +37,7 @@ class Silence:
     by: str | None = None
 
     def covers(self, model: str, now: Instant, labels: Mapping[str, str] = _NONE) -> bool:
-        """Tell whether it holds `model`, which has these labels, back at `now`."""
+        """Return whether it holds `model`, which has these labels, back at `now`."""
         return matches(self.pattern, model) and self.selector.matches(labels) and not self.countdown.is_over(now)
 
 
@@ -129,17 +129,17 @@ def admit(
 
 
 def matches(pattern: str, model: str) -> bool:
-    """Tell whether `pattern` is the model's name or a pattern of it."""
+    """Return whether `pattern` is the model's name or a pattern of it."""
     return pattern == model or fnmatchcase(model, pattern)
 
 
 def is_pattern(name: str) -> bool:
-    """Tell whether `name` is a pattern; the names of models contain none of `* ? [`."""
+    """Return whether `name` is a pattern; the names of models contain none of `* ? [`."""
     return any(mark in name for mark in _MARKS)
 
 
 def can_match(pattern: str) -> bool:
-    """Tell whether the name of any model can match `pattern`.
+    """Return whether the name of any model can match `pattern`.
 
     >>> can_match("fraud-*"), can_match("fraud-["), can_match("fraud-[z-a]")
     (True, False, False)

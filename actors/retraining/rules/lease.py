@@ -34,7 +34,7 @@ def prolonged(order: orders.Order, unserved_s: float) -> orders.Order:
 
 
 def holds(order: orders.Order, token: int) -> bool:
-    """Tell whether `token` is the newest one of an order that has not ended.
+    """Return whether `token` is the newest one of an order that has not ended.
 
     A holder whose lease ran out still counts until the order is handed to somebody else: its work is as good.
     """

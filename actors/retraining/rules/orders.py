@@ -128,21 +128,21 @@ class Order:
 
     @property
     def manual(self) -> bool:
-        """Tell whether a person asked for it."""
+        """Return whether a person asked for it."""
         return self.request.cause == MANUAL
 
     @property
     def is_promotion(self) -> bool:
-        """Tell whether it is a decision about versions, and no retrain."""
+        """Return whether it is a decision about versions, and no retrain."""
         return self.request.cause in PROMOTIONS
 
     @property
     def is_active(self) -> bool:
-        """Tell whether it is pending or running: a model has at most one such order."""
+        """Return whether it is pending or running: a model has at most one such order."""
         return self.state in ACTIVE
 
     def is_due(self, now: Instant) -> bool:
-        """Tell whether a pending order may be attempted now."""
+        """Return whether a pending order may be attempted now."""
         return self.state == PENDING and (self.wait is None or self.wait.is_over(now))
 
 

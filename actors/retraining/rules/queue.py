@@ -21,7 +21,7 @@ class Limits:
 
     @property
     def queues(self) -> bool:
-        """Tell whether orders can have to wait for others at all."""
+        """Return whether orders can have to wait for others at all."""
         return self.max_running is not None or self.max_per_hour is not None
 
 

@@ -80,7 +80,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return self.source_to_code(source.text, source.file)
 
     def is_package(self, fullname: str) -> bool:
-        """Tell whether a module has submodules."""
+        """Return whether a module has submodules."""
         return self._sources[fullname].is_package
 
     def _is_same(self, module: ModuleType, source: Source | None) -> bool:

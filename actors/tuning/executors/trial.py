@@ -138,7 +138,7 @@ class Objective:
 
 
 def wants_trial(objective: Callable[..., Any]) -> bool:
-    """Tell whether the objective takes (params, trial) rather than (params); ValueError where it takes neither."""
+    """Return whether the objective takes (params, trial) rather than (params); ValueError where it takes neither."""
     if not callable(objective):
         raise ValueError(f"objective must be callable, got {shown(objective)}")
     try:

@@ -129,7 +129,7 @@ def _limit_memory(memory_bytes: int | None) -> None:
 
 
 def _reseed() -> None:
-    """Give this child random numbers of its own: forked ones would all draw the same. `random` does so by itself."""
+    """Seed the random numbers of this child: forked ones would all draw the same. `random` does so by itself."""
     if "numpy.random" in sys.modules:
         numpy_random: Any = sys.modules["numpy.random"]
         numpy_random.seed()

@@ -64,7 +64,7 @@ class Changes:
     error: str | None
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to write."""
+        """Return whether there is anything to write."""
         return bool(self.trials or self.sessions or self.gone or self.reports or self.state)
 
 

@@ -22,7 +22,7 @@ def after_shutdown(address: str, namespace: str) -> dict[str, Any]:
     for _ in range(1000):
         system.metrics.log({"accuracy": 0.9}, model="left", version="v1")
     asked: list[object] = []
-    vars(ray)["init"] = lambda *_, **__: asked.append(None)  # what Ray calls by itself for whoever uses it without one
+    vars(ray)["init"] = lambda *_, **__: asked.append(None)  # what Ray calls by itself for a process that uses it without one
     ray.shutdown()
     assert isinstance(system.retrains._ask, BlockingPeers)
     system.retrains._ask._handles.clear()  # as after a reply that did not come: the next call looks for the actor again

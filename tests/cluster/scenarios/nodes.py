@@ -59,7 +59,7 @@ def events_of(system: System) -> dict[str, int]:
 
 
 def models_of(system: System) -> dict[str, Any]:
-    """Give the models of a status that has counts: one of a busy machine says that the store did not answer in time."""
+    """Return the models of a status that has counts: one of a busy machine says that the store did not answer in time."""
     found: dict[str, Any] = eventually(lambda: system.status()["models"], "the store answers in time")
     return found
 
@@ -144,7 +144,7 @@ def postgresql(url: str) -> dict[str, Any]:
         run_trials_on(system, workers)
         assert system.status()["pinned_to"] is None
 
-        # A worker node goes, without a word, while a producer logs to all models.
+        # A worker node ends without notice while a producer logs to all models.
         producer = Producer(system)
         producer.start()
         time.sleep(1)
@@ -172,7 +172,7 @@ def postgresql(url: str) -> dict[str, Any]:
         assert all(before.values()), before
         assert before["models"]["drifted"]["open_episodes"]
 
-        # The head goes without a word. The actors on its worker nodes live on beside those of the next cluster.
+        # The head ends without notice. The actors on its worker nodes live on alongside those of the next cluster.
         ray.shutdown()
         cluster.remove_node(some(cluster.head_node), allow_graceful=False)
         with cluster_of(1):
@@ -196,7 +196,7 @@ def drift(system: System, model: str) -> None:
 
 
 def remembered(system: System) -> dict[str, Any]:
-    """Give what a system has to know on whatever cluster, as long as it has the store."""
+    """Return what a system has to know on whatever cluster, as long as it has the store."""
     studies = [system.tuner.study(told["name"]) for told in system.tuner.studies()]
     return {
         "models": models_of(system),  # counts, baselines, open episodes

@@ -53,7 +53,7 @@ with open(sys.argv[1], "a") as file:
 
 
 def handlers(folder: str) -> dict[str, Any]:
-    """Give what each receiver saw and how each order ended."""
+    """Return what each receiver saw and how each order ended."""
     place = Path(folder)
     (place / "retrain_targets.py").write_text(TARGETS)
     (place / "job.py").write_text(JOB)

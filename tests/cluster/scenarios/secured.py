@@ -178,6 +178,6 @@ def stored_settings(url: str) -> str:
 
 
 def files_with(text: str) -> list[str]:
-    """Give the files of Ray's session that hold `text`."""
+    """Return the files of Ray's session that hold `text`."""
     files = [path for path in Path(os.environ["RAY_TMPDIR"]).rglob("*") if path.is_file()]
     return [str(path) for path in files if text.encode() in path.read_bytes()]

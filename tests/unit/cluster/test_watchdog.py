@@ -153,7 +153,7 @@ def watch(hands: FakeHands, rounds: int, expected: dict[str, int | None]) -> Non
         nonlocal looks
         looks += 1
         if looks == 2:
-            raise RuntimeError("the store is away for a moment")
+            raise RuntimeError("the store is unavailable for a moment")
         if looks > rounds:
             raise asyncio.CancelledError
         return expected

@@ -63,7 +63,7 @@ orders: {max_running: 4, max_per_hour: 20, timeout: 6h}
         ([{"when": "alarm"}, {"price": "2%"}], "shortfall", Price(share=0.02), None),
         ([{"price": "2%"}, {"when": "alarm"}, {"give_up": 4}], "alarm", None, None),
         ([{"price": "2%"}, {"when": "shortfall"}], "shortfall", Price(share=0.01), None),
-        # A null takes away what it names, and the rule that only this had selected.
+        # A null removes what it names, and the rule that only this had selected.
         ([{"price": "2%"}, {"price": None}], "alarm", None, None),
         ([{"when": "shortfall", "price": "2%"}, {"price": None}], "shortfall", Price(share=0.01), None),
         ([{"price": "2%"}, {"budget": None}], "shortfall", Price(share=0.02), None),

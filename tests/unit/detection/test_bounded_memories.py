@@ -106,7 +106,7 @@ def test_producers_that_are_known_and_new_ones_in_one_group(world: World) -> Non
 
 
 def test_a_producer_that_the_store_has_forgotten_is_forgotten_here_too(world: World) -> None:
-    """Whoever asks where he is gets the store's answer; a memory that knows more would count his next events as duplicates."""
+    """A producer that asks for its mark gets the store's answer; by a later mark its next events would count as duplicates."""
     world.send([("m", "p", 0, payload(0.9, 0.9))])
     world.clock.advance_to(NOW + 3 * 365 * 86_400.0)
     world.detection.keeping.forget_old(world.clock.now())
@@ -123,7 +123,7 @@ class Unbounded:
     failures: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def send(self, producer: str, sequence: int, rows: int) -> tuple[str, int, int, int]:
-        """Give status, accepted, duplicates and the events that were set aside."""
+        """Return status, accepted, duplicates and the events that were set aside."""
         high = self.high.get(producer, 0)
         if sequence > high:
             return "gap", 0, 0, 0
@@ -143,7 +143,7 @@ class Unbounded:
 
 
 def stream(producer: str, start: int, rows: int) -> list[float]:
-    """Give a producer's events from a number on; some of them no detector can bear."""
+    """Return a producer's events from a number on; some of them no detector can bear."""
     return [POISON if zlib.crc32(f"{producer}{number}".encode()) % 5 == 0 else 0.9 for number in range(start, start + rows)]
 
 

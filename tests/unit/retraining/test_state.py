@@ -187,7 +187,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(outcome=st.sampled_from([Done("9"), Failed("nan")]), late=st.booleans())
     def finish(self, outcome: Any, late: Any) -> None:
-        """Whoever holds an order says how it ended; a late one says it with an older token."""
+        """The holder of an order says how it ended; a late one says it with an older token."""
         for id_, token in list(self.held.items()):
             said = self.book.leases.finish(id_, token - late, outcome, self.now())
             again = self.book.leases.finish(id_, token - late, outcome, self.now())

@@ -156,7 +156,7 @@ class NoPeers:
 
 
 def die_at(monkeypatch: pytest.MonkeyPatch, point: str) -> list[str]:
-    """Kill whoever reaches `point` first; gives the list that then holds it."""
+    """Kill the first process that reaches `point`; return the list that then holds it."""
     struck: list[str] = []
 
     def reach(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The tuner's state on a real store: what is answered is kept, whoever dies; what cannot be kept is not answered."""
+"""The tuner's state on a real store: what is answered is kept, whichever process dies; what cannot be kept is not answered."""
 
 from __future__ import annotations
 

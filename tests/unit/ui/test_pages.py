@@ -1,4 +1,4 @@
-"""Every page over a store, read only and beside a system; who may act; what other sites may not do."""
+"""Every page over a store, read only and alongside a system; who may act; what other sites may not do."""
 
 from __future__ import annotations
 

@@ -372,7 +372,7 @@ many_rows = st.lists(
 
 
 def limited(patched: pytest.MonkeyPatch, name: str, value: int) -> None:
-    """Give a limit of the wire another value, in every file that reads it."""
+    """Set a limit of the wire to another value, in every file that reads it."""
     for module in (wire, checking, making, packing):
         if hasattr(module, name):
             patched.setattr(module, name, value)

@@ -23,7 +23,7 @@ EXAMPLE = Path(__file__).parents[3] / "plugin_example"
 
 
 def install(folder: Path, **points: str) -> None:
-    """Lay a package out as an installer does: its module, and beside it what it says of itself."""
+    """Lay a package out as an installer does: its module, and next to it what it says of itself."""
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     shutil.copy(EXAMPLE / "visutility_halving.py", folder)
     metadata = folder / f"visutility_halving-{project['version']}.dist-info"

@@ -11,8 +11,9 @@ from actors.drift.interface import Alarm, Direction, DriftStrategy, Progress
 from actors.drift.ns_glr import NormalScoresGLR
 from actors.drift.registry import check, create, describe, names
 from actors.drift.season import Seasonal, SeasonProfile, knots_of
-from actors.drift.shortfall import BudgetPrice, Shortfall, Stretch, whole_hits
+from actors.drift.shortfall import BudgetPrice, Shortfall, Stretch
 from actors.drift.sliding_window import SlidingWindowDriftDetector
+from actors.drift.windows import whole_hits
 
 __all__ = [
     "Alarm",

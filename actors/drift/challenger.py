@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from actors.drift.interface import check_number, pack_state, unpack_state
-from actors.drift.shortfall import checked_window
+from actors.drift.windows import checked_window
 
 Verdict = Literal["better", "worse", "undecided"]
 

@@ -10,22 +10,16 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from actors.drift.interface import Floats, check_number, pack_state, unpack_state
+from actors.drift.windows import CHUNK, ROWS_MAX, Chunk, Windows, checked_times, checked_window, checked_windows, plain
 
-ROWS_MAX = 1e12  # of a window and of a promise: far beyond any batch, and sums of them stay whole numbers
 _VARIANCE_MIN = 0.01  # of one row: a promise of 0 or 1 is not free of noise
-_WHOLE = 0.01  # hits: an accuracy that was rounded to four digits is taken for a window of 200 rows
-_WHOLE_SHARE = 1e-6  # of n: more than float32 leaves of a proportion
-_CHUNK = 4096  # windows looked at together: their rows add up to less than 2 ** 63
 _ONE_BY_ONE = 16  # windows judged singly before a whole chunk is tried again
 _NAME = "shortfall"
 _SHARE_AT_START = 0.03  # of promised_n: what a budget takes for the price of a retrain before it knows better
 _EXPONENT_MAX = 50.0  # of a budget's price: between it and its inverse every price is never or always
-
-Whole = npt.NDArray[np.int64]
 
 
 class _Start(NamedTuple):
@@ -94,9 +88,9 @@ class Shortfall:
     """
 
     def __init__(self, *, promised: float, promised_n: float, price: float, z: float = 2.0) -> None:
-        self._promised = check_number("promised", _plain(promised), low=0.0, high=1.0)
-        self._promised_n = check_number("promised_n", _plain(promised_n), low=1.0, high=ROWS_MAX)
-        self._z = check_number("z", _plain(z), low=0.0, high=1e6)
+        self._promised = check_number("promised", plain(promised), low=0.0, high=1.0)
+        self._promised_n = check_number("promised_n", plain(promised_n), low=1.0, high=ROWS_MAX)
+        self._z = check_number("z", plain(z), low=0.0, high=1e6)
         self.price = price
         self._variance = max(self._promised * (1.0 - self._promised), _VARIANCE_MIN)
         # What the penalty rises by, at least, for one row more.
@@ -117,7 +111,7 @@ class Shortfall:
 
     @price.setter
     def price(self, price: float) -> None:
-        self._price = check_number("price", _plain(price), above=0.0)
+        self._price = check_number("price", plain(price), above=0.0)
 
     @property
     def lost(self) -> float:
@@ -180,7 +174,7 @@ class Shortfall:
                 changed.
         """
         if at is not None:
-            at = check_number("at", _plain(at))
+            at = check_number("at", plain(at))
         hits, n = checked_window(hits, n)
         self._add_start(_Start(self._windows, self._rows, self._hits, at))
         self._windows += 1
@@ -205,22 +199,24 @@ class Shortfall:
         >>> index, stretch.hits, stretch.rows
         (3, 468, 600)
         """
-        right, rows = _checked_columns(hits, n)
-        times = None if at is None else _checked_times(at, len(rows))
+        windows = checked_windows(hits, n)
+        return self.take(windows, None if at is None else checked_times(at, len(windows)))
+
+    def take(self, windows: Windows, at: Floats | None = None) -> tuple[int, Stretch] | None:
+        """Take windows that are checked, and their times, finite numbers; return what `update_many` does."""
         found: tuple[int, Stretch] | None = None
-        done, m = 0, len(rows)
+        done, m = 0, len(windows)
         while done < m:
-            part = slice(done, done + _CHUNK)
-            calm = m if found else self._surely_calm(right[part], rows[part])
+            chunk = Chunk(windows.part(done, done + CHUNK), self._promised - self._least_penalty)
+            calm = chunk.windows if found else self._surely_calm(chunk)
             if calm:
-                part = slice(done, min(done + calm, done + _CHUNK))
-                self._absorb(right[part], rows[part], None if times is None else times[part])
-                done = min(part.stop, m)
+                self._absorb(chunk, calm, None if at is None else at[done : done + calm])
+                done += calm
                 continue
             for index in range(done, min(done + _ONE_BY_ONE, m)):
                 done = index + 1
-                time = None if times is None else float(times[index])
-                if self.update(int(right[index]), int(rows[index]), at=time):
+                time = None if at is None else float(at[index])
+                if self.update(int(windows.hits[index]), int(windows.n[index]), at=time):
                     stretch = self.stretch
                     found = (index, stretch) if stretch else None
                     break
@@ -283,36 +279,25 @@ class Shortfall:
 
     # --- many windows at once -------------------------------------------------------------------------------------
 
-    def _lines(self, hits: Whole, rows: Whole) -> Floats:
-        """Return, before and after each window, the errors since the chunk began less the least penalty."""
-        lines = np.zeros(len(rows) + 1)
-        lines[1:] = (self._promised - self._least_penalty) * np.cumsum(rows) - np.cumsum(hits)
-        return lines
-
-    def _surely_calm(self, hits: Whole, rows: Whole) -> int:
+    def _surely_calm(self, chunk: Chunk) -> int:
         """Return how many windows of the chunk surely do not reach the price: by (2), a stretch's line is above its value."""
-        lines = self._lines(hits, rows)
-        lowest = np.minimum.accumulate(lines[:-1])
+        line, rows = math.inf, 0
         if self._starts:
             first = self._starts[0]  # by (2), the lowest of them
-            line = (self._least_penalty - self._promised) * (self._rows - first.rows) + (self._hits - first.hits)
-            np.minimum(lowest, line, out=lowest)
-        over = lines[1:] - lowest >= self._price * (1.0 - 1e-9) - 1e-9 * (1.0 + np.abs(lines[1:]))
-        at = int(over.argmax())
-        return at if over[at] else len(rows)
+            rows = self._rows - first.rows
+            line = (self._least_penalty - self._promised) * rows + (self._hits - first.hits)
+        return chunk.below(self._price * (1.0 - 1e-9), line, rows)
 
-    def _absorb(self, hits: Whole, rows: Whole, times: Floats | None) -> None:
-        """Take a chunk of windows of which only the end matters."""
-        lines = self._lines(hits, rows)[:-1]
-        # By (2) only a start below all later ones stays; nearly so, for `_add_start` has the last say.
-        later = np.append(np.minimum.accumulate(lines[:0:-1])[::-1], np.inf)
-        before_rows, before_hits = np.cumsum(rows) - rows, np.cumsum(hits) - hits
-        for i in np.flatnonzero(lines < later + 1e-9 * (1.0 + np.abs(lines))).tolist():
-            seen = self._windows + i, self._rows + int(before_rows[i]), self._hits + int(before_hits[i])
-            self._add_start(_Start(*seen, None if times is None else float(times[i])))
-        self._windows += len(rows)
-        self._rows += int(rows.sum())
-        self._hits += int(hits.sum())
+    def _absorb(self, chunk: Chunk, windows: int, times: Floats | None) -> None:
+        """Take the first windows of a chunk, of which only the end matters."""
+        for i in chunk.lowest(windows):  # by (2); nearly so, for `_add_start` has the last say
+            rows, hits = chunk.before(i)
+            at = None if times is None else float(times[i])
+            self._add_start(_Start(self._windows + i, self._rows + rows, self._hits + hits, at))
+        rows, hits = chunk.before(windows)
+        self._windows += windows
+        self._rows += rows
+        self._hits += hits
         self._judge()
 
 
@@ -334,111 +319,12 @@ class BudgetPrice:
     every: float
 
     def __post_init__(self) -> None:
-        check_number("promised_n", _plain(self.promised_n), low=1.0, high=ROWS_MAX)
-        check_number("every", _plain(self.every), above=0.0)
+        check_number("promised_n", plain(self.promised_n), low=1.0, high=ROWS_MAX)
+        check_number("every", plain(self.every), above=0.0)
 
     def price(self, *, elapsed: float, retrains: int) -> float:
         """Return the price in errors, `elapsed` since the budget began and after so many retrains since then."""
-        check_number("elapsed", _plain(elapsed), low=0.0)
-        check_number("retrains", _plain(retrains), low=0.0)
+        check_number("elapsed", plain(elapsed), low=0.0)
+        check_number("retrains", plain(retrains), low=0.0)
         ahead = retrains - elapsed / self.every
         return _SHARE_AT_START * self.promised_n * math.exp(min(max(ahead, -_EXPONENT_MAX), _EXPONENT_MAX))
-
-
-def whole_hits(value: float, n: float) -> int:
-    """Return how many of `n` rows are behind the proportion `value`.
-
-    Raises:
-        ValueError: n is no whole number from 1 to 1e12; value does not lie in [0, 1], or is no share of n rows.
-
-    >>> whole_hits(0.835, 200)
-    167
-    """
-    check_number("value", _plain(value), low=0.0, high=1.0)
-    return checked_window(float(value) * n, n)[0]
-
-
-def usable(values: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Whole, Whole, npt.NDArray[np.bool_]]:
-    """Return the hits and rows behind the proportions `values: float64[m]` of `n: float64[m]` rows, and which can be judged.
-
-    Those are what `whole_hits` takes; hits and rows of the others mean nothing.
-
-    >>> hits, rows, good = usable([0.835, 0.5, 1.2], [200, 3, 10])
-    >>> hits[good], rows[good]
-    (array([167]), array([200]))
-    """
-    given, of = np.asarray(values, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    hits = given * of
-    whole = np.rint(hits)
-    good = _judgeable(hits, whole, of)
-    return np.where(good, whole, 0.0).astype(np.int64), np.where(good, of, 1.0).astype(np.int64), good
-
-
-def _judgeable(hits: Floats, whole: Floats, of: Floats) -> npt.NDArray[np.bool_]:
-    """Return which windows are whole hits of whole rows; `whole` is the nearest whole number of the hits."""
-    slack = np.maximum(_WHOLE, _WHOLE_SHARE * of)
-    with np.errstate(invalid="ignore"):
-        good = (of >= 1.0) & (of <= ROWS_MAX) & (of == np.floor(of)) & (np.abs(hits - whole) <= slack)
-        good &= (whole >= 0.0) & (whole <= of)
-    return np.asarray(good, dtype=np.bool_)
-
-
-def _plain(value: object) -> object:
-    """Return numpy's scalars as Python's numbers, all else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def checked_window(hits: object, n: object, *, suffix: str = "", least: int = 1) -> tuple[int, int]:
-    """Return `hits` and `n` as whole numbers, or raise ValueError naming the field, `suffix` appended.
-
-    >>> checked_window(174.0, 200)
-    (174, 200)
-    """
-    if type(n) is not int or not least <= n <= ROWS_MAX:
-        n = _whole_rows(n, f"n{suffix}", least)
-    if type(hits) is not int or not 0 <= hits <= n:
-        hits = _whole_hits(hits, n, f"hits{suffix}")
-    return hits, n
-
-
-def _whole_rows(n: object, name: str, least: int) -> int:
-    plain = _plain(n)
-    number = check_number(name, plain, low=least, high=ROWS_MAX)
-    if number != math.floor(number):
-        raise ValueError(f"{name} must be a whole number of rows, got {plain!r}")
-    return int(number)
-
-
-def _whole_hits(hits: object, n: int, name: str) -> int:
-    plain = _plain(hits)
-    number = check_number(name, plain)
-    whole = round(number)
-    if abs(number - whole) > max(_WHOLE, _WHOLE_SHARE * n) or not 0 <= whole <= n:
-        raise ValueError(f"{name} must be a whole number from 0 to the {n} rows, got {plain!r}")
-    return whole
-
-
-def _checked_times(at: npt.ArrayLike, n: int) -> Floats:
-    times = np.asarray(at)
-    if times.shape != (n,) or times.dtype.kind not in "iuf" or not np.isfinite(times).all():
-        raise ValueError(f"at must be a column of {n} finite numbers, got {at!r:.80}")
-    return times.astype(np.float64)
-
-
-def _checked_columns(hits: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Whole, Whole]:
-    """Return both columns as whole numbers."""
-    columns = np.asarray(hits), np.asarray(n)
-    if any(column.dtype.kind not in "iuf" for column in columns):
-        raise ValueError(f"hits and n must be numbers, got {hits!r:.80} and {n!r:.80}")
-    given, of = (column.astype(np.float64) for column in columns)
-    if given.ndim != 1 or given.shape != of.shape:
-        raise ValueError(f"hits and n must be columns of one length, got shapes {given.shape} and {of.shape}")
-    whole = np.rint(given)
-    good = _judgeable(given, whole, of)
-    if not good.all():
-        first = int(good.argmin())
-        try:
-            checked_window(float(given[first]), float(of[first]))
-        except ValueError as error:
-            raise ValueError(f"{error} (window {first})") from None
-    return whole.astype(np.int64), of.astype(np.int64)

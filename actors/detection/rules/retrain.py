@@ -21,7 +21,7 @@ from actors.detection.rules.promises import USED, Promise, PromiseRecord, Standi
 from actors.detection.rules.verdict import PaybackRecord
 from actors.detection.rules.versions import Decision, Versions, VersionsRecord
 from actors.drift import BudgetPrice, Shortfall, Stretch, usual_direction
-from actors.drift.shortfall import Whole, usable
+from actors.drift.windows import Windows, windows_of
 from actors.people import NOBODY, Signature
 from actors.replies import RetrainShown, ShortfallNumbers
 from actors.wire import Batch, Bools, Floats, Indices
@@ -42,6 +42,7 @@ class Pays:
 
 
 Outcome = Pays | Judged | Decision
+Rows = Indices | slice
 
 
 class RetrainRecord(TypedDict):
@@ -194,47 +195,50 @@ class RetrainWatch:
             return self._overdue(batch, ok, skip)
         outcomes: list[Outcome] = []
         for version, rows in _runs(batch, ok, skip):
-            at = float(batch.times[rows[0]])
+            at = float(batch.times[rows.start if isinstance(rows, slice) else rows[0]])
             if self.versions.is_new(version):
                 outcomes += self._decided(self.versions.appeared(version, at=at), at)
             outcomes += self._take_run(version, batch, rows)
         return outcomes + self._overdue(batch, ok, skip)
 
-    def _take_run(self, version: str, batch: Batch, rows: Indices) -> list[Outcome]:
+    def _take_run(self, version: str, batch: Batch, rows: Rows) -> list[Outcome]:
         """Take consecutive rows of one version."""
         column, weights = batch.columns.get(self._rule.metric), batch.weights
         if column is None or weights is None:
             return []
         for each in (column, weights):
             if each.present is not None:
+                rows = np.arange(batch.rows)[rows] if isinstance(rows, slice) else rows
                 rows = rows[each.present[rows]]
-        values, n = column.values[rows], weights.values[rows]
-        hits, whole, good = usable(1.0 - values if self._errors else values, n)
-        self._unused += int(len(good) - good.sum())
-        hits, whole, times = hits[good], whole[good], batch.times[rows][good]
+        values, times = column.values[rows], batch.times[rows]
+        windows, good = windows_of(1.0 - values if self._errors else values, weights.values[rows])
+        if good is not None:
+            self._unused += len(good) - len(windows)
+            times = times[good]
         outcomes: list[Outcome] = []
         # Where versions are compared a period ends with the first window at most: all that follows counts together.
-        cuts = (slice(0, 1), slice(1, None)) if self.versions.compares(version) else (slice(0, None),)
-        for cut in cuts:
-            if len(whole[cut]):
-                outcomes += self._take_windows(version, hits[cut], whole[cut], times[cut])
+        cuts = (0, 1) if self.versions.compares(version) else (0,)
+        for start, stop in zip(cuts, (*cuts[1:], len(windows)), strict=True):
+            if start < stop:
+                outcomes += self._take_windows(version, windows.part(start, stop), times[start:stop])
         return outcomes
 
-    def _take_windows(self, version: str, hits: Whole, n: Whole, times: Floats) -> list[Outcome]:
+    def _take_windows(self, version: str, windows: Windows, times: Floats) -> list[Outcome]:
         at = float(times[-1])
+        hits, n = windows.totals()
         outcomes: list[Outcome] = []
         if version == self.versions.live:
             self._weighed = True
             self._since = at if self._since is None else self._since
             if self._shortfall is not None:
-                outcomes += self._lose(version, self._shortfall, hits, n, times)
-            outcomes += self._judging.take(hits=int(hits.sum()), n=int(n.sum()), at=at)
-        decisions = self.versions.window(version, hits=int(hits.sum()), n=int(n.sum()), at=at)
+                outcomes += self._lose(version, self._shortfall, windows, times)
+            outcomes += self._judging.take(hits=hits, n=n, at=at)
+        decisions = self.versions.window(version, hits=hits, n=n, at=at)
         return outcomes + self._decided(decisions, at)
 
-    def _lose(self, version: str, rule: Shortfall, hits: Whole, n: Whole, times: Floats) -> list[Outcome]:
+    def _lose(self, version: str, rule: Shortfall, windows: Windows, times: Floats) -> list[Outcome]:
         rule.price = self._price(float(times[0]))
-        found = rule.update_many(hits, n, at=times)
+        found = rule.take(windows, times)
         if found is None or self._standing is None or self._rule.when != "shortfall":
             return []
         index, stretch = found
@@ -378,8 +382,12 @@ class RetrainWatch:
         return math.isclose(standing["value"], turned["value"]) and not math.isclose(standing["value"], now["value"])
 
 
-def _runs(batch: Batch, ok: Bools | None, skip: int) -> Iterator[tuple[str, Indices]]:
+def _runs(batch: Batch, ok: Bools | None, skip: int) -> Iterator[tuple[str, Rows]]:
     """Cut the rows that count into runs of one version each, in order."""
+    if batch.which is None and ok is None:
+        if skip < batch.rows:
+            yield batch.versions[0], slice(skip, batch.rows)
+        return
     counted = np.ones(batch.rows, dtype=np.bool_) if ok is None else ok.copy()
     counted[:skip] = False
     rows = np.flatnonzero(counted)

@@ -326,6 +326,7 @@ def test_a_budget_prices_a_retrain_by_the_plan() -> None:
 
 
 def test_the_examples_hold() -> None:
-    results = doctest.testmod(importlib.import_module("actors.drift.shortfall"))
-    assert results.attempted > 5
-    assert results.failed == 0
+    for name in ("shortfall", "windows"):
+        results = doctest.testmod(importlib.import_module(f"actors.drift.{name}"))
+        assert results.attempted > 5
+        assert results.failed == 0

@@ -11,6 +11,7 @@ from actors.checks import shown
 from actors.config.fields import Name, PositiveSeconds, Section
 from actors.config.handler_base import checked_url
 from actors.config.handlers import MlflowAliasHandlerSettings
+from actors.config.remote import Reference
 from actors.config.values import expand
 
 
@@ -41,6 +42,9 @@ class MlflowRegistrySettings(Section):
     timeout_s: PositiveSeconds = Field(default=30.0, alias="timeout")
     """How long to wait for an answer."""
 
+    webhook_secret: Reference | None = None
+    """The secret of MLflow's webhook, as `${NAME}`: a call of `/api/v1/hooks/mlflow` on the page polls at once."""
+
     @property
     def kind(self) -> str:
         """Return its name in `status`."""
@@ -52,8 +56,9 @@ class MlflowRegistrySettings(Section):
         return len(self.models)
 
     def expanded(self, environment: Mapping[str, str]) -> Self:
-        """Return the same with every `${NAME}` expanded."""
-        return self.model_copy(update={name: expand(getattr(self, name), environment) for name in type(self).model_fields})
+        """Return the same with every `${NAME}` expanded that a poll needs: the secret of the webhook is the page's."""
+        needed = type(self).model_fields.keys() - {"webhook_secret"}
+        return self.model_copy(update={name: expand(getattr(self, name), environment) for name in needed})
 
     def sets_alias(self, model: str) -> MlflowAliasHandlerSettings | None:
         """Return the handler of decisions about `model` in the registry; None if the registry does not hold the model."""

@@ -5,7 +5,7 @@ from here.
 """
 
 from actors.plain import Json
-from actors.replies.base import Hello, Reloaded, Unavailable
+from actors.replies.base import Hello, Looked, Reloaded, Unavailable
 from actors.replies.detection import (
     Acknowledged,
     After,
@@ -108,6 +108,7 @@ __all__ = [
     "LastRejection",
     "Launched",
     "Lease",
+    "Looked",
     "MetricProgress",
     "ModelForgotten",
     "ModelGone",

@@ -19,6 +19,12 @@ class Reloaded(TypedDict):
     status: Literal["reloaded"]
 
 
+class Looked(TypedDict):
+    """A source is read now."""
+
+    status: Literal["looking"]
+
+
 class Hello(TypedDict):
     """Who an actor is, what it speaks, and where it runs."""
 

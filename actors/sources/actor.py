@@ -10,10 +10,11 @@ import asyncio
 import functools
 import logging
 import threading
+from dataclasses import dataclass, field
 from typing import Final
 
 from actors import config
-from actors.checks import brief
+from actors.checks import brief, shown
 from actors.clock import SystemClock
 from actors.cluster import actor
 from actors.cluster.deployment import end_stale_process
@@ -22,7 +23,7 @@ from actors.config.sources import SourceSettings
 from actors.config.stored import load_stored
 from actors.metrics.link import RayLink
 from actors.plain import Json
-from actors.replies import Hello, Reloaded, Unavailable
+from actors.replies import Hello, Looked, Reloaded, Unavailable
 from actors.retraining import promotions
 from actors.retraining.tables import DISPATCHER
 from actors.sources import kinds
@@ -37,6 +38,19 @@ _OPEN_S: Final = 1.0
 _AFTER_ERROR_S: Final = 5.0
 
 
+@dataclass(slots=True)
+class _Running:
+    """The thread of one source; `turn` cuts its pause short."""
+
+    settings: SourceSettings
+    turn: threading.Event = field(default_factory=threading.Event)
+    ends: bool = False
+
+    def end(self) -> None:
+        self.ends = True
+        self.turn.set()
+
+
 class Sources:
     """The process that reads sources. Constructed by deployment.py; every public method is a message."""
 
@@ -46,7 +60,7 @@ class Sources:
         self._name = name
         self._namespace = namespace
         self._thread = StoreThread(storage, self._made)
-        self._running: dict[str, tuple[SourceSettings, threading.Event]] = {}
+        self._running: dict[str, _Running] = {}
         self._opening: asyncio.Task[None] | None = None
 
     async def hello(self) -> Hello:
@@ -64,6 +78,13 @@ class Sources:
             return {"status": "reloaded"}
 
         return await or_unavailable(act())
+
+    async def look(self, *, source: str) -> Looked:
+        """Read a source now instead of at its next turn. KeyError: it is none of the configuration."""
+        if source not in self._running:
+            raise KeyError(f"source must be one of {shown(sorted(self._running))}, got {shown(source)}")
+        self._running[source].turn.set()
+        return {"status": "looking"}
 
     async def _open(self) -> None:
         while True:
@@ -96,33 +117,34 @@ class Sources:
         return [Decided(*each) for each in found]
 
     def _begin(self, state: SourcesState, configured: Json) -> None:
-        for name, (settings, ends) in list(self._running.items()):
-            if configured.get(name) != settings:
-                ends.set()
+        for name, each in list(self._running.items()):
+            if configured.get(name) != each.settings:
+                each.end()
                 del self._running[name]
         state.forget(list(configured))
         for name, settings in configured.items():
             if name not in self._running:
-                ends = threading.Event()
-                self._running[name] = settings, ends
+                running = self._running[name] = _Running(settings)
                 feed = Feed(
                     name, settings, state, RayLink(self._namespace), functools.partial(kinds.make, decisions=self._decisions)
                 )
-                threading.Thread(target=_run, args=(feed, ends), name=f"source {name}", daemon=True).start()
+                threading.Thread(target=_run, args=(feed, running), name=f"source {name}", daemon=True).start()
 
 
-def _run(feed: Feed, ends: threading.Event) -> None:
+def _run(feed: Feed, running: _Running) -> None:
     clock = SystemClock()
-    while not ends.is_set():
+    while not running.ends:
+        running.turn.clear()  # before it reads: a look that is asked for meanwhile sees what came meanwhile
         try:
             with _TURNS.setdefault(feed.name, threading.Lock()):  # a predecessor of the same source ends its step first
-                pause_s = 0.0 if ends.is_set() else feed.step(clock.now().wall_s)
+                pause_s = 0.0 if running.ends else feed.step(clock.now().wall_s)
         except StaleEpochError as error:
             end_stale_process(error)
         except Exception:
             logger.exception("source %s: the step failed; the next one is in %g s", feed.name, _AFTER_ERROR_S)
             pause_s = _AFTER_ERROR_S
-        ends.wait(pause_s)
+        if not running.ends:  # which may have been said before the turn was cleared
+            running.turn.wait(pause_s)
 
 
 _TURNS: dict[str, threading.Lock] = {}

@@ -131,6 +131,10 @@ class Backend(Protocol):
         """Return the number of a producer's next event of a model."""
         ...
 
+    def look(self, source: str) -> None:
+        """Have a source read now instead of at its next turn. RuntimeError: there is no system."""
+        ...
+
     def cursor(self) -> str:
         """Return a text that differs whenever the store has changed."""
         ...
@@ -305,12 +309,16 @@ class StoreBackend:
         """Return the number of a producer's next event of a model, 0 for one that is new."""
         return int(self._asked("high_water", {"model": model, "producer": producer})["high_water"])
 
-    def _asked(self, method: str, arguments: dict[str, Any]) -> Any:
+    def look(self, source: str) -> None:
+        """Have a source read now."""
+        self._asked("look", {"source": source}, of="sources")
+
+    def _asked(self, method: str, arguments: dict[str, Any], of: str = "broadcaster") -> Any:
         if self.system is None:
             raise NoSystemError("this page reads a store; events need a running system")
         from actors.cluster.peers import BlockingPeers  # noqa: PLC0415  Ray; a page of a store does without
 
-        reply = BlockingPeers(self.system.namespace).call("broadcaster", method, arguments, timeout_s=_ASK_S)
+        reply = BlockingPeers(self.system.namespace).call(of, method, arguments, timeout_s=_ASK_S)
         if reply.get("status") == "unavailable" and method != "broadcast":
             raise ConnectionError(f"{method}: {reply['reason']}")
         return reply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,11 @@ from actors.sources.feed import Feed
 from actors.sources.state import SourcesState
 from actors.storage import Store
 from actors.storage.sources import SOURCES, read_sources
+from actors.ui.app import create
+from actors.ui.serving import Prepared, bound
 from tests.contracts import test_registry as pretended
-from tests.integrations.test_real_sources import MlflowServer, needs_mlflow, until
+from tests.integrations.test_real_sources import MlflowServer, needs_mlflow, port, until
+from tests.unit.ui.test_hooks import SECRET, TOKENS, Looking
 
 REGISTER = """
 mlflow.set_experiment('churn')
@@ -99,3 +103,32 @@ def test_versions_promises_and_the_alias_are_followed_and_set_whatever_is_killed
     work()
     assert shown()["problem"] == "churn: the alias champion of churn-there points to nothing"
     store.close()
+
+
+EVENTS = ["model_version.created", "model_version_alias.created"]
+HOOK = f"client.create_webhook('visutility', sys.argv[1], {EVENTS}, secret=sys.argv[2])"
+
+
+@needs_mlflow
+def test_mlflows_webhook_has_the_registry_looked_at_by_its_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_SECRET", SECRET)
+    url = f"sqlite:///{tmp_path}/store"
+    Store(url).close()
+    backend, own = Looking(url), port()
+    backend.looks = []
+    server = MlflowServer(tmp_path)
+    with bound("127.0.0.1", own) as listening:
+        page = Prepared(create(backend, TOKENS), listening, "")
+        serving = threading.Thread(target=page.run)
+        serving.start()
+        try:
+            server.run(HOOK, f"http://127.0.0.1:{own}/api/v1/hooks/mlflow", SECRET)
+            server.run(REGISTER, "0.7")
+            until(lambda: backend.looks == ["registry.mlflow"], "the new version is told")
+            server.run(MOVE, "1")
+            until(lambda: backend.looks == ["registry.mlflow"] * 2, "the moved alias is told")
+        finally:
+            page.end()
+            serving.join()
+            server.kill()
+            backend.close()

@@ -153,6 +153,8 @@ class MlflowServer(Program):
             f"{self.url}/health",
             folder,
             MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # its runners of jobs of its own, seven processes more
+            MLFLOW_WEBHOOK_ALLOWED_SCHEMES="http",  # by itself it calls only https and public addresses
+            MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS="true",
         )
 
     def run(self, script: str, *arguments: str) -> str:

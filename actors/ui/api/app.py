@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from actors.ui.api import events, openapi
+from actors.ui.api import events, hooks, openapi
 from actors.ui.api.doing import DOING
 from actors.ui.api.operation import JSON
 from actors.ui.api.problems import encoded, problem
@@ -39,6 +39,7 @@ def create(backend: Backend, max_events_per_s: int) -> Starlette:
     return Starlette(
         routes=[
             Route("/openapi.json", document, methods=["GET"]),
+            hooks.route(backend),
             *(
                 Route(each.path.replace("}", ":path}"), each.endpoint(backend), methods=[each.method], name=each.name)
                 for each in operations

@@ -106,10 +106,14 @@ class _Look:
         if missing:
             return
         try:
-            folder_of(expand(url, self._environment))
+            folder = folder_of(expand(url, self._environment))
         except StoreError as error:
             yield Finding("storage", str(error))
             return
+        if folder is not None and folder.exists() and not folder.is_dir():
+            yield Finding("storage", f"must name the folder of a store, {folder} is a file")
+        elif folder is not None and folder.is_dir() and any(folder.iterdir()) and not (folder / "system.db").exists():
+            yield Finding("storage", f"the folder {folder} holds files and no store: one is made among them", problem=False)
         if not is_local(url) and importlib.util.find_spec("psycopg") is None:
             yield Finding("storage", "needs a driver where the system runs: pip install 'visutility[postgres]'", problem=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,32 @@ def test_promotion_handlers_and_defaults_are_looked_at_too() -> None:
 @pytest.mark.parametrize("url", ["mysql://x/y", "sqlite://", "visutility-data"])
 def test_a_storage_url_that_cannot_be_opened_is_a_problem(url: str) -> None:
     assert found(storage=url)[0][0].startswith("storage: storage must")
+
+
+def test_a_path_that_is_no_store_is_a_problem_and_a_folder_of_other_files_a_note(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("something else", encoding="utf-8")
+    (found,) = inspect(config.parse({"storage": f"sqlite:///{file}"}, "file"), {})
+    assert (found.problem, str(found)) == (True, f"storage: must name the folder of a store, {file} is a file")
+    (found,) = inspect(config.parse({"storage": f"sqlite:///{tmp_path}"}, "file"), {})
+    assert (found.problem, "holds files and no store" in found.text) == (False, True)
+    assert inspect(config.parse({"storage": f"sqlite:///{tmp_path}/new"}, "file"), {}) == []
+
+
+def test_a_port_in_use_a_short_token_and_a_route_that_matches_nothing_are_found_before_a_start() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ui = {"enabled": True, "port": port, "tokens": {"reader": "${READER}"}}
+        receivers = {"ops": {"kind": "webhook", "url": "https://ops.example/hook"}}
+        notify = {"receivers": receivers, "routes": [{"receivers": ["ops"], "labels": "team=nobody"}]}
+        found = inspect(config.parse({"ui": ui, "notify": notify}, "file"), {"READER": "short"})
+    assert [(each.path, each.problem) for each in found] == [
+        ("ui.tokens.reader", True),
+        ("ui.port", False),
+        ("notify.routes.0", False),
+    ]
 
 
 def test_what_the_environment_of_the_system_must_have_is_a_note() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 from sqlalchemy import insert
@@ -78,6 +79,30 @@ def test_an_order_offers_what_can_be_done_in_its_state_and_is_found_by_it(url: s
     assert ("/episodes/o-1" in listed) == (state == DEAD)
     for act, states in {"retry": RETRYABLE, "dismiss": DISMISSABLE, "front": (PENDING,)}.items():
         assert (f'action="/act/{act}"' in listed, f'action="/act/{act}"' in told) == (state in states, state in states)
+
+
+def test_the_fleet_is_filtered_by_state_label_and_text_sorted_and_counted(url: str) -> None:
+    store = Store(url)
+    store_settings(store, config.parse({"models": {"m": {"labels": {"team": "risk"}}}}, "f"), NOW)
+    store.close()
+    backend = StoreBackend(url)
+    try:
+        page = page_of(backend)
+
+        def shown(query: str) -> list[str]:
+            return re.findall(r'class="name"><a href="/models/([^"]+)"', page.get(f"/?{query}").text)
+
+        script = "%3Cscript%3Ealert%281%29%3C/script%3E"
+        assert shown("sort=model") == [script, "m"]
+        assert shown("sort=model&order=down") == ["m", script]
+        assert shown("label=team%3Drisk") == shown("text=M&state=drifting&label=team%21%3Dads,team") == ["m"]
+        assert shown("text=SCRIPT") == shown("label=team%21%3Drisk") == [script]
+        assert shown("state=stable") == shown("text=nothing") == []
+        told = page.get("/?label=team%3Drisk").text
+        assert '<b>1</b> <span class="state" data-state="drifting">' in told
+        assert "label" in page.get("/?label=%3D%3D").text
+    finally:
+        backend.close()
 
 
 def test_a_study_that_runs_can_be_stopped_by_who_may_act(url: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from actors.labels import Selector
 
 MODEL_COLUMNS: Final = ("model", "state", "events", "duplicates", "rejected", "versions", "metrics", "open episodes")
+SOURCE_COLUMNS: Final = ("source", "kind", "state", "read until", "last read", "read", "refused", "rejected", "waiting")
 ACTOR_COLUMNS: Final = ("actor", "alive", "pid", "node", "epoch")
 # A warm actor takes some 30 ms; after that this process reads the store itself.
 _WARM_S: Final = 0.5
@@ -70,6 +72,8 @@ def status(
     )
     output.line("retrains: " + ", ".join(f"{state} {count}" for state, count in told["retrains"].items()))
     output.line("tuner: " + ", ".join(f"{what.replace('_', ' ')} {count}" for what, count in told["tuner"].items()))
+    if told.get("sources"):
+        output.table("sources", SOURCE_COLUMNS, list(source_rows(told)))
     for name, each in told.get("receivers", {}).items():
         output.line(f"receiver {name}: {each['state']}, {each['sent']} sent, {each['waiting']} waiting")
     if storage is None:
@@ -208,6 +212,14 @@ def actor_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         yield name, actor["alive"], actor["pid"], (actor["node"] or "")[:8], actor["epoch"]
 
 
+def source_rows(told: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    """Return a row for each source: how far it is, and what of it was not taken."""
+    for name, each in told["sources"].items():
+        last = None if each["last_at"] is None else f"{datetime.fromtimestamp(each['last_at'], UTC):%Y-%m-%d %H:%M:%SZ}"
+        counts = (each[count] for count in ("read", "refused", "rejected", "waiting"))
+        yield name, each["kind"], each["state"], each.get("place"), last, *counts
+
+
 def problems(told: Mapping[str, Any]) -> Iterator[str]:
     """Return a line for each thing that a person should look at."""
     for model, seen in told["models"].items():
@@ -217,15 +229,24 @@ def problems(told: Mapping[str, Any]) -> Iterator[str]:
     for name, actor in told["actors"].items():
         if not actor["alive"]:
             yield f"{name}: does not answer"
+    yield from _of_other_systems(told)
+    for what in told.get("unreadable", ()):
+        yield f"{what}: its row in the store cannot be read"
+    if "store_problem" in told:
+        yield told["store_problem"]
+
+
+def _of_other_systems(told: Mapping[str, Any]) -> Iterator[str]:
+    for name, each in told.get("sources", {}).items():
+        if each["state"] == "failing":
+            yield f"source {name}: cannot be read: {each['problem']}"
+        elif each["problem"]:
+            yield f"source {name}: {each['refused'] + each['rejected']} rows were not taken, the last: {each['problem']}"
     for name, each in told.get("receivers", {}).items():
         if each["state"] == "failing":
             yield f"receiver {name}: {each['waiting']} happenings wait, it cannot be reached: {each['problem']}"
         if each["lost"]:
             yield f"receiver {name}: has refused {each['lost']} messages for good"
-    for what in told.get("unreadable", ()):
-        yield f"{what}: its row in the store cannot be read"
-    if "store_problem" in told:
-        yield told["store_problem"]
 
 
 def _problems_of(model: str, seen: Mapping[str, Any]) -> Iterator[str]:

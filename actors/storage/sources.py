@@ -5,6 +5,9 @@ They are here and not in `actors.sources`, because the status of the system read
 
 from __future__ import annotations
 
+import json
+from typing import Final
+
 from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, String, Table, Text, func, select
 from typing_extensions import TypedDict
 
@@ -53,6 +56,7 @@ class SourceShown(TypedDict):
     """What `status` says of a source; counts are of events.
 
     `refused`: rows that are no events; `rejected`: events that the system did not take; `waiting`: not acknowledged yet.
+    `place`: how far it has been read, in the source's own terms and at most 200 characters; null before the first answer.
     """
 
     kind: str
@@ -63,6 +67,32 @@ class SourceShown(TypedDict):
     rejected: int
     waiting: int
     last_at: float | None
+    place: str | None
+
+
+_MAX_PLACE: Final = 200
+
+
+def _shown_place(place: str | None) -> str | None:
+    """Return a place for people, without the rows that are known at its newest watermark.
+
+    >>> _shown_place('{"watermark": ["plain", 7], "seen": ["0f3a", "77b2"]}')
+    'watermark 7'
+    """
+    said = None if place is None else json.loads(place)
+    if said is None:
+        return None
+    if isinstance(said, dict):
+        watermark = said.get("watermark")
+        plain = {**said, "watermark": watermark[-1]} if isinstance(watermark, list) and watermark else said
+        text = ", ".join(f"{name} {_plain(value)}" for name, value in plain.items() if name != "seen")
+    else:
+        text = _plain(said)
+    return text if len(text) <= _MAX_PLACE else f"{text[: _MAX_PLACE - 3]}..."
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def read_sources(connection: Connection) -> dict[str, SourceShown]:
@@ -79,6 +109,7 @@ def read_sources(connection: Connection) -> dict[str, SourceShown]:
             "rejected": row.rejected,
             "waiting": waiting.get(row.source, 0),
             "last_at": row.last_at,
+            "place": _shown_place(row.place),
         }
         for row in connection.execute(select(sources).order_by(sources.c.source))
     }

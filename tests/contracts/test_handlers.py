@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import importlib
 import json
+import socket
 import sys
 import threading
 import time
@@ -41,6 +42,7 @@ from actors.retraining.rules.delivery import Done, Failed, Launched, Retry, Stop
 from actors.retraining.rules.orders import Order, Request
 from actors.storage import Store
 from tests.contracts.pretended import TOKEN, TOOLS
+from tests.database import free_port
 from tests.known import answered, some
 from tests.server import Server
 from tests.speed import slow
@@ -649,6 +651,74 @@ def test_an_order_follows_its_job(status: Any, outcome: Any) -> None:
         assert jobs.launched == []
 
     asyncio.run(story())
+
+
+class LateAgent(FakeJobs):
+    """A Jobs API whose job agent is there only at the second submission."""
+
+    def submit_job(self, **job: Any) -> str:
+        self.failures, late = 0, self.failures
+        if late:
+            raise RuntimeError(
+                "Request failed with status code 500: No available agent to submit job, please try again later.."
+            )
+        return super().submit_job(**job)
+
+    def stop_job(self, job_id: str) -> bool:
+        raise AssertionError(job_id)
+
+    def _answer(self) -> None:
+        """Answer everything but submissions."""
+
+
+def test_a_job_agent_that_is_not_there_is_named_with_its_address_and_one_that_starts_late_gets_the_job() -> None:
+    async def story() -> None:
+        jobs = LateAgent()
+        jobs.failures = 1
+        settings = job_settings(address="https://user:secret@head:8265")
+        handler = ray_job.RayJobHandler(settings, surroundings(), connect=lambda _address: jobs)
+        with pytest.raises(ConnectionError, match=r"waited \d+ s for the job agent of its head node") as told:
+            await handler.launch(an_order())
+        assert "https://user:***@head:8265 takes no job" in str(told.value)
+        assert await handler.launch(an_order()) == Launched()
+        assert jobs.launched == ["s-r-1"]
+
+    asyncio.run(story())
+
+
+def test_a_jobs_api_that_hangs_fails_the_attempt_with_its_address_and_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_job, "_CALL_S", 0.05)
+    goes_on = threading.Event()
+
+    def hangs(_address: str | None) -> Any:
+        goes_on.wait(slow(10))
+        raise ConnectionError("too late")
+
+    async def story() -> None:
+        handler = ray_job.RayJobHandler(job_settings(address="http://head:8265"), surroundings(), connect=hangs)
+        with pytest.raises(TimeoutError, match=r"the Jobs API of http://head:8265 has not taken the job within 0\.05 s"):
+            await handler.launch(an_order())
+        assert await handler.follow(an_order()) == Launched()
+        goes_on.set()
+
+    asyncio.run(story())
+
+
+def test_an_address_without_a_jobs_api_is_named_with_the_time_that_was_waited() -> None:
+    pytest.importorskip("ray.job_submission")
+    address = f"http://user:secret@127.0.0.1:{free_port()}"
+    with pytest.raises(ConnectionError, match=r"user:\*\*\*@127.* cannot be reached: ConnectionError after \d+ s;"):
+        ray_job._jobs_api(address)
+
+
+def test_a_dashboard_that_accepts_and_never_answers_holds_no_thread_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray.job_submission")
+    monkeypatch.setattr(ray_job, "_REPLY_S", 0.1)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        pytest.raises(ConnectionError, match="cannot be reached: ReadTimeout"),
+    ):
+        ray_job._jobs_api(f"http://127.0.0.1:{listening.getsockname()[1]}")
 
 
 def test_putting_back_an_order_makes_room_for_a_new_job_of_its_id() -> None:

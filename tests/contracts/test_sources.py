@@ -6,6 +6,7 @@ import itertools
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from actors.sources import kinds, mlflow, prometheus
 from actors.sources.feed import Feed
 from actors.sources.interface import Answer, Row, SourceError
 from actors.sources.state import SourcesState
-from actors.storage import Store
+from actors.storage import Store, StoreReader
 from actors.storage.sources import SOURCES, SourceShown, read_sources, source_streams
 from actors.wire.messages import Message
 
@@ -575,6 +576,10 @@ def test_a_query_with_a_thousand_models_is_cut_off_at_max_models(tmp_path: Path)
     for _ in range(4):
         feed.step(0.0)
     assert len(ledger.models) == 10
+    with closing(StoreReader(f"sqlite:///{tmp_path}/store")) as store, store.part(SOURCES).read() as connection:
+        shown = read_sources(connection)["it"]
+    assert (shown["state"], shown["read"], shown["refused"], shown["place"]) == ("ok", 10, 990, "1")
+    assert shown["problem"] == "rows of more than 10 models (max_models) are refused"
 
 
 def test_a_run_that_has_ended_gives_its_promise_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

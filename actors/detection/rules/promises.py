@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict
 
@@ -65,6 +67,23 @@ def held_to(version: str, own: PromiseRecord | None, metric: str, *, errors: boo
         return None
     value = own["values"][metric]
     return {"version": version, "value": 1.0 - value if errors else value, "n": own["n"]}
+
+
+def turned_round(
+    standing: Standing | None, promises: Mapping[str, PromiseRecord], metric: str, *, errors: bool
+) -> Standing | None:
+    """Return the standing with hits for errors, or errors for hits, if it was noted the wrong way round; None if it was not.
+
+    Builds that took no direction from a metric's name noted a share of errors as one of hits.
+
+    >>> promises = {"v2": PromiseRecord(values={"error": 0.25}, n=2500, source="cross_validation")}
+    >>> turned_round({"version": "v2", "value": 0.25, "n": 2500}, promises, "error", errors=True)
+    {'version': 'v2', 'value': 0.75, 'n': 2500}
+    """
+    own = None if standing is None else held_to(standing["version"], promises.get(standing["version"]), metric, errors=errors)
+    if standing is None or own is None or math.isclose(standing["value"], own["value"]):
+        return None
+    return {**standing, "value": own["value"]} if math.isclose(standing["value"], 1.0 - own["value"]) else None
 
 
 def unpacked(payload: bytes) -> Promise:

@@ -8,7 +8,6 @@ inherits from the version before. Which orders there are is the episodes' busine
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NotRequired, TypedDict
@@ -17,7 +16,7 @@ import numpy as np
 
 from actors.config import ModelSettings
 from actors.detection.rules.judging import AwaitedRecord, Judged, Judging
-from actors.detection.rules.promises import USED, Promise, PromiseRecord, Standing, held_to
+from actors.detection.rules.promises import USED, Promise, PromiseRecord, Standing, held_to, turned_round
 from actors.detection.rules.verdict import PaybackRecord
 from actors.detection.rules.versions import Decision, Versions, VersionsRecord
 from actors.drift import BudgetPrice, Shortfall, Stretch, usual_direction
@@ -71,10 +70,7 @@ class RetrainWatch:
         """Begin afresh, or from `memory`; without one `known` are the versions that have logged, and since when."""
         rule, promotion = settings.retrain, settings.promotion
         self._rule = rule
-        watched = settings.watch.get(rule.metric)
-        # `both` asks for alarms in both directions; which one is worse it does not say.
-        either = watched is None or watched.direction == "both"
-        self._errors = (usual_direction(rule.metric) if watched is None or either else watched.direction) == "up"
+        self._errors = _counts_errors(settings)
         versions = None if memory is None else memory["versions"]
         if versions is None:
             before = Versions()
@@ -357,12 +353,11 @@ class RetrainWatch:
             if live is not None:
                 self._begin_rule(live)
             return
-        if self._is_turned():  # errors are no hits any more: what was lost until now was counted the wrong way round
-            standing = self._standing
-            self._standing = None if standing is None else {**standing, "value": 1.0 - standing["value"]}
-            self._standings = {}
-        else:
+        turned = turned_round(self._standing, self._promises, self._rule.metric, errors=self._errors)
+        if turned is None:
             self._judging = Judging(memory["payback"], memory["awaited"])
+        else:
+            self._standing, self._standings = turned, {}
         self._shortfall = self._made()
         if self._shortfall is not None and memory["rule"] is not None:
             with contextlib.suppress(ValueError):  # of another build: the rule begins again
@@ -370,16 +365,13 @@ class RetrainWatch:
             if self._rule.budget is not None and memory["shown"]["price"] is not None:
                 self._shortfall.price = memory["shown"]["price"]
 
-    def _is_turned(self) -> bool:
-        """Whether the standing promise was noted with errors for hits: by a build that took no direction from a name."""
-        standing = self._standing
-        if standing is None:
-            return False
-        metric, own = self._rule.metric, self._promises.get(standing["version"])
-        now, turned = (held_to(standing["version"], own, metric, errors=errors) for errors in (self._errors, not self._errors))
-        if now is None or turned is None:
-            return False
-        return math.isclose(standing["value"], turned["value"]) and not math.isclose(standing["value"], now["value"])
+
+def _counts_errors(settings: ModelSettings) -> bool:
+    """Whether the metric of the rule is a share of errors; alarms in both directions do not say which one is worse."""
+    metric = settings.retrain.metric
+    watched = settings.watch.get(metric)
+    known = watched is not None and watched.direction != "both"
+    return (watched.direction if known and watched is not None else usual_direction(metric)) == "up"
 
 
 def _runs(batch: Batch, ok: Bools | None, skip: int) -> Iterator[tuple[str, Rows]]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import ray
 
 from actors import config
+from actors.checks import redacted
 from actors.plain import Arguments
 from actors.retraining.handlers.interface import Surroundings, event_fields
 from actors.retraining.rows import plain
@@ -28,6 +30,10 @@ _CALL_S: Final = 60.0
 _MAX_EVENT_BYTES: Final = 64 * 1024
 _ROUND: Final = "visutility_round"
 _PLACEHOLDER: Final = re.compile(r"\{\{|\}\}|(?<!\$)\{(\w+)\}")
+# What Ray's dashboard answers where the agent that starts jobs is not there: it has waited ten seconds for it.
+_NO_AGENT: Final = "No available agent"
+# Of one request: Ray's client itself waits for ever, and a thread of the dispatcher with it.
+_REPLY_S: Final = 30.0
 _ENDED: Final = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -61,9 +67,13 @@ class RayJobHandler:
         self._connect = connect or _jobs_api
 
     async def launch(self, order: Order) -> Outcome:
-        """Submit the job, unless it is there."""
+        """Submit the job, unless it is there. ConnectionError, TimeoutError: where, for what and how long it waited in vain."""
         settings = self._settings.expanded(self._surroundings.environment)
-        return await self._surroundings.in_thread(lambda: self._launched(settings, order), timeout_s=_CALL_S)
+        try:
+            return await self._surroundings.in_thread(lambda: self._launched(settings, order), timeout_s=_CALL_S)
+        except TimeoutError:
+            where = _shown(settings.address)
+            raise TimeoutError(f"the Jobs API of {where} has not taken the job within {_CALL_S:g} s") from None
 
     async def follow(self, order: Order) -> Outcome:
         """Query the job's state; while the Jobs API does not answer, the job counts as running."""
@@ -88,11 +98,12 @@ class RayJobHandler:
             jobs.delete_job(order.id)  # retried by hand: the job of the previous round has ended and can be replaced
             known = None
         if known is None:
+            began = time.monotonic()
             try:
                 jobs.submit_job(**job_of(settings, order))
-            except RuntimeError:
+            except RuntimeError as error:
                 if _find(jobs, order.id) is None:
-                    raise
+                    raise _explained(error, settings.address, time.monotonic() - began) from None
             return Launched()
         return _outcome(known)
 
@@ -181,9 +192,36 @@ def _jobs_api(address: str | None) -> Jobs:
         from ray.job_submission import JobSubmissionClient  # noqa: PLC0415  an extra: only where it is used
     except ImportError as error:
         raise RuntimeError(f"the Jobs API needs: pip install 'visutility[jobs]' ({error})") from None
+
+    class Client(JobSubmissionClient):
+        def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:
+            return super()._do_request(method, endpoint, **{"timeout": _REPLY_S} | more)
+
+    began = time.monotonic()
     try:
-        client: Any = JobSubmissionClient(address or ray.get_runtime_context().gcs_address)
-    except ConnectionError as error:
-        raise ConnectionError(f"the Jobs API cannot be reached: {type(error).__name__}") from None
+        client: Any = Client(address or ray.get_runtime_context().gcs_address)
+    except (OSError, RuntimeError) as error:  # its text may hold the address as it is written, with a password
+        waited_s = time.monotonic() - began
+        raise ConnectionError(
+            f"the Jobs API of {_shown(address)} cannot be reached: {type(error).__name__} after {waited_s:.0f} s; is Ray's "
+            "dashboard running there?"
+        ) from None
     jobs: Jobs = client  # narrower than Ray's signature, which names every argument
     return jobs
+
+
+def _explained(error: RuntimeError, address: str | None, waited_s: float) -> Exception:
+    """Return what a submission that was refused means."""
+    if _NO_AGENT not in str(error):
+        return error
+    return ConnectionError(
+        f"the Jobs API of {_shown(address)} takes no job: it has waited {waited_s:.0f} s for the job agent of its head node; "
+        "dashboard_agent.log there says why it has not started (often its port is in use)"
+    )
+
+
+def _shown(address: str | None) -> str:
+    """Return an address for messages: that of the configuration, else of the Ray that the dispatcher runs on."""
+    if address is None:
+        return f"this Ray ({ray.get_runtime_context().gcs_address})" if ray.is_initialized() else "this Ray"
+    return redacted(address) if "://" in address or "@" in address else address

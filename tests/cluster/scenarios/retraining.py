@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,24 @@ def handlers(folder: str) -> dict[str, Any]:
     ports = {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
     with cluster_of(0, num_cpus=3, include_dashboard=True, object_store_memory=150 * 2**20, **ports):
         return _launched(place, armed)
+
+
+def no_agent(folder: str) -> dict[str, Any]:
+    """Order a job on a Ray whose job agent never starts, since its port is taken; give how the order ends."""
+    with socket.create_server(("", 0)) as taken:
+        ports = {"dashboard_port": free_port(), "dashboard_agent_listen_port": taken.getsockname()[1]}
+        with cluster_of(0, num_cpus=2, include_dashboard=True, object_store_memory=150 * 2**20, **ports):
+            document = {
+                "storage": f"sqlite:///{folder}/store",
+                "delivery": {"backoff": "200ms", "attempts": 2},
+                "defaults": {"handler": {"kind": "ray_job", "entrypoint": "true"}},
+            }
+            system = actors.start(document, namespace="no-agent")
+            order = some(system.retrains.trigger("m", "test")["order"])
+            ended = _eventually(lambda: not _unfinished(system), within_s=120)
+            shown = system.retrains.show(order)
+            system.stop()
+            return {"ended": ended, "state": shown["state"], "reason": shown["reason"], "attempts": len(shown["attempt_log"])}
 
 
 def _launched(place: Path, armed: Path) -> dict[str, Any]:

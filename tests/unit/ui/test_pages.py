@@ -16,6 +16,8 @@ from actors.config.stored import store_settings
 from actors.config.ui import UiSettings, UiTokens
 from actors.retraining.rules.orders import DEAD, DISMISSABLE, PENDING, RETRYABLE, STATES, Order, Request
 from actors.retraining.tables import DISPATCHER, put_new
+from actors.sources.interface import Answer, Row
+from actors.sources.state import SourcesState
 from actors.storage import Store, schema
 from actors.storage.schema import SYSTEM
 from actors.ui import access
@@ -297,3 +299,24 @@ def test_what_if_shows_both_and_says_what_is_wrong(backend: StoreBackend) -> Non
     assert told.status_code == 200
     assert "as edited" in told.text
     assert page.post("/what-if/m", data={"settings": "colour: blue"}, headers=SAME).status_code == 422
+
+
+def test_the_system_page_shows_how_far_each_source_is_and_why_one_fails(url: str) -> None:
+    store = Store(url)
+    state = SourcesState(store)
+    for name, kind in (("warehouse", "sql"), ("metrics", "prometheus"), ("<script>", "files")):
+        state.known(name, kind)
+    place = {"watermark": ["datetime", "2027-01-15T08:00:00"], "seen": ["0" * 64]}
+    refused = "rows of more than 10 models (max_models) are refused"
+    state.took("warehouse", Answer([Row("m", "v1", NOW, {"accuracy": 0.9})], place, refused=990, problem=refused), NOW)
+    state.failed("metrics", "SourceError: HTTP 401")
+    store.close()
+    backend = StoreBackend(url)
+    try:
+        told = page_of(backend).get("/system").text
+    finally:
+        backend.close()
+    for shown in ("warehouse", "watermark 2027-01-15T08:00:00", "990", refused, "failing", "SourceError: HTTP 401"):
+        assert shown in told
+    assert "0" * 64 not in told
+    assert "<script></bdi>" not in told

@@ -50,10 +50,10 @@ test-targets: .venv/.installed ## targets in a real Airflow and Prefect: install
 	test -x .venv-prefect/bin/prefect || { $(PYTHON) -m venv .venv-prefect && .venv-prefect/bin/pip install --quiet prefect==3.9.1; }
 	AIRFLOW=$(CURDIR)/.venv-airflow/bin/airflow PREFECT=$(CURDIR)/.venv-prefect/bin/prefect $(BIN)/python -m pytest tests/integrations/test_real_targets.py
 
-unit: .venv/.installed ## the tests without Ray: seconds
+unit: .venv/.installed ## the tests without Ray: unit tests and contracts
 	$(BIN)/python -m pytest tests/unit tests/contracts
 
-check: .venv/.installed ## check format, lint, types and layers: seconds
+check: .venv/.installed ## check format, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -16,6 +16,8 @@ _MOST_SHOWN: Final = 80
 _DEEPEST: Final = 100  # levels; JSON's encoder recurses
 _MEMBER_BYTES: Final = 8
 
+# Control characters, and halves of characters that no encoding can carry.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _PASSWORD: Final = re.compile(r"(?<=://)([^:/@]*):.*@")
 _SECRET_OPTION: Final = re.compile(r"(?<=[?&])(password|sslpassword)=[^&]*", re.IGNORECASE)
 
@@ -83,6 +85,17 @@ def whole(field: str, value: object, least: int, most: int) -> int:
     if integer is None or not least <= integer <= most:
         raise ValueError(f"{field} must be a whole number from {least} to {most}, got {shown(value)}")
     return integer
+
+
+def text(field: str, value: object, longest: int = 200) -> str:
+    """Return a text of 1 to `longest` characters that any store holds and any terminal shows.
+
+    >>> text("by", "ada")
+    'ada'
+    """
+    if not isinstance(value, str) or not 1 <= len(value) <= longest or _CONTROL.search(value):
+        raise ValueError(f"{field} must be a string of 1 to {longest} characters, none a control character, got {shown(value)}")
+    return value
 
 
 def finite(value: object) -> float | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import getpass
 from typing import Final, Literal, NamedTuple
 
-from actors.checks import shown
+from actors.checks import shown, text
 
 _LONGEST_NAME: Final = 200
 _LONGEST_COMMENT: Final = 1000
-# Control characters, and halves of characters that no encoding can carry.
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Signature(NamedTuple):
@@ -29,15 +27,18 @@ def signature(by: object = None, comment: object = None) -> Signature:
     >>> signature("ada", "holiday sale")
     Signature(by='ada', comment='holiday sale')
     """
-    return Signature(_text("by", by, _LONGEST_NAME), _text("comment", comment, _LONGEST_COMMENT))
+    return Signature(
+        None if by is None else text("by", by, _LONGEST_NAME),
+        None if comment is None else text("comment", comment, _LONGEST_COMMENT),
+    )
 
 
-def _text(field: str, value: object, longest: int) -> str | None:
-    if value is None:
+def local_user() -> str | None:
+    """Return the name of the user that this process runs as, which stands for who acts from this machine."""
+    try:
+        return getpass.getuser() or None
+    except (KeyError, OSError):  # a user without a name, as in a container
         return None
-    if not isinstance(value, str) or not 1 <= len(value) <= longest or _CONTROL.search(value):
-        raise ValueError(f"{field} must be a string of 1 to {longest} characters, none a control character, got {shown(value)}")
-    return value
 
 
 def verdict(value: object) -> Literal["true", "false"]:

@@ -24,7 +24,8 @@ def ui(
     *, port: int | None, host: str | None, storage: str | None, address: str | None, namespace: str | None, output: Output
 ) -> int:
     """Serve the page until Ctrl-C."""
-    from actors.ui import serving  # imports the store, 0.4 s; help does without
+    from actors import people  # 0.4 s with the next line, which imports the store; help does without
+    from actors.ui import serving
 
     serving.check_extra()
     system = None
@@ -33,7 +34,7 @@ def ui(
 
         system = joined(address, namespace or DEFAULT_NAMESPACE)
         storage = serving.storage_of(system)
-    me = serving.local_user()
+    me = people.local_user()
     with serving.prepared(storage, system, host=host, port=port, environment=os.environ, local_name=me) as prepared:
         output.line(f"{'the system' if system else 'the store, read only'}: {prepared.url}    end: Ctrl-C")
         prepared.run()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from actors.storage import Store
 from tests.database import Postgres, emptied, free_port
+
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +41,13 @@ def stores_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         store.close()
 
 
+@pytest.fixture
+def run() -> Iterator[Callable[[Coroutine[Any, Any, T]], T]]:
+    """Run coroutines one after the other in one event loop: a call that is still waiting goes on with the next."""
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
 @pytest.fixture(scope="module")
 def database() -> Iterator[Postgres]:
     """A server for the tests of a file."""
@@ -54,3 +64,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     server: Postgres = request.getfixturevalue("database")
     emptied(server.url)
     return server.url
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """An open store of either kind, with nothing in it."""
+    opened = Store(url)
+    yield opened
+    opened.close()

@@ -5,10 +5,9 @@ A caller's mistake raises ValueError that names the field, the rule and the valu
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
-from actors.checks import finite, shown
+from actors.checks import finite, shown, text
 from actors.plain import Json
 from actors.retraining.rules import gate, orders
 from actors.retraining.rules.delivery import Done, Failed, promise_of
@@ -18,15 +17,6 @@ _MAX_EXPLANATION_CHARACTERS: Final = 256 * 1024
 _MAX_REASON_CHARACTERS: Final = 1000
 _MAX_ROWS: Final = 1e12
 _MAX_HISTORY: Final = 10_000
-# Control characters, and halves of characters that no encoding can carry.
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def text(field: str, value: object, longest: int = 200) -> str:
-    """Return a text of 1 to `longest` characters, none a control character."""
-    if not isinstance(value, str) or not 1 <= len(value) <= longest or _CONTROL.search(value):
-        raise ValueError(f"{field} must be a string of 1 to {longest} characters, none a control character, got {shown(value)}")
-    return value
 
 
 def number(field: str, value: object) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from actors import failpoints, people
+from actors import checks, failpoints, people
 from actors.checks import shown
 from actors.clock import Instant
 from actors.plain import Json
@@ -25,8 +25,8 @@ class DetectorCalls(Calls):
         `over` names the versions before it (None: all others). An order for a later one stays: this notification may arrive
         after a newer version has itself drifted.
         """
-        arguments.text("model", model)
-        arguments.text("version", version)
+        checks.text("model", model)
+        checks.text("version", version)
         if over is not None and not isinstance(over, list):
             raise ValueError(f"over must be a list of versions, got {shown(over)}")
 
@@ -40,7 +40,7 @@ class DetectorCalls(Calls):
 
     async def deployed(self, *, model: str, version: str, at: float) -> Recorded | Unavailable:
         """Learn the live version of a model, and since when: its age counts from then on."""
-        named, new, since = arguments.text("model", model), arguments.text("version", version), arguments.number("at", at)
+        named, new, since = checks.text("model", model), checks.text("version", version), arguments.number("at", at)
         return await self._recorded(lambda state, now: state.deployed(named, new, since, now))
 
     async def forget(self, *, model: str, purge: bool = False, only_ask: bool = False) -> ModelForgotten | Unavailable:
@@ -48,7 +48,7 @@ class DetectorCalls(Calls):
 
         "refused": `order` is not finished. With `only_ask` nothing is forgotten. Its silences stay: they are for patterns.
         """
-        named = arguments.text("model", model)
+        named = checks.text("model", model)
 
         async def act() -> ModelForgotten:
             def forgotten(state: RetrainingState, _now: Instant) -> str | None:
@@ -89,7 +89,7 @@ class DetectorCalls(Calls):
         """
         at = self._clock.now().wall_s
         asked = arguments.promotion_of(model=model, version=version, over=over, kind=kind, evidence=evidence, at=at)
-        once = arguments.text("key", key)
+        once = checks.text("key", key)
         signed = people.signature(by, comment)
 
         def act(state: RetrainingState, now: Instant) -> None:

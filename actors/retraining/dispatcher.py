@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from actors import checks
 from actors.clock import Clock, Instant, SystemClock
 from actors.cluster import actor, build, deployment, watchdog
 from actors.cluster.notices import Notices
@@ -141,7 +142,7 @@ class RetrainDispatcher(Questions, PeopleCalls, DetectorCalls):
             lost=lost,
             price=price,
         )
-        once = asked.episode if key is None else arguments.text("key", key)
+        once = asked.episode if key is None else checks.text("key", key)
         if not once:
             raise ValueError(f"key must be given for cause {cause!r}, got None")
         return await self._or_unavailable(self._admitted(lambda: self._asked(Asked(asked, once)), model))
@@ -154,9 +155,9 @@ class RetrainDispatcher(Questions, PeopleCalls, DetectorCalls):
         The consumer renews within `lease_s` for as long as it works on the order. Status "unavailable" also where too many
         consumers wait already.
         """
-        arguments.text("consumer", consumer)
+        checks.text("consumer", consumer)
         if model is not None:
-            arguments.text("model", model)
+            checks.text("model", model)
         wait_s = arguments.within("timeout_s", timeout_s, 0, _LONGEST_TAKE_S)
         return await self._or_unavailable(self._channel.take(consumer=consumer, model=model, timeout_s=wait_s))
 
@@ -166,7 +167,7 @@ class RetrainDispatcher(Questions, PeopleCalls, DetectorCalls):
 
     async def release(self, *, order: str, token: int, reason: str) -> EndingRecorded | Unavailable:
         """Hand an order back that this consumer cannot carry out; after a pause it goes to the next one. KeyError."""
-        why = arguments.text("reason", reason, 1000)
+        why = checks.text("reason", reason, 1000)
 
         async def act() -> EndingRecorded:
             said = await self._channel.release(order=order, token=token, reason=why)

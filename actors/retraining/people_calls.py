@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable
 from typing import Final
 
-from actors import labels, people
+from actors import checks, labels, people
 from actors.clock import Instant
 from actors.labels import ALL, Selector
 from actors.replies import Admitted, Recorded, SilenceMade, Unavailable
@@ -44,7 +44,7 @@ class PeopleCalls(Calls):
         """
         asked = Request(
             model=arguments.model_of(model),
-            version="" if version is None else arguments.text("version", version),
+            version="" if version is None else checks.text("version", version),
             metric="manual",
             observed_drift=None,
             triggered_at=self._clock.now().wall_s,
@@ -52,8 +52,8 @@ class PeopleCalls(Calls):
             explanation={},
             cause=orders.MANUAL,
         )
-        why = f"manual: {arguments.text('reason', reason, 1000)}"
-        once = uuid.uuid4().hex if key is None else arguments.text("key", key)
+        why = f"manual: {checks.text('reason', reason, 1000)}"
+        once = uuid.uuid4().hex if key is None else checks.text("key", key)
         signed = people.signature(by, comment)
 
         async def act() -> Admitted:
@@ -80,7 +80,7 @@ class PeopleCalls(Calls):
         self, *, order: str, reason: str, by: str | None = None, comment: str | None = None
     ) -> Recorded | Unavailable:
         """Close a failed or dead order that a person has dealt with. KeyError; ValueError: it is in another state."""
-        why = arguments.text("reason", reason, 1000)
+        why = checks.text("reason", reason, 1000)
         signed = people.signature(by, comment)
         return await self._recorded(lambda state, now: state.dismiss(order, why, now, signed))
 
@@ -108,7 +108,7 @@ class PeopleCalls(Calls):
         signed = people.signature(by, comment or None)
         if not 0 < arguments.number("duration_s", duration_s) <= _LONGEST_SILENCE_S:
             raise ValueError(f"duration_s must be above 0 and at most ten years, got {duration_s}")
-        once = uuid.uuid4().hex if key is None else arguments.text("key", key)
+        once = uuid.uuid4().hex if key is None else checks.text("key", key)
 
         def put(state: RetrainingState, now: Instant) -> str:
             said = signed.comment or ""

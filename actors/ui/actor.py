@@ -12,6 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
+from actors import people
 from actors.checks import brief
 from actors.cluster import actor
 from actors.config import Settings
@@ -90,7 +91,7 @@ class Page:
 
     def _serve(self, system: System) -> None:
         with serving.prepared(
-            self._storage, system, host=None, port=None, environment=os.environ, local_name=serving.local_user()
+            self._storage, system, host=None, port=None, environment=os.environ, local_name=people.local_user()
         ) as prepared:
             self._serving = prepared
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import importlib.util
 import socket
 import threading
@@ -124,14 +123,6 @@ def is_wanted(storage: str) -> bool:
 
     with opened(storage) as backend:
         return backend.settings().ui.enabled
-
-
-def local_user() -> str | None:
-    """Return the name of the user that this process runs as, which stands for who acts from this machine."""
-    try:
-        return getpass.getuser() or None
-    except (KeyError, OSError):  # a user without a name, as in a container
-        return None
 
 
 @contextlib.contextmanager

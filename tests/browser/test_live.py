@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from actors import people
 from actors.system import System
 from actors.ui import serving
 from tests.browser.test_views import CHROMIUM, check_view, noted, playwright, pytestmark
@@ -117,7 +118,7 @@ def clicked(page: Any, button: str, said: str, comment: str | None = None, withi
 
 def test_every_act_is_done_by_clicking_and_found_in_the_store(live: tuple[System, str], page: Any) -> None:
     system, url = live
-    me = serving.local_user()
+    me = people.local_user()
     episode = next(each for each in get(url, "/episodes?model=fraud"))["id"]
     opened(page, f"{url}/episodes/{episode}", "episode")
     clicked(page, "Acknowledge", "is acknowledged", "the sale")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,6 @@ from tests.speed import slow
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_795_000_000.0
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    opened = Store(url)
-    yield opened
-    opened.close()
 
 
 def payload(level: float = 0.9, n: int = 10) -> bytes:

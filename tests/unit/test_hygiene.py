@@ -56,6 +56,35 @@ def test_a_mapping_of_anything_has_a_name_that_says_why() -> None:
     assert len(bare) <= MOST_BARE, "\n".join(bare)
 
 
+def says_why(lines: list[str], number: int) -> bool:
+    """Return whether a comment for readers is on this line, or is the line above it."""
+    comment = "".join(lines[number].partition("# ")[1:])
+    return bool(MARK.sub("", comment).strip("# ")) or (number > 0 and lines[number - 1].lstrip().startswith("#"))
+
+
+def unreasoned(name: str, source: str) -> Iterator[str]:
+    """Yield the marks for tools that do not say why; of marks on lines that follow each other the first may say it for all."""
+    lines = source.splitlines()
+    marked = [number for number, line in enumerate(lines) if MARK.search(line)]
+    said = -2
+    for number in marked:
+        if says_why(lines, number) or said == number - 1:
+            said = number
+        else:
+            yield f"{name}:{number + 1}: {lines[number].strip()}"
+
+
+def test_a_mark_for_a_tool_says_why() -> None:
+    found = [line for name, source in sources() for line in unreasoned(name, source)]
+    assert found == [], "\n".join(found)
+
+
+def test_negative_control_a_mark_without_a_reason_is_found() -> None:
+    assert len(list(unreasoned("a.py", "x = f()\ny = g()  # type: ignore[misc]\n"))) == 1
+    assert list(unreasoned("a.py", "y = g()  # noqa: S310  checked by the configuration\n")) == []
+    assert list(unreasoned("a.py", "# Ray ships it without types.\ny = g()  # type: ignore[misc]\n")) == []
+
+
 def unexplained(name: str, source: str) -> Iterator[str]:
     """Yield the imports inside functions of which no comment says what they cost, or which extra they are of.
 
@@ -70,8 +99,7 @@ def unexplained(name: str, source: str) -> Iterator[str]:
         before = 0
         for node in sorted(imports, key=lambda each: each.lineno):
             here = range(node.lineno - 1, node.end_lineno or node.lineno)
-            explained = (explained and node.lineno - before <= 2) or lines[node.lineno - 2].lstrip().startswith("#")
-            explained = explained or any(MARK.sub("", "".join(lines[number].partition("#")[1:])).strip("# ") for number in here)
+            explained = (explained and node.lineno - before <= 2) or any(says_why(lines, number) for number in here)
             before = node.end_lineno or node.lineno
             if not explained:
                 yield f"{name}:{node.lineno}: {lines[node.lineno - 1].strip()}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -177,12 +176,6 @@ def store_thread(actor: Any) -> StoreThread[Any]:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def run() -> Iterator[Callable[[Coroutine[Any, Any, T]], T]]:
-    with asyncio.Runner() as runner:
-        yield runner.run
 
 
 def test_a_purged_model_leaves_nothing_and_its_process_ends(world: World, run: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,12 +112,6 @@ def _of_any_store(text: str) -> str:
     return re.sub(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", re.sub(r"order [0-9a-zA-Z]+-r-[0-9a-f]{16}", "order ORDER", without_store)
     )
-
-
-@pytest.fixture
-def run() -> Iterator[Callable[[Coroutine[Any, Any, T]], T]]:
-    with asyncio.Runner() as runner:
-        yield runner.run
 
 
 @pytest.mark.parametrize("restarts", [False, True])

@@ -238,28 +238,8 @@ class RetrainWatch:
         if found is None or self._standing is None or self._rule.when != "shortfall":
             return []
         index, stretch = found
-        return [Pays(version, self._rule.metric, float(times[index]), self._numbers(version, stretch, rule.price))]
-
-    def _numbers(self, version: str, stretch: Stretch, price: float) -> ShortfallNumbers:
-        standing = self._standing
-        whose = version if standing is None else standing["version"]
-        return {
-            "cause": "shortfall",
-            "metric": self._rule.metric,
-            "promised": stretch.promised,
-            "promised_n": 0.0 if standing is None else standing["n"],
-            "inherited_from": None if whose == version else whose,
-            "price": price,
-            "lost": stretch.lost,
-            "z": Z,
-            "stretch_rows": stretch.rows,
-            "stretch_hits": stretch.hits,
-            "stretch_rate": stretch.rate,
-            "stretch_windows": stretch.windows,
-            "stretch_since": stretch.since,
-            "standard_error": stretch.standard_error,
-            "drift": stretch.drift,
-        }
+        numbers = _numbers(version, self._rule.metric, self._standing, stretch, rule.price)
+        return [Pays(version, self._rule.metric, float(times[index]), numbers)]
 
     # --- versions
 
@@ -372,6 +352,27 @@ def _counts_errors(settings: ModelSettings) -> bool:
     watched = settings.watch.get(metric)
     known = watched is not None and watched.direction != "both"
     return (watched.direction if known and watched is not None else usual_direction(metric)) == "up"
+
+
+def _numbers(version: str, metric: str, standing: Standing, stretch: Stretch, price: float) -> ShortfallNumbers:
+    """Return why a retrain of a version pays, as an order and its verdict need it."""
+    return {
+        "cause": "shortfall",
+        "metric": metric,
+        "promised": stretch.promised,
+        "promised_n": standing["n"],
+        "inherited_from": None if standing["version"] == version else standing["version"],
+        "price": price,
+        "lost": stretch.lost,
+        "z": Z,
+        "stretch_rows": stretch.rows,
+        "stretch_hits": stretch.hits,
+        "stretch_rate": stretch.rate,
+        "stretch_windows": stretch.windows,
+        "stretch_since": stretch.since,
+        "standard_error": stretch.standard_error,
+        "drift": stretch.drift,
+    }
 
 
 def _runs(batch: Batch, ok: Bools | None, skip: int) -> Iterator[tuple[str, Rows]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,12 +81,6 @@ def world(tmp_path: Path) -> World:
     made = World(tmp_path)
     made.configure(defaults={"retrain": {"price": 25}, "cooldown": "1m"})
     return made
-
-
-@pytest.fixture
-def run() -> Iterator[Callable[[Coroutine[Any, Any, T]], T]]:
-    with asyncio.Runner() as runner:
-        yield runner.run
 
 
 async def promise(world: World, version: str = "v1", value: float = 0.87, **more: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +116,6 @@ def world(tmp_path: Path) -> World:
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusal_counter, "NOTE_S", 0.0)
-
-
-@pytest.fixture
-def run() -> Iterator[Any]:
-    with asyncio.Runner() as runner:
-        yield runner.run
 
 
 def event(model: str = "m", accuracy: Any = 0.9) -> dict[str, Any]:

@@ -21,6 +21,9 @@ FAILPOINTS.mkdir(parents=True, exist_ok=True)
 PAGES = Path(f"/tmp/visutility-pages-{os.getpid()}")
 PAGES.mkdir(parents=True, exist_ok=True)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PAGES), os.environ.get("PYTHONPATH")]))
+# The tokens of "Log over HTTP": the process of the page reads them in its environment, which is that of this Ray.
+os.environ.setdefault("UI_OPERATOR", "o" * 32)
+os.environ.setdefault("UI_WRITER", "w" * 32)
 # Sources that are edited while the tests run are no other build.
 os.environ.setdefault("VISUTILITY_BUILD", f"tests-{uuid.uuid4().hex[:8]}")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired
 
+from sqlalchemy import select
 from typing_extensions import TypedDict
 
 from actors.clock import SystemClock
@@ -27,13 +28,15 @@ class Story(TypedDict):
     """The episode's record, the order's row with its `attempt_log` and `acts` of people, and what `status` says of the model.
 
     An order that a person triggered has no episode, a model that never drifted neither. `judged` counts what people say of the
-    model's alarms, where they say anything.
+    model's alarms, where they say anything. `latest` is the newest order of a model that was asked about, where the episode is
+    not behind it: its age, a person or a shortfall asked for it, or it was skipped.
     """
 
     episode: Episode | None
     order: Values | None
     model: Values | None
     judged: Judged | None
+    latest: NotRequired[Values | None]
 
 
 def read(store: Store, about: str, model: str | None = None) -> Story:
@@ -61,12 +64,15 @@ def _read(store: Store, about: str, model: str | None) -> Story:
     known = _model(store, about)
     if known is None:
         raise KeyError(f"must be an episode, an order or a model of this store, or `{LAST}`, got {about!r}")
-    newest = _newest(store, about)
-    return (
-        {"episode": None, "order": None, "model": known, "judged": None}
-        if newest is None
-        else {**_of_episode(store, newest), "model": known}
-    )
+    newest, latest = _newest(store, about), _latest(store, about)
+    if newest is None:
+        return {"episode": None, "order": None, "model": known, "judged": None, "latest": latest}
+    asked = None if newest["order"] is None else newest["order"]["order"]
+    if latest is not None and (
+        latest["requested_at"] < newest["opened_at"] or newest["id"] == latest["episode"] or latest["id"] == asked
+    ):
+        latest = None
+    return {**_of_episode(store, newest), "model": known, "latest": latest}
 
 
 def read_url(url: str, about: str, model: str | None = None) -> Story:
@@ -129,6 +135,15 @@ def _newest(store: Store, model: str | None) -> Episode | None:
         with part.read() as connection:
             found += detector_stored.list_episodes(connection, model, limit=1)
     return max(found, key=lambda record: float(record["opened_at"]), default=None)
+
+
+def _latest(store: Store, model: str) -> Values | None:
+    """Return the newest order of a model, or the newest decision to give none."""
+    table = dispatcher_tables.retrains
+    newest = select(table.c.id).where(table.c.model == model).order_by(table.c.seq.desc()).limit(1)
+    with store.part(dispatcher_tables.DISPATCHER).read() as connection:
+        found = connection.execute(newest).scalar()
+    return None if found is None else _order(store, str(found))
 
 
 def _model(store: Store, model: str) -> Values | None:

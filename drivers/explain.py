@@ -71,10 +71,11 @@ def _read(about: str, model: str | None, address: str | None, namespace: str | N
 def _document(told: Story) -> dict[str, Any]:
     """Return what a program reads: the episode's record with its order, or what there is of an order or a model alone."""
     if told["episode"] is not None:
-        return {**told["episode"], "order_record": told["order"]}
+        latest = {"latest_order": told["latest"]} if "latest" in told else {}
+        return {**told["episode"], "order_record": told["order"], **latest}
     if told["order"] is not None:
         return {"order_record": told["order"]}
-    return {"model_record": told["model"]}
+    return {"model_record": told["model"], "latest_order": told.get("latest")}
 
 
 def in_words(told: Story) -> Iterator[str]:
@@ -87,6 +88,10 @@ def in_words(told: Story) -> Iterator[str]:
         yield from _order(told["order"])
     elif told["model"] is not None:
         yield from _model(told["model"])
+    latest = told.get("latest")
+    if latest is not None:
+        yield ""
+        yield from _order(latest)
 
 
 def _order(order: Mapping[str, Any]) -> Iterator[str]:

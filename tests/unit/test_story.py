@@ -97,6 +97,26 @@ def test_what_has_no_episode_is_told_too(store: Store) -> None:
     assert next(explain.in_words(story.read(store, "calm"))) == "model calm: learning, 5 events; it has had no drift episode"
 
 
+def test_a_model_whose_age_asked_for_its_retrains_is_explained_by_the_newest_of_them(store: Store) -> None:
+    put(store, "o-2", "calm", "")
+    put(store, "o-3", "calm", "")
+    text = list(explain.in_words(story.read(store, "calm")))
+    assert text[0].endswith("it has had no drift episode")
+    assert "order o-3: calm v1, done" in text
+    assert not [line for line in text if "o-2" in line]
+
+
+def test_an_order_that_no_episode_asked_for_is_told_with_the_model_where_it_is_newer_than_its_episode(store: Store) -> None:
+    episode = story.read(store, "last")["episode"]
+    assert episode is not None
+    put(store, "o-1", "m", episode["id"])
+    assert story.read(store, "m").get("latest") is None
+    put(store, "o-2", "m", "")
+    text = list(explain.in_words(story.read(store, "m")))
+    assert "  order o-1 is done" in text
+    assert "order o-2: m v1, done" in text
+
+
 def test_what_the_store_does_not_have_is_named(store: Store) -> None:
     with pytest.raises(KeyError, match="must be an episode, an order or a model of this store, or `last`, got 'none'"):
         story.read(store, "none")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import reprlib
+import sys
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Final
@@ -115,8 +116,20 @@ def finite(value: object) -> float | None:
 
 
 def unboxed(value: object) -> object:
-    """Return the Python number in a scalar of numpy or in a tensor of no dimension, and anything else as it is."""
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+    """Return the Python number in a scalar of numpy or in a tensor of no dimension, and anything else as it is.
+
+    A masked element of numpy stays what it is: the number in it is not meant (in `np.ma.masked`, 0.0).
+    """
+    if getattr(value, "ndim", None) != 0 or is_masked(value):
+        return value
+    item = getattr(value, "item", None)
+    return value if item is None else item()
+
+
+def is_masked(value: object) -> bool:
+    """Return whether the value is a masked element of numpy; `numpy.ma` is not imported for it, which takes 1.3 MB."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, masked.MaskedArray) and value.ndim == 0 and bool(value.mask)
 
 
 def plain(value: Any) -> Any:

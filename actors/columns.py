@@ -14,6 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from actors.checks import is_masked
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -38,8 +40,7 @@ def number(value: object) -> float | int | None:
 
 def is_absent(value: object) -> bool:
     """Return whether the value stands for "not there": None, numpy's masked element, pandas' NA."""
-    is_masked = "numpy.ma" in sys.modules and value is np.ma.masked
-    return value is None or is_masked or type(value).__name__ == "NAType"
+    return value is None or is_masked(value) or type(value).__name__ == "NAType"
 
 
 def seconds(value: object) -> float | None:
@@ -142,8 +143,8 @@ def _bools(present: Any) -> Bools | None:
 
 
 def _item(value: Any) -> object:
-    """Return the one element of a scalar, a 0-d array or a tensor; None for a numpy array of one dimension, and for several."""
-    if isinstance(value, np.ndarray) and value.ndim:
+    """Return the one element of a scalar, a 0-d array or a tensor; None for a column, for several, and for a masked one."""
+    if isinstance(value, np.ndarray) and (value.ndim or is_masked(value)):
         return None
     try:
         return value.item()

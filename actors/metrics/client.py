@@ -143,7 +143,7 @@ class Metrics:
         if text_size > wire.MAX_EXTRAS_BYTES:
             held, text_size = _shortened(held)
         if n is not None and type(n) is not int and type(n) is not float:
-            n = _number("n", n)
+            n = None if reading.is_absent(n) else _number("n", n)
         is_stamped = timestamp is None
         if is_stamped:
             timestamp = time.time()

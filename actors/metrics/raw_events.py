@@ -98,7 +98,7 @@ def _row_of_event(event: object, now_s: float) -> tuple[str, Row, int]:  # noqa:
     metrics: Json = {}
     for name in wire.NAMED:
         value = event.get(name)
-        if value is None:
+        if reading.is_absent(value):
             continue
         metrics[name] = _number(value)
         if metrics[name] is None or metrics[name] < 0.0 or metrics[name] > 1.0:
@@ -126,7 +126,7 @@ def _take_extras(extras: object, metrics: Json, size: int) -> int:
         if rule is not None:
             raise _BadEventError("extras", name, f"a name in extras {rule}", size + used)
         used += len(name) + 9
-        if value is None:
+        if reading.is_absent(value):
             continue
         if isinstance(value, str):
             try:
@@ -157,8 +157,10 @@ def _number(value: object) -> float | None:
 
 def _weight(n: object, size: int) -> float | None:
     """Return the predictions behind an event, None where it says nothing."""
-    number = None if n is None else finite(n)
-    if n is not None and (number is None or not 0.0 < number <= wire.MAX_WEIGHT):
+    if reading.is_absent(n):
+        return None
+    number = finite(n)
+    if number is None or not 0.0 < number <= wire.MAX_WEIGHT:
         raise _BadEventError("n", n, wire.WEIGHT_RULE, size)
     return number
 

@@ -52,6 +52,9 @@ def test_what_is_no_whole_number_within_the_bounds_is_refused(value: Any) -> Non
         ("1", None),
         (None, None),
         (np.array([1.0]), None),
+        (np.ma.masked, None),  # what the mean of masked values is; the number in it is 0.0
+        (np.ma.array(3.0, mask=True), None),
+        (np.ma.array(3.0, mask=False), 3.0),
     ],
 )
 def test_a_finite_number_is_a_float_and_nothing_else_is(value: Any, number: float | None) -> None:

@@ -95,9 +95,10 @@ def test_a_bool_of_numpy_is_a_number_and_one_of_python_is_not() -> None:
     assert (columns.number(np.bool_(True)), columns.number(np.array(False)), columns.number(True)) == (1, 0, None)
 
 
-@pytest.mark.parametrize("value", [None, np.ma.masked, pd.NA])
-def test_what_a_library_masks_is_absent(value: Any) -> None:
+@pytest.mark.parametrize("value", [None, np.ma.masked, np.ma.array(3.0, mask=True), pd.NA])
+def test_what_a_library_masks_is_absent_and_no_number(value: Any) -> None:
     assert columns.is_absent(value)
+    assert columns.number(value) is None
     assert not columns.is_absent(math.nan)
 
 

@@ -548,8 +548,9 @@ def test_n_travels_with_its_events_and_is_absent_where_it_was_left_out(system: F
     metrics.log_batch({"accuracy": [0.9, 0.8]}, model="m", n=30)
     metrics.log_batch({"accuracy": [0.9, 0.8]}, model="m", n=np.ma.masked_array([40, 0], mask=[False, True]))
     metrics.log_batch({"accuracy": [0.9]}, model="m")
-    assert metrics.flush()["accepted"] == 10
-    assert system.weights == [200.0, None, 50.0, 10.0, 20.0, 30.0, 30.0, 40.0, None, None]
+    metrics.log({"accuracy": 0.9}, model="m", n=np.ma.masked)
+    assert metrics.flush()["accepted"] == 11
+    assert system.weights == [200.0, None, 50.0, 10.0, 20.0, 30.0, 30.0, 40.0, None, None, None]
     assert system.events[0][3] == {"accuracy": 0.9, "n": 7.0}, "a metric of that name stays what it is"
 
 
@@ -630,9 +631,10 @@ def test_a_promise_is_checked_and_sent(made: Any) -> None:
         ({"metrics": {}}, "values must be a mapping of 1 to 256"),
         ({"metrics": [0.9]}, "values must be a mapping"),
         ({"metrics": {"timestamp": 0.9}}, "metric name must not be the name of a field"),
-        ({"n": 0}, "n must be a number above 0"),
-        ({"n": None}, "n must be a number above 0"),
-        ({"n": float("inf")}, "n must be a number above 0"),
+        ({"n": 0.5}, "n must be a number from 1 to 1e"),
+        ({"n": 0}, "n must be a number from 1 to 1e"),
+        ({"n": None}, "n must be a number from 1 to 1e"),
+        ({"n": float("inf")}, "n must be a number from 1 to 1e"),
         ({"source": "guess"}, "source must be one of cross_validation, hold_out, got 'guess'"),
         ({"model": "a*"}, "model_name must not contain"),
         ({"version": None}, "model_version must be a string"),

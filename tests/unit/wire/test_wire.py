@@ -144,6 +144,15 @@ def test_the_time_of_a_raw_event_may_be_of_any_library(time: object) -> None:
     assert [row[1] for row in found.rows["m"]] == [1_793_491_200.0]
 
 
+@pytest.mark.parametrize("absent", [None, np.ma.masked, pd.NA])
+def test_what_a_library_masks_is_absent_in_a_raw_event(absent: object) -> None:
+    event = {**GOOD, "precision": absent, "extras": {"loss": absent, "auc": 0.5}, "n": absent}
+    found = raw_events.sort_events([event], NOW)
+    assert not found.rejected
+    ((_, _, metrics, n),) = found.rows["m"]
+    assert (metrics, n) == ({"accuracy": GOOD["accuracy"], "auc": 0.5}, None)
+
+
 @pytest.mark.parametrize("time", [True, timedelta(seconds=5), datetime(2026, 11, 1), "2026-11-01", pd.NaT, math.nan, -1.0])  # noqa: DTZ001  refused
 def test_what_is_no_time_rejects_its_raw_event(time: object) -> None:
     assert rejection({**GOOD, "timestamp": time})["field"] == "timestamp"

@@ -28,7 +28,7 @@ from actors.retraining import promotions
 from actors.retraining.tables import DISPATCHER
 from actors.sources import kinds
 from actors.sources.feed import Feed
-from actors.sources.mlflow_registry import Decided
+from actors.sources.registry_rules import Decided
 from actors.sources.state import SourcesState
 from actors.storage import StaleEpochError, Store
 

@@ -7,19 +7,16 @@ and were read to their end are forgotten once every run that started before them
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from actors.checks import finite
 from actors.config.sources import MlflowSettings
 from actors.http_json import Http
 from actors.plain import Json
-from actors.sources.interface import Answer, Place, Promised, Refusals, Row, SourceError
+from actors.sources.interface import Answer, Place, Promised, Refusals, Row
+from actors.sources.mlflow_api import MlflowApi, by_key, logged, promised
 from actors.sources.rules import checked, fingerprint, unseen
 
-RUNS: Final = 200  # in one page of runs
-_PAGES: Final = 10  # in one answer: of runs that go on, so many are followed at once
-_VALUES: Final = 10_000  # in one page of a metric's history
-_API: Final = "/api/2.0/mlflow"
 _ENDED: Final = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 
@@ -28,13 +25,13 @@ class Mlflow:
 
     def __init__(self, settings: MlflowSettings) -> None:
         self._settings = settings
-        self._http = Http(settings.url, headers=settings.headers, timeout_s=settings.timeout_s)
+        self._api = MlflowApi(Http(settings.url, headers=settings.headers, timeout_s=settings.timeout_s))
 
     def read(self, place: Place, now_s: float) -> Answer:  # the runs have times of their own
         """Return the values that were logged since."""
         known: Json = {"since": 0, "runs": {}} if place is None else place
-        experiments = self._experiments()
-        runs, has_more = self._runs(experiments, known["since"])
+        experiments = self._api.experiments(self._settings.experiments)
+        runs, has_more = self._api.runs(list(experiments), known["since"])
         rows: list[Row] = []
         promises: list[Promised] = []
         refusals = Refusals()
@@ -66,38 +63,12 @@ class Mlflow:
             has_more=has_more and new["since"] > known["since"],
         )
 
-    def _experiments(self) -> dict[str, str]:
-        found = {}
-        for name in self._settings.experiments:
-            reply = self._http.get(f"{_API}/experiments/get-by-name", {"experiment_name": name})
-            found[str(reply["experiment"]["experiment_id"])] = name
-        return found
-
-    def _runs(self, experiments: Mapping[str, str], since: int) -> tuple[list[Json], bool]:
-        body: dict[str, object] = {
-            "experiment_ids": list(experiments),
-            "filter": f"attributes.start_time >= {since}",
-            "order_by": ["attributes.start_time ASC"],
-            "max_results": RUNS,
-        }
-        runs: list[Json] = []
-        for _ in range(_PAGES):
-            reply = self._http.post(f"{_API}/runs/search", body)
-            found = reply.get("runs", [])
-            if not isinstance(found, list):
-                raise SourceError("MLflow did not answer with a list of runs")
-            runs += found
-            if not reply.get("next_page_token"):
-                return runs, False
-            body["page_token"] = reply["next_page_token"]
-        return runs, True
-
     def _values(self, run_id: str, key: str, state: Json, named: tuple[str, str], refusals: Refusals) -> Iterator[Row]:
         wanted = self._settings.metrics
         if wanted and key not in wanted:
             return
         at = state.get(key, {"at": 0, "seen": []})
-        found = [each for each in self._history(run_id, key) if int(each["timestamp"]) >= at["at"]]
+        found = [each for each in self._api.history(run_id, key) if int(each["timestamp"]) >= at["at"]]
         fresh = unseen(sorted(found, key=lambda each: (int(each["timestamp"]), int(each.get("step", 0)))), at["seen"])
         if not fresh:
             return
@@ -114,25 +85,14 @@ class Mlflow:
             else:
                 refusals.add(row)
 
-    def _history(self, run_id: str, key: str) -> list[Json]:
-        asked: Json = {"run_id": run_id, "metric_key": key, "max_results": _VALUES}
-        found: list[Json] = []
-        while True:
-            reply = self._http.get(f"{_API}/metrics/get-history", asked)
-            found += reply.get("metrics", [])
-            if not reply.get("next_page_token"):
-                return found
-            asked["page_token"] = reply["next_page_token"]
-
     def _named(self, run: Json, experiments: Mapping[str, str]) -> tuple[str, str]:
         """Return the version and the model of a run."""
-        info, tags = run["info"], _by_key(run, "tags")
+        info, tags = run["info"], by_key(run.get("data", {}), "tags")
         model = self._settings.model or tags.get("model") or experiments[str(info["experiment_id"])]
         if self._settings.version == "run_name":
             return info.get("run_name") or info["run_id"], model
         if self._settings.version == "registered":
-            query = {"filter": f"run_id='{info['run_id']}'"}
-            versions = self._http.get(f"{_API}/model-versions/search", query).get("model_versions", ())
+            versions = self._api.versions(f"run_id='{info['run_id']}'")
             if versions:  # a run that is registered twice keeps its first version, however the answer is ordered
                 return str(min(int(each["version"]) for each in versions)), model
         return info["run_id"], model
@@ -140,19 +100,5 @@ class Mlflow:
     def _promised(self, run: Json, model: str, version: str) -> list[Promised]:
         if self._settings.promise is None:
             return []
-        said = {**_by_key(run, "params"), **_by_key(run, "metrics")}
-        value, n = finite(_float(said.get(self._settings.promise))), finite(_float(said.get(self._settings.promise_n)))
-        if value is None or n is None or not 0.0 <= value <= 1.0 or not n > 0.0:
-            return []
-        return [Promised(model, version, value, n)]
-
-
-def _by_key(run: Json, kind: str) -> Json:
-    return {each["key"]: each["value"] for each in run.get("data", {}).get(kind, ())}
-
-
-def _float(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+        said = logged(run)
+        return promised(model, version, said.get(self._settings.promise), said.get(self._settings.promise_n))

@@ -28,7 +28,7 @@ from actors.retraining.rules.delivery import Done, Outcome, Retry, Stop
 from actors.retraining.rules.orders import Order, Request
 from actors.sources import kinds, mlflow_registry
 from actors.sources.feed import Feed
-from actors.sources.mlflow_registry import Decided
+from actors.sources.registry_rules import Decided
 from actors.sources.state import SourcesState
 from actors.storage import Store
 from actors.storage.sources import SOURCES, SourceShown, read_sources

@@ -28,6 +28,7 @@ from sqlalchemy import Connection, func, select
 from actors import status
 from actors.checks import brief
 from actors.clock import Clock, Instant
+from actors.config.stored import load_stored
 from actors.detection.tables import DETECTOR, episodes, unpack
 from actors.retraining import model_tables
 from actors.retraining.tables import DISPATCHER, retrains
@@ -75,6 +76,7 @@ NAMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "visutility_notifications_total": ("Messages to a receiver by outcome: sent, failed, lost", ("receiver", "outcome")),
     "visutility_running_trials": ("Running trials", ()),
     "visutility_build_info": ("1 for the running build", ("build",)),
+    "visutility_page_info": ("1, with the public URL of the page (ui.url)", ("url",)),
     STORE_UP: ("1 while the store is readable, intact and writable, 0 otherwise", ()),
     SKIPPED: ("Series that the last export left out; the log names them", ()),
 }
@@ -129,6 +131,7 @@ class Facts:
     retrains: Mapping[tuple[str, str], int]  # (model, state): orders and decisions
     cooldowns: Mapping[str, float]  # model: seconds left
     unreadable: int = 0  # rows of the store that were skipped
+    page: str | None = None  # the public URL of the page
 
 
 class Telemetry:
@@ -151,6 +154,8 @@ class Telemetry:
         models = facts.stored["models"]
         self._name(models)
         found = [Sample("visutility_build_info", {"build": label(self._build)}, 1.0)]
+        if facts.page is not None:
+            found.append(Sample("visutility_page_info", {"url": label(facts.page)}, 1.0))
         found.append(Sample("visutility_running_trials", {}, float(facts.stored["tuner"].get("running_trials", 0))))
         found.append(Sample("visutility_refused_events_total", {}, float(facts.stored["refused"]["events"])))
         self.skipped = facts.unreadable + len(facts.stored.get("unreadable", ()))
@@ -273,7 +278,8 @@ class Reader:
             by_state = {(str(model), str(state)): int(count) for model, state, count in connection.execute(grouped)}
             armed = model_tables.read_cooldowns(connection)
         cooldowns = {model: cooldown.countdown.remaining_s(now) for model, cooldown in armed.items()}
-        return Facts(status.read(self._store), dict(self._detections), by_state, cooldowns, self._unreadable)
+        page = load_stored(self._store).ui.url
+        return Facts(status.read(self._store), dict(self._detections), by_state, cooldowns, self._unreadable, page)
 
     def _count(self, connection: Connection) -> None:
         new = set(connection.execute(select(episodes.c.id)).scalars()) - self._counted

@@ -31,6 +31,22 @@ def dashboard_queries() -> list[str]:
     return [query.replace("$model", "fraud") for query in found]
 
 
+def test_a_panel_of_single_models_and_an_alert_about_one_link_to_the_page() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    assert "label_values(ray_visutility_page_info, url)" in {
+        each["query"]["query"] for each in dashboard["templating"]["list"] if each["name"] == "page"
+    }
+    of_a_model = re.compile(r"(max|min) by \(model(, \w+)?\)")
+    for panel in dashboard["panels"]:
+        if panel["type"] != "stat" and all(
+            of_a_model.match(each["expr"].removeprefix("time() - ")) for each in panel["targets"]
+        ):
+            assert panel["fieldConfig"]["defaults"]["links"][0]["url"].startswith("${page}/models/"), panel["title"]
+    for rule in rules():
+        if "{{ $labels.model }}" in rule.get("annotations", {}).get("summary", ""):
+            assert 'query "visutility:page_info"' in rule["annotations"]["page"], rule["alert"]
+
+
 def check(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     assert promtool
     return subprocess.run([promtool, *arguments], cwd=cwd, capture_output=True, text=True, timeout=slow(60), check=False)

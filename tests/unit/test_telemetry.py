@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from ray.util.metrics import Gauge
 
 from actors import telemetry
 from actors.clock import Instant
+from actors.config import parse
+from actors.config.stored import store_settings
 from actors.detection import tables as detector_tables
 from actors.detection.tables import DETECTOR, pack
 from actors.retraining import model_tables
@@ -305,3 +308,12 @@ def test_a_store_that_is_deleted_is_exported_as_down_and_as_up_again_once_it_is_
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(telemetry.export(lambda: StoreReader(url), Clock(), build="b"))
     assert up == [True, False, True]
+
+
+def test_the_public_url_of_the_page_is_exported_where_it_is_configured(tmp_path: Path) -> None:
+    with closing(Store(f"sqlite:///{tmp_path}/store")) as store:
+        store_settings(store, parse({"ui": {"url": "https://drift.example.com"}}, "test"), NOW.wall_s)
+        found = Reader(StoreReader(f"sqlite:///{tmp_path}/store")).read(NOW)
+    assert Sample("visutility_page_info", {"url": "https://drift.example.com"}, 1.0) in Telemetry(build="b").samples(found)
+    without = Telemetry(build="b").samples(facts({}))
+    assert "visutility_page_info" not in {each.name for each in without}

@@ -68,8 +68,7 @@ class RetrainWatch:
         self, settings: ModelSettings, memory: RetrainRecord | None = None, known: Iterable[tuple[str, float]] = ()
     ) -> None:
         """Begin afresh, or from `memory`; without one `known` are the versions that have logged, and since when."""
-        rule, promotion = settings.retrain, settings.promotion
-        self._rule = rule
+        self._rule, promotion = settings.retrain, settings.promotion
         self._errors = _counts_errors(settings)
         versions = None if memory is None else memory["versions"]
         if versions is None:
@@ -167,9 +166,8 @@ class RetrainWatch:
 
     def _made(self) -> Shortfall | None:
         standing = self._standing
-        if standing is None:
-            return None
-        return Shortfall(promised=standing["value"], promised_n=standing["n"], price=self._price(self._since or 0.0), z=Z)
+        price = self._price(self._since or 0.0)
+        return None if standing is None else Shortfall(promised=standing["value"], promised_n=standing["n"], price=price, z=Z)
 
     def _price(self, at: float) -> float:
         standing, rule = self._standing, self._rule
@@ -244,12 +242,11 @@ class RetrainWatch:
     # --- versions
 
     def _decided(self, decisions: Iterable[Decision], at: float) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for decision in decisions:
-            outcomes.append(decision)
+        found = list(decisions)
+        for decision in found:
             if decision.kind in {"went live", "promoted", "rolled back"}:
                 self._live(decision.version, at)
-        return outcomes
+        return [*found]
 
     def _live(self, version: str, at: float) -> None:
         self._begin_rule(version)

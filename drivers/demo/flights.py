@@ -219,16 +219,3 @@ def windows(
     for start in range(0, len(order) - size + 1, size):
         chosen = order[start : start + size]
         yield float(known_s[chosen[-1]]), metrics(late[chosen], probability[chosen])
-
-
-def static_stream(metric: str = "log_loss", *, size: int = WINDOW) -> tuple[Floats, Floats]:
-    """Return the year as the model of January saw it, a value of `metric` every `size` flights.
-
-    Returns float64[n] times in seconds since the epoch, and float64[n] values.
-    """
-    flights = load()
-    served = flights.between(day(31), np.inf)
-    probability = fit(flights, PLAIN, now_s=day(31)).probability(flights.features[served])
-    cut = windows(flights.known_s[served], flights.late[served], probability, size=size)
-    rows = [(at_s, row[metric]) for at_s, row in cut if metric in row]
-    return np.array([at_s for at_s, _ in rows]), np.array([value for _, value in rows])

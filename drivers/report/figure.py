@@ -16,8 +16,6 @@ WIDTH: Final = 960
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 34, 30
 _STEPS_S: Final = (60, 300, 900, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600)
 
-Theme = Literal["line-0", "line-1", "line-2", "line-3"]
-
 
 @dataclass(frozen=True, slots=True)
 class Curve:

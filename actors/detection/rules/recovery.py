@@ -102,21 +102,3 @@ class RecoveryWatch:
     def from_dict(cls, saved: Saved) -> Self:
         """Return the watch that `as_dict` described."""
         return cls(**saved)
-
-
-def level_like(
-    values: npt.ArrayLike, *, reference_mean: float, reference_sd: float, reference_n: int, margin: float, phi: float = 0.0
-) -> bool:
-    """Return whether the mean of `values: float64[n]` is surely within `margin` of the reference's mean.
-
-    Two one-sided tests at 1% each (Schuirmann 1987): the mean's distance plus 2.33 standard errors, those of both
-    means, autocorrelation `phi` included, must stay below `margin` (metric's units, > 0).
-    """
-    array = as_values(values)
-    if not margin > 0:
-        raise ValueError(f"margin must be > 0, got {margin!r}")
-    if reference_n < 1:
-        raise ValueError(f"reference_n must be >= 1, got {reference_n!r}")
-    inflation = (1.0 + phi) / (1.0 - phi)
-    error = reference_sd * math.sqrt(inflation * (1.0 / len(array) + 1.0 / reference_n))
-    return abs(float(np.mean(array)) - reference_mean) + 2.33 * error < margin

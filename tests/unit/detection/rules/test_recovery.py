@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.detection.rules.recovery import RecoveryWatch, events_needed, level_like
+from actors.detection.rules.recovery import RecoveryWatch, events_needed
 from actors.drift import NormalScoresGLR
 
 
@@ -75,13 +75,3 @@ def test_noise_and_autocorrelation_ask_for_more_events() -> None:
     assert events_needed(shift=0.1, sd=0.03) < events_needed(shift=0.03, sd=0.03) < events_needed(shift=0.01, sd=0.03)
     assert events_needed(shift=0.03, sd=0.03, phi=0.5) == pytest.approx(3 * events_needed(shift=0.03, sd=0.03), abs=3)
     assert events_needed(shift=0.0, sd=0.0) == events_needed(shift=0.1, sd=0.0) == 20
-
-
-def test_level_like_is_sure_only_with_enough_events() -> None:
-    reference: dict[str, Any] = {"reference_mean": 0.9, "reference_sd": 0.03, "reference_n": 1000, "margin": 0.01}
-    assert level_like(noise(500), **reference)
-    assert not level_like(noise(20), **reference)
-    assert not level_like(noise(500, level=0.88), **reference)
-    assert not level_like(noise(150), **reference, phi=0.8)
-    with pytest.raises(ValueError, match="margin"):
-        level_like(noise(5), **(reference | {"margin": 0.0}))

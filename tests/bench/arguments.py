@@ -48,14 +48,6 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Add which Ray cluster and which system on it."""
-    parser.add_argument(
-        "--address", help="the Ray cluster, HOST:PORT (default: RAY_ADDRESS, the Ray of `visutility up`, any on this machine)"
-    )
-    parser.add_argument("--namespace", default=None, help="where the system runs (default: the configuration's, or visutility)")
-
-
 def run(parser: Parser, argv: Sequence[str] | None, act: Act) -> int:
     """Parse, act, and turn an error into one line and an exit code."""
     arguments = _parsed(parser, argv)

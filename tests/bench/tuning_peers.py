@@ -14,8 +14,6 @@ from typing import Any
 
 import ray
 
-MISSING_RAY_TUNE = "pip install 'visutility[bench]'"
-
 
 def has_ray_tune() -> bool:
     """Return whether Ray Tune and what it needs are installed."""

@@ -41,8 +41,9 @@ class Card:
 
 def read(namespace: str) -> Card | None:
     """Return the card of `namespace`, or None if no system was started there; NotConnectedError as `connection.require_own`."""
-    connection.require_own(f"the system in namespace {namespace!r}")
-    value = internal_kv._internal_kv_get(_key(namespace), namespace=_KV_NAMESPACE)  # noqa: SLF001 Ray has no public one
+    with connection.kept():
+        connection.require_own(f"the system in namespace {namespace!r}")
+        value = internal_kv._internal_kv_get(_key(namespace), namespace=_KV_NAMESPACE)  # noqa: SLF001 Ray has no public one
     return None if value is None else Card(**json.loads(value))
 
 

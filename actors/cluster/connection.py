@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
 import logging
 import os
 import socket
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal, NotRequired, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 import ray
 
+from actors import failpoints
 from actors.errors import NotConnectedError
 
 logger = logging.getLogger(__name__)
@@ -97,6 +103,45 @@ def refuse_client(address: str | None) -> None:
 
 _inherited: object = None
 
+# Ray holds it while it connects and while it shuts down: who holds it stays connected. Ray has no public one.
+_lock: threading.RLock = getattr(ray._private.worker, "_connect_or_shutdown_lock", None) or threading.RLock()  # noqa: SLF001
+# Who holds it asks Ray something short, or looks for an actor while Ray's head does not answer: then others go on without it.
+_KEEP_S: Final = 2.0
+# How soon a thread that waits for a reply notices that this process has left its cluster.
+_LOOK_S: Final = 0.25
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[bool]:
+    """Keep this process connected for calls into Ray that do not wait; tell whether it is.
+
+    A process that shuts Ray down between a thread's look at the connection and its call would have Ray start a cluster for
+    that thread, or end the process. So a thread of ours calls Ray in here, and waits for the reply outside (`arrived`).
+    """
+    if not is_own():  # in a fork the lock may be held by a thread that is not there
+        yield False
+        return
+    held = _lock.acquire(timeout=_KEEP_S)
+    try:
+        own = is_own()
+        failpoints.reach("connection.kept")
+        yield own
+    finally:
+        if held:
+            _lock.release()
+
+
+def arrived(reply: concurrent.futures.Future[Any], timeout_s: float) -> bool:
+    """Wait for a reply without asking Ray; return whether it is there. NotConnectedError where it cannot come any more."""
+    deadline_s = time.monotonic() + timeout_s
+    while not reply.done():
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            return False
+        require_own("the reply")
+        concurrent.futures.wait([reply], min(left_s, _LOOK_S))
+    return True
+
 
 def is_own() -> bool:
     """Return whether this process has a Ray connection of its own; one inherited through a fork cannot be used."""
@@ -131,12 +176,26 @@ def worker() -> object:
     return getattr(ray._private.worker.global_worker, "core_worker", None)  # noqa: SLF001 Ray has no public one
 
 
-def _after_fork() -> None:
+_forks_with_lock = threading.local()
+
+
+def _before_fork() -> None:
+    """Take the lock along: held by another thread it would stay so in the child, which could then never connect."""
+    _forks_with_lock.held = _lock.acquire(timeout=_KEEP_S)
+
+
+def _in_parent() -> None:
+    if _forks_with_lock.held:
+        _lock.release()
+
+
+def _in_child() -> None:
     global _inherited  # noqa: PLW0603  of the process, as Ray's own is
+    _in_parent()
     _inherited = worker()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
 
 
 def in_job_folder(path: Path) -> bool:

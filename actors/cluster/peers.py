@@ -88,12 +88,18 @@ class BlockingPeers:
         NoSystemError if no system is meant to run in the namespace, NotConnectedError if this process is connected to
         no cluster.
         """
-        # Ray would start a cluster of its own for a thread of ours that calls after the process has disconnected.
-        if not connection.is_own():
-            raise NotConnectedError(f"{name}.{method}")
         try:
-            handle = self._handles.get(name) or self._found(name)
-            return ray.get(getattr(handle, method).remote(**arguments), timeout=timeout_s)
+            # Ray would start a cluster of its own for a thread of ours that calls after the process has disconnected.
+            with connection.kept() as is_own:
+                if not is_own:
+                    raise NotConnectedError(f"{name}.{method}")
+                handle = self._handles.get(name) or self._found(name)
+                reply = getattr(handle, method).remote(**arguments).future()
+            if not connection.arrived(reply, timeout_s):
+                raise GetTimeoutError
+            return reply.result()
+        except connection.NoOwnConnectionError:
+            raise NotConnectedError(f"{name}.{method}") from None
         except RayTaskError as error:
             raise error.cause from None
         except (GetTimeoutError, RayActorError) as error:

@@ -18,6 +18,8 @@ import ray
 
 from actors import wire
 from actors.checks import brief
+from actors.cluster import connection
+from actors.errors import NotConnectedError
 from actors.integrations.windows import Join
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _NAMESPACE: Final = "visutility-serve"
 _MOST_WAITING: Final = 200_000
 _SEND_S: Final = 0.5
 _BATCH: Final = 5_000
+_TAKEN_S: Final = 300.0  # the first batch waits until the actor has been made
 
 # (id, version, label) of a prediction; (id, None, truth) of a truth.
 Row = tuple[str, str | None, Any]
@@ -82,8 +85,13 @@ class Link:
             pause.wait(_SEND_S)
             try:
                 while self._rows:
-                    rows = [self._rows.popleft() for _ in range(min(_BATCH, len(self._rows)))]
-                    ray.get(joiner(self._model).take.remote(rows=rows, **self._terms))
+                    with connection.kept() as is_own:
+                        if not is_own:  # the rows wait: Ray would start a cluster of its own for this thread
+                            raise NotConnectedError(connection.lacking())
+                        rows = [self._rows.popleft() for _ in range(min(_BATCH, len(self._rows)))]
+                        reply = joiner(self._model).take.remote(rows=rows, **self._terms).future()
+                    connection.arrived(reply, _TAKEN_S)
+                    reply.result(timeout=0)
             except Exception as problem:  # noqa: BLE001  the thread must go on, and the batch is not counted
                 if not self._warned:
                     self._warned = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from typing import Any, Final, Protocol
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 _FIND_S: Final = 0.25
 _HELLO_S: Final = 2.0
+# Ray's function without its start of a cluster for whoever is not connected. A wait goes on while the process may leave.
+_wait: Any = inspect.unwrap(ray.wait)
 
 
 class Link(Protocol):
@@ -54,23 +57,26 @@ class RayLink:
 
     def send(self, batches: list[Message]) -> Any | None:
         """Begin the call."""
-        handle = self._found()
-        if handle is None:
-            return None
-        try:
-            return handle.ingest_many.remote(batches=batches)
-        except Exception:  # noqa: BLE001  a Ray that was shut down raises what it likes; we look for it again
-            self._lose()
-            return None
+        with connection.kept() as is_own:
+            handle = self._found(is_own=is_own)
+            if handle is None:
+                return None
+            try:
+                return handle.ingest_many.remote(batches=batches)
+            except Exception:  # noqa: BLE001  a connection that is lost raises what it likes; we look for it again
+                self._lose()
+                return None
 
     def wait(self, tickets: list[Any], timeout_s: float) -> list[Any]:
         """Wait for the first of them."""
-        if not self._is_connected():
+        if not connection.is_own():  # no reply comes any more
+            self._lose()
             return list(tickets)
         try:
-            ready, _ = ray.wait(tickets, num_returns=1, timeout=timeout_s)
+            # Not by futures, as other calls: 1,300 instead of 800 replies a second.
+            ready, _ = _wait(tickets, num_returns=1, timeout=timeout_s)
             if ready and len(tickets) > 1:
-                ready, _ = ray.wait(tickets, num_returns=len(tickets), timeout=0)
+                ready, _ = _wait(tickets, num_returns=len(tickets), timeout=0)
         except Exception:  # noqa: BLE001  the connection is gone: every reply is
             self._lose()
             return list(tickets)
@@ -78,28 +84,29 @@ class RayLink:
 
     def reply(self, ticket: Any) -> list[Ingested] | None:
         """Take a reply."""
-        if not self._is_connected():
-            return None
-        try:
-            found: list[Ingested] = ray.get(ticket, timeout=0)
-        except (RayActorError, RayTaskError, GetTimeoutError) as error:
-            logger.debug("no reply from the broadcaster: %s", error)
+        with connection.kept() as is_own:
+            try:
+                found: list[Ingested] | None = ray.get(ticket, timeout=0) if is_own else None
+            except Exception as error:  # noqa: BLE001  the broadcaster's end, or that of the connection
+                logger.debug("no reply from the broadcaster: %s", error)
+                found = None
+        if found is None:
             self._lose()
-            return None
-        except Exception:  # noqa: BLE001  the connection is gone
-            self._lose()
-            return None
         return found
 
     def call(self, method: str, timeout_s: float, **arguments: Any) -> Any:
         """Call and wait."""
         self._look_at_s = 0.0
-        handle = self._found()
-        connection.require_own(method)
-        if handle is None:
-            raise NotConnectedError(f"no broadcaster is running in namespace {self._namespace!r}")
+        with connection.kept() as is_own:
+            handle = self._found(is_own=is_own)
+            connection.require_own(method)
+            if handle is None:
+                raise NotConnectedError(f"no broadcaster is running in namespace {self._namespace!r}")
+            reply = getattr(handle, method).remote(**arguments).future()
         try:
-            return ray.get(getattr(handle, method).remote(**arguments), timeout=timeout_s)
+            if not connection.arrived(reply, timeout_s):
+                raise GetTimeoutError
+            return reply.result()
         except RayTaskError as error:
             raise ours(error.cause) from None
         except (RayActorError, GetTimeoutError) as error:
@@ -118,14 +125,11 @@ class RayLink:
     def _lose(self) -> None:
         self._handle = self._schema = None
 
-    def _is_connected(self) -> bool:
-        """Return whether this process has a connection of its own: otherwise Ray starts one, or waits for ever in a fork."""
-        if not connection.is_own():
+    def _found(self, *, is_own: bool) -> Any:
+        """Return the broadcaster's handle, or None; where the connection is not ours, Ray would start one, or wait for ever."""
+        if not is_own:
             self._lose()
-        return connection.is_own()
-
-    def _found(self) -> Any:
-        if self._is_connected() and self._handle is None and time.monotonic() >= self._look_at_s:
+        elif self._handle is None and time.monotonic() >= self._look_at_s:
             self._look_at_s = time.monotonic() + _FIND_S
             try:
                 self._handle = ray.get_actor("broadcaster", namespace=self._namespace)

@@ -332,13 +332,16 @@ def children_with(address: str) -> list[int]:
     return found
 
 
-def test_our_threads_start_no_ray_for_a_process_that_has_left_its_own(start: Callable[..., System], cluster: str) -> None:
+def test_our_threads_start_no_ray_for_a_process_that_has_left_its_own_or_leaves_as_they_call(
+    start: Callable[..., System], cluster: str, tmp_path: Path
+) -> None:
     system = start(defaults={"handler": {"kind": "channel", "lease": "1s"}})
     told = alone(
         "tests.cluster.scenarios.leaving",
-        "after_shutdown",
-        environment={"RAY_AUTH_MODE": "token"},  # Ray's default, and so that of the suite's own Ray
+        "leave",
+        # Ray's default, and so that of the suite's own Ray.
+        environment={"RAY_AUTH_MODE": "token", "VISUTILITY_FAILPOINTS": str(tmp_path)},
         address=cluster,
         namespace=system.namespace,
     )
-    assert told == {"order": "left", "asked for another Ray": 0}
+    assert told == {"order": "left", "asked for another Ray": 0, "asked between look and call": []}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,30 @@ def test_where_no_ray_runs_one_sentence_says_how_to_begin_one(monkeypatch: pytes
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ConnectionError, match=r"^no Ray runs on this machine: start one .*\(--address, RAY_ADDRESS\)$"):
         connection.attach(None, otherwise="look")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_fork_takes_the_lock_of_the_connection_along_and_can_connect() -> None:
+    held, ends = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        with connection._lock:
+            held.set()
+            ends.wait()
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    held.wait()
+    threading.Timer(0.1, ends.set).start()  # the fork waits for it
+    child = os.fork()
+    if child == 0:
+        free: list[bool] = []
+        looks = threading.Thread(target=lambda: free.append(connection._lock.acquire(timeout=1)))  # as whoever connects there
+        looks.start()
+        looks.join()
+        os._exit(0 if free == [True] else 1)
+    keeper.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_what_up_noted_is_found_and_a_broken_note_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _FIND_S: Final = 0.25
 _HELLO_S: Final = 2.0
-# Ray's function without its start of a cluster for whoever is not connected. A wait goes on while the process may leave.
+# Ray's function without its start of a cluster for a process that is not connected. A wait goes on while the process may leave.
 _wait: Any = inspect.unwrap(ray.wait)
 
 

@@ -67,7 +67,7 @@ def between_look_and_call(address: str, namespace: str) -> dict[str, Any]:
 
 
 def _calls(way: str, namespace: str) -> Callable[[], object]:
-    """Give the call, with all that goes before it done: a handle that is looked for is not known, one that is used is."""
+    """Return the call, with all that goes before it done: a handle that is looked for is not known, one that is used is."""
     link, peers = RayLink(namespace), BlockingPeers(namespace)
     if way == "send":
         assert link.schema()

@@ -18,10 +18,10 @@ from tests.speed import slow
 
 # What each process below does with the package that its PYTHONPATH holds; Ray ships that folder to the workers.
 START = """
-import os, sys, ray
+import json, os, sys, ray
 ray.init(runtime_env={"py_modules": [os.environ["SHIPPED"]]}, log_to_driver=False, logging_level="ERROR")
 import actors
-print(actors.start({"storage": sys.argv[1]}).status()["build"])
+print(json.dumps(actors.start({"storage": sys.argv[1]}).status()))
 """
 STOP = "import actors; actors.connect().stop()"
 STATUS = "import actors, json; print(json.dumps(actors.connect().status()))"
@@ -70,17 +70,16 @@ def upgrade(folder: str) -> dict[str, Any]:
     store, over, progress = f"sqlite:///{folder}/store", f"{folder}/over", Path(folder) / "progress"
     with cluster_of(0, num_cpus=2) as cluster:
         os.environ["RAY_ADDRESS"] = cluster.address
-        running = run(old, START, store)
+        first = json.loads(run(old, START, store))
         producer = python(old, PRODUCE, over, str(progress))
         beyond(progress, 0)
-        first = json.loads(run(old, STATUS))
         # Its driver is gone; an actor that dies now must still find the package that was shipped.
         os.kill(first["actors"]["broadcaster"]["pid"], signal.SIGKILL)
         refused = run(new, START, store, fails=True)
         beyond(progress, int(progress.read_text()))
         run(new, STOP)
         beyond(progress, int(progress.read_text()))
-        upgraded = run(new, START, store)
+        upgraded = json.loads(run(new, START, store))["build"]
         beyond(progress, int(progress.read_text()))
         Path(over).touch()
         out, err = producer.communicate(timeout=slow(90))
@@ -88,8 +87,8 @@ def upgrade(folder: str) -> dict[str, Any]:
         seen = json.loads(run(new, STATUS))
     assert told["pending"] == told["dropped"] == 0, (told, err[-2000:])
     assert seen["models"]["fraud"]["events"] == told["logged"], "the upgrade cost no event, and none was counted twice"
-    assert seen["build"] == upgraded != running
-    return {"old": running, "new": upgraded, "refused": refused.splitlines()[-1], "logged": told["logged"]}
+    assert seen["build"] == upgraded != first["build"]
+    return {"old": first["build"], "new": upgraded, "refused": refused.splitlines()[-1], "logged": told["logged"]}
 
 
 def beyond(progress: Path, count: int) -> None:

@@ -67,7 +67,9 @@ def test_a_fork_takes_the_lock_of_the_connection_along_and_can_connect() -> None
     child = os.fork()
     if child == 0:
         free: list[bool] = []
-        looks = threading.Thread(target=lambda: free.append(connection._lock.acquire(timeout=1)))  # as whoever connects there
+        looks = threading.Thread(
+            target=lambda: free.append(connection._lock.acquire(timeout=1))
+        )  # as a call of `ray.init` does
         looks.start()
         looks.join()
         os._exit(0 if free == [True] else 1)

@@ -10,7 +10,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from actors import config
-from actors.retraining.handlers.remote import Api, RefusedError, RemoteHandler, Tool, ended, event_of
+from actors.retraining.handlers.remote import RemoteHandler, Tool, ended, event_of
+from actors.retraining.handlers.tool_api import Api, RefusedError
 from actors.retraining.rules.delivery import Done, Failed, Launched, Outcome, Retry
 from actors.retraining.rules.orders import Order
 

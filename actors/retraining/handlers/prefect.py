@@ -12,7 +12,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from actors import config
-from actors.retraining.handlers.remote import Api, RemoteHandler, Tool, ended, event_of
+from actors.retraining.handlers.remote import RemoteHandler, Tool, ended, event_of
+from actors.retraining.handlers.tool_api import Api
 from actors.retraining.rules.delivery import Failed, Launched, Outcome
 from actors.retraining.rules.orders import Order
 

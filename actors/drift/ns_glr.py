@@ -50,6 +50,10 @@ _HEIGHT_MIN = 2.5  # however small the budget: below it the approximations behin
 # With few events neither scores nor mean nor autocorrelation are known well; n (1 - s) / (1 + s) independent events are
 # what n autocorrelated ones are worth, s the sum of the coefficients, both for the mean and for s itself.
 _EARLY = 6.0
+# In the first hundred or two events autocorrelation may not show, and then it is missed as often under a large budget as
+# under a small one: no height makes such alarms as rare as a large budget asks. So beyond 10,000 the early events are
+# worth less still, by a term that falls with the square of their number and is nothing from 500 on.
+_UNSHOWN, _UNSHOWN_FROM, _UNSHOWN_MAX = 3600.0, 10_000.0, 9000.0
 # Standard errors added to the autocorrelation: one that is learned too small makes false alarms, one too large costs
 # delay, most where the budget is small. The more events a false alarm may cost, the more caution it is worth.
 _CAUTION_MAX, _CAUTION_SLOPE, _CAUTION_FROM = 2.5, 0.75, 300.0
@@ -66,15 +70,20 @@ def _caution(false_alarm_every: float) -> float:
     return min(max(_CAUTION_SLOPE * math.log(false_alarm_every / _CAUTION_FROM), 0.0), _CAUTION_MAX)
 
 
+def _unshown(false_alarm_every: float) -> float:
+    """Return what, over the square of the events known, the thresholds are raised by under this budget."""
+    return min(max(_UNSHOWN * math.log(false_alarm_every / _UNSHOWN_FROM), 0.0), _UNSHOWN_MAX)
+
+
 class _Channel:
     """One statistic of the values (their level, or their distance from the centre) under a scan of its own."""
 
-    def __init__(self, height: float, *, caution: float, direction: Direction, fold: bool) -> None:
-        self._caution = caution
+    def __init__(self, height: float, *, budget: float, direction: Direction, fold: bool) -> None:
+        self._caution = _caution(budget)
         self._cap = math.sqrt(height) - _CAP_BELOW
         self._fold = fold
         self._heights = np.sqrt(np.maximum(height - _PENALTY * np.log(LENGTHS), _HEIGHT_MIN**2))
-        self.scan = WindowScan(self._heights, direction=direction)
+        self.scan = WindowScan(self._heights, direction=direction, unshown=_unshown(budget))
         self.clear()
 
     def clear(self) -> None:
@@ -197,10 +206,9 @@ class NormalScoresGLR:
         # can change either way whatever is watched of the level.
         share = budget * (2.0 if spread else 1.0)
         height = _height(share if direction == "both" else 0.5 * share)
-        wary = _caution(budget)
-        self._channels = [_Channel(height, caution=wary, direction=direction, fold=False)]
+        self._channels = [_Channel(height, budget=budget, direction=direction, fold=False)]
         if spread:
-            self._channels.append(_Channel(_height(share), caution=wary, direction="both", fold=True))
+            self._channels.append(_Channel(_height(share), budget=budget, direction="both", fold=True))
         self._warning_share = math.sqrt(max(height + _HEIGHT_SLOPE * math.log(warning), 1.0) / height)
         self._learned_under: Saved = {"season": self._season, "spread": spread}
         self._sums = LevelSums()

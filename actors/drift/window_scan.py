@@ -64,11 +64,12 @@ class WindowScan:
     """Sums of scores, and the lengths over which they are too large. Scores are whole multiples of 1 / UNIT.
 
     `heights: float64[len(LENGTHS)]` are the limits of T when n is large; with few events they are higher by the factor
-    1 + early / n, since the scores and their mean are then not known well.
+    1 + early / n + unshown / n^2, since the scores and their mean are then not known well.
     """
 
-    def __init__(self, heights: Floats, *, direction: Direction) -> None:
+    def __init__(self, heights: Floats, *, direction: Direction, unshown: float = 0.0) -> None:
         self._heights = heights
+        self._unshown = unshown
         self._direction = direction
         self._sums = np.zeros(512)  # sums up to each of the last events; [end] is the newest, the first ones a past
         self._rates = (0.5 * heights**2 + _TIED_SURPLUS) / _LENGTH  # of a mean that alarms: how improbable it is, per event
@@ -267,9 +268,12 @@ class WindowScan:
         Bounds take one off the edges for the rounding here; the sums themselves are exact.
         """
         n0, n1 = n0[:, np.newaxis], n1[:, np.newaxis]
-        factor: Floats = np.sqrt(np.maximum(1.0 - _LENGTH / n0, 1.0 - SHARE)) * (1.0 + self._early / n1)
+        factor: Floats = np.sqrt(np.maximum(1.0 - _LENGTH / n0, 1.0 - SHARE)) * self._early_factor(n1)
         factor[SHARE * n1 < _LENGTH] = np.inf
         return factor
+
+    def _early_factor(self, n: Floats) -> Floats:
+        return 1.0 + (self._early + self._unshown / n) / n
 
     # --- the decision -----------------------------------------------------------------------------------------
 
@@ -285,7 +289,7 @@ class WindowScan:
         n = n[:, np.newaxis]
         excess = total - before - length * (total / n)
         share = length / n
-        factor = 1.0 + self._early / n
+        factor = self._early_factor(n)
         edge = self._edge_up[:usable]
         if self._edge_down is not self._edge_up:
             edge = np.where(excess > 0, edge, self._edge_down[:usable])

@@ -18,7 +18,7 @@ def noise(n: int, seed: int = 0) -> Any:
     return 0.9 + 0.03 * np.random.default_rng(seed).standard_normal(n)
 
 
-def slow_first_alarm(scores: Any, heights: Any, early: Any, direction: Any, start: Any) -> Any:
+def slow_first_alarm(scores: Any, heights: Any, early: Any, direction: Any, start: Any, *, unshown: float) -> Any:
     """The definition, length by length and event by event, with no screen."""
     sums = np.concatenate(([0.0], np.cumsum(scores)))
     for n in range(start + 1, len(scores) + 1):
@@ -27,7 +27,7 @@ def slow_first_alarm(scores: Any, heights: Any, early: Any, direction: Any, star
                 continue
             excess = sums[n] - sums[n - length] - length * sums[n] / n
             size = {"both": abs(excess), "up": excess, "down": -excess}[direction]
-            if size >= UNIT * heights[j] * np.sqrt(length * (1 - length / n)) * (1 + early / n):
+            if size >= UNIT * heights[j] * np.sqrt(length * (1 - length / n)) * (1 + early / n + unshown / n**2):
                 return n
     return None
 
@@ -38,14 +38,15 @@ def slow_first_alarm(scores: Any, heights: Any, early: Any, direction: Any, star
     direction=st.sampled_from(["both", "up", "down"]),
     shift=st.sampled_from([0.0, 0.4, -0.4, 2.0]),
     batch=st.integers(1, 700),
+    unshown=st.sampled_from([0.0, 4000.0]),
 )
-def test_the_screen_never_hides_an_alarm(seed: int, direction: Any, shift: Any, batch: Any) -> None:
+def test_the_screen_never_hides_an_alarm(seed: int, direction: Any, shift: Any, batch: Any, unshown: float) -> None:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(900)
     x[500:] += shift
     scores = np.rint(np.clip(x, -3.6, 3.6) * UNIT)
     heights = np.sqrt(np.maximum(14.0 - 1.6 * np.log(LENGTHS), 4.0))  # low: many alarms
-    scan = WindowScan(heights, direction=direction)
+    scan = WindowScan(heights, direction=direction, unshown=unshown)
     scan.restart(scores[:60], n=60, total=float(scores[:60].sum()), atoms=None, early=8.0)
     found, at = None, 60
     while at < len(scores) and found is None:
@@ -53,7 +54,17 @@ def test_the_screen_never_hides_an_alarm(seed: int, direction: Any, shift: Any, 
         excess = next(scan.feed(part) if len(part) > 1 else iter(scan.feed_one(float(part[0]))), None)
         found = at + excess.row + 1 if excess else None
         at += len(part)
-    assert found == slow_first_alarm(scores, heights, 8.0, direction, 60)
+    assert found == slow_first_alarm(scores, heights, 8.0, direction, 60, unshown=unshown)
+
+
+def test_autocorrelation_that_does_not_show_yet_makes_few_alarms_under_a_large_budget() -> None:
+    # AR(1) of 0.9 under as much white noise, 200 events each: what a budget of 30,000 allows is 3 of these streams.
+    alarmed = 0
+    for seed in range(500):
+        noise = np.random.default_rng([5, seed]).standard_normal((2, 400))
+        slow = np.convolve(noise[0], 0.9 ** np.arange(200) * np.sqrt(0.19))[200:400]
+        alarmed += bool(NormalScoresGLR(false_alarm_every=30_000).update(0.9 + 0.03 * np.sqrt(0.5) * (slow + noise[1, :200])))
+    assert alarmed <= 12
 
 
 @pytest.mark.parametrize("largest", [1, 3, 40])

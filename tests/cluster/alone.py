@@ -50,7 +50,7 @@ def alone(
 
 
 def chaos(*arguments: str, timeout_s: float) -> dict[str, Any]:
-    """Run `python -m tests.chaos ARGUMENTS -o json`, which begins a Ray by itself, and give what it told."""
+    """Run `python -m tests.chaos ARGUMENTS -o json`, which begins a Ray by itself, and return its output."""
     folder = tempfile.mkdtemp(prefix="vc-", dir="/tmp")
     # What the tests of this process set for their own systems is not for that one; how slow the machine is is.
     inherited = {

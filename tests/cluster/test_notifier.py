@@ -1,4 +1,4 @@
-"""Notifications on a real Ray: an alarm is told at once, and whatever is killed all are told, each message under one id."""
+"""Notifications on a real Ray: an alarm is sent at once, and whichever process is killed each alarm is sent under one id."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Consuming(Receiving):
 
 
 class FakeRunner(Receiving):
-    """`task` and `module:Class`: runs what it is told in this process, and remembers by key."""
+    """`task` and `module:Class`: runs the target in this process, and remembers by key."""
 
     def __init__(self) -> None:
         super().__init__()

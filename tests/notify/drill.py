@@ -1,4 +1,4 @@
-"""Kill the notifier at each of its steps and at any moment, and count what is lost or told twice.
+"""Kill the notifier at each of its steps and at any moment, and count what is lost or sent twice.
 
     python -m tests.notify.drill --kills 200
 

@@ -1,4 +1,4 @@
-"""What notifications are told to in tests: a webhook's receiver, and Debian's Alertmanager with a configuration of its own."""
+"""The targets of notifications in tests: a webhook's receiver, and Debian's Alertmanager with a configuration of its own."""
 
 from __future__ import annotations
 

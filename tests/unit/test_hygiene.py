@@ -1,4 +1,4 @@
-"""What a reader may rely on in our own code: nothing is too long, and what the tools are told to ignore is few."""
+"""What a reader may rely on in our own code: nothing is too long, and the tools ignore little, each time with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status: put together from the store, told in spite of a store that does not answer, and read by the drivers."""
+"""The status: put together from the store, shown although a store does not answer, and read by the drivers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told from the store's facts."""
+"""What Prometheus gets from the store's facts."""
 
 from __future__ import annotations
 

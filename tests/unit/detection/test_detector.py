@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class FakeDispatcher:
-    """Replies what it is told to, and keeps what it was asked."""
+    """Replies as the test says, and keeps the calls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []

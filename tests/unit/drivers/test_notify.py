@@ -1,4 +1,4 @@
-"""`visutility notify`: who is told what, a test, and what would be said of an episode."""
+"""`visutility notify`: the routes, a test message, and a preview for an episode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The notifier as an actor: each receiver by itself, a hint is enough, and a store that is gone is told of from memory."""
+"""The notifier as an actor: each receiver by itself, a hint is enough, and a store that is gone is reported from memory."""
 
 from __future__ import annotations
 

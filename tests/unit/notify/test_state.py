@@ -1,4 +1,4 @@
-"""The state of notifications: wherever its process is killed, each happening is told, and no message twice under another id."""
+"""The state of notifications: wherever its process is killed, each happening is sent, and no message twice under another id."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from actors.tuning.worker import Worker
 
 
 class Played:
-    """A tuner with three trials, that fails to answer as often as it is told to."""
+    """A tuner with three trials, that fails to answer as often as the test says."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ GOOD = {"model_name": "m", "accuracy": 0.9}
 
 
 class Told(StoreBackend):
-    """Notes what is broadcast, and answers as it is told to."""
+    """Records what is broadcast, and answers as the test says."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, Recorded())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the rules promise: nothing lost, nothing early, a storm is one message, what is over follows what began."""
+"""What the rules promise: nothing lost, nothing early, a storm is one message, an end follows its beginning."""
 
 from __future__ import annotations
 

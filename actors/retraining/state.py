@@ -260,12 +260,12 @@ class RetrainingState:
     def retry(self, id_: str, now: Instant, signed: Signature = NOBODY) -> Admission:
         """Put a failed, dead or expired order back, as a person asks for. KeyError, ValueError for any other."""
         with self.commits.write() as connection:
+            order = promotions.read(connection, id_) or tables.known_order(connection, id_)
+            if order.state == orders.PENDING and order.rounds:
+                return Admission("pending", id_, "the order has already been retried")
             if (decision := promotions.put_back(connection, id_)) is not None:
                 tables.put_act(connection, id_, "retried", signed, now)
                 return admission_of(decision)
-            order = tables.known_order(connection, id_)
-            if order.state == orders.PENDING and order.rounds:
-                return Admission("pending", id_, "the order has already been retried")
             again = orders.put_back(order, f"retried by hand; it was {order.state}: {order.reason}")
             active = tables.active_order(connection, order.model)
             if active is not None:

@@ -323,6 +323,16 @@ def test_a_dead_letter_is_dismissed_with_a_reason_and_is_gone_from_the_dead(stor
         assert tables.read_status(connection)["dead"] == 0
 
 
+def test_a_decision_about_versions_is_put_back_once_however_often_a_lost_reply_makes_it_asked_for(store: Store) -> None:
+    webhook = PromotionPlan("webhook", {"kind": "webhook", "url": "http://127.0.0.1:9/"})
+    state = a_state(store, promotion=webhook)
+    decision = state.promoted("k", Request("fraud", "2", "", None, 1.8e9, "", {}, cause="promoted"), at(0)).id
+    state.begin(decision, at(1), promotion=True)
+    state.settle(decision, 1, Failed("HTTP 400"), at(2), promotion=True)
+    assert [state.retry(decision, at(3)).decision for _ in range(2)] == ["dispatched", "pending"]
+    assert [act["act"] for act in state.queries.acts([decision])[decision]] == ["retried"]
+
+
 def test_decisions_about_versions_are_kept_within_the_retention(store: Store) -> None:
     webhook = PromotionPlan("webhook", {"kind": "webhook", "url": "http://127.0.0.1:9/"})
     state = a_state(store, promotion=PromotionPlan())

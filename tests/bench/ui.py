@@ -36,6 +36,7 @@ from tests.speed import slow
 from tests.unit.ui.conftest import write
 
 _PATHS: Final = ("/", "/?page=200", "/?sort=events&order=down", "/?text=model-00", "/?state=drifting&page=7", "/models/m")
+_FIRST: Final = 600  # events before the page is opened
 _CHROMIUM: Final = os.environ.get("VISUTILITY_CHROMIUM", "/usr/bin/chromium")
 # In frames after the answer with the new point: drawn, and then shown.
 _SHOWN: Final = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -119,7 +120,7 @@ def _live(asked: argparse.Namespace) -> None:
         }
         system = actors.start(document, namespace="bench-ui")
         url = f"http://127.0.0.1:{port}"
-        _post(url, [0.9 + 0.01 * (each % 5 - 2) for each in range(600)])
+        _post(url, [0.9 + 0.01 * (each % 5 - 2) for each in range(_FIRST)])
         pid = int(system.status()["actors"]["page"]["pid"] or 0)
         print(f"the page's actor without an open page: {_share(pid, asked.idle_s):.2%} of a core")
         page = browser.new_page()
@@ -130,9 +131,9 @@ def _live(asked: argparse.Namespace) -> None:
         print(f"the page's actor with an open page:    {_share(pid, asked.idle_s):.2%} of a core")
         took_ms = []
         for number in range(asked.requests):
-            value = 0.9 + number / 10_000
-            with page.expect_response(lambda answer, value=value: _has(answer, value), timeout=slow(30) * 1000):
-                _post(url, [value])
+            rows = _FIRST + number + 1
+            with page.expect_response(lambda answer, rows=rows: _has(answer, rows), timeout=slow(30) * 1000):
+                _post(url, [0.9])
                 acknowledged = time.perf_counter()
             page.evaluate(_SHOWN)
             took_ms.append(1000 * (time.perf_counter() - acknowledged))
@@ -142,8 +143,9 @@ def _live(asked: argparse.Namespace) -> None:
     ray.shutdown()
 
 
-def _has(answer: Any, value: float) -> bool:
-    return "/series/m" in answer.url and answer.json()["metrics"]["accuracy"]["values"][-1] == value
+def _has(answer: Any, rows: int) -> bool:
+    """Tell whether an answer to the page holds so many events."""
+    return "/series/m" in answer.url and sum(answer.json()["metrics"]["accuracy"]["rows"]) == rows
 
 
 def _post(url: str, values: Sequence[float]) -> None:

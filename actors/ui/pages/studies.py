@@ -7,6 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from actors.plain import Json
 from actors.ui.pages import render
 
 _LISTED: Final = 200
@@ -37,4 +38,15 @@ def trials(request: Request) -> Response:
         {"id": each["id"], "params": each["params"], "value": each["value"], "state": each["state"]}
         for each in backend.trials(name)
     ]
-    return JSONResponse({"mode": backend.study(name)["mode"], "trials": rows}, headers={"cache-control": "no-store"})
+    study = backend.study(name)
+    told = {"mode": study["mode"], "logarithmic": logarithmic(study["space"]), "trials": rows}
+    return JSONResponse(told, headers={"cache-control": "no-store"})
+
+
+def logarithmic(space: Json) -> list[str]:
+    """Return the parameters of a space that are searched by their logarithms.
+
+    >>> logarithmic({"lr": [1e-5, 1e-2, "log"], "dropout": [0.0, 0.5], "kind": {"choices": ["log"]}})
+    ['lr']
+    """
+    return [name for name, said in space.items() if (said.get("log") if isinstance(said, dict) else "log" in said[2:])]

@@ -113,7 +113,7 @@
   async function drawStudy(place) {
     const answer = await fetch(place.dataset.trials, { credentials: "same-origin" });
     if (!answer.ok) return;
-    const { mode, trials } = await answer.json();
+    const { mode, trials, logarithmic } = await answer.json();
     clear(place);
     const done = trials.filter((t) => t.value != null);
     if (!done.length) { place.append(el("p", "No trial has a value yet.", "quiet")); return; }
@@ -126,18 +126,19 @@
     put(box, { height: 220, axes: counted, scales: { x: { time: false } }, series: [{ label: "trial" }, { label: "value", stroke: css("--accent"), paths: () => null, points: { show: true, size: 5, fill: css("--accent") } }, { label: "best so far", stroke: css("--bad"), width: 2, points: { show: false } }] }, [done.map((t) => t.id), done.map((t) => t.value), line]);
     const names = Object.keys(done[0].params), grid = el("div", null, "grid");
     place.append(el("h2", "Value by parameter"), grid);
-    /* A parameter that spans two powers of ten or more is drawn by its logarithm, and texts stand at equal distances. */
+    /* A parameter that is searched by its logarithm is drawn by it, and texts stand at equal distances. */
     const scale = (name) => {
       const values = [...new Set(done.map((t) => t.params[name]))];
       if (!values.every((v) => typeof v === "number")) {
         const texts = values.map(String).sort();
         return { texts, at: (v) => (texts.length > 1 ? texts.indexOf(String(v)) / (texts.length - 1) : 0.5), low: texts[0], high: texts.at(-1), raw: (v) => texts.indexOf(String(v)) };
       }
-      const low = Math.min(...values), high = Math.max(...values), log = low > 0 && high >= 100 * low, f = log ? Math.log : (v) => v;
+      const low = Math.min(...values), high = Math.max(...values), log = low > 0 && logarithmic.includes(name), f = log ? Math.log : (v) => v;
       return { log, at: (v) => (high > low ? (f(v) - f(low)) / (f(high) - f(low)) : 0.5), low: low.toPrecision(3), high: high.toPrecision(3), raw: (v) => v };
     };
     const measured = (s) => {
       const a = axes();
+      if (s.log) a[0].values = (_u, at) => at.map((v) => (v == null ? "" : String(Number(v.toPrecision(2)))));
       if (s.texts) Object.assign(a[0], { incrs: [1], values: (_u, at) => at.map((i) => s.texts[i] ?? "") });
       return { axes: a, scales: { x: s.texts ? { time: false, range: [-0.5, s.texts.length - 0.5] } : s.log ? { time: false, distr: 3 } : { time: false } } };
     };

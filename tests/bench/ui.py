@@ -144,7 +144,7 @@ def _live(asked: argparse.Namespace) -> None:
 
 
 def _has(answer: Any, rows: int) -> bool:
-    """Tell whether an answer to the page holds so many events."""
+    """Return whether an answer to the page holds so many events."""
     return "/series/m" in answer.url and sum(answer.json()["metrics"]["accuracy"]["rows"]) == rows
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from actors import config, drift, plugins
+from actors import Notification, config, drift, plugins
+from actors.notify import receivers
 from actors.retraining.handlers.task import loaded
 from actors.sources import kinds
 from actors.tuning.rules.plan import check
@@ -86,6 +87,14 @@ def test_a_detector_a_handler_and_a_source_are_used_by_their_names() -> None:
     assert kinds.make(settings.sources["s"]).read(None, 1.0).place == 1
     with pytest.raises(ValueError, match="kind must be one of"):
         config.load({"defaults": {"handler": {"kind": "unheard"}}})
+
+
+def test_a_notifier_of_another_package_gets_the_messages_of_its_receiver(installed: Path) -> None:
+    said = {"kind": "notebook", "options": {"path": str(installed / "told")}}
+    notify = config.load({"notify": {"receivers": {"book": said}, "routes": [{"receivers": ["book"]}]}}).notify
+    told = Notification("n-1", "book", 1.0, "warning", {}, (), (), title="1 new: drift of fraud")
+    receivers.make(notify.receivers["book"], {}).send(told)
+    assert (installed / "told").read_text() == "n-1 1 new: drift of fraud\n"
 
 
 @pytest.mark.usefixtures("installed")

@@ -82,6 +82,7 @@ def test_a_right_signature_needs_no_token_and_has_the_registry_looked_at(backend
         headers(at="-1"),
         headers(at="9" * 5000),
         headers() | {"x-mlflow-signature": "v1,"},
+        headers() | {"x-mlflow-signature": "nonsense"},
         headers() | {"x-mlflow-delivery-id": "d-2"},
         {"authorization": f"Bearer {'o' * 32}"},
     ],
@@ -89,6 +90,11 @@ def test_a_right_signature_needs_no_token_and_has_the_registry_looked_at(backend
 def test_no_wrong_or_old_signature_does_nothing(backend: Looking, said: dict[str, str]) -> None:
     answer = posted(backend, said)
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+    assert backend.looks == []
+
+
+def test_a_body_that_is_no_text_is_refused(backend: Looking) -> None:
+    assert posted(backend, headers(b"\xff"), b"\xff").status_code == 401
     assert backend.looks == []
 
 

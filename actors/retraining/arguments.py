@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from actors import wire
 from actors.checks import finite, shown, text
 from actors.plain import Json
 from actors.retraining.rules import gate, orders
@@ -46,6 +47,9 @@ def model_of(value: object) -> str:
 def pattern_of(value: object) -> str:
     """Return a model's name or a pattern of names; one that no name can ever match is refused."""
     pattern = text("model", value)
+    rule = wire.text_rule(pattern)
+    if rule is not None:  # no model has such a name
+        raise ValueError(f"model {rule}, got {shown(pattern)}")
     if not gate.can_match(pattern):
         raise ValueError(f"model must be a name, or a pattern like 'fraud-*' that a name can match, got {shown(pattern)}")
     return pattern

@@ -43,7 +43,7 @@ class PeopleCalls(Calls):
         `key` makes it safe to send again. A model that has never logged gets its order with a warning.
         """
         asked = Request(
-            model=arguments.model_of(model),
+            model=arguments.model_of(arguments.pattern_of(model)),
             version="" if version is None else checks.text("version", version),
             metric="manual",
             observed_drift=None,

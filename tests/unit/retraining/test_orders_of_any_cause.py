@@ -283,7 +283,7 @@ def test_consumers_of_the_channel_obey_the_queue_too(store: Store) -> None:
 
 
 def test_an_order_that_runs_for_too_long_is_fenced_before_the_model_is_free(store: Store) -> None:
-    state = a_state(store, handler="channel", limits=Limits(timeout_s=50.0))
+    state = a_state(store, handler="channel", limits=Limits(timeout_s=50.0), give_up=1)
     order = some(ask(state, shortfall(), at(0)).order)
     token = some(state.leases.take("c", None, at(1))).order.attempts
     for second in range(2, 50, 4):
@@ -291,6 +291,7 @@ def test_an_order_that_runs_for_too_long_is_fenced_before_the_model_is_free(stor
         assert state.leases.overdue(at(second)) == []
     (ended,) = state.leases.overdue(at(51))
     assert (ended.state, ended.reason) == ("failed", "ended by orders.timeout after 50 s")
+    assert state.queries.gave_up() == {"fraud": 1}, "one that timed out came to nothing, as one that failed"
     assert state.leases.renew(order, token, at(52)) is None
     assert state.leases.finish(order, token, Done("2"), at(53)).status == "stale"
 

@@ -49,7 +49,7 @@ class StateThread:
         self._thread = StoreThread(storage, self._made, end_stale=end_stale)
         self._fence: Fence | None = None
         self._settings = config.Settings()
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[tuple[tuple[str, ...], str | None], Plan] = {}
         self._documents: dict[int, dict[str, object]] = {}  # of the settings' handlers, which many models share, by their id
 
     @property
@@ -148,8 +148,11 @@ class StateThread:
         return changed
 
     def _plan_of(self, model: str) -> Plan:
-        if model in self._plans:
-            return self._plans[model]
+        # Models of which the same entries speak share a plan: most requests of many models at once find one.
+        registered = self._settings.registry.sets_alias(model) is not None
+        key = (tuple(self._settings.matching(model)), model if registered else None)
+        if key in self._plans:
+            return self._plans[key]
         settings = self._settings.for_model(model)
         handler, rule = settings.handler, settings.retrain
         channel = handler if isinstance(handler, config.ChannelHandlerSettings) else config.ChannelHandlerSettings()
@@ -168,7 +171,7 @@ class StateThread:
         )
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
-        self._plans[model] = plan
+        self._plans[key] = plan
         return plan
 
     def _document_of(self, handler: config.HandlerSettings) -> dict[str, object]:

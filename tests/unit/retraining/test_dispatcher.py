@@ -939,3 +939,18 @@ def test_drift_without_measure_is_no_reason_to_lose_an_order(url: str) -> None:
 def test_failpoints_cost_nothing_unless_a_test_armed_one() -> None:
     unarmed: Callable[[str], object] = failpoints.reach
     assert unarmed("dispatcher.before_claim") is None
+
+
+def test_models_share_a_plan_where_the_same_entries_speak_of_them(url: str) -> None:
+    document = {"models": {"fraud-*": {"cooldown": "5m"}, "fraud-eu": {"labels": {"team": "risk"}}}}
+
+    async def story() -> None:
+        place = make(url, document)
+        await place.ask("e-1")
+        plan_of = place.dispatcher._thread._plan_of
+        assert plan_of("one") is plan_of("other")
+        assert plan_of("fraud-us") is plan_of("fraud-uk") is not plan_of("one")
+        assert (plan_of("fraud-us").cooldown_s, plan_of("fraud-eu").cooldown_s) == (300, 300)
+        assert (plan_of("fraud-us").labels, plan_of("fraud-eu").labels) == ({}, {"team": "risk"})
+
+    asyncio.run(story())

@@ -11,11 +11,12 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
 import ray
+from ray.exceptions import GetTimeoutError
 
 from actors import failpoints
 from actors.errors import NotConnectedError
@@ -116,7 +117,7 @@ def kept() -> Iterator[bool]:
     """Keep this process connected for calls into Ray that do not wait; tell whether it is.
 
     A process that shuts Ray down between a thread's look at the connection and its call would have Ray start a cluster for
-    that thread, or end the process. So a thread of ours calls Ray in here, and waits for the reply outside (`arrived`).
+    that thread, or end the process. So a thread of ours calls Ray in here, and waits for the reply outside (`reply_to`).
     """
     if not is_own():  # in a fork the lock may be held by a thread that is not there
         yield False
@@ -131,16 +132,27 @@ def kept() -> Iterator[bool]:
             _lock.release()
 
 
-def arrived(reply: concurrent.futures.Future[Any], timeout_s: float) -> bool:
-    """Wait for a reply without asking Ray; return whether it is there. NotConnectedError where it cannot come any more."""
-    deadline_s = time.monotonic() + timeout_s
-    while not reply.done():
-        left_s = deadline_s - time.monotonic()
-        if left_s <= 0:
-            return False
-        require_own("the reply")
-        concurrent.futures.wait([reply], min(left_s, _LOOK_S))
-    return True
+def reply_to(reference: Any) -> Callable[[float], Any]:
+    """Return the function that waits so many seconds for the reply to a call that was made in `kept`.
+
+    It raises what the call raised, GetTimeoutError, and NotConnectedError where no reply can come any more.
+    """
+    if ray._private.worker.global_worker.mode == ray.WORKER_MODE:  # noqa: SLF001 Ray has no public one
+        # A worker does not leave its cluster, and Ray lends its CPUs to others while it waits in here.
+        return lambda timeout_s: ray.get(reference, timeout=timeout_s)
+    reply: concurrent.futures.Future[Any] = reference.future()
+
+    def wait(timeout_s: float) -> Any:
+        deadline_s = time.monotonic() + timeout_s
+        while not reply.done():
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise GetTimeoutError
+            require_own("the reply")
+            concurrent.futures.wait([reply], min(left_s, _LOOK_S))
+        return reply.result()
+
+    return wait
 
 
 def is_own() -> bool:

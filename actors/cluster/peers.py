@@ -94,10 +94,8 @@ class BlockingPeers:
                 if not is_own:
                     raise NotConnectedError(f"{name}.{method}")
                 handle = self._handles.get(name) or self._found(name)
-                reply = getattr(handle, method).remote(**arguments).future()
-            if not connection.arrived(reply, timeout_s):
-                raise GetTimeoutError
-            return reply.result()
+                reply = connection.reply_to(getattr(handle, method).remote(**arguments))
+            return reply(timeout_s)
         except connection.NoOwnConnectionError:
             raise NotConnectedError(f"{name}.{method}") from None
         except RayTaskError as error:

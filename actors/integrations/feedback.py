@@ -89,9 +89,8 @@ class Link:
                         if not is_own:  # the rows wait: Ray would start a cluster of its own for this thread
                             raise NotConnectedError(connection.lacking())
                         rows = [self._rows.popleft() for _ in range(min(_BATCH, len(self._rows)))]
-                        reply = joiner(self._model).take.remote(rows=rows, **self._terms).future()
-                    connection.arrived(reply, _TAKEN_S)
-                    reply.result(timeout=0)
+                        reply = connection.reply_to(joiner(self._model).take.remote(rows=rows, **self._terms))
+                    reply(_TAKEN_S)
             except Exception as problem:  # noqa: BLE001  the thread must go on, and the batch is not counted
                 if not self._warned:
                     self._warned = True

@@ -102,11 +102,9 @@ class RayLink:
             connection.require_own(method)
             if handle is None:
                 raise NotConnectedError(f"no broadcaster is running in namespace {self._namespace!r}")
-            reply = getattr(handle, method).remote(**arguments).future()
+            reply = connection.reply_to(getattr(handle, method).remote(**arguments))
         try:
-            if not connection.arrived(reply, timeout_s):
-                raise GetTimeoutError
-            return reply.result()
+            return reply(timeout_s)
         except RayTaskError as error:
             raise ours(error.cause) from None
         except (RayActorError, GetTimeoutError) as error:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from actors.cluster.store_thread import StoreThread
 from actors.storage import Store
 from tests.database import Postgres, emptied, free_port
 
 T = TypeVar("T")
+
+_STANDS_STILL_S = 5.0
 
 
 @pytest.fixture(autouse=True)
@@ -28,15 +32,27 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def stores_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close what a test leaves open where it stands for a process that was killed: Python 3.13 notices it on SQLite too."""
+    """Close what a test leaves open where it stands for a process that was killed: Python 3.13 notices it on SQLite too.
+
+    A store's thread first ends what it does: a connection that it uses as its store is closed would stay open.
+    """
     begin, begun = Store._begin, list[Store]()
+    make, made = StoreThread.__init__, list[StoreThread[Any]]()
 
     def noted(store: Store, *arguments: Any, **options: Any) -> None:
         begin(store, *arguments, **options)
         begun.append(store)
 
+    def noted_thread(thread: StoreThread[Any], *arguments: Any, **options: Any) -> None:
+        make(thread, *arguments, **options)
+        made.append(thread)
+
     monkeypatch.setattr(Store, "_begin", noted)
+    monkeypatch.setattr(StoreThread, "__init__", noted_thread)
     yield
+    for thread in made:
+        with contextlib.suppress(RuntimeError, TimeoutError):  # it has been ended, or stands still by the test's will
+            thread._thread.submit(int).result(_STANDS_STILL_S)
     for store in begun:
         store.close()
 

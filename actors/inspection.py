@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from actors import config, plugins
+from actors import config, plugins, wire
+from actors.checks import shown
 from actors.config import notify_checks
 from actors.config.notify import RECEIVER_KINDS, AppriseSettings, CustomReceiverSettings, WebhookReceiverSettings
 from actors.config.ui import SHORTEST_TOKEN, UiSettings, is_loopback
 from actors.config.values import REFERENCE, expand
 from actors.plain import Arguments
+from actors.retraining.rules import gate
 from actors.storage import StoreError, is_local
 from actors.storage.store import folder_of
 from actors.tuning.rules import plan
@@ -65,6 +67,11 @@ def inspect(settings: config.Settings, environment: Mapping[str, str], *, import
     """
     look = _Look(environment, imports=imports)
     found = [*look.storage(settings.storage), *look.page(settings.ui), *look.notifications(settings)]
+    found += [
+        Finding(f"models.{shown(name)}", f"no model can have such a name, so the entry holds for none")
+        for name in settings.models
+        if wire.text_rule(name) is not None or not gate.can_match(name)
+    ]
     for name, target in settings.observers.items():
         found += look.target(f"observers.{name}", target, "observer")
     entries = {"defaults": settings.defaults, **{f"models.{name}": entry for name, entry in settings.models.items()}}

@@ -274,3 +274,11 @@ def test_what_is_read_once_is_let_through_and_runs_nothing(entrypoint: str, tmp_
         command = ["bash", "-c", filled(entrypoint, {"m": name})]
         subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=slow(10.0))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["fraud\u200b", "fraud-*\u202e", "fraud-[", "fraud-[z-a]"])
+def test_an_entry_of_models_that_holds_for_no_model_is_a_problem(name: str) -> None:
+    (found,) = inspect(config.parse({"models": {name: {"cooldown": "1h"}}}, "file"), {})
+    assert found.problem
+    assert "so the entry holds for none" in found.text
+    assert inspect(config.parse({"models": {"fraud-*": {}, "mod\u00e8le": {}}}, "file"), {}) == []

@@ -68,7 +68,7 @@ def inspect(settings: config.Settings, environment: Mapping[str, str], *, import
     look = _Look(environment, imports=imports)
     found = [*look.storage(settings.storage), *look.page(settings.ui), *look.notifications(settings)]
     found += [
-        Finding(f"models.{shown(name)}", f"no model can have such a name, so the entry holds for none")
+        Finding(f"models.{shown(name)}", "no model can have such a name, so the entry holds for none")
         for name in settings.models
         if wire.text_rule(name) is not None or not gate.can_match(name)
     ]

@@ -13,7 +13,7 @@ import pytest
 import actors
 from actors.system import System
 from tests.cluster.conftest import pages_environment
-from tests.docs.pages import HOW_TO, ROOT, Runner
+from tests.docs.pages import HOW_TO, ROOT, Runner, require_curl
 
 SKIPPED = re.compile(r"<!-- skip: next .*?-->\n\n```.*?```", re.DOTALL)
 BLOCK = re.compile(r"```(?:python|shell)(?! title)[^\n]*\n(.*?)```", re.DOTALL)
@@ -36,6 +36,7 @@ def running(page: Path, folder: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("page", HOW_TO, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_how_to_guide_runs(page: Path, work: Path, tmp_path: Path, cluster: str) -> None:
+    require_curl(page)
     mode = os.environ.get("RAY_AUTH_MODE")
     named = {"RAY_ADDRESS": cluster} | ({"RAY_AUTH_MODE": mode} if mode else {})
     with running(page, tmp_path):

@@ -16,6 +16,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -110,6 +111,12 @@ class Runner:
             )
         assert done.returncode == exits, f"ended with {done.returncode}, not {exits}:\n{done.stdout[-4000:]}"
         return done.stdout
+
+
+def require_curl(page: Path) -> None:
+    """Skip the test of a page with calls of curl on a machine that has none."""
+    if "\ncurl " in page.read_text(encoding="utf-8") and shutil.which("curl") is None:
+        raise SkipTest(f"{page.name} calls curl, which this machine lacks")
 
 
 # The pages whose blocks run: those that a reader follows on a laptop where nothing runs yet, and those that find a system.

@@ -198,7 +198,7 @@ class Versions:
             KeyError: the version was neither logged nor announced.
         """
         if self.live is None and version in self._rows:
-            return [self._go_live("went live", version, at)]
+            return [self._signed(self._go_live("went live", version, at), signed)]
         return [] if self.live == version else [self.promote(version, at=at, signed=signed)]
 
     def window(self, version: str, *, hits: int, n: int, at: float) -> list[Decision]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.detection.rules.versions import MAX_VERSIONS, Decision, OnWorse, Versions
+from actors.people import Signature
 
 
 def side_by_side(versions: Versions, *, a: tuple[str, float], b: tuple[str, float], seed: int = 0) -> list[Decision]:
@@ -224,7 +225,8 @@ def test_under_the_gate_registry_a_comparison_is_evidence_and_only_the_alias_dec
 def test_the_alias_makes_a_version_live_that_has_not_logged_and_its_first_event_changes_nothing() -> None:
     versions = Versions()
     versions.announced("1", at=0.0)
-    assert kinds(versions.follow("1", at=0.0)) == ["went live"]
+    assert kinds(versions.follow("1", at=0.0, signed=Signature("mlflow"))) == ["went live"]
+    assert versions.rows()[0]["by"] == "mlflow"
     versions.announced("2", at=1.0)
     assert kinds(versions.follow("2", at=1.0)) == ["promoted"]
     assert versions.appeared("2", at=2.0) == []

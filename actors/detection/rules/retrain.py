@@ -209,6 +209,8 @@ class RetrainWatch:
         if good is not None:
             self._unused += len(good) - len(windows)
             times = times[good]
+        if not len(windows):
+            return []
         outcomes: list[Outcome] = []
         # Where versions are compared a period ends with the first window at most: all that follows counts together.
         cuts = (0, 1) if self.versions.compares(version) else (0,)

@@ -205,6 +205,14 @@ def test_under_the_gate_a_candidate_is_not_live_and_its_alarms_only_inform() -> 
     assert (decision.kind, watch.shown()["live_version"]) == ("promoted", "v2")
 
 
+def test_a_batch_without_a_window_is_no_news_while_two_versions_are_compared() -> None:
+    watch = RetrainWatch(settings_of({"when": "alarm"}, promotion={"gate": "challenger"}))
+    watch.take(batch([174]), None, 0)
+    watch.take(batch([174], version="v2", at=5.0), None, 0)
+    absent = batch_of_columns({"accuracy": [np.nan], "other": [1.0]}, version="v2", timestamps=6.0, now_s=1e9, n=200)
+    assert watch.take(absent, None, 0) == []
+
+
 def test_versions_of_a_store_that_knew_no_rule_are_no_news() -> None:
     watch = RetrainWatch(settings_of(), None, [("v1", 1.0), ("v2", 2.0)])
     assert watch.take(batch([174], version="v2", at=5.0), None, 0) == []
@@ -262,18 +270,26 @@ def test_where_another_metric_decides_from_now_on_what_was_lost_by_the_other_is_
     assert found.metric == "error_rate"
 
 
+# Without hits an event lacks the metric, without n the rows behind it; half a hit is no window.
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(["v1", "v2", "v3"]), st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=60
+    st.tuples(
+        st.sampled_from(["v1", "v2", "v3"]), st.integers(0, 20) | st.sampled_from([None, 0.5]), st.integers(1, 20) | st.none()
+    ),
+    min_size=1,
+    max_size=60,
 )
 
 
 @given(events=EVENTS, cuts=st.lists(st.integers(1, 60), max_size=8), gate=st.sampled_from([None, "challenger"]))
 def test_neither_the_cut_into_batches_nor_restarts_change_a_decision(
-    events: list[tuple[str, int, int]], cuts: list[int], gate: str | None
+    events: list[tuple[str, float | None, int | None]], cuts: list[int], gate: str | None
 ) -> None:
     """One event after another and one long batch, with and without a successor in between: the same live version and loss."""
     settings = settings_of({"price": 5}, promotion={"gate": gate})
-    rows = [(version, float(at), {"accuracy": min(hits, n) / n}, float(n)) for at, (version, hits, n) in enumerate(events)]
+    rows = [
+        (version, float(at), {"other": 1.0} if hits is None else {"accuracy": min(hits / (n or 20), 1.0)}, n and float(n))
+        for at, (version, hits, n) in enumerate(events)
+    ]
 
     def run(ends: list[int], *, restarts: bool) -> tuple[Any, ...]:
         watch = RetrainWatch(settings)

@@ -40,8 +40,8 @@ def test_with_a_token_everything_works_and_no_secret_is_seen_anywhere(tmp_path: 
         )
     finally:
         database.stop()
-    # All but those of a retrain rule with a price, of sources and of receivers, none of which this system has.
-    others = {"visutility_errors_lost", "visutility_retrain_price", "visutility_retrains_gave_up"}
+    # All but those of a retrain rule with a price, of sources, of receivers and of a page's URL: this system has none.
+    others = {"visutility_errors_lost", "visutility_retrain_price", "visutility_retrains_gave_up", "visutility_page_info"}
     others |= {"visutility_receiver_up", "visutility_notifications_total"}
     others |= {name for name in NAMES if name.startswith("visutility_source_")}
     assert set(told["metrics"]) == {f"ray_{name}" for name in NAMES if name not in others}

@@ -92,9 +92,9 @@ test-notify: .venv/.installed ## notifications to a real Alertmanager and by SMT
 	$(BIN)/python -m pytest tests/notify
 	$(BIN)/python -m tests.notify.drill --kills 200
 
-test-prometheus: .venv/.installed ## alert rules and the dashboard's queries by promtool (Debian's package prometheus): seconds
+test-prometheus: .venv/.installed ## alert rules by promtool, the dashboard's panels on a running system: needs Debian's prometheus, a minute
 	@command -v promtool >/dev/null || { echo "promtool is missing: apt-get install prometheus" >&2; exit 1; }
-	$(BIN)/python -m pytest tests/unit/test_alerts_and_dashboard.py
+	$(BIN)/python -m pytest tests/unit/test_alerts_and_dashboard.py tests/integrations/test_real_dashboard.py
 
 test-launch: .venv/.installed ## launch cluster.yaml on simulated machines, from `ray up` to `ray down`: four minutes
 	$(BIN)/python -m tests.launch.ray_up || test $$? -eq 77

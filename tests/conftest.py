@@ -7,8 +7,10 @@ import os
 import hypothesis
 import pytest
 
-from tests import speed
+from tests import environment, speed
 from tests.order import File, ordered
+
+environment.prepare()
 
 # A machine under load is slow, not wrong. A developer's run looks at new examples; a landing must not fail by a draw.
 hypothesis.settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ, print_blob=True)

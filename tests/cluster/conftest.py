@@ -11,29 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
-# Before Ray is imported anywhere: the folder in which a test arms failpoints, inherited by every worker. Never that of another
-# process of tests: it would strike there.
-FAILPOINTS = Path(f"/tmp/visutility-failpoints-{os.getpid()}")
-os.environ["VISUTILITY_FAILPOINTS"] = str(FAILPOINTS)
-FAILPOINTS.mkdir(parents=True, exist_ok=True)
-# The folder in which the pages of the documentation run; their workers import what a page saves there.
-PAGES = Path(f"/tmp/visutility-pages-{os.getpid()}")
-PAGES.mkdir(parents=True, exist_ok=True)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PAGES), os.environ.get("PYTHONPATH")]))
-# The tokens of "Log over HTTP": the process of the page reads them in its environment, which is that of this Ray.
-os.environ.setdefault("UI_OPERATOR", "o" * 32)
-os.environ.setdefault("UI_WRITER", "w" * 32)
-# Sources that are edited while the tests run are no other build.
-os.environ.setdefault("VISUTILITY_BUILD", f"tests-{uuid.uuid4().hex[:8]}")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray  # noqa: E402
-
-import actors  # noqa: E402
-from actors.system import System  # noqa: E402
-from tests.docs.pages import ROOT  # noqa: E402
-from tests.rays import start_alone  # noqa: E402
+import actors
+from actors.system import System
+from tests.docs.pages import ROOT
+from tests.environment import FAILPOINTS, PAGES
+from tests.rays import start_alone
 
 
 @pytest.fixture(scope="session")

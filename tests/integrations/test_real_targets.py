@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from actors.retraining.rules.delivery import Launched, Retry
 from actors.storage import Store
 from tests.contracts.pretended import Airflow
 from tests.contracts.test_handlers import MODEL, an_order, surroundings
+from tests.docs.pages import ROOT
 from tests.integrations.test_real_sources import Program, port, until
 from tests.speed import slow
 
@@ -34,39 +36,42 @@ AIRFLOW = os.environ.get("AIRFLOW") or shutil.which("airflow")
 PREFECT = os.environ.get("PREFECT") or shutil.which("prefect")
 pytestmark = pytest.mark.timeout(600)
 
-DAG = """
-from airflow.sdk import dag, task
+PAGE = ROOT / "docs/how-to/launch-in-other-tools.md"
 
-@dag(schedule=None, is_paused_upon_creation=False)
-def retrain():
-    @task
-    def train(dag_run=None):
-        import time
-        assert dag_run.conf["event"]["model_name"]
+
+def of_the_page(title: str, *changes: tuple[str, str]) -> str:
+    """Return a file of the how-to guide, with the changes that have a run wait or fail where a test says so."""
+    (found,) = re.findall(rf'```python title="{re.escape(title)}"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    code = str(found)
+    for there, instead in changes:
+        assert there in code, there
+        code = code.replace(there, instead)
+    return code
+
+
+DAG = of_the_page(
+    "dags/retrain.py",
+    (
+        "        return {",
+        """        import time
         if dag_run.conf.get("fail"):
             raise RuntimeError("no rows")
         time.sleep(dag_run.conf.get("pause_s", 0))
-        return {"new_version": "v3", "promise": 0.91, "promise_n": 500}
-    train()
-
-retrain()
-"""
-FLOW = """
-import json, time
-from prefect import flow
-from prefect.states import Completed
-
-@flow(name="retrain")
-def retrain(event: dict, pause_s: float = 0, fail: bool = False):
-    assert event["model_name"]
-    if fail:
+        return {""",
+    ),
+)
+FLOW = of_the_page(
+    "flow.py",
+    ("import json", "import json, time"),
+    ("event: dict", "event: dict, pause_s: float = 0, fail: bool = False"),
+    (
+        "    return Completed(",
+        """    if fail:
         raise RuntimeError("no rows")
     time.sleep(pause_s)
-    return Completed(message=json.dumps({"new_version": "v3", "promise": 0.91, "promise_n": 500}))
-
-if __name__ == "__main__":
-    retrain.serve(name="live")
-"""
+    return Completed(""",
+    ),
+)
 
 
 class Target(NamedTuple):
@@ -177,7 +182,7 @@ def test_a_run_is_begun_once_and_followed_to_its_version_and_promise(target: Tar
     for _ in range(3):
         until(lambda: begun(handler, order), "it is begun")
     done = followed(handler, order)
-    assert (done.new_version, done.promise.value, done.promise.n) == ("v3", 0.91, 500.0)
+    assert (done.new_version, done.promise.value, done.promise.n) == ("8", 0.91, 5000.0)
     until(lambda: begun(handler, order), "it is begun")  # sent again after its end: found, and not run again
     assert followed(handler, order) == done
 
@@ -256,7 +261,7 @@ def test_an_order_is_carried_to_its_end_over_kill_9_of_dispatcher_and_server(tar
     target.program.begin()
     *_, last = rows(process)
     process.communicate()
-    assert (last["state"], last["new_version"]) == ("done", "v3")
+    assert (last["state"], last["new_version"]) == ("done", "8")
 
 
 def test_the_pretended_airflow_is_like_the_published_api(airflow: Target) -> None:

@@ -64,6 +64,9 @@ class Delivery:
 
 
 class World:
+    detector: DriftDetector
+    dispatcher: RetrainDispatcher
+
     def __init__(self, folder: Path, **document: Any) -> None:
         self.url = f"sqlite:///{folder}/store"
         self.clock = EventClock(NOW)
@@ -75,7 +78,10 @@ class World:
         self.restart()
 
     def restart(self) -> None:
-        """Both processes begin as after a kill -9."""
+        """Both processes begin as after a kill -9: those before touch the store no more, nor succeed their successors."""
+        if self.peers.actors:
+            for thread in (self.detector._thread, self.dispatcher._thread._thread):
+                thread._thread.shutdown(cancel_futures=True)
         made: dict[str, Any] = {"namespace": "test", "storage": self.url, "clock": self.clock, "peers": self.peers}
         self.detector = DriftDetector(name="detector:m", slot=0, **made)
         self.dispatcher = RetrainDispatcher(name="dispatcher", make_handler=lambda *_: Delivery(self.delivered), **made)

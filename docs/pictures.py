@@ -9,14 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import uvicorn
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -25,8 +21,8 @@ from actors.clock import Instant, SystemClock
 from actors.config.stored import store_settings
 from actors.detection.state import DetectionState, Ingest
 from actors.storage import Store
-from actors.ui import serving
 from drivers import report
+from tests.page import page_of
 
 _IMAGES: Final = Path(__file__).parent / "img"
 _CHROMIUM: Final = os.environ.get("VISUTILITY_CHROMIUM", "/usr/bin/chromium")
@@ -50,9 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
         fleet = f"sqlite:///{folder}/store"
         _make_fleet(fleet)
-        with _served(fleet) as page:
+        with page_of(fleet) as page:
             _take(browser, f"{page}/", "ui-fleet", height=520)
-        with _served(url) as page:
+        with page_of(url) as page:
             _take(browser, f"{page}/models/flights", "ui-model", height=800)
             _take(browser, _second(browser, f"{page}/episodes"), "ui-story", height=1000, scheme="dark")
             _take(browser, f"{page}/what-if/flights", "ui-what-if", height=900, click="Rehearse")
@@ -79,21 +75,6 @@ def _make_fleet(url: str) -> None:
             received = Instant(float(times[chosen][-1]), 0.0, "boot")
             detection.commit([Ingest(name, "p", at, wire.pack(batch))], received)
     store.close()
-
-
-@contextmanager
-def _served(url: str) -> Iterator[str]:
-    with serving.bound("127.0.0.1", 0) as free:
-        port = int(free.getsockname()[1])
-    with serving.prepared(url, None, host=None, port=port, environment={}) as prepared:
-        server = uvicorn.Server(uvicorn.Config(prepared.app, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [prepared.socket]})
-        thread.start()
-        try:
-            yield prepared.url.rstrip("/")
-        finally:
-            server.should_exit = True
-            thread.join(30)
 
 
 def _second(browser: Any, url: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.ui import serving
+from tests.page import page_of
 from tests.unit.ui.conftest import write
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -21,19 +20,10 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists() or not AXE.exists(), reaso
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    import uvicorn
-
     url = f"sqlite:///{tmp_path_factory.mktemp('ui')}/store"
     write(url)
-    with serving.bound("127.0.0.1", 0) as free:
-        port = int(free.getsockname()[1])
-    with serving.prepared(url, None, host=None, port=port, environment={}) as prepared:
-        server = uvicorn.Server(uvicorn.Config(prepared.app, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [prepared.socket]})
-        thread.start()
-        yield prepared.url.rstrip("/")
-        server.should_exit = True
-        thread.join(30)
+    with page_of(url) as address:
+        yield address
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -20,7 +21,7 @@ TOKEN = "t0ken-of-the-tests"
 Said = tuple[int, Any]
 
 
-class Pretended:
+class Pretended(ABC):
     """A server whose runs go on until they are asked after, and end well. `launched`: the ids of orders that really began."""
 
     def __init__(self) -> None:
@@ -46,13 +47,13 @@ class Pretended:
         reply(request, status, body if isinstance(body, bytes) else json.dumps(body).encode())
 
     @property
+    @abstractmethod
     def document(self) -> dict[str, Any]:
         """The handler's configuration."""
-        raise NotImplementedError
 
+    @abstractmethod
     def served(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Said:
         """Answer a request that has the right token."""
-        raise NotImplementedError
 
     def answer(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Said | str:
         parts = urlsplit(path)
@@ -86,6 +87,7 @@ class Pretended:
 
     async def work(self, dispatcher: Any) -> None:
         """Nothing more happens by itself."""
+        del dispatcher
 
     async def call(self, name: str, method: str, *, timeout_s: float, **arguments: Any) -> Any:
         raise AssertionError(f"{name}.{method} must not be called")

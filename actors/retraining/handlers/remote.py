@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
@@ -41,16 +42,16 @@ class Tool(Protocol):
         """Have the run stopped; return whether nothing of it runs any more."""
 
 
-class RemoteHandler:
+class RemoteHandler(ABC):
     """Launches an order as a run of `tool`, and follows it to its end."""
 
     def __init__(self, settings: config.RemoteHandlerSettings, surroundings: Surroundings) -> None:
         self._settings = settings
         self._surroundings = surroundings
 
+    @abstractmethod
     def tool(self, settings: Any) -> Tool:
         """Return the tool that expanded settings describe."""
-        raise NotImplementedError
 
     async def launch(self, order: Order) -> Outcome:
         """Begin the run, unless it is there."""
@@ -81,6 +82,7 @@ class RemoteHandler:
 
     async def forget(self, order: Order) -> None:
         """Leave the run where it is, for people to look at."""
+        del order
 
     async def _asked(self, question: Callable[[Tool], T]) -> T:
         settings = self._settings.expanded(self._surroundings.environment)

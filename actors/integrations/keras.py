@@ -26,5 +26,5 @@ class VisuTility(keras.callbacks.Callback):
         self._journal.held_out({name[4:]: value for name, value in said.items() if name.startswith("val_")})
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Return the promise."""
+        """Log the promise."""
         self._journal.finish()

@@ -46,5 +46,5 @@ class VisuTility:
         self._journal.held_out(held_out, is_cross_validated=is_cv)
 
     def finish(self) -> None:
-        """Return the promise."""
+        """Log the promise."""
         self._journal.finish()

@@ -40,7 +40,7 @@ class VisuTility(Callback):
             self._journal.trained(_split(trainer.callback_metrics)[1])
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Return the promise."""
+        """Log the promise."""
         if trainer.is_global_zero:
             self._journal.finish()
 

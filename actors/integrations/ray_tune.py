@@ -49,7 +49,7 @@ class VisuTility(Callback):
         journal.held_out(held_out)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Return the promise of a trial."""
+        """Log the promise of a trial."""
         journal = self._journals.pop(trial.trial_id, None)
         if journal is not None:
             journal.finish()

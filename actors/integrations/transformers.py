@@ -63,6 +63,6 @@ class VisuTility(TrainerCallback):
         control: TrainerControl,
         **_: Any,
     ) -> None:
-        """Return the promise."""
+        """Log the promise."""
         if state.is_world_process_zero:
             self._journal.finish()

@@ -39,6 +39,6 @@ class VisuTility(TrainingCallback):
         return False
 
     def after_training(self, model: Any) -> Any:
-        """Return the promise."""
+        """Log the promise."""
         self._journal.finish()
         return model

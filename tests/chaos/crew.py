@@ -142,7 +142,7 @@ class Crew:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def wait_for_first_acks(self, timeout_s: float) -> None:
-        """Return when every model has been acknowledged once. TimeoutError."""
+        """Wait until every model has been acknowledged once. TimeoutError."""
         deadline = time.monotonic() + timeout_s
         while self.acknowledged_since(0.0) is None:
             if time.monotonic() > deadline:

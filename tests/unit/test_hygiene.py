@@ -121,3 +121,23 @@ def test_the_tools_are_told_to_ignore_little() -> None:
     for package, most in MOST_IGNORED.items():
         marks = [f"{name}: {line}" for name, line in lines_of(package) if "# noqa" in line or "# type: ignore" in line]
         assert len(marks) <= most, "\n".join(marks)
+
+
+def promising(name: str, source: str) -> Iterator[str]:
+    """Yield the functions that return nothing and whose docstring begins with "Return"."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.returns is None:
+            continue
+        if ast.unparse(node.returns) == "None" and (ast.get_docstring(node) or "").startswith("Return "):
+            yield f"{name}:{node.lineno}: {node.name}"
+
+
+def test_a_function_that_returns_nothing_does_not_say_that_it_returns() -> None:
+    tests = ((path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("*.py"))
+    found = [line for name, source in (*sources(), *tests) for line in promising(name, source)]
+    assert found == [], "\n".join(found)
+
+
+def test_negative_control_a_docstring_that_promises_a_value_that_is_not_returned_is_found() -> None:
+    assert list(promising("a.py", 'def f() -> None:\n    """Return it."""\n')) == ["a.py:1: f"]
+    assert list(promising("a.py", 'def f() -> int:\n    """Return it."""\n')) == []

@@ -17,7 +17,6 @@ from sqlalchemy import select
 from actors import failpoints, status, wire
 from actors.clock import EventClock
 from actors.cluster.peers import PeerUnavailableError
-from actors.cluster.store_thread import StoreThread
 from actors.config import parse
 from actors.config.stored import store_settings
 from actors.detection import stored
@@ -27,6 +26,7 @@ from actors.retraining import tables as dispatcher_tables
 from actors.retraining.dispatcher import RetrainDispatcher
 from actors.storage import Store, removals
 from actors.storage.schema import SYSTEM, placements
+from tests.killed import bury
 
 NOW = 1_795_000_000.0
 T = TypeVar("T")
@@ -74,18 +74,14 @@ class World:
 
     def restart(self) -> None:
         """Every process begins as after a kill -9."""
-        self.bury()
+        self.kill()
         made: Any = {"namespace": "test", "storage": self.url, "clock": self.clock, "peers": self}
         broadcaster = MetricBroadcaster(name="broadcaster", spawn=self.spawn, end_process=self.end, **made)
         self.actors = {"broadcaster": broadcaster, "dispatcher": RetrainDispatcher(name="dispatcher", **made)}
 
-    def bury(self) -> None:
-        """What was killed runs no further: the dispatcher's loop is cancelled, and no store thread does anything more."""
-        dispatcher = self.actors.get("dispatcher")
-        if dispatcher is not None and dispatcher._loop_task is not None:
-            dispatcher._loop_task.cancel()
+    def kill(self) -> None:
         for actor in self.actors.values():
-            store_thread(actor)._thread.shutdown(wait=True, cancel_futures=True)
+            bury(actor)
 
     def spawn(self, process: str, slot: int) -> None:
         if process not in self.actors:
@@ -96,7 +92,7 @@ class World:
     def end(self, process: str) -> None:
         self.ended.append(process)
         if (actor := self.actors.pop(process, None)) is not None:
-            store_thread(actor)._thread.shutdown(wait=True, cancel_futures=True)
+            bury(actor)
 
     async def call(self, name: str, method: str, /, *, timeout_s: float, **arguments: Any) -> Any:
         del timeout_s
@@ -164,13 +160,6 @@ class World:
     def placed(self) -> dict[str, tuple[str, int]]:
         with closing(Store(self.url)) as store, store.part(SYSTEM).read() as connection:
             return {row.model: (row.process, row.slot) for row in connection.execute(select(placements))}
-
-
-def store_thread(actor: Any) -> StoreThread[Any]:
-    """Return the thread of an actor that owns its store."""
-    if isinstance(actor, MetricBroadcaster):
-        return actor._store
-    return actor._thread._thread if isinstance(actor, RetrainDispatcher) else actor._thread
 
 
 @pytest.fixture
@@ -351,7 +340,7 @@ def test_no_id_is_given_again_after_a_purge(actions: list[str]) -> None:
             await carry_out(world, action)
             gone |= before - world.ids()
             assert not gone & world.ids()
-        world.bury()  # no thread writes into the folder while it is removed
+        world.kill()  # no thread writes into the folder while it is removed
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
         runner.run(story(World(Path(folder), patch)))

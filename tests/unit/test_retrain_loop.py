@@ -23,6 +23,7 @@ from actors.retraining.rules.orders import Order
 from actors.storage import Store
 from drivers.explain import in_words
 from drivers.status import rule_in_words
+from tests.killed import bury
 from tests.known import answered
 from tests.speed import slow
 
@@ -78,10 +79,9 @@ class World:
         self.restart()
 
     def restart(self) -> None:
-        """Both processes begin as after a kill -9: those before touch the store no more, nor succeed their successors."""
-        if self.peers.actors:
-            for thread in (self.detector._thread, self.dispatcher._thread._thread):
-                thread._thread.shutdown(cancel_futures=True)
+        """Both processes begin as after a kill -9."""
+        for killed in self.peers.actors.values():
+            bury(killed)
         made: dict[str, Any] = {"namespace": "test", "storage": self.url, "clock": self.clock, "peers": self.peers}
         self.detector = DriftDetector(name="detector:m", slot=0, **made)
         self.dispatcher = RetrainDispatcher(name="dispatcher", make_handler=lambda *_: Delivery(self.delivered), **made)
